@@ -1,0 +1,124 @@
+"""The conditioned generator G(z, p) -> images (paper, section 2)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from netinv.conditioning import hot_matrix, matrix_size
+from netinv.config import Config
+
+
+class GeneratorConfig(Config):
+    """Architecture of a generator."""
+
+    conditioning: Literal["vector_matrix", "vector", "embedding"] = "vector_matrix"
+    """The paper's vector and hot matrix, the vector alone, or a learned embedding of the label."""
+    latent_dim: PositiveInt = 64
+    """Z, length of the latent vector."""
+    hidden_dim: PositiveInt = 64
+    """Length of the linear map of the condition vector that joins the latent vector."""
+    width: PositiveInt = 32
+    """Channels at the image's resolution; twice as many at each halving."""
+    max_width: PositiveInt = 128
+    """Bound on that doubling."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout probability in the up-convolutions, the paper's source of diversity."""
+
+
+def up_sizes(size: int, height: int, width: int) -> list[tuple[int, int]]:
+    """Spatial sizes from the hot matrix's M x M to the image's H x W.
+
+    Halve the image (rounding up) for as long as both sides stay at least M; the first step stretches M x M to the
+    smallest of those sizes, the others double.
+
+    Example:
+        >>> up_sizes(10, 28, 28), up_sizes(2, 16, 20)
+        ([(10, 10), (14, 14), (28, 28)], [(2, 2), (4, 5), (8, 10), (16, 20)])
+    """
+    sizes = [(height, width)]
+    while min(height, width) > 1:
+        height, width = -(-height // 2), -(-width // 2)
+        if min(height, width) < size:
+            break
+        sizes.append((height, width))
+    if sizes[-1] != (size, size):
+        sizes.append((size, size))
+    elif len(sizes) == 1:
+        sizes.append((size, size))  # the image is M x M itself: still one up-convolution, at one size
+    return sizes[::-1]
+
+
+def _up_convolution(in_channels: int, out_channels: int, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+    """Source size to target size: a stride-2 transposed convolution where that doubles, else resize and convolve."""
+    if all(-(-t // 2) == s and t > 1 for s, t in zip(source, target, strict=True)):
+        kernel = tuple(4 - t % 2 for t in target)  # 4 reaches an even side exactly, 3 an odd one
+        return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, bias=False)  # type: ignore[arg-type]
+    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    return convolution if source == target else nn.Sequential(nn.Upsample(size=target), convolution)
+
+
+class ConditionedGenerator(nn.Module):
+    """Vector-matrix conditioned generator for any number of classes and any image shape.
+
+    The condition vector is mapped to ``hidden_dim``, joined with the latent vector and up-convolved to M x M, where
+    the hot matrix joins as one more channel; further up-convolutions reach the image size. The label is the vector's
+    arg-max and the matrix follows from it, so both are made inside and an exported generator needs only two inputs.
+
+    Args:
+        config: The architecture.
+        num_classes: K.
+        image_shape: (C, H, W).
+    """
+
+    def __init__(self, config: GeneratorConfig, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.config = config
+        self.num_classes = num_classes
+        self.image_shape = image_shape
+        self.matrix_size = matrix_size(num_classes, height, width)
+
+        sizes = up_sizes(self.matrix_size, height, width)
+        widths = [min(config.width * 2**i, config.max_width) for i in range(len(sizes))][::-1]
+        self.condition: nn.Module
+        if config.conditioning == "embedding":
+            self.condition = nn.Embedding(num_classes, config.hidden_dim)
+        else:
+            self.condition = nn.Linear(num_classes, config.hidden_dim)
+        self.project = nn.Sequential(
+            nn.ConvTranspose2d(config.hidden_dim + config.latent_dim, widths[0], self.matrix_size, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.LeakyReLU(0.2, inplace=True),
+        )
+        matrix_channels = int(config.conditioning == "vector_matrix")
+        blocks: list[nn.Module] = []
+        for i in range(len(sizes) - 1):
+            in_channels = widths[i] + (matrix_channels if i == 0 else 0)
+            blocks += [
+                _up_convolution(in_channels, widths[i + 1], sizes[i], sizes[i + 1]),
+                nn.BatchNorm2d(widths[i + 1]),
+                nn.LeakyReLU(0.2, inplace=True),
+                nn.Dropout(config.dropout),
+            ]
+        self.up = nn.Sequential(*blocks)
+        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+
+    def forward(self, latent: Tensor, vector: Tensor) -> Tensor:
+        """Draw images.
+
+        Args:
+            latent: z ~ N(0, I), (N, Z).
+            vector: Wanted class probabilities p, (N, K).
+
+        Returns:
+            Images in [0, 1], (N, C, H, W).
+        """
+        label = vector.argmax(dim=1)  # (N,)
+        condition = self.condition(label if self.config.conditioning == "embedding" else vector)  # (N, hidden_dim)
+        x = torch.cat([condition, latent], dim=1)[:, :, None, None]  # (N, hidden_dim + Z, 1, 1)
+        x = self.project(x)  # (N, width, M, M)
+        if self.config.conditioning == "vector_matrix":
+            x = torch.cat([x, hot_matrix(label, self.num_classes, self.matrix_size)], dim=1)
+        return torch.sigmoid(self.to_image(self.up(x)))  # (N, C, H, W)

@@ -1,0 +1,103 @@
+"""The inversion loss (paper, section 2) and its later companions. Every term is a plain function of tensors.
+
+L = alpha * KL(p || q) + beta * CE(y, q) + gamma * mean cosine + delta * orthogonality, with q = softmax(logits).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def kl_loss(logits: Tensor, vector: Tensor) -> Tensor:
+    """KL divergence from the classifier's output q to the condition p: sum_k p_k log(p_k / q_k), mean over the batch.
+
+    Args:
+        logits: Unnormalised outputs of the classifier, (N, K). Not probabilities.
+        vector: p, (N, K).
+    """
+    return (torch.xlogy(vector, vector) - vector * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def cosine_loss(features: Tensor) -> Tensor:
+    """Mean cosine similarity over the N(N-1) ordered pairs of distinct samples, in [-1, 1].
+
+    Computed as (|sum_i u_i|^2 - N) / (N(N-1)) with unit vectors u_i: O(ND), without the N x N matrix.
+
+    Args:
+        features: Penultimate features, (N, D), N >= 2.
+
+    Example:
+        >>> round(cosine_loss(torch.eye(3)).item(), 6)
+        0.0
+    """
+    if features.ndim != 2 or features.shape[0] < 2:
+        raise ValueError(f"Expected features of shape (N, D) with N >= 2, got {tuple(features.shape)}")
+    unit = F.normalize(features, dim=1)  # (N, D)
+    num = features.shape[0]
+    # |u_i| is 1 except for all-zero features, whose pairs count as cosine 0; hence the measured norm, not N.
+    return (unit.sum(dim=0).square().sum() - unit.square().sum()) / (num * (num - 1))
+
+
+def orthogonality_loss(features: Tensor) -> Tensor:
+    """Mean squared entry of U U^T - I off its diagonal, in [0, 1]: the Gram matrix of unit features against identity.
+
+    Source: the feature-orthogonality term of the paper's authors' later work. Computed through the D x D matrix
+    U^T U when D < N, since both have the same Frobenius norm.
+
+    Args:
+        features: Penultimate features, (N, D), N >= 2.
+    """
+    if features.ndim != 2 or features.shape[0] < 2:
+        raise ValueError(f"Expected features of shape (N, D) with N >= 2, got {tuple(features.shape)}")
+    unit = F.normalize(features, dim=1)  # (N, D)
+    num, dim = features.shape
+    gram = unit.T @ unit if dim < num else unit @ unit.T
+    return (gram.square().sum() - unit.square().sum(dim=1).square().sum()) / (num * (num - 1))
+
+
+def within_class_cosine_loss(features: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Mean cosine similarity over the ordered pairs of distinct samples that share a label, in [-1, 1].
+
+    Unlike :func:`cosine_loss` it does not reward classes for moving apart, which they do anyway.
+
+    Args:
+        features: Penultimate features, (N, D).
+        label: (N,), int64.
+        num_classes: K.
+    """
+    unit = F.normalize(features, dim=1)  # (N, D)
+    member = F.one_hot(label, num_classes).to(unit.dtype)  # (N, K)
+    sums = member.T @ unit  # (K, D)
+    counts = member.sum(dim=0)  # (K,)
+    pairs = (counts * (counts - 1)).sum().clamp(min=1)
+    return (sums.square().sum() - unit.square().sum()) / pairs
+
+
+def total_variation_loss(images: Tensor) -> Tensor:
+    """Mean absolute difference between neighbouring pixels, in [0, 2]: down plus across.
+
+    Args:
+        images: (N, C, H, W).
+    """
+    down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean()
+    across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean()
+    return down + across
+
+
+def mode_seeking_loss(images: Tensor, latent: Tensor, label: Tensor) -> Tensor:
+    """Latent distance over image distance between neighbours of one class in the batch; small means diverse.
+
+    Source: Mao and others, Mode Seeking Generative Adversarial Networks (2019), with pairs taken inside the batch:
+    samples are ordered by label and each is compared with the next one if it has the same label.
+
+    Args:
+        images: (N, C, H, W).
+        latent: (N, Z).
+        label: (N,), int64.
+    """
+    order = torch.argsort(label, stable=True)
+    a, b = order[:-1], order[1:]
+    same = (label[a] == label[b]).to(images.dtype)  # (N - 1,)
+    image_distance = (images[a] - images[b]).abs().flatten(1).mean(dim=1)
+    latent_distance = (latent[a] - latent[b]).abs().mean(dim=1)
+    return (same * latent_distance / (image_distance + 1e-3)).sum() / same.sum().clamp(min=1)

@@ -1,0 +1,131 @@
+"""``params.yaml`` as typed, frozen, validated configurations. The only reader of that file."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from ruamel.yaml import YAML, YAMLError
+
+from netinv.classifiers import ClassifierConfig
+from netinv.config import Config
+from netinv.errors import InputError
+from netinv.evaluation import EvaluationConfig
+from netinv.export import ExportConfig
+from netinv.generator import GeneratorConfig
+from netinv.sources import BUILT_IN, FetchConfig
+from netinv.training import ClassifierTrainingConfig, InversionConfig
+
+Variant = Literal["standard", "robust"]
+
+
+class ModelParams(Config):
+    """One classifier: what it is and how it is trained."""
+
+    seed: int = Field(ge=0)
+    architecture: ClassifierConfig
+    training: ClassifierTrainingConfig
+
+
+class TrainParams(Config):
+    """The two classifiers of a data set."""
+
+    classifier: ModelParams
+    """The network to be inverted."""
+    evaluator: ModelParams
+    """An independent judge, of another architecture and seed, that no generator ever sees."""
+
+
+class GeneratorParams(Config):
+    """What both variants share."""
+
+    num_generators: PositiveInt
+    """Generators of a variant, the columns of the paper's Figure 2."""
+    seed: int = Field(ge=0)
+    """Seed of the first generator; the next ones count up from it."""
+    generator: GeneratorConfig
+
+
+class InvertParams(Config):
+    """Inversion in both variants."""
+
+    common: GeneratorParams
+    standard: InversionConfig
+    robust: InversionConfig
+
+
+class RayParams(Config):
+    """What one generator needs of the cluster. Changes nothing in the results, so no stage depends on it."""
+
+    num_cpus: PositiveFloat
+    num_gpus: NonNegativeFloat | None
+    """Share of a GPU; ``null`` is one whole GPU where the cluster has any, and none where it has not."""
+
+
+class DatasetParams(Config):
+    """The settings of one data set: the general ones with its preset laid over them."""
+
+    train: TrainParams
+    invert: InvertParams
+
+
+class Params(Config):
+    """All of ``params.yaml``."""
+
+    datasets: tuple[str, ...] = Field(min_length=1)
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    fetch: FetchConfig
+    train: TrainParams
+    invert: InvertParams
+    evaluate: EvaluationConfig
+    export: ExportConfig
+    ray: RayParams
+    presets: dict[str, dict[str, Any]]
+    """Values that a data set has of its own, under the same keys as the general ones, which they overrule."""
+
+    def for_dataset(self, name: str) -> DatasetParams:
+        """The settings of one data set, its preset laid over the general ones.
+
+        Raises:
+            InputError: The preset has unknown keys or impossible values.
+        """
+        general = {"train": self.train.model_dump(mode="json"), "invert": self.invert.model_dump(mode="json")}
+        return DatasetParams.parse(_overlaid(general, self.presets.get(name, {})), where=f"presets.{name}")
+
+
+def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A copy of ``base`` with the values of ``over`` laid over it, mappings key by key."""
+    result = dict(base)
+    for key, value in over.items():
+        below = base.get(key)
+        # An architecture of another kind is replaced whole: the keys of one kind mean nothing to the other.
+        another_kind = isinstance(value, dict) and isinstance(below, dict) and value.get("kind", below.get("kind")) != below.get("kind")
+        merge = isinstance(value, dict) and isinstance(below, dict) and not another_kind
+        result[key] = _overlaid(below, value) if merge else value
+    return result
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and validate all of ``params.yaml``, presets included, so that no stage starts on a broken one.
+
+    Raises:
+        InputError: Names the keys, what was expected and what was given.
+    """
+    try:
+        # The parser that DVC uses, so that both read the same values.
+        values = YAML(typ="safe", pure=True).load(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): run the command in the repository's root.") from None
+    except YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a mapping of settings, got {type(values).__name__}.")
+    params = Params.parse(values, where=str(path))
+    known = {*BUILT_IN, *params.fetch.folders}
+    for name in params.datasets:
+        if name not in known:
+            raise InputError(
+                f"{path}: datasets: unknown data set {name!r}; known are {', '.join(sorted(known))}, and fetch.folders adds more."
+            )
+    for name in {*params.presets, *params.datasets}:
+        params.for_dataset(name)
+    return params
