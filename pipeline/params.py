@@ -12,8 +12,9 @@ from netinv.errors import InputError
 from netinv.evaluation import EvaluationConfig
 from netinv.export import ExportConfig
 from netinv.generator import GeneratorConfig
+from netinv.inversion import InversionConfig
 from netinv.sources import BUILT_IN, FetchConfig
-from netinv.training import ClassifierTrainingConfig, InversionConfig
+from netinv.training import ClassifierTrainingConfig
 
 Variant = Literal["standard", "robust"]
 
@@ -98,7 +99,11 @@ def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         below = base.get(key)
         # An architecture of another kind is replaced whole: the keys of one kind mean nothing to the other.
-        another_kind = isinstance(value, dict) and isinstance(below, dict) and value.get("kind", below.get("kind")) != below.get("kind")
+        another_kind = (
+            isinstance(value, dict)
+            and isinstance(below, dict)
+            and value.get("kind", below.get("kind")) != below.get("kind")
+        )
         merge = isinstance(value, dict) and isinstance(below, dict) and not another_kind
         result[key] = _overlaid(below, value) if merge else value
     return result
@@ -114,7 +119,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         # The parser that DVC uses, so that both read the same values.
         values = YAML(typ="safe", pure=True).load(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): run the command in the repository's root.") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): run the command in the repository's root."
+        ) from None
     except YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

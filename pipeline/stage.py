@@ -1,7 +1,9 @@
 """What all stages share: outputs that are whole or absent, errors in one sentence, and an end when DVC ends."""
 
+import csv
 import errno
 import functools
+import io
 import os
 import shutil
 import signal
@@ -9,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -66,6 +68,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, records: Sequence[Mapping[str, object]]) -> None:
+    """Write records of one shape as CSV with a header, in one step."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_text(path, text.getvalue())
 
 
 def stage_command(function: Callable[P, None]) -> Callable[P, None]:
