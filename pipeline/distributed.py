@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from netinv.errors import InputError
-from pipeline.params import RayParams
 
 Event = TypeVar("Event")
 
@@ -63,11 +62,22 @@ def _expect_answer(address: str) -> None:
 
 
 def scatter(
-    task: Callable[..., Iterator[Event]], jobs: list[Any], shared: tuple[Any, ...], resources: RayParams
+    task: Callable[..., Iterator[Event]],
+    jobs: list[Any],
+    shared: tuple[Any, ...],
+    num_cpus: float = 1,
+    num_gpus: float | None = None,
 ) -> Iterator[tuple[int, Event]]:
     """Run ``task(*shared, job)`` for every job wherever the cluster has room, and stream what the tasks yield.
 
     Shared arguments are put into Ray's object store once, so that no file system needs to be shared.
+
+    Args:
+        task: A function that yields events; it runs in a worker process, perhaps on another machine.
+        jobs: The last argument of each call.
+        shared: The arguments before it, the same for all.
+        num_cpus: What one job occupies.
+        num_gpus: Likewise; 0.25 packs four on one. ``None`` is a whole one where the cluster has any, else none.
 
     Yields:
         ``(index of the job, event)``, in order within a job, interleaved between jobs.
@@ -77,12 +87,11 @@ def scatter(
     """
     import ray
 
-    num_gpus = resources.num_gpus
     if num_gpus is None:
         num_gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    _expect_room(resources.num_cpus, num_gpus)
+    _expect_room(num_cpus, num_gpus)
     remote = ray.remote(task).options(
-        num_cpus=resources.num_cpus, num_gpus=num_gpus, num_returns="streaming", max_retries=MAX_RETRIES
+        num_cpus=num_cpus, num_gpus=num_gpus, num_returns="streaming", max_retries=MAX_RETRIES
     )
     references = [ray.put(value) for value in shared]
     streams = {remote.remote(*references, job): index for index, job in enumerate(jobs)}

@@ -156,7 +156,13 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
         ]
         progress = Progress(f"invert {dataset} {variant}", len(seeds), config.steps)
         stack.callback(progress.close)
-        events = distributed.scatter(train_generator, seeds, (classifier, common.generator, config), params.ray)
+        events = distributed.scatter(
+            train_generator,
+            seeds,
+            (classifier, common.generator, config),
+            params.ray.num_cpus,
+            params.ray.num_gpus,
+        )
         for index, event in events:
             step = int(event.record["samples"])
             if histories[index] and event.record["step"] <= histories[index][-1]["step"]:

@@ -1,0 +1,163 @@
+"""Outputs are whole or absent, whatever ends a stage."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from netinv.errors import InputError
+from pipeline.stage import replaced, stage_command, write_csv, write_text
+
+
+@pytest.fixture(autouse=True)
+def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_output_appears_only_when_the_block_ends_well() -> None:
+    out = Path("generators/digits")
+    with replaced(out) as folder:
+        (folder / "weights").write_text("new")
+        assert not out.exists()
+    assert (out / "weights").read_text() == "new"
+
+
+def test_failure_keeps_the_old_output_and_leaves_nothing_new() -> None:
+    out = Path("out")
+    out.mkdir()
+    (out / "weights").write_text("old")
+    with pytest.raises(RuntimeError), replaced(out) as folder:
+        (folder / "weights").write_text("half")
+        raise RuntimeError
+    assert (out / "weights").read_text() == "old"
+    assert [path.name for path in Path(".stage").iterdir()] == ["out.lock"]
+
+
+def test_success_replaces_the_old_output_whole() -> None:
+    out = Path("out")
+    out.mkdir()
+    (out / "stale").write_text("old")
+    with replaced(out) as folder:
+        (folder / "fresh").write_text("new")
+    assert [path.name for path in out.iterdir()] == ["fresh"]
+
+
+def _stage(code: str, **environment: str) -> subprocess.Popen[str]:
+    """A process that runs a stage with the given body."""
+    script = f"""
+import time
+from pathlib import Path
+from netinv.errors import InputError
+from pipeline.stage import replaced, stage_command
+@stage_command
+def main():
+    {code}
+main()
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+SLOW = "with replaced(Path('out')) as folder: (folder / 'half').touch(); print('ready', flush=True); time.sleep(60)"
+
+
+def test_kill_in_the_middle_leaves_no_output_and_the_next_run_goes_on() -> None:
+    process = _stage(SLOW)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.communicate()
+    assert not Path("out").exists()
+    with replaced(Path("out")) as folder:
+        assert list(folder.iterdir()) == []
+    assert Path("out").is_dir()
+
+
+def test_second_writer_of_one_output_is_refused_with_the_firsts_number() -> None:
+    process = _stage(SLOW)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(InputError, match=f"Process {process.pid} is still writing out"), replaced(Path("out")):
+        pass
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "nothing half-written" in errors
+    assert not Path(".stage/out").exists()
+
+
+def test_stage_ends_when_the_dvc_that_started_it_is_killed() -> None:
+    launcher = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])",
+            "import time\nfrom pathlib import Path\nfrom pipeline.stage import *\n"
+            "@stage_command\ndef main():\n"
+            "    with replaced(Path('out')): Path('pid').write_text(str(os.getpid())); time.sleep(60)\nmain()",
+        ],
+        env={**os.environ, "DVC_ROOT": str(Path.cwd())},
+    )
+    while not Path("pid").exists() or not Path("pid").read_text():
+        time.sleep(0.05)
+    orphan = int(Path("pid").read_text())
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 15
+    while _alive(orphan):
+        assert time.monotonic() < deadline, "the orphan outlived its parent"
+        time.sleep(0.1)
+    assert not Path("out").exists()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_user_error_is_one_sentence_and_status_2() -> None:
+    process = _stage("raise InputError('Say what to do.')")
+    output, errors = process.communicate()
+    assert (process.returncode, output, errors) == (2, "", "error: Say what to do.\n")
+
+
+def test_full_disk_is_one_sentence() -> None:
+    process = _stage("open('/dev/full', 'w', buffering=1).write('x\\n')")
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert errors.startswith("error: The disk is full")
+    assert "Traceback" not in errors
+
+
+def test_defects_keep_their_trace() -> None:
+    process = _stage("1 / 0")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "ZeroDivisionError" in errors
+
+
+def test_text_and_csv_are_written_in_one_step() -> None:
+    write_text(Path("a/b.txt"), "hello\n")
+    write_csv(Path("a/c.csv"), [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
+    assert Path("a/b.txt").read_text() == "hello\n"
+    assert Path("a/c.csv").read_text() == "step,loss\n1,0.5\n2,0.25\n"
+    assert sorted(path.name for path in Path("a").iterdir()) == ["b.txt", "c.csv"]
+
+
+def test_stage_command_keeps_name_and_help() -> None:
+    @stage_command
+    def main() -> None:
+        """Do the work."""
+
+    assert (main.__name__, main.__doc__) == ("main", "Do the work.")
