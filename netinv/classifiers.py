@@ -116,6 +116,7 @@ class ConvClassifier(Classifier):
             nn.Dropout(config.dropout),
         ]
         self.body = nn.Sequential(*layers)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _ResidualBlock(nn.Module):
@@ -163,6 +164,7 @@ class ResidualClassifier(Classifier):
             in_channels = channels
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.body = nn.Sequential(*layers)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def build_classifier(

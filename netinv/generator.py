@@ -19,12 +19,12 @@ class GeneratorConfig(Config):
     """Z, length of the latent vector."""
     hidden_dim: PositiveInt = 64
     """Length of the linear map of the condition vector that joins the latent vector."""
-    width: PositiveInt = 32
+    width: PositiveInt = 16
     """Channels at the image's resolution; twice as many at each halving."""
-    max_width: PositiveInt = 128
+    max_width: PositiveInt = 64
     """Bound on that doubling."""
     dropout: float = Field(0.2, ge=0, lt=1)
-    """Dropout probability in the up-convolutions, the paper's source of diversity."""
+    """Probability that an up-convolution drops a whole channel, the paper's source of diversity."""
 
 
 def up_sizes(size: int, height: int, width: int) -> list[tuple[int, int]]:
@@ -51,12 +51,13 @@ def up_sizes(size: int, height: int, width: int) -> list[tuple[int, int]]:
 
 
 def _up_convolution(in_channels: int, out_channels: int, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
-    """Source size to target size: a stride-2 transposed convolution where that doubles, else resize and convolve."""
+    """Source size to target size: a stride-2 transposed convolution where that doubles, else convolve and resize."""
     if all(-(-t // 2) == s and t > 1 for s, t in zip(source, target, strict=True)):
         kernel = tuple(4 - t % 2 for t in target)  # 4 reaches an even side exactly, 3 an odd one
         return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, bias=False)  # type: ignore[arg-type]
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-    return convolution if source == target else nn.Sequential(nn.Upsample(size=target), convolution)
+    # Resizing last costs source over target of the arithmetic of resizing first.
+    return convolution if source == target else nn.Sequential(convolution, nn.Upsample(size=target, mode="bilinear"))
 
 
 class ConditionedGenerator(nn.Module):
@@ -87,11 +88,12 @@ class ConditionedGenerator(nn.Module):
             self.condition = nn.Embedding(num_classes, config.hidden_dim)
         else:
             self.condition = nn.Linear(num_classes, config.hidden_dim)
+        # On a 1 x 1 input an up-convolution to M x M is a linear layer, and much slower than one.
         self.project = nn.Sequential(
-            nn.ConvTranspose2d(config.hidden_dim + config.latent_dim, widths[0], self.matrix_size, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.LeakyReLU(0.2, inplace=True),
+            nn.Linear(config.hidden_dim + config.latent_dim, self.matrix_size**2 * widths[0], bias=False),
+            nn.Unflatten(1, (self.matrix_size, self.matrix_size, widths[0])),
         )
+        self.project_norm = nn.Sequential(nn.BatchNorm2d(widths[0]), nn.LeakyReLU(0.2, inplace=True))
         matrix_channels = int(config.conditioning == "vector_matrix")
         blocks: list[nn.Module] = []
         for i in range(len(sizes) - 1):
@@ -100,10 +102,11 @@ class ConditionedGenerator(nn.Module):
                 _up_convolution(in_channels, widths[i + 1], sizes[i], sizes[i + 1]),
                 nn.BatchNorm2d(widths[i + 1]),
                 nn.LeakyReLU(0.2, inplace=True),
-                nn.Dropout(config.dropout),
+                nn.Dropout2d(config.dropout),
             ]
         self.up = nn.Sequential(*blocks)
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, latent: Tensor, vector: Tensor) -> Tensor:
         """Draw images.
@@ -117,8 +120,8 @@ class ConditionedGenerator(nn.Module):
         """
         label = vector.argmax(dim=1)  # (N,)
         condition = self.condition(label if self.config.conditioning == "embedding" else vector)  # (N, hidden_dim)
-        x = torch.cat([condition, latent], dim=1)[:, :, None, None]  # (N, hidden_dim + Z, 1, 1)
-        x = self.project(x)  # (N, width, M, M)
+        x = self.project(torch.cat([condition, latent], dim=1))  # (N, M, M, width)
+        x = self.project_norm(x.permute(0, 3, 1, 2))  # (N, width, M, M), channels last in memory
         if self.config.conditioning == "vector_matrix":
             x = torch.cat([x, hot_matrix(label, self.num_classes, self.matrix_size)], dim=1)
         return torch.sigmoid(self.to_image(self.up(x)))  # (N, C, H, W)
