@@ -1,0 +1,75 @@
+"""Rules of the house that a program can check."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+
+def _imports(path: Path) -> set[str]:
+    """Top-level packages that a module imports, wherever in the module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_the_science_knows_no_pipeline_tool(root: Path) -> None:
+    for path in (root / "netinv").rglob("*.py"):
+        assert not _imports(path) & {"ray", "mlflow", "dvc", "pipeline"}, path
+
+
+@pytest.mark.parametrize(("tool", "home"), [("ray", "distributed.py"), ("mlflow", "tracking.py")])
+def test_one_module_knows_each_tool(root: Path, tool: str, home: str) -> None:
+    assert {path.name for path in (root / "pipeline").rglob("*.py") if tool in _imports(path)} == {home}
+
+
+def test_the_folder_mlflow_does_not_shadow_the_library(root: Path) -> None:
+    assert not list((root / "mlflow").rglob("*.py"))
+    spec = importlib.util.find_spec("mlflow")
+    assert spec is not None
+    assert spec.origin is not None
+    assert not Path(spec.origin).is_relative_to(root / "mlflow")
+
+
+def test_every_path_and_parameter_of_the_pipeline_exists(root: Path) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    stages = yaml.load(root / "dvc.yaml")["stages"]
+    params = yaml.load(root / "params.yaml")
+    for name, stage in stages.items():
+        for path in stage["deps"]:
+            if path.endswith((".py", ".html")):
+                assert (root / path).is_file(), f"{name}: {path}"
+        for dataset in params["presets"]:
+            for key in stage.get("params", []):
+                for variant in ("standard", "robust"):
+                    for model in ("classifier", "evaluator"):
+                        value = params
+                        filled = key.replace("${item.dataset}", dataset)
+                        filled = filled.replace("${item.variant}", variant).replace("${item.model}", model)
+                        for part in filled.split("."):
+                            assert part in value, f"{name}: {filled}"
+                            value = value[part]
+
+
+def test_invert_depends_on_the_losses_and_train_does_not(root: Path) -> None:
+    stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
+    assert "netinv/losses.py" in stages["invert"]["deps"]
+    assert "netinv/losses.py" not in stages["train"]["deps"]
+    assert "netinv/training.py" not in stages["invert"]["deps"]
+
+
+def test_no_machine_path_and_no_registry_in_committed_files(root: Path) -> None:
+    listing = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
+    forbidden = re.compile(r"/root/|/home/\w|/work/|index-url|pypi\.org|files\.pythonhosted|registry\.npmjs")
+    for name in listing.splitlines():
+        if name != "tests/test_house.py" and (root / name).suffix not in {".png", ".jpg"}:
+            match = forbidden.search((root / name).read_text())
+            assert match is None, f"{name}: {match}"

@@ -1,0 +1,124 @@
+"""params.yaml is refused before any work, in words that name the key, the expectation and the value."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from netinv.errors import InputError
+from pipeline.params import load_params
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def edited(root: Path, tmp_path: Path) -> Callable[[Edit], Path]:
+    """A copy of the repository's own params.yaml with one edit."""
+
+    def write(edit: Edit) -> Path:
+        yaml = YAML(typ="safe", pure=True)
+        values = yaml.load(root / "params.yaml")
+        edit(values)
+        path = tmp_path / "params.yaml"
+        yaml.dump(values, path)
+        return path
+
+    return write
+
+
+def test_the_repositorys_own_file_is_valid(root: Path) -> None:
+    params = load_params(root / "params.yaml")
+    assert params.datasets == ("digits",)
+    for name in ("digits", "mnist", "fashion_mnist", "svhn", "cifar10"):
+        settings = params.for_dataset(name)
+        assert settings.invert.standard.perturbation == "none"
+        assert settings.invert.robust.epsilon > 0
+        assert settings.train.classifier.architecture.kind != settings.train.evaluator.architecture.kind
+        assert settings.train.classifier.seed != settings.train.evaluator.seed
+
+
+def set_key(path: str, value: Any) -> Edit:
+    """An edit that sets one dotted key."""
+
+    def edit(values: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for part in parents:
+            values = values[part]
+        values[last] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("invert.standard.steps", -5, r"invert\.standard\.steps: expected greater than 0, got -5"),
+        ("invert.standard.steps", "many", r"invert\.standard\.steps: expected a valid integer, got 'many'"),
+        ("invert.standard.steps", "400", r"invert\.standard\.steps: expected a valid integer, got '400'"),
+        ("invert.standard.stepz", 5, r"invert\.standard\.stepz is not a known key"),
+        ("invert.robust.norm", "l7", r"invert\.robust\.norm: expected 'linf' or 'l2', got 'l7'"),
+        ("invert.robust.epsilon", 0.0, r"invert\.robust: a perturbation needs an epsilon above 0"),
+        ("invert.standard.sharpness", [3.0, 1.0], r"invert\.standard: sharpness is a range"),
+        ("invert.common.generator.dropout", 1.5, r"invert\.common\.generator\.dropout: expected less than 1, got 1.5"),
+        ("invert.common.num_generators", 0, r"invert\.common\.num_generators: expected greater than 0, got 0"),
+        ("train.classifier.training.epochs", None, r"train\.classifier\.training\.epochs: expected a valid integer"),
+        ("datasets", ["imagenet"], r"unknown data set 'imagenet'; known are .*digits.*mnist"),
+        ("datasets", [], r"datasets: .* at least 1 item"),
+        ("variants", ["sturdy"], r"variants\.0: expected 'standard' or 'robust', got 'sturdy'"),
+        ("presets.mnist.invert.robust", {"epsilon": -1.0}, r"presets\.mnist\.invert\.robust\.epsilon: expected greater"),
+        ("presets.mnist.invert.robust", {"epsilom": 0.1}, r"presets\.mnist\.invert\.robust\.epsilom is not a known key"),
+        ("ray.num_cpus", 0, r"ray\.num_cpus: expected greater than 0, got 0"),
+    ],
+)
+def test_a_bad_value_is_refused(edited: Callable[[Edit], Path], key: str, value: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        load_params(edited(set_key(key, value)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_key_is_named(edited: Callable[[Edit], Path]) -> None:
+    with pytest.raises(InputError, match=r"invert\.common is required, but was not given"):
+        load_params(edited(lambda values: values["invert"].pop("common")))
+
+
+def test_a_preset_overrules_its_data_set_and_no_other(edited: Callable[[Edit], Path]) -> None:
+    params = load_params(edited(set_key("presets.mnist.invert.robust", {"epsilon": 0.125})))
+    general = params.invert.robust
+    assert params.for_dataset("mnist").invert.robust == general.model_copy(update={"epsilon": 0.125})
+    assert params.for_dataset("mnist").invert.robust.epsilon == 0.125
+
+
+def test_an_architecture_of_another_kind_is_replaced_whole(edited: Callable[[Edit], Path]) -> None:
+    architecture = {"kind": "residual", "channels": [8, 16]}
+    params = load_params(edited(set_key("presets.digits.train", {"classifier": {"architecture": architecture}})))
+    assert params.for_dataset("digits").train.classifier.architecture.channels == (8, 16)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1", "is not valid YAML"),
+        ("- 1\n", "expected a mapping of settings, got list"),
+        ("datasets: [digits]\ndatasets: [mnist]\n", "is not valid YAML: .*duplicate key"),
+        ("", "expected a mapping of settings, got NoneType"),
+    ],
+)
+def test_a_broken_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as error:
+        load_params(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read .*repository's root"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_configurations_are_frozen(root: Path) -> None:
+    params = load_params(root / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.invert.robust.epsilon = 1.0  # type: ignore[misc]

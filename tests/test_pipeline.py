@@ -1,0 +1,159 @@
+"""The real thing, small: a fresh repository, `dvc repro`, real Ray, real MLflow, real images."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+TINY = {
+    "train.classifier.training.epochs": 3,
+    "train.evaluator.training.epochs": 2,
+    "invert.common.num_generators": 2,
+    "invert.standard.steps": 20,
+    "invert.robust.steps": 10,
+    "evaluate.num_samples": 200,
+    "evaluate.robust_samples": 50,
+    "evaluate.student_epochs": 1,
+    "evaluate.bootstrap": 20,
+}
+
+
+def run(project: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in the project, with this interpreter's programs first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RAY_", "NETINV_"))}
+    result = subprocess.run(
+        command,
+        cwd=project,
+        env={**inherited, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if check:
+        assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result
+
+
+def set_params(project: Path, **values: Any) -> None:
+    """Set dotted keys in the project's params.yaml."""
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        node = params
+        for part in parents:
+            node = node[part]
+        node[last] = value
+    yaml.dump(params, project / "params.yaml")
+
+
+def executed(output: str) -> list[str]:
+    """The stages that a `dvc repro` ran (or would run), in order."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+@pytest.fixture(scope="module")
+def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh repository with this one's files, after its first `dvc repro`."""
+    project = tmp_path_factory.mktemp("project")
+    listing = run(root, "git", "ls-files").stdout.splitlines()
+    for name in listing:
+        target = project / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, target)
+    set_params(project, **TINY)
+    run(project, "git", "init", "-q")
+    run(project, "git", "add", "-A")
+    run(project, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "start")
+    result = run(project, "dvc", "repro")
+    assert len(executed(result.stdout)) == 11
+    return project
+
+
+def test_every_output_is_there(project: Path) -> None:
+    for variant in ("standard", "robust"):
+        for i in range(2):
+            with (project / f"generators/digits/{variant}/{i}/history.csv").open() as file:
+                steps = [int(row["step"]) for row in csv.DictReader(file)]
+            assert steps == sorted(set(steps))
+            assert (project / f"onnx/digits/{variant}/generator-{i}.onnx").is_file()
+    assert (project / "onnx/digits/classifiers/classifier.onnx").is_file()
+    page = (project / "report/index.html").read_text()
+    assert "<html" in page
+    assert not re.search(r"(src|href)=[\"']https?://", page)
+    assert not list((project / ".stage").glob("*[!k]"))  # only locks are left
+
+
+def test_second_repro_runs_nothing(project: Path) -> None:
+    assert executed(run(project, "dvc", "repro").stdout) == []
+
+
+def test_robust_epsilon_concerns_only_the_robust_variant(project: Path) -> None:
+    set_params(project, **{"invert.robust.epsilon": 0.0625})
+    try:
+        plan = executed(run(project, "dvc", "repro", "--dry").stdout)
+    finally:
+        run(project, "git", "checkout", "params.yaml")
+    assert plan[0] == "invert@digits-robust"
+    assert not [stage for stage in plan if "standard" in stage or stage.startswith(("fetch", "train"))]
+
+
+def test_the_losses_concern_the_inversion_and_not_the_training(project: Path) -> None:
+    path = project / "netinv/losses.py"
+    before = path.read_text()
+    path.write_text(before + "# changed\n")
+    try:
+        plan = executed(run(project, "dvc", "repro", "--dry").stdout)
+    finally:
+        path.write_text(before)
+    assert {stage for stage in plan if stage.startswith("invert")} == {"invert@digits-standard", "invert@digits-robust"}
+    assert not [stage for stage in plan if stage.startswith(("fetch", "train"))]
+
+
+def test_metrics_are_there_for_dvc(project: Path) -> None:
+    metrics = json.loads(run(project, "dvc", "metrics", "show", "--json").stdout)
+    files = metrics[""]["data"]
+    accuracy = files["metrics/train/digits-classifier.json"]["data"]["test_accuracy"]
+    assert 0.5 < accuracy <= 1
+    assert 0 <= files["metrics/evaluate/digits-robust.json"]["data"]["inversion_accuracy"] <= 1
+    page = run(project, "dvc", "plots", "show").stdout.strip()
+    assert page.endswith("index.html")
+
+
+def test_every_stage_run_is_in_mlflow(project: Path) -> None:
+    with sqlite3.connect(project / "mlflow.db") as store:
+        runs = dict(store.execute("select run_uuid, status from runs where lifecycle_stage = 'active'"))
+        tags = store.execute("select run_uuid, key, value from tags").fetchall()
+        (points,) = store.execute("select count(*) from metrics where key = 'invert/accuracy'").fetchone()
+    assert set(runs.values()) == {"FINISHED"}
+    by_stage: dict[str, int] = {}
+    for run_id, key, value in tags:
+        if key == "stage" and run_id in runs:
+            by_stage[value] = by_stage.get(value, 0) + 1
+    assert by_stage["train"] == 2
+    assert by_stage["fetch"] == 1
+    assert by_stage["invert"] in {2, 6}  # the stages, and perhaps their generators under the same tag
+    assert points >= 4
+    recorded = json.loads((project / "runs/invert/digits-robust.json").read_text())["run_id"]
+    assert recorded in runs
+
+
+def test_unreachable_server_or_cluster_is_refused_before_work(project: Path) -> None:
+    command = (sys.executable, "-m", "pipeline.invert", "digits", "standard", "--model", "models/digits/classifier")
+    outputs = ("--out", "elsewhere", "--metrics", "elsewhere.json", "--plots", "elsewhere.csv")
+    for environment in ({"RAY_ADDRESS": "127.0.0.1:9"}, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}):
+        result = run(project, *command, *outputs, check=False, **environment)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert not (project / "elsewhere").exists()
