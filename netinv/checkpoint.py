@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from netinv.classifiers import Classifier, ClassifierConfig, ConvClassifier, ResidualClassifier, build_classifier
@@ -17,7 +17,9 @@ from netinv.generator import ConditionedGenerator, GeneratorConfig
 
 def _save(folder: Path, network: nn.Module, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "weights.safetensors")
+    # Not save_file: it tells of a full disk with an exception of its own.
+    weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    (folder / "weights.safetensors").write_bytes(weights)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

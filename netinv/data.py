@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from netinv.config import Config
@@ -72,8 +72,10 @@ def save_dataset(
     checksums = {}
     for split, data in (("train", train), ("test", test)):
         path = folder / f"{split}.safetensors"
-        save_file({"images": data.images.contiguous(), "labels": data.labels.contiguous()}, path)
-        checksums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        # Not save_file: it tells of a full disk with an exception of its own.
+        content = save({"images": data.images.contiguous(), "labels": data.labels.contiguous()})
+        path.write_bytes(content)
+        checksums[path.name] = hashlib.sha256(content).hexdigest()
     channels, height, width = train.images.shape[1:]
     spec = DatasetSpec(
         name=name,
