@@ -4,7 +4,7 @@ Both take images in [0, 1], normalise them inside (so that a generator's sigmoid
 perturbation bound means the same everywhere), and give logits and penultimate features.
 """
 
-from typing import Annotated, Literal, overload
+from typing import Annotated, Any, Literal, Protocol, overload
 
 import torch
 from pydantic import Field, PositiveInt
@@ -38,6 +38,22 @@ class ResidualClassifierConfig(Config):
 ClassifierConfig = Annotated[ConvClassifierConfig | ResidualClassifierConfig, Field(discriminator="kind")]
 
 
+class InvertibleClassifier(Protocol):
+    """All that inversion asks of a classifier. :class:`Classifier` is one, and so is any network behind an adapter."""
+
+    num_classes: int
+    """K."""
+    image_shape: tuple[int, int, int]
+    """(C, H, W)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are expected."""
+
+    def __call__(self, images: Tensor, return_features: bool = False) -> Any:
+        """Logits (N, K) of images (N, C, H, W) in [0, 1], or (logits, features) with features (N, D)."""
+
+
 class Classifier(nn.Module):
     """Normalise, embed, classify. The base of the two architectures below.
 
@@ -65,6 +81,11 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.body: nn.Module
         self.head = nn.Linear(feature_dim, num_classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.mean.device
 
     @overload
     def forward(self, images: Tensor) -> Tensor: ...

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from netinv.classifiers import Classifier
+from netinv.classifiers import InvertibleClassifier
 from netinv.conditioning import sample_condition
 from netinv.config import Config
 from netinv.generator import ConditionedGenerator
@@ -72,7 +72,7 @@ class InversionConfig(Config):
 
 
 def invert(
-    generator: ConditionedGenerator, classifier: Classifier, config: InversionConfig, seed: int
+    generator: ConditionedGenerator, classifier: InvertibleClassifier, config: InversionConfig, seed: int
 ) -> Iterator[dict[str, float]]:
     """Train a generator in place against a frozen classifier, both on the classifier's device.
 
@@ -86,7 +86,7 @@ def invert(
     Raises:
         FloatingPointError: The loss is not finite; names the step.
     """
-    device = classifier.mean.device
+    device = classifier.device
     torch.manual_seed(seed)  # dropout draws from the global state
     rng = torch.Generator(device).manual_seed(seed)
     optimizer = torch.optim.Adam(generator.parameters(), lr=config.lr, betas=(0.5, 0.99), fused=True)
