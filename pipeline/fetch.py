@@ -1,0 +1,52 @@
+"""Stage ``fetch``: a data set from its source to tensors on disk."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline.stage import replaced, stage_command, write_text
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the data set.")
+@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the counts.")
+@stage_command
+def main(dataset: str, out: Path, metrics: Path) -> None:
+    """Fetch DATASET: from scikit-learn, torchvision, a mirror (NETINV_MIRROR) or an image folder."""
+    from netinv.data import LabelledImages, save_dataset
+    from netinv.sources import fetch_dataset
+    from pipeline import tracking
+    from pipeline.params import load_params
+
+    params = load_params().fetch
+    # Where a mirror lies is a matter of the machine, and the result does not depend on it: the environment goes first.
+    params = params.model_copy(update={"mirror": os.environ.get("NETINV_MIRROR") or params.mirror})
+
+    def counts(split: LabelledImages) -> dict[str, int]:
+        numbers = split.labels.bincount(minlength=len(data.classes)).tolist()
+        return dict(zip(data.classes, numbers, strict=True))
+
+    with (
+        replaced(out) as folder,
+        tracking.stage_run("fetch", dataset=dataset, params=params.model_dump(mode="json")) as run,
+    ):
+        data = fetch_dataset(dataset, params)
+        spec = save_dataset(folder, dataset, *data)
+        run.log_dataset(spec, out)
+        run.log_metrics({"fetch/num_train": spec.num_train, "fetch/num_test": spec.num_test}, step=0)
+        numbers = {
+            "num_train": spec.num_train,
+            "num_test": spec.num_test,
+            "train": counts(data.train),
+            "test": counts(data.test),
+        }
+        write_text(metrics, json.dumps(numbers, indent=2) + "\n")
+    print(f"fetch {dataset}: {spec.num_train} train and {spec.num_test} test images", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

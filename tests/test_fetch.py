@@ -1,0 +1,65 @@
+"""The stage as DVC starts it: a process in a project folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from netinv.data import load_spec, load_split
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path) -> Path:
+    """A folder with this repository's parameters."""
+    shutil.copy(root / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def fetch(project: Path, root: Path, dataset: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "NETINV_", "DVC_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.fetch", dataset]
+        + ["--out", f"data/{dataset}", "--metrics", f"metrics/fetch/{dataset}.json"],
+        cwd=project,
+        env={**inherited, "PYTHONPATH": str(root), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_digits_from_nothing_to_tensors(project: Path, root: Path) -> None:
+    result = fetch(project, root, "digits")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == "fetch digits: 1442 train and 355 test images\n"
+    spec = load_spec(project / "data/digits")
+    assert (spec.name, spec.image_shape, spec.num_classes) == ("digits", (1, 16, 16), 10)
+    train, test = load_split(project / "data/digits", "train"), load_split(project / "data/digits", "test")
+    metrics = json.loads((project / "metrics/fetch/digits.json").read_text())
+    assert metrics["num_train"] == spec.num_train == len(train.labels)
+    assert metrics["num_test"] == spec.num_test == len(test.labels)
+    assert list(metrics["train"].values()) == train.labels.bincount().tolist()
+    assert list(metrics["test"]) == list("0123456789")
+    assert (project / "runs/fetch/digits.json").is_file()
+
+
+def test_user_errors_are_one_sentence_and_the_old_data_set_stays(project: Path, root: Path) -> None:
+    (project / "data/mnist").mkdir(parents=True)
+    (project / "data/mnist/spec.json").write_text("old")
+    # Both are wrong: the environment has the last word on where the mirror is.
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    params["fetch"]["mirror"] = "in-params"
+    yaml.dump(params, project / "params.yaml")
+    result = fetch(project, root, "mnist", NETINV_MIRROR="in-environment")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: The mirror in-environment is no folder")
+    assert result.stderr.count("\n") == 1
+    assert [path.name for path in (project / "data/mnist").iterdir()] == ["spec.json"]
+    assert not (project / "metrics").exists()
+    assert not (project / "runs").exists()
