@@ -22,9 +22,9 @@ def project(root: Path, tmp_path: Path) -> Path:
 
 def fetch(project: Path, root: Path, dataset: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "NETINV_", "DVC_"))}
+    outputs = ("--out", f"data/{dataset}", "--metrics", f"metrics/fetch/{dataset}.json")
     return subprocess.run(
-        [sys.executable, "-m", "pipeline.fetch", dataset]
-        + ["--out", f"data/{dataset}", "--metrics", f"metrics/fetch/{dataset}.json"],
+        [sys.executable, "-m", "pipeline.fetch", dataset, *outputs],
         cwd=project,
         env={**inherited, "PYTHONPATH": str(root), **environment},
         capture_output=True,
