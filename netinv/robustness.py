@@ -87,6 +87,30 @@ def pgd(
     return delta.detach()
 
 
+def survives(
+    classifier: Callable[[Tensor], Tensor],
+    images: Tensor,
+    label: Tensor,
+    epsilon: float,
+    steps: int = 20,
+    norm: Norm = "linf",
+    seed: int = 0,
+    batch_size: int = 500,
+) -> Tensor:
+    """Which images keep their label under PGD with step size 2.5 epsilon / steps and one random start, (N,), bool.
+
+    Epsilon 0 asks for the label of the images as they are.
+    """
+    rng = torch.Generator(images.device).manual_seed(seed)
+    kept = []
+    for x, y in zip(torch.split(images, batch_size), torch.split(label, batch_size), strict=True):
+        if epsilon > 0:
+            x = x + pgd(classifier, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, rng)
+        with torch.no_grad():
+            kept.append(classifier(x).argmax(dim=1) == y)
+    return torch.cat(kept)
+
+
 def robust_accuracy(
     classifier: Callable[[Tensor], Tensor],
     images: Tensor,
@@ -97,16 +121,5 @@ def robust_accuracy(
     seed: int = 0,
     batch_size: int = 500,
 ) -> float:
-    """Share of the images that keep their label under PGD with step size 2.5 epsilon / steps and one random start.
-
-    Epsilon 0 gives the plain accuracy.
-    """
-    rng = torch.Generator(images.device).manual_seed(seed)
-    kept = 0
-    for start in range(0, len(images), batch_size):
-        x, y = images[start : start + batch_size], label[start : start + batch_size]
-        if epsilon > 0:
-            x = x + pgd(classifier, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, rng)
-        with torch.no_grad():
-            kept += int((classifier(x).argmax(dim=1) == y).sum())
-    return kept / len(images)
+    """Share of the images that keep their label; see :func:`survives`."""
+    return float(survives(classifier, images, label, epsilon, steps, norm, seed, batch_size).float().mean())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from netinv.classifiers import Classifier
+from netinv.classifiers import Classifier, InvertibleClassifier
 from netinv.config import Config
 from netinv.data import LabelledImages, to_float
 
@@ -88,11 +88,11 @@ def augment(images: Tensor, shift: int, flip: bool, rng: torch.Generator) -> Ten
 
 
 @torch.no_grad()
-def predict(classifier: Classifier, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
+def predict(classifier: InvertibleClassifier, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
     """Logits (N, K) and features (N, D) of images, uint8 or float in [0, 1], a batch at a time."""
-    device = classifier.mean.device
+    device = classifier.device
     outputs = []
-    for batch in images.split(batch_size):
+    for batch in torch.split(images, batch_size):
         batch = batch.to(device)
         outputs.append(classifier(to_float(batch) if batch.dtype == torch.uint8 else batch, return_features=True))
     return torch.cat([logits for logits, _ in outputs]), torch.cat([features for _, features in outputs])

@@ -1,0 +1,516 @@
+"""Every measure of a set of generators, with its controls. ``docs/measures.md`` says what each number means.
+
+A row of the result is a source of images: each generator, their ensemble, and as references real training images,
+real test images and uniform noise, so that no number has to be read alone.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from netinv import measures
+from netinv.classifiers import ConvClassifierConfig, InvertibleClassifier
+from netinv.config import Config
+from netinv.data import LabelledImages, to_float
+from netinv.diversity import ball_radii
+from netinv.errors import InputError
+from netinv.estimates import MIN_SAMPLES, Bootstrap, Estimate, Measure, NotMeasured
+from netinv.generator import ConditionedGenerator
+from netinv.measures import Measures, Source, missing
+from netinv.privacy import MIN_POOL, Pools, audit, not_audited
+from netinv.results import Audit, Kind, Results, RobustPoint, Row
+from netinv.sampling import draw
+from netinv.training import ClassifierTrainingConfig, predict
+
+BATCH = 500
+"""Samples generated at a time. Fixed, since the masks of dropout depend on it."""
+MEASURES = (
+    "inversion_accuracy",
+    "inversion_accuracy_gap",
+    "inversion_accuracy_dropout",
+    "evaluator_accuracy",
+    "evaluator_accuracy_gap",
+    "evaluator_accuracy_dropout",
+    "kl",
+    "intensity_error",
+    "intensity_correlation",
+    "vendi",
+    "vendi_ratio",
+    "vendi_dropout",
+    "vendi_overall",
+    "vendi_pixels",
+    "vendi_pixels_ratio",
+    "cosine_within",
+    "cosine_between",
+    "density",
+    "coverage",
+    "frechet",
+    "robust_accuracy",
+    "student_accuracy",
+)
+"""The measures of a row."""
+
+
+class EvaluationConfig(Config):
+    """How generators are measured."""
+
+    num_samples: int = Field(2000, ge=MIN_SAMPLES)
+    """Images drawn from each generator; also the bound on each reference row."""
+    seed: int = Field(0, ge=0)
+    """Of the draws, the attack's starts, the resampling and the student."""
+    sharpness: tuple[PositiveFloat, ...] = (1.0, 3.0, 10.0)
+    """Fixed values of the condition's sharpness to measure accuracy at, beside the variant's own range."""
+    sharpness_samples: int = Field(500, ge=MIN_SAMPLES)
+    """Images drawn at each of them."""
+    vendi_samples: int = Field(100, ge=MIN_SAMPLES)
+    """Images of each class behind a Vendi score; where a class has fewer, fewer in every row."""
+    epsilons: tuple[NonNegativeFloat, ...] = Field((0.0, 0.05, 0.1, 0.2, 0.3), min_length=1)
+    """L-infinity bounds of the robustness curve, in pixels of [0, 1]."""
+    robust_epsilon: NonNegativeFloat = 0.1
+    """The one of them that is a headline number."""
+    attack_steps: PositiveInt = 10
+    """PGD steps, of size 2.5 epsilon / steps, with one random start."""
+    robust_samples: int = Field(200, ge=MIN_SAMPLES)
+    """Images of each row that are attacked."""
+    privacy_samples: int = Field(1000, ge=MIN_SAMPLES)
+    """Images of each row that the privacy audit looks at."""
+    privacy_pool: int = Field(10000, ge=MIN_POOL)
+    """Bound on its training pool and its test pool, which are of equal size."""
+    resamples: int = Field(1000, ge=100)
+    """Bootstrap resamples behind the interval of a mean."""
+    student: ClassifierTrainingConfig | None = ClassifierTrainingConfig(epochs=5, batch_size=64)
+    """How the student is trained; ``null`` leaves it out."""
+    student_architecture: ConvClassifierConfig = ConvClassifierConfig(channels=(16, 32), dropout=0.1)
+    """The student, with fresh weights."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EvaluationConfig":
+        if self.robust_epsilon not in self.epsilons:
+            raise ValueError(f"robust_epsilon must be one of epsilons, {list(self.epsilons)}")
+        return self
+
+
+class Evaluation(NamedTuple):
+    """Results, and the images behind them."""
+
+    results: Results
+    images: dict[str, LabelledImages]
+    """Of each row, by its name."""
+
+
+class _Draws(NamedTuple):
+    """What was drawn from one generator, or from the ensemble."""
+
+    plain: Source
+    dropout: Source | None
+    """With dropout left on; ``None`` for a generator that has none."""
+    sharpness: list[Source]
+    """At each fixed sharpness."""
+
+
+class _Reference(NamedTuple):
+    """What every row is measured against."""
+
+    test: LabelledImages | None
+    real_test: Source | None
+    radii: Tensor | None
+    vendi_n: int
+    vendi: measures.VendiScores | None
+    """Of real test images, on evaluator features."""
+    vendi_pixels: measures.VendiScores | None
+    num_compared: int
+    """Samples behind the coverage and the Frechet distance of every row."""
+    num_overall: int
+    """Samples behind the overall Vendi score of every row."""
+    pools: Pools | str
+    """Real images of the privacy audit, or why there are none."""
+
+
+def evaluate(
+    generators: Sequence[ConditionedGenerator],
+    classifier: InvertibleClassifier,
+    evaluator: InvertibleClassifier | None,
+    classes: Sequence[str],
+    train: LabelledImages | None,
+    test: LabelledImages | None,
+    config: EvaluationConfig,
+    sharpness: tuple[float, float] = (1.0, 1.0),
+) -> Evaluation:
+    """Measure generators against the classifier they invert, an independent evaluator, and real images.
+
+    Args:
+        generators: At least one.
+        classifier: The inverted classifier, in evaluation mode.
+        evaluator: A classifier that no generator ever saw; ``None`` if there is none. All networks on one device.
+        classes: Names of the K classes.
+        train: Real training images, or ``None`` if they are not to be had.
+        test: Real images that neither network was trained on, or ``None``.
+        config: What to measure and how.
+        sharpness: Range of the condition's sharpness to draw from: the one the generators were trained on.
+
+    Raises:
+        InputError: There is no generator, or the networks and the data set are not of one shape.
+    """
+    _expect_one_shape(generators, classifier, evaluator, classes, train, test)
+    rng, bootstrap = np.random.default_rng(config.seed), Bootstrap(config.seed, config.resamples)
+
+    def observe(name: str, kind: Kind, images: Tensor, label: Tensor, vector: Tensor | None = None) -> Source:
+        seen = images.nan_to_num()  # broken images get a row that says so, not an exception
+        logits, _ = predict(classifier, seen)
+        judged = predict(evaluator, seen) if evaluator is not None else (None, None)
+        evaluator_logits, features = (None if t is None else t.cpu() for t in judged)
+        return Source(name, kind, images, label, vector, logits.cpu(), evaluator_logits, features)
+
+    def drawn(generator: ConditionedGenerator, name: str) -> _Draws:
+        def sample(num: int, s: tuple[float, float], dropout: bool = False) -> Source:
+            images, vector = generate(generator, num, config.seed, s, dropout)
+            return observe(name, "generator", images, vector.argmax(dim=1), vector)
+
+        drops = any(layer.p > 0 for layer in dropout_layers(generator))
+        return _Draws(
+            sample(config.num_samples, sharpness),
+            sample(config.num_samples, sharpness, dropout=True) if drops else None,
+            [sample(config.sharpness_samples, (s, s)) for s in config.sharpness],
+        )
+
+    draws = [
+        drawn(generator, f"generator {i}")
+        for i, generator in enumerate(tqdm(generators, "evaluate: draw", unit="generator", disable=None))
+    ]
+    draws.append(_ensemble(draws))
+    real: dict[str, Source] = {}
+    order: dict[str, NDArray[np.int64]] = {}
+    for name, data in (("real_train", train), ("real_test", test)):
+        if data is not None and len(data.labels):
+            order[name] = rng.permutation(len(data.labels))
+            index = order[name][: config.num_samples]
+            real[name] = observe(name, "reference", to_float(data.images[index]), data.labels[index])
+    pixels = torch.from_numpy(rng.random((config.num_samples, *classifier.image_shape), dtype=np.float32))
+    # Noise is of no class. What the classifier takes it for stands in, and the evaluator may agree or not.
+    noise = observe("noise", "reference", pixels, predict(classifier, pixels)[0].argmax(dim=1).cpu())
+
+    generated = [d.plain for d in draws]
+    pools = _pools(train, test, order, evaluator, config)
+    reference = _reference([*generated, *real.values()], real, test, pools, config, bootstrap)
+    rows: list[Row] = []
+    survivals: list[Tensor] = []
+    bar = tqdm([*generated, *real.values(), noise], "evaluate: measure", unit="row", disable=None)
+    for i, source in enumerate(bar):
+        if source.kind == "ensemble":
+            kept = measures.interleave(survivals)  # its samples are the generators', attacked above
+        else:
+            kept = measures.survival(
+                source, classifier, config.epsilons, config.attack_steps, config.robust_samples, config.seed
+            )
+        survivals.append(kept)
+        rows.append(_row(source, draws[i] if i < len(draws) else None, kept, reference, config, bootstrap, classifier))
+    rows += [_empty_row(name, "reference", 0, "no real images were given") for name in REAL if name not in real]
+    results = Results(
+        classes=tuple(classes),
+        image_shape=classifier.image_shape,
+        settings=config.model_dump(mode="json"),
+        sharpness=sharpness,
+        vendi_n=reference.vendi_n,
+        headline=_headline(rows, [d.plain for d in draws[:-1]], bootstrap),
+        verdict=_verdict(rows),
+        rows=tuple(rows),
+    )
+    images = {s.name: LabelledImages(measures.to_uint8(s.images), s.label) for s in (*generated, *real.values(), noise)}
+    return Evaluation(results, images)
+
+
+REAL = ("real_train", "real_test")
+
+
+@torch.no_grad()
+def generate(
+    generator: ConditionedGenerator, num: int, seed: int, sharpness: tuple[float, float], dropout: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Draw images on the generator's device; the same seed gives the same draws in torch and in ONNX.
+
+    Args:
+        generator: Left in the mode it was in.
+        num: N.
+        seed: Seed of the draws, and of dropout.
+        sharpness: Range of the condition's sharpness.
+        dropout: Leave dropout on, as in training; batch norm keeps to its running statistics in either case.
+
+    Returns:
+        images (N, C, H, W) and condition vectors (N, K), on the CPU.
+    """
+    noise, condition = draw(
+        num,
+        latent_dim=generator.config.latent_dim,
+        num_classes=generator.num_classes,
+        seed=seed,
+        sharpness=sharpness,
+    )
+    latent, vector = torch.from_numpy(noise), torch.from_numpy(condition)
+    device = next(generator.parameters()).device
+    training = generator.training
+    generator.eval()
+    for layer in dropout_layers(generator):
+        layer.train(dropout)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        batches = zip(torch.split(latent, BATCH), torch.split(vector, BATCH), strict=True)
+        images = torch.cat([generator(z.to(device), p.to(device)).cpu() for z, p in batches])
+    generator.train(training)
+    return images.contiguous(), vector
+
+
+def dropout_layers(network: nn.Module) -> list[nn.Dropout | nn.Dropout2d]:
+    """A network's dropout layers."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.Dropout | nn.Dropout2d)]
+
+
+def _expect_one_shape(
+    generators: Sequence[ConditionedGenerator],
+    classifier: InvertibleClassifier,
+    evaluator: InvertibleClassifier | None,
+    classes: Sequence[str],
+    train: LabelledImages | None,
+    test: LabelledImages | None,
+) -> None:
+    if not generators:
+        raise InputError("There is no generator to evaluate: run the invert stage first.")
+    networks: list[tuple[str, InvertibleClassifier]] = [("the classifier", classifier)] + (
+        [("the evaluator", evaluator)] if evaluator is not None else []
+    )
+    given: list[tuple[str, int, tuple[int, ...]]] = [(n, c.num_classes, c.image_shape) for n, c in networks]
+    given += [(f"generator {i}", g.num_classes, g.image_shape) for i, g in enumerate(generators)]
+    for name, data in (("the training split", train), ("the test split", test)):
+        if data is not None:
+            given.append((name, len(classes), tuple(data.images.shape[1:])))
+    for name, num_classes, shape in given:
+        if (num_classes, shape) != (len(classes), classifier.image_shape):
+            raise InputError(
+                f"The data set has {len(classes)} classes and the classifier takes images of shape "
+                f"{classifier.image_shape}, but {name} has {num_classes} classes and images of shape {shape}: "
+                "run its stage again."
+            )
+
+
+def _ensemble(draws: Sequence[_Draws]) -> _Draws:
+    dropout = [d.dropout for d in draws if d.dropout is not None]
+    return _Draws(
+        measures.ensemble([d.plain for d in draws]),
+        measures.ensemble(dropout) if len(dropout) == len(draws) else None,
+        [measures.ensemble(sources) for sources in zip(*(d.sharpness for d in draws), strict=True)],
+    )
+
+
+def _pools(
+    train: LabelledImages | None,
+    test: LabelledImages | None,
+    order: dict[str, NDArray[np.int64]],
+    evaluator: InvertibleClassifier | None,
+    config: EvaluationConfig,
+) -> Pools | str:
+    if train is None or test is None:
+        return "it needs real training and real test images"
+    size = min(len(train.labels), len(test.labels), config.privacy_pool)
+    if size < MIN_POOL:
+        return f"{size} real images on one side, at least {MIN_POOL} are needed"
+    index = [order[name][:size] for name in REAL]
+    images = [to_float(data.images[i]) for data, i in zip((train, test), index, strict=True)]
+    features = [predict(evaluator, part)[1].cpu() if evaluator is not None else None for part in images]
+    return Pools(images[0], images[1], features[0], features[1], index[0], index[1])
+
+
+def _reference(
+    sources: Sequence[Source],
+    real: dict[str, Source],
+    test: LabelledImages | None,
+    pools: Pools | str,
+    config: EvaluationConfig,
+    bootstrap: Bootstrap,
+) -> _Reference:
+    """One n for every row, since Vendi scores and Frechet distances depend on it. Classes too small do not count."""
+    counts = np.concatenate([np.bincount(s.label.numpy(), minlength=s.num_classes) for s in sources])
+    vendi_n = min([config.vendi_samples, *counts[counts >= MIN_SAMPLES].tolist()])
+    real_test = real.get("real_test")
+    radii = vendi = vendi_pixels = None
+    if real_test is not None:
+        vendi_pixels = measures.vendi_scores(real_test.images.flatten(1), real_test, vendi_n, bootstrap)
+        if real_test.features is not None:
+            vendi = measures.vendi_scores(real_test.features, real_test, vendi_n, bootstrap)
+            if len(real_test.label) > measures.NEIGHBOURS:
+                radii = ball_radii(real_test.features, measures.NEIGHBOURS)
+    num_compared = min(len(s.label) for s in sources if s.name != "real_test")
+    num_overall = min(len(s.label) for s in sources)
+    return _Reference(test, real_test, radii, vendi_n, vendi, vendi_pixels, num_compared, num_overall, pools)
+
+
+def _row(
+    source: Source,
+    draws: _Draws | None,
+    survival: Tensor,
+    reference: _Reference,
+    config: EvaluationConfig,
+    bootstrap: Bootstrap,
+    classifier: InvertibleClassifier,
+) -> Row:
+    """Everything about one source."""
+    why = measures.broken(source.images)
+    if why is not None:
+        return _empty_row(source.name, source.kind, len(source.label), why)
+    curve = tuple(
+        RobustPoint(epsilon=epsilon, accuracy=bootstrap.mean(kept.numpy()))
+        for epsilon, kept in zip(config.epsilons, survival.T, strict=True)
+    )
+    vendi, vendi_by_class = _vendi(source, reference, bootstrap)
+    found = (
+        measures.accuracies(source, bootstrap)
+        | measures.accuracies_off_ties(source, bootstrap)
+        | _with_dropout(draws, reference, bootstrap)
+        | measures.intensity(source, bootstrap)
+        | vendi
+        | measures.overall_diversity(source, reference.num_overall, bootstrap)
+        | measures.resemblance(source, reference.real_test, reference.radii, reference.num_compared, bootstrap)
+        | {
+            "robust_accuracy": next(p.accuracy for p in curve if p.epsilon == config.robust_epsilon),
+            "student_accuracy": measures.student_accuracy(
+                source,
+                reference.test,
+                config.student_architecture,
+                config.student,
+                bootstrap,
+                classifier.device,
+            ),
+        }
+    )
+    return Row(
+        name=source.name,
+        kind=source.kind,
+        samples=len(source.label),
+        measures={name: found[name] for name in MEASURES},
+        by_class=measures.accuracies_by_class(source, bootstrap) | {"vendi": vendi_by_class},
+        confusion=measures.confusion(source),
+        by_gap=measures.accuracies_by_gap(source, bootstrap),
+        by_sharpness=tuple(
+            measures.accuracy_bin(drawn, bootstrap, s, s, None)
+            for s, drawn in zip(config.sharpness, draws.sharpness, strict=True)
+        )
+        if draws
+        else (),
+        calibration=measures.calibration(source, bootstrap),
+        robustness=curve,
+        audit=_audit(source, reference.pools, config) if draws else None,
+    )
+
+
+def _vendi(source: Source, reference: _Reference, bootstrap: Bootstrap) -> tuple[Measures, tuple[Measure, ...]]:
+    """``vendi`` and ``vendi_pixels``, their ratios to real test images, and the scores of each class."""
+    names = ("vendi", "vendi_ratio", "vendi_pixels", "vendi_pixels_ratio")
+    why = measures.constant(source.images)
+    if why:
+        return missing(names, why), (NotMeasured(not_measured=why),) * source.num_classes
+    result = missing(names, "no evaluator was given")
+    by_class: tuple[Measure, ...] = (NotMeasured(not_measured="no evaluator was given"),) * source.num_classes
+    compared = [("vendi_pixels", source.images.flatten(1), reference.vendi_pixels)]
+    if source.features is not None:
+        compared.append(("vendi", source.features, reference.vendi))
+    for name, vectors, real in compared:
+        scores = measures.vendi_scores(vectors, source, reference.vendi_n, bootstrap)
+        result[name] = measures.vendi_mean(scores)
+        result[f"{name}_ratio"] = (
+            measures.vendi_ratio(scores, real)
+            if real is not None
+            else NotMeasured(not_measured="no real test images were given")
+        )
+        if name == "vendi":
+            by_class = measures.vendi_by_class(scores)
+    return result, by_class
+
+
+def _with_dropout(draws: _Draws | None, reference: _Reference, bootstrap: Bootstrap) -> Measures:
+    """Accuracies and Vendi score of the images drawn with dropout left on."""
+    names = ("inversion_accuracy_dropout", "evaluator_accuracy_dropout", "vendi_dropout")
+    if draws is None or draws.dropout is None:
+        return missing(names, "the generator has no dropout" if draws else "these images are not generated")
+    why = measures.broken(draws.dropout.images)
+    if why:
+        return missing(names, why)
+    vendi, _ = _vendi(draws.dropout, reference, bootstrap)
+    values = [*measures.accuracies(draws.dropout, bootstrap).values(), vendi["vendi"]]
+    return dict(zip(names, values, strict=True))
+
+
+def _audit(source: Source, pools: Pools | str, config: EvaluationConfig) -> Audit:
+    if isinstance(pools, str):
+        return not_audited(pools)
+    chosen = slice(config.privacy_samples)
+    features = source.features[chosen] if source.features is not None else None
+    return audit(pools, source.images[chosen], features, source.label[chosen], source.num_classes, config.seed)
+
+
+def _empty_row(name: str, kind: Kind, samples: int, why: str) -> Row:
+    """A row of which nothing can be measured."""
+    return Row(
+        name=name,
+        kind=kind,
+        samples=samples,
+        measures=missing(MEASURES, why),
+        by_class={},
+        confusion={},
+        by_gap=(),
+        by_sharpness=(),
+        calibration=(),
+        robustness=(),
+        audit=None if kind == "reference" else not_audited(why),
+    )
+
+
+def _headline(rows: Sequence[Row], generated: Sequence[Source], bootstrap: Bootstrap) -> Measures:
+    """The numbers that people compare: means over generators, the ensemble's, and their controls."""
+    by_name = {row.name: row.measures for row in rows}
+    per_generator = [row.measures for row in rows if row.kind == "generator"]
+    together = by_name["ensemble"]
+    result: Measures = {}
+    for name in ("inversion_accuracy", "evaluator_accuracy"):
+        result[name] = _pooled(per_generator, name, generated, bootstrap)
+        result[f"{name}_min"] = measures.worst(m[name] for m in per_generator)
+    result["classifier_test_accuracy"] = by_name["real_test"]["inversion_accuracy"]
+    result["evaluator_test_accuracy"] = by_name["real_test"]["evaluator_accuracy"]
+    for name in (
+        "inversion_accuracy_gap",
+        "inversion_accuracy_dropout",
+        "evaluator_accuracy_dropout",
+        "kl",
+        "intensity_error",
+        "vendi_ratio",
+        "cosine_within",
+        "density",
+        "coverage",
+        "frechet",
+        "robust_accuracy",
+        "student_accuracy",
+    ):
+        result[name] = together[name]
+    result["frechet_floor"] = by_name["real_train"]["frechet"]
+    result["student_noise_accuracy"] = by_name["noise"]["student_accuracy"]
+    result["student_real_accuracy"] = by_name["real_train"]["student_accuracy"]
+    return result
+
+
+def _pooled(per_generator: Sequence[Measures], name: str, generated: Sequence[Source], bootstrap: Bootstrap) -> Measure:
+    """Mean over all samples of all generators, or the first generator's reason if one has no number."""
+    for found in per_generator:
+        if not isinstance(found[name], Estimate):
+            return found[name]
+    correct = [s.correct if name == "inversion_accuracy" else s.evaluator_correct for s in generated]
+    return bootstrap.mean(np.concatenate([c for c in correct if c is not None]))
+
+
+def _verdict(rows: Sequence[Row]) -> str:
+    """The audit in one sentence: the first generator that leaks, else the ensemble's verdict."""
+    audits = [row.audit for row in rows if row.audit is not None]
+    leaks = [a.verdict for a in audits if a.memorised]
+    return leaks[0] if leaks else audits[-1].verdict

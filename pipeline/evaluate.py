@@ -1,0 +1,227 @@
+"""Stage ``evaluate``: every measure of a variant's generators, with its controls."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from pipeline.stage import replaced, stage_command, write_csv, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from netinv.data import LabelledImages
+    from netinv.estimates import Measure
+    from netinv.evaluation import Evaluation
+    from netinv.results import Results, Row
+
+    Pixels = NDArray[np.uint8]
+    Table = list[dict[str, object]]
+
+COLUMNS = 10
+"""Images of each class in a row's own grid."""
+MAX_CLASSES = 20
+"""Classes in a grid."""
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("variant", type=click.Choice(["standard", "robust"]))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
+@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of classifier and evaluator.")
+@click.option("--generators", type=click.Path(path_type=Path), required=True, help="Folder of the generators.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for results.json and the grids.")
+@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the headline numbers.")
+@click.option("--plots", type=click.Path(path_type=Path), required=True, help="Folder for the plots.")
+@stage_command
+def main(
+    dataset: str,
+    variant: Literal["standard", "robust"],
+    data: Path,
+    models: Path,
+    generators: Path,
+    out: Path,
+    metrics: Path,
+    plots: Path,
+) -> None:
+    """Measure the generators of VARIANT (standard or robust) on DATASET."""
+    import torch
+
+    from netinv.checkpoint import load_classifier, load_generator
+    from netinv.data import load_spec, load_split
+    from netinv.estimates import Estimate
+    from netinv.evaluation import evaluate
+    from pipeline import tracking
+    from pipeline.params import load_params
+
+    params = load_params()
+    config = params.evaluate
+    inversion = getattr(params.for_dataset(dataset).invert, variant)
+    spec = load_spec(data)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with (
+        replaced(out) as folder,
+        replaced(plots) as plot_folder,
+        tracking.stage_run(
+            "evaluate",
+            dataset=dataset,
+            variant=variant,
+            params=config.model_dump(mode="json"),
+            inputs=[
+                Path("runs/train") / f"{dataset}-classifier.json",
+                Path("runs/train") / f"{dataset}-evaluator.json",
+                Path("runs/invert") / f"{dataset}-{variant}.json",
+            ],
+        ) as run,
+    ):
+        run.log_dataset(spec, data)
+        train, test = load_split(data, "train"), load_split(data, "test")
+        folders = sorted((path.parent for path in generators.glob("*/config.json")), key=lambda path: int(path.name))
+        evaluation = evaluate(
+            [load_generator(path).to(device) for path in folders],
+            load_classifier(models / "classifier").to(device),
+            load_classifier(models / "evaluator").to(device),
+            spec.classes,
+            train,
+            test,
+            config,
+            inversion.sharpness,
+        )
+        results = evaluation.results
+        write_text(folder / "results.json", results.model_dump_json(indent=1) + "\n")
+        figure = _figure_2(evaluation)
+        _save_png(folder / "figure2.png", figure)
+        _save_png(plot_folder / "grid.png", figure)
+        for row in results.rows:
+            name = row.name.replace(" ", "-")
+            if row.name in evaluation.images:
+                _save_png(folder / f"{name}.png", _class_grid(row.name, evaluation))
+            if row.audit is not None and row.audit.pairs:
+                _save_png(folder / f"{name}-neighbours.png", _neighbours(row, evaluation, train, test))
+        for name, table in _tables(results).items():
+            if table:
+                write_csv(plot_folder / f"{name}.csv", table)
+        numbers = _metrics(results)
+        run.log_metrics({f"evaluate/{name}": value for name, value in numbers.items() if not isinstance(value, str)})
+        run.log_image(figure, key="samples")
+        run.log_artifact(folder / "results.json")
+        write_text(metrics, json.dumps(numbers, indent=2) + "\n")
+    accuracy, judged = (results.headline[name] for name in ("inversion_accuracy", "evaluator_accuracy"))
+    told = [
+        f"{m.value:.3f}" if isinstance(m, Estimate) else f"not measured: {m.not_measured}" for m in (accuracy, judged)
+    ]
+    print(f"evaluate {dataset} {variant}: inversion accuracy {told[0]}, evaluator accuracy {told[1]}", file=sys.stderr)
+    print(f"evaluate {dataset} {variant}: {results.verdict}", file=sys.stderr)
+
+
+def _metrics(results: "Results") -> dict[str, float | str]:
+    """Headline numbers, and each generator's accuracies; what was not measured says why."""
+
+    def plain(measure: "Measure") -> float | str:
+        value: float | None = getattr(measure, "value", None)
+        return f"not measured: {getattr(measure, 'not_measured', '')}" if value is None else value
+
+    numbers = {name: plain(measure) for name, measure in results.headline.items()}
+    for row in results.rows:
+        if row.kind == "generator":
+            for name in ("inversion_accuracy", "evaluator_accuracy"):
+                numbers[f"{row.name.replace(' ', '_')}_{name}"] = plain(row.measures[name])
+    leaks = [row.audit.memorised for row in results.rows if row.audit is not None]
+    numbers["memorised"] = results.verdict if None in leaks else float(any(leaks))
+    return numbers
+
+
+def _tables(results: "Results") -> "dict[str, Table]":
+    """The DVC plots, by file name."""
+    from netinv.estimates import Estimate
+
+    tables: dict[str, Table] = {"robustness": [], "accuracy_by_gap": [], "accuracy_by_sharpness": [], "calibration": []}
+    for row in results.rows:
+        for point in row.robustness:
+            if isinstance(point.accuracy, Estimate):
+                tables["robustness"].append(
+                    {"epsilon": point.epsilon, "source": row.name, "accuracy": point.accuracy.value}
+                )
+        for name, bins in (("gap", row.by_gap), ("sharpness", row.by_sharpness)):
+            for part in bins:
+                if isinstance(part.inversion_accuracy, Estimate):
+                    tables[f"accuracy_by_{name}"].append(
+                        {name: part.low, "source": row.name, "accuracy": part.inversion_accuracy.value}
+                    )
+        for cell in row.calibration:
+            if isinstance(cell.wanted, Estimate) and isinstance(cell.obtained, Estimate):
+                tables["calibration"].append(
+                    {"wanted": cell.wanted.value, "source": row.name, "obtained": cell.obtained.value}
+                )
+    ensemble = next(row for row in results.rows if row.kind == "ensemble")
+    for network, name in (("classifier", "confusion"), ("evaluator", "confusion_evaluator")):
+        tables[name] = [
+            {"actual": results.classes[i], "predicted": results.classes[j]}
+            for i, counts in enumerate(ensemble.confusion.get(network, ()))
+            for j, count in enumerate(counts)
+            for _ in range(count)
+        ]
+    return tables
+
+
+def _first_of_class(data: "LabelledImages", label: int, num: int) -> "Sequence[Pixels | None]":
+    """The first images of a class, unselected, then ``None``."""
+    images = [image.numpy() for image in data.images[data.labels == label][:num]]
+    return images + [None] * (num - len(images))
+
+
+def _figure_2(evaluation: "Evaluation") -> "Pixels":
+    """The paper's Figure 2: a row for each class, a column for each generator."""
+    classes = min(len(evaluation.results.classes), MAX_CLASSES)
+    columns = [evaluation.images[row.name] for row in evaluation.results.rows if row.kind == "generator"]
+    # Generators share their draws: another place in each column, or the columns would show one draw.
+    cells = [_first_of_class(data, k, i + 1)[i] for k in range(classes) for i, data in enumerate(columns)]
+    return _grid(cells, len(columns), evaluation.results.image_shape)
+
+
+def _class_grid(name: str, evaluation: "Evaluation") -> "Pixels":
+    """A row for each class, ``COLUMNS`` images in each."""
+    classes = min(len(evaluation.results.classes), MAX_CLASSES)
+    cells = [image for k in range(classes) for image in _first_of_class(evaluation.images[name], k, COLUMNS)]
+    return _grid(cells, COLUMNS, evaluation.results.image_shape)
+
+
+def _neighbours(row: "Row", evaluation: "Evaluation", train: "LabelledImages", test: "LabelledImages") -> "Pixels":
+    """For each class and kind of distance: the generated image, its nearest training image, its nearest test image."""
+    assert row.audit is not None
+    pairs = sorted(row.audit.pairs, key=lambda pair: pair.label)
+    distances = list(dict.fromkeys(pair.distance for pair in pairs))
+    labels = list(dict.fromkeys(pair.label for pair in pairs))[:MAX_CLASSES]
+    made = evaluation.images[row.name].images
+    by_place = {(pair.label, pair.distance): pair for pair in pairs}
+    cells: list[Pixels | None] = []
+    for label in labels:
+        for distance in distances:
+            pair = by_place[label, distance]
+            cells += [made[pair.sample].numpy(), train.images[pair.train].numpy(), test.images[pair.test].numpy()]
+    return _grid(cells, 3 * len(distances), evaluation.results.image_shape)
+
+
+def _grid(cells: "Sequence[Pixels | None]", columns: int, image_shape: "tuple[int, int, int]") -> "Pixels":
+    """One picture of many, row by row; absent ones are white. (H, W) or (H, W, 3)."""
+    import numpy as np
+
+    from netinv.sampling import grid
+
+    images = [np.ones(image_shape, np.float32) if cell is None else cell.astype(np.float32) / 255 for cell in cells]
+    pixels = grid([np.stack(images)], len(images), image_shape, columns)
+    return pixels[:, :, 0] if image_shape[0] == 1 else pixels
+
+
+def _save_png(path: Path, pixels: "NDArray[Any]") -> None:
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path)
+
+
+if __name__ == "__main__":
+    main()
