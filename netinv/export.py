@@ -1,0 +1,499 @@
+"""Trained networks as single-file ONNX models that need no torch, each checked against torch before it is written.
+
+The forms of a generator, all with inputs and outputs in float32 and any batch size:
+
+* plain: ``latent`` (N, Z) and ``condition`` (N, K) to ``images`` (N, C, H, W)
+* stochastic: one more input, ``noise`` (N, U), uniform in [0, 1), decides which channels the dropout drops. With the
+  noise outside the graph the caller's seed fixes the pixels, which the random operators of ONNX cannot promise
+* ensemble: all generators of a variant, and one more input, ``generator`` (N,), int64, that names who draws each image
+* float16 and int8: the plain form with its weights rounded. They are turned back into float32 once, when the file
+  is opened, so that these forms run as fast as the plain one; only the file is smaller
+"""
+
+import copy
+import importlib.metadata
+import io
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import onnxscript.optimizer
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from netinv.classifiers import Classifier
+from netinv.config import Config
+from netinv.errors import InputError
+from netinv.generator import ConditionedGenerator
+from netinv.sampling import Metadata, draw
+
+OPSET = 25
+"""ONNX operator set of the files, the newest that torch's exporter writes by itself; onnxruntime reads it from 1.24 on."""
+TOLERANCE = 1e-5
+"""How far an exported network may be from torch, in pixels of [0, 1], or in logits as a share of the largest one."""
+BATCH_SIZES = (1, 7, 64, 1000)
+"""Where that is checked."""
+
+Form = Literal["stochastic", "ensemble", "float16", "int8"]
+Precision = Literal["float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float16", "int8")
+Array = NDArray[Any]
+
+
+class ExportConfig(Config):
+    """Which forms of a generator are exported beside the plain one, and what a smaller form may cost."""
+
+    forms: tuple[Form, ...] = ("stochastic", "ensemble", "float16", "int8")
+    max_accuracy_loss: float = Field(0.01, ge=0, le=1)
+    """A smaller form that loses more than this in inversion or evaluator accuracy is refused: it is not written."""
+    num_samples: PositiveInt = 1000
+    """Images on which that loss is measured."""
+
+
+def export_generators(
+    folder: Path,
+    generators: Sequence[ConditionedGenerator],
+    judges: Mapping[str, Callable[[Tensor], Tensor]],
+    metadata: Metadata,
+    config: ExportConfig,
+) -> dict[str, float]:
+    """Write the generators of a variant, each in its forms, and their ensemble.
+
+    The files are ``generator-<i>.onnx``, ``generator-<i>-<form>.onnx`` and ``ensemble.onnx``.
+
+    Args:
+        folder: An existing folder.
+        generators: Of one architecture, on the CPU.
+        judges: Classifiers, from images (N, C, H, W) to logits (N, K), by name: a smaller form may not lose accuracy
+            under any of them.
+        metadata: What the plain form says of itself; the other forms follow from it.
+        config: The forms and their bound.
+
+    Returns:
+        ``max_difference`` from torch over all files, and for each smaller form its ``size`` as a share of the plain
+        one, the ``loss`` of accuracy under each judge (the worst of all generators), and how many were ``refused``.
+
+    Raises:
+        FloatingPointError: A file differs from torch by more than ``TOLERANCE``.
+        InputError: The stochastic form is wanted of a generator without dropout, or the folder cannot be written.
+    """
+    generators = [copy.deepcopy(generator).eval() for generator in generators]
+    models = generator_models(generators)
+    inputs = _random_inputs(generators[0])
+    references = [_reference(generator, inputs) for generator in generators]
+    differences: list[float] = []
+    measures: dict[str, float] = {}
+
+    def finish(name: str, model: ModelProto, feeds: Mapping[str, Array], expected: Array, **changes: Any) -> None:
+        differences.append(check_agreement(name, model, feeds, expected))
+        write_model(folder / f"{name}.onnx", model, replace(metadata, **changes))
+
+    for i, (generator, model, expected) in enumerate(zip(generators, models, references, strict=True)):
+        name = f"generator-{i}"
+        finish(name, model, inputs, expected)
+        if "stochastic" in config.forms:
+            noise = np.random.default_rng(i).random((max(BATCH_SIZES), noise_dim(generator)), dtype=np.float32)
+            feeds = {**inputs, "noise": noise}
+            expected = _reference(StochasticGenerator(generator), feeds)
+            finish(f"{name}-stochastic", stochastic_model(model, generator), feeds, expected, noise_dim=noise.shape[1])
+        for precision in PRECISIONS:
+            if precision in config.forms:
+                small = compress(model, precision)
+                losses = accuracy_losses(model, small, judges, metadata, config.num_samples)
+                refused = max(losses.values()) > config.max_accuracy_loss
+                if not refused:
+                    write_model(folder / f"{name}-{precision}.onnx", small, replace(metadata, precision=precision))
+                measures[f"{precision}/refused"] = measures.get(f"{precision}/refused", 0) + refused
+                measures[f"{precision}/size"] = small.ByteSize() / model.ByteSize()
+                for judge, loss in losses.items():
+                    key = f"{precision}/{judge}_accuracy_loss"
+                    measures[key] = max(loss, measures.get(key, -1.0))
+    if "ensemble" in config.forms:
+        turns = np.arange(max(BATCH_SIZES)) % len(generators)
+        expected = np.stack([references[turn][row] for row, turn in enumerate(turns)])
+        feeds = {**inputs, "generator": turns}
+        finish("ensemble", ensemble_model(models), feeds, expected, num_generators=len(generators))
+    return {"max_difference": max(differences), **measures}
+
+
+def export_classifier(path: Path, classifier: Classifier, metadata: Metadata) -> float:
+    """Write a classifier; returns its largest difference from torch, as a share of the largest logit.
+
+    Raises:
+        FloatingPointError: It is larger than ``TOLERANCE``.
+        InputError: The path cannot be written.
+    """
+    classifier = copy.deepcopy(classifier).eval()
+    model = classifier_model(classifier)
+    images = np.random.default_rng(0).random((max(BATCH_SIZES), *classifier.image_shape), dtype=np.float32)
+    inputs = {"images": images}
+    difference = check_agreement(path.stem, model, inputs, _reference(classifier, inputs))
+    write_model(path, model, metadata)
+    return difference
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that write the files, for :class:`~netinv.sampling.Metadata`."""
+    return {name: importlib.metadata.version(name) for name in ("netinv", "torch", "onnx", "onnxscript")}
+
+
+def write_model(path: Path, model: ModelProto, metadata: Metadata) -> None:
+    """Put the metadata into a model and write it to a file, whole or not at all.
+
+    Raises:
+        onnx.checker.ValidationError: The model is not valid ONNX.
+        InputError: The path cannot be written.
+    """
+    model.producer_name, model.producer_version = "netinv", metadata.versions.get("netinv", "")
+    helper.set_model_props(model, metadata.to_entries())
+    onnx.checker.check_model(model, full_check=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(model.SerializeToString(deterministic=True))
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_agreement(name: str, model: ModelProto, inputs: Mapping[str, Array], expected: Array) -> float:
+    """Compare a model in onnxruntime with what torch gave, at all ``BATCH_SIZES``.
+
+    Args:
+        name: What the model is called in the error.
+        model: The model.
+        inputs: By name, each of ``max(BATCH_SIZES)`` rows.
+        expected: torch's output for all rows.
+
+    Returns:
+        The largest difference, as a share of the largest expected value where that is above 1.
+
+    Raises:
+        FloatingPointError: It is larger than ``TOLERANCE``, or not a number.
+    """
+    scale = max(1.0, float(np.abs(expected).max()))
+    worst = 0.0
+    session = _session(model)
+    for size in BATCH_SIZES:
+        output = session.run(None, {key: value[:size] for key, value in inputs.items()})[0]
+        difference = float(np.abs(output - expected[:size]).max()) / scale
+        if not difference <= TOLERANCE:
+            raise FloatingPointError(
+                f"{name} as ONNX differs from torch by {difference:.2g} at batch size {size}, "
+                f"more than the {TOLERANCE:g} allowed."
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def accuracy_losses(
+    model: ModelProto,
+    small: ModelProto,
+    judges: Mapping[str, Callable[[Tensor], Tensor]],
+    metadata: Metadata,
+    num_samples: int,
+) -> dict[str, float]:
+    """What a smaller form loses in accuracy under each judge, on the same draws; negative where it gains."""
+    latent, condition = draw(
+        num_samples,
+        latent_dim=metadata.latent_dim,
+        num_classes=len(metadata.classes),
+        seed=0,
+        sharpness=metadata.sharpness,
+    )
+    label = torch.from_numpy(condition.argmax(axis=1))
+    feeds = {"latent": latent, "condition": condition}
+    full, rounded = (torch.from_numpy(_session(m).run(None, feeds)[0]) for m in (model, small))
+    with torch.no_grad():
+        return {
+            name: float((judge(full).argmax(dim=1) == label).float().mean())
+            - float((judge(rounded).argmax(dim=1) == label).float().mean())
+            for name, judge in judges.items()
+        }
+
+
+def _session(model: ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised as well
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _random_inputs(generator: ConditionedGenerator) -> dict[str, Array]:
+    """Latents and conditions from nearly uniform to nearly one-hot, ``max(BATCH_SIZES)`` rows."""
+    latent, condition = draw(
+        max(BATCH_SIZES),
+        latent_dim=generator.config.latent_dim,
+        num_classes=generator.num_classes,
+        seed=0,
+        sharpness=(0.1, 100.0),
+    )
+    return {"latent": latent, "condition": condition}
+
+
+@torch.no_grad()
+def _reference(network: nn.Module, inputs: Mapping[str, Array]) -> Array:
+    output: Array = network(*(torch.from_numpy(value) for value in inputs.values())).numpy()
+    return output
+
+
+def generator_models(generators: Sequence[ConditionedGenerator]) -> list[ModelProto]:
+    """Generators of one architecture as plain ONNX models, in evaluation mode, without metadata."""
+    first = generators[0]
+    inputs = {"latent": torch.zeros(2, first.config.latent_dim), "condition": torch.zeros(2, first.num_classes)}
+    networks = [copy.deepcopy(generator).eval() for generator in generators]
+    # Tracing takes seconds and the architecture is the same, so the others only lend their weights.
+    template = _trace(networks[0], inputs, "images")
+    return [_split_convolution(_optimised(_with_weights(template, network))) for network in networks]
+
+
+def classifier_model(classifier: Classifier) -> ModelProto:
+    """A classifier as an ONNX model from ``images`` (N, C, H, W) to ``logits`` (N, K), without metadata."""
+    return _optimised(_trace(classifier, {"images": torch.zeros(2, *classifier.image_shape)}, "logits"))
+
+
+def noise_dim(generator: ConditionedGenerator) -> int:
+    """U, number of channels that the generator's dropout decides on; 0 where it has none."""
+    return sum(_dropout_channels(generator))
+
+
+def _dropout_channels(generator: ConditionedGenerator) -> list[int]:
+    if not generator.config.dropout:
+        return []
+    return [layer.num_features for layer in generator.up if isinstance(layer, nn.BatchNorm2d)]
+
+
+class _NoisyDropout(nn.Module):
+    """Channel dropout by explicit ``noise`` (N, C), set before each call: a channel stays where its noise is >= p."""
+
+    noise: Tensor | None = None
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.noise is not None
+        return x * ((self.noise >= self.p).float() / (1 - self.p))[:, :, None, None]
+
+
+class StochasticGenerator(nn.Module):
+    """A generator with its dropout on, as in training, fed by explicit noise; batch norm stays in evaluation mode.
+
+    Raises:
+        InputError: The generator has no dropout.
+    """
+
+    def __init__(self, generator: ConditionedGenerator) -> None:
+        super().__init__()
+        self.channels = _dropout_channels(generator)
+        if not self.channels:
+            raise InputError("The generator has no dropout and so no stochastic form: leave it out of export.forms.")
+        self.generator = copy.deepcopy(generator)
+        for i, layer in enumerate(self.generator.up):
+            if isinstance(layer, nn.Dropout2d):
+                self.generator.up[i] = _NoisyDropout(layer.p)
+        self.eval()
+
+    def forward(self, latent: Tensor, condition: Tensor, noise: Tensor) -> Tensor:
+        """Images (N, C, H, W) from latent (N, Z), condition (N, K) and noise (N, U)."""
+        layers = [layer for layer in self.generator.up if isinstance(layer, _NoisyDropout)]
+        for layer, part in zip(layers, torch.split(noise, self.channels, dim=1), strict=True):
+            layer.noise = part
+        images: Tensor = self.generator(latent, condition)
+        for layer in layers:
+            layer.noise = None
+        return images
+
+
+def _trace(network: nn.Module, inputs: Mapping[str, Tensor], output: str) -> ModelProto:
+    """The network as the exporter writes it: every parameter is there, under its name in torch."""
+    batch = torch.export.Dim("N")
+    # The exporter prints its progress and warns of things that concern its own developers.
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"), torch.no_grad():
+        program = torch.onnx.export(
+            network,
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            external_data=False,
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _with_weights(template: ModelProto, network: nn.Module) -> ModelProto:
+    """The template with the weights of another network of the same architecture."""
+    model = ModelProto()
+    model.CopyFrom(template)
+    weights = network.state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name].contiguous().numpy(), tensor.name))
+    return model
+
+
+def _optimised(model: ModelProto) -> ModelProto:
+    """Constants folded, and less the exporter's notes: stack traces with paths of this machine."""
+    model = onnxscript.optimizer.optimize(model)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    del graph.value_info[:]
+    return model
+
+
+def _split_convolution(model: ModelProto) -> ModelProto:
+    """Turn the convolution of [x, hot matrix] into the sum of a convolution of each.
+
+    The matrix makes the number of channels odd, which keeps onnxruntime from its blocked kernels: the split makes the
+    whole generator faster by a quarter (benchmarks/onnx_sampling.py).
+    """
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    joined = {node.output[0]: node for node in graph.node if node.op_type == "Concat"}
+    for place, node in enumerate(graph.node):
+        if node.op_type == "Conv" and node.input[0] in joined:
+            parts, kernel = joined[node.input[0]], weights[node.input[1]]
+            x, matrix = parts.input
+            array = numpy_helper.to_array(kernel)  # (out, in + 1, height, width)
+            graph.initializer.append(numpy_helper.from_array(array[:, -1:].copy(), f"{kernel.name}_matrix"))
+            kernel.CopyFrom(numpy_helper.from_array(array[:, :-1].copy(), kernel.name))
+            of_matrix, total = onnx.NodeProto(), helper.make_node("Add", ["of_x", "of_matrix"], [node.output[0]])
+            of_matrix.CopyFrom(node)
+            of_matrix.name += "_matrix"
+            of_matrix.input[:], of_matrix.output[:] = [matrix, f"{kernel.name}_matrix"], ["of_matrix"]
+            node.input[0], node.output[0] = x, "of_x"
+            graph.node.insert(place + 1, of_matrix)
+            graph.node.insert(place + 2, total)
+            graph.node.remove(parts)
+            break
+    return model
+
+
+def stochastic_model(model: ModelProto, generator: ConditionedGenerator) -> ModelProto:
+    """A plain model with the generator's dropout put back, fed by one more input ``noise`` (N, U).
+
+    Raises:
+        InputError: The generator has no dropout.
+    """
+    channels = StochasticGenerator(generator).channels
+    p = generator.config.dropout
+    batch = helper.make_tensor_value_info("noise", TensorProto.FLOAT, [_batch_axis(model), sum(channels)])
+    constants: dict[str, Array] = {
+        "channels": np.array(channels, np.int64),
+        "dropout": np.array(p, np.float32),
+        "dropped": np.array(0, np.float32),
+        "kept": np.array(1 / (1 - p), np.float32),
+        "spatial": np.array([2, 3], np.int64),
+    }
+    result = ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    activations = [node for node in graph.node if node.op_type == "LeakyRelu"][-len(channels) :]
+    nodes = [helper.make_node("Split", ["noise", "channels"], [f"noise_{i}" for i in range(len(channels))], axis=1)]
+    for node in graph.node:
+        nodes.append(node)
+        if node in activations:
+            i, x = activations.index(node), node.output[0]
+            node.output[0] = f"{x}_undropped"
+            nodes += [
+                helper.make_node("GreaterOrEqual", [f"noise_{i}", "dropout"], [f"stays_{i}"]),
+                helper.make_node("Where", [f"stays_{i}", "kept", "dropped"], [f"scale_{i}"]),
+                helper.make_node("Unsqueeze", [f"scale_{i}", "spatial"], [f"mask_{i}"]),  # (N, C, 1, 1)
+                helper.make_node("Mul", [node.output[0], f"mask_{i}"], [x]),
+            ]
+    graph.input.append(batch)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return result
+
+
+def ensemble_model(models: Sequence[ModelProto]) -> ModelProto:
+    """All plain generators of a variant in one model, with one more input ``generator`` (N,), int64.
+
+    Each generator computes only the rows that name it; a row that names none becomes a black image.
+    """
+    first = models[0].graph
+    image_shape = [dim.dim_value for dim in first.output[0].type.tensor_type.shape.dim[1:]]
+    inputs = [*first.input, helper.make_tensor_value_info("generator", TensorProto.INT64, [_batch_axis(models[0])])]
+    initializers = [numpy_helper.from_array(np.array(image_shape, np.int64), "image_shape")]
+    nodes = [
+        helper.make_node("Shape", ["generator"], ["N"]),
+        helper.make_node("Concat", ["N", "image_shape"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["images_0"]),
+    ]
+    for i, model in enumerate(models):
+        graph = onnx.compose.add_prefix(model, f"generator_{i}/").graph
+        initializers += [*graph.initializer, numpy_helper.from_array(np.array(i, np.int64), f"index_{i}")]
+        after = "images" if i == len(models) - 1 else f"images_{i + 1}"
+        nodes += [
+            helper.make_node("Equal", ["generator", f"index_{i}"], [f"chosen_{i}"]),
+            helper.make_node("NonZero", [f"chosen_{i}"], [f"row_{i}"]),  # (1, n)
+            helper.make_node("Transpose", [f"row_{i}"], [f"rows_{i}"]),  # (n, 1)
+            helper.make_node("GatherND", ["latent", f"rows_{i}"], [f"generator_{i}/latent"]),
+            helper.make_node("GatherND", ["condition", f"rows_{i}"], [f"generator_{i}/condition"]),
+            *graph.node,
+            helper.make_node("ScatterND", [f"images_{i}", f"rows_{i}", f"generator_{i}/images"], [after]),
+        ]
+    graph = helper.make_graph(nodes, "ensemble", inputs, [first.output[0]], initializers)
+    return helper.make_model(graph, opset_imports=models[0].opset_import, ir_version=models[0].ir_version)
+
+
+def _batch_axis(model: ModelProto) -> str:
+    name: str = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    return name
+
+
+def compress(model: ModelProto, precision: Precision) -> ModelProto:
+    """The model with its matrices and kernels rounded, and turned back into float32 when the file is opened.
+
+    int8 has one scale for each output channel, max |w| / 127. onnxruntime folds the nodes that undo the rounding into
+    constants when it loads the file, so that inference costs what it does in float32.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    channel_axis = {node.input[1]: 1 for node in graph.node if node.op_type == "ConvTranspose"}
+    initializers, nodes = [], []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            initializers.append(tensor)
+            continue
+        weight, small = numpy_helper.to_array(tensor), f"{tensor.name}_{precision}"
+        if precision == "float16":
+            initializers.append(numpy_helper.from_array(weight.astype(np.float16), small))
+            nodes.append(helper.make_node("Cast", [small], [tensor.name], to=TensorProto.FLOAT))
+            continue
+        axes = tuple(axis for axis in range(weight.ndim) if axis != channel_axis.get(tensor.name, 0))
+        scale = np.maximum(np.abs(weight).max(axis=axes, keepdims=True), 1e-12).astype(np.float32) / 127
+        initializers += [
+            numpy_helper.from_array(np.rint(weight / scale).astype(np.int8), small),
+            numpy_helper.from_array(scale, f"{tensor.name}_scale"),
+        ]
+        nodes += [
+            helper.make_node("Cast", [small], [f"{tensor.name}_steps"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{tensor.name}_steps", f"{tensor.name}_scale"], [tensor.name]),
+        ]
+    nodes += graph.node
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(initializers)
+    graph.node.extend(nodes)
+    return result

@@ -1,0 +1,129 @@
+"""Stage ``export``: generators and classifiers as ONNX files that need no torch, checked against it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.stage import replaced, stage_command, write_text
+
+if TYPE_CHECKING:
+    from netinv.data import DatasetSpec
+
+
+@click.group()
+def main() -> None:
+    """Export networks to ONNX."""
+
+
+@main.command()
+@click.argument("dataset")
+@click.argument("variant", type=click.Choice(["standard", "robust"]))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
+@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
+@click.option("--generators", type=click.Path(path_type=Path), required=True, help="Folder of the generators.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the ONNX files.")
+@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the metrics.")
+@stage_command
+def generators(
+    dataset: str, variant: str, data: Path, models: Path, generators: Path, out: Path, metrics: Path
+) -> None:
+    """Export the generators of VARIANT, in all forms that params.yaml names."""
+    from netinv.checkpoint import load_classifier, load_generator
+    from netinv.data import load_spec
+    from netinv.export import export_generators
+    from netinv.sampling import Metadata
+    from pipeline import tracking
+    from pipeline.params import load_params
+
+    params = load_params()
+    inversion = getattr(params.for_dataset(dataset).invert, variant)
+    spec = load_spec(data)
+    folders = sorted((path for path in generators.iterdir() if path.is_dir()), key=lambda path: int(path.name))
+    networks = [load_generator(folder) for folder in folders]
+    run_file = Path("runs/invert") / f"{dataset}-{variant}.json"
+    metadata = Metadata(
+        kind="generator",
+        variant=variant,
+        latent_dim=networks[0].config.latent_dim,
+        sharpness=inversion.sharpness,
+        **_origin(spec, run_file),
+    )
+    judges = {name: load_classifier(models / name) for name in ("classifier", "evaluator")}
+    with (
+        replaced(out) as folder,
+        tracking.stage_run(
+            "export",
+            dataset=dataset,
+            variant=variant,
+            params=params.export.model_dump(mode="json"),
+            inputs=[run_file],
+        ) as run,
+    ):
+        measures = export_generators(folder, networks, judges, metadata, params.export)
+        run.log_metrics({f"export/{name}": value for name, value in measures.items()})
+        run.log_artifact(folder, folder="onnx")
+        write_text(metrics, json.dumps(measures, indent=2) + "\n")
+        names = sorted(path.name for path in folder.iterdir())
+    print(f"export {dataset} {variant}: {', '.join(names)}", file=sys.stderr)
+    for form in params.export.forms:
+        if refused := int(measures.get(f"{form}/refused", 0)):
+            print(
+                f"export {dataset} {variant}: the {form} form of {refused} of {len(networks)} generators loses more "
+                f"accuracy than export.max_accuracy_loss = {params.export.max_accuracy_loss:g} and was not written.",
+                file=sys.stderr,
+            )
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
+@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the ONNX files.")
+@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the metrics.")
+@stage_command
+def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path) -> None:
+    """Export the classifier and the evaluator."""
+    from netinv.checkpoint import load_classifier
+    from netinv.data import load_spec
+    from netinv.export import export_classifier
+    from netinv.sampling import Metadata
+    from pipeline import tracking
+
+    spec = load_spec(data)
+    run_files = {name: Path("runs/train") / f"{dataset}-{name}.json" for name in ("classifier", "evaluator")}
+    with (
+        replaced(out) as folder,
+        tracking.stage_run("export", dataset=dataset, variant="classifiers", inputs=[*run_files.values()]) as run,
+    ):
+        measures = {}
+        for name, run_file in run_files.items():
+            metadata = Metadata(kind="classifier", variant=name, **_origin(spec, run_file))
+            difference = export_classifier(folder / f"{name}.onnx", load_classifier(models / name), metadata)
+            measures[f"{name}/max_difference"] = difference
+        run.log_metrics({f"export/{name}": value for name, value in measures.items()})
+        run.log_artifact(folder, folder="onnx")
+        write_text(metrics, json.dumps(measures, indent=2) + "\n")
+    print(f"export {dataset}: classifier.onnx, evaluator.onnx", file=sys.stderr)
+
+
+def _origin(spec: "DatasetSpec", run_file: Path) -> dict[str, Any]:
+    """The metadata that tell where a network came from."""
+    from netinv.export import versions
+
+    # What a run wrote for people; the stage works without it.
+    run_id = json.loads(run_file.read_text())["run_id"] if run_file.exists() else None
+    return {
+        "dataset": spec.name,
+        "classes": spec.classes,
+        "image_shape": spec.image_shape,
+        "run_id": run_id or "",
+        "licence": f"Trained on {spec.name}: {spec.licence}",
+        "versions": versions(),
+    }
+
+
+if __name__ == "__main__":
+    main()
