@@ -38,7 +38,7 @@ from netinv.generator import ConditionedGenerator
 from netinv.sampling import Metadata, draw
 
 OPSET = 25
-"""ONNX operator set of the files, the newest that torch's exporter writes by itself; onnxruntime reads it from 1.24 on."""
+"""ONNX operator set of the files, the newest that torch's exporter writes by itself; onnxruntime 1.24 reads it."""
 TOLERANCE = 1e-5
 """How far an exported network may be from torch, in pixels of [0, 1], or in logits as a share of the largest one."""
 BATCH_SIZES = (1, 7, 64, 1000)

@@ -64,7 +64,8 @@ def generators(
     ):
         measures = export_generators(folder, networks, judges, metadata, params.export)
         run.log_metrics({f"export/{name}": value for name, value in measures.items()})
-        run.log_artifact(folder, folder="onnx")
+        for i in range(len(networks)):  # the other forms follow from these
+            run.log_artifact(folder / f"generator-{i}.onnx", folder="onnx")
         write_text(metrics, json.dumps(measures, indent=2) + "\n")
         names = sorted(path.name for path in folder.iterdir())
     print(f"export {dataset} {variant}: {', '.join(names)}", file=sys.stderr)
@@ -103,8 +104,8 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
             metadata = Metadata(kind="classifier", variant=name, **_origin(spec, run_file))
             difference = export_classifier(folder / f"{name}.onnx", load_classifier(models / name), metadata)
             measures[f"{name}/max_difference"] = difference
+            run.log_artifact(folder / f"{name}.onnx", folder="onnx")
         run.log_metrics({f"export/{name}": value for name, value in measures.items()})
-        run.log_artifact(folder, folder="onnx")
         write_text(metrics, json.dumps(measures, indent=2) + "\n")
     print(f"export {dataset}: classifier.onnx, evaluator.onnx", file=sys.stderr)
 

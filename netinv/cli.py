@@ -1,0 +1,150 @@
+"""The command ``netinv``. Each subcommand imports what it needs when it runs, so that a light install has them all."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from netinv.errors import InputError
+
+if TYPE_CHECKING:
+    from netinv.sampling import OnnxGenerator
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="netinv")
+def cli() -> None:
+    """Network inversion: draw images that a classifier reads as the class you ask for."""
+
+
+def main() -> None:
+    """Run the command; what its user can mend is one sentence on stderr and exit status 2."""
+    try:
+        sys.exit(cli.main(sys.argv[1:] or ["--help"], prog_name="netinv", standalone_mode=False))
+    except InputError as error:
+        message = str(error)
+    except click.ClickException as error:
+        message = error.format_message()
+    except (click.Abort, KeyboardInterrupt):
+        print("error: Interrupted; nothing half-written was left behind.", file=sys.stderr)
+        sys.exit(130)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--label", "labels", multiple=True, help="Wanted class, by number or name; repeat it for several.")
+@click.option("--mixture", help="Wanted probabilities in place of a class, such as 3:0.6,8:0.4; they sum to 1.")
+@click.option("--num", default=64, show_default=True, type=click.IntRange(1), help="Images, of each wanted class.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes every draw.")
+@click.option("--to-seed", type=click.IntRange(0), help="Go from --seed's image to this one's, in --num steps.")
+@click.option("--sharpness", help="Of the drawn conditions: a number, or a range LOW:HIGH.  [default: the file's]")
+@click.option("--generator", type=click.IntRange(0), help="Which one of an ensemble draws.  [default: they take turns]")
+@click.option("--columns", type=click.IntRange(1), help="Images in a row of the grid.")
+@click.option("--verify", type=click.Path(path_type=Path), help="Classifier in ONNX, which tells the accuracy.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.  [default: one for each core]")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help=".png (a grid), .npz, or a new folder of PNGs."
+)
+def sample(
+    model: Path,
+    labels: tuple[str, ...],
+    mixture: str | None,
+    num: int,
+    seed: int,
+    to_seed: int | None,
+    sharpness: str | None,
+    generator: int | None,
+    columns: int | None,
+    verify: Path | None,
+    threads: int | None,
+    out: Path,
+) -> None:
+    """Draw images from MODEL, a generator or an ensemble in ONNX."""
+    from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, save
+
+    network = OnnxGenerator(model, num_threads=threads)
+    classifier = OnnxClassifier(verify, num_threads=threads) if verify else None
+    if classifier:
+        classifier.check_fits(network)
+    if labels and mixture:
+        raise InputError("Both --label and --mixture were given: give one of them.")
+    wanted = [network.label(text) for text in labels]
+    arguments: dict[str, Any] = {
+        "mixture": parse_mixture(mixture, network) if mixture else None,
+        "sharpness": parse_sharpness(sharpness) if sharpness else None,
+    }
+    classes: list[int | None] = [*wanted] or [None]
+    total = num * len(classes)
+    batches: Iterable[Samples]
+    if to_seed is None:
+        each = [label for label in wanted for _ in range(num)] or None
+        batches = network.stream(total, seed=seed, labels=each, generator=generator, **arguments)
+    else:
+        batches = [
+            network.interpolate(num, seeds=(seed, to_seed), label=label, generator=generator or 0, **arguments)
+            for label in classes
+        ]
+    if columns is None and (len(wanted) > 1 or to_seed is not None):
+        columns = num
+    correct = 0
+
+    def verified(batches: Iterable[Samples]) -> Iterator[Samples]:
+        nonlocal correct
+        for batch in batches:
+            if classifier:
+                correct += classifier.num_correct(batch.images, batch.labels)
+            yield batch
+
+    save(out, verified(batches), total, network, columns)
+    print(f"{total} {'image' if total == 1 else 'images'} in {out}")
+    if classifier:
+        print(f"accuracy under {verify}: {correct / total:.4f} ({correct} of {total})")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("onnx"))
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port on this machine.")
+def playground(folder: Path, port: int) -> None:
+    """Open a page, on this machine only, that draws from the generators found below FOLDER (default: onnx)."""
+    from netinv.playground import serve
+
+    serve(folder, port)
+
+
+def parse_mixture(text: str, generator: "OnnxGenerator") -> dict[int, float]:
+    """Shares by label, from a text such as ``3:0.6,8:0.4``.
+
+    Raises:
+        InputError: The text has another form, or names a class that there is not.
+    """
+    mixture: dict[int, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().rpartition(":")
+        try:
+            share = float(number) if name else None
+        except ValueError:
+            share = None
+        if share is None:
+            raise InputError(f"The mixture {text!r} has no share in {part!r}: write it like 3:0.6,8:0.4.")
+        label = generator.label(name.strip())
+        if label in mixture:
+            raise InputError(f"The mixture {text!r} names the class {name} twice: give each class one share.")
+        mixture[label] = share
+    return mixture
+
+
+def parse_sharpness(text: str) -> tuple[float, float]:
+    """A range of the sharpness, from a text such as ``3`` or ``1:5``.
+
+    Raises:
+        InputError: The text has another form.
+    """
+    low, colon, high = text.partition(":")
+    try:
+        return float(low), float(high if colon else low)
+    except ValueError:
+        raise InputError(f"The sharpness {text!r} is no number: write it like 3, or 1:5 for a range.") from None
