@@ -265,8 +265,8 @@ class AdaptedClassifier(nn.Module):
         """Features (N, D): averaged over tokens or pixels where the layer sees those."""
         if not captured:
             raise InputError(f"The feature layer {self.feature_layer!r} is not used: name another one.")
-        # A network that works through the batch in parts calls its layer once for each part.
-        features = torch.cat(captured) if sum(map(len, captured)) == num else captured[-1]
+        # A network that works through the batch in parts calls its layer once for each part, the last one filled up.
+        features = torch.cat(captured)[:num]
         if len(features) != num:
             raise InputError(
                 f"The feature layer {self.feature_layer!r} sees {len(features)} rows of {num} images: name another one."
