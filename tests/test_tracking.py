@@ -1,0 +1,464 @@
+"""Tracking against real MLflow: real SQLite, real courier processes, and (slow) a real server that is killed."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from netinv.data import DatasetSpec
+from netinv.errors import InputError
+from pipeline import tracking
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own
+
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+REPOSITORY = Path(__file__).parents[1]
+SETTINGS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "NETINV_PIPELINE_RUN", "DVC_EXP_NAME")
+
+# SQLAlchemy's words to MLflow.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    return {**clean, "PYTHONPATH": str(REPOSITORY), "MLFLOW_DISABLE_TELEMETRY": "true", **extra}
+
+
+def start(code: str, root: Path, **extra: str) -> subprocess.Popen[str]:
+    """A stage process."""
+    script = "from pipeline import tracking\nfrom pathlib import Path\nimport numpy as np, sys, time\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", script + textwrap.dedent(code)],
+        cwd=root,
+        env=environment(**extra),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def couriers(root: Path) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == str(root) and "courier" in (process.info["cmdline"] or [])
+    ]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A repository whose very first four stages started at once, on no database."""
+    root = tmp_path_factory.mktemp("workspace")
+    code = """
+        with tracking.stage_run("train", "digits", f"model-{number}", {"number": number}) as run:
+            for step in range(1200):
+                run.log_metrics({"train/loss": 1.0 / (1 + step)}, step=step)
+    """
+    stages = [start(f"number = {number}\n{textwrap.dedent(code)}", root) for number in range(4)]
+    for stage in stages:
+        output, errors = stage.communicate(timeout=120)
+        assert (stage.returncode, output, errors) == (0, "", "")
+    yield root
+    for courier in couriers(root):
+        courier.kill()
+
+
+@pytest.fixture
+def store(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """The default store, with the current folder beside it."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(workspace)
+    return MlflowClient(f"sqlite:///{workspace}/mlflow.db")
+
+
+def run_of(store: MlflowClient, path: str) -> Run:
+    return store.get_run(json.loads(Path(path).read_text())["run_id"])
+
+
+def history(store: MlflowClient, run: Run, name: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in store.get_metric_history(run.info.run_id, name)]
+
+
+def artifacts(store: MlflowClient, run: Run, folder: str | None = None) -> list[str]:
+    return sorted(file.path for file in store.list_artifacts(run.info.run_id, folder))
+
+
+def children(store: MlflowClient, run: Run) -> list[Run]:
+    parent = f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+    return list(store.search_runs([run.info.experiment_id], parent, order_by=["attributes.start_time"]))
+
+
+def test_import_is_cheap() -> None:
+    code = "import sys, pipeline.tracking; print({'mlflow', 'torch', 'numpy', 'pandas'} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+    assert result.stdout == "set()\n", result.stderr
+
+
+def test_four_first_uses_at_once_lose_nothing(store: MlflowClient) -> None:
+    expected = [(step, 1.0 / (1 + step)) for step in range(1200)]
+    for number in range(4):
+        run = run_of(store, f"runs/train/digits-model-{number}.json")
+        assert run.info.status == "FINISHED"
+        assert run.data.params == {"number": str(number)}
+        assert history(store, run, "train/loss") == expected
+    assert store.get_experiment_by_name("netinv").artifact_location == str(Path.cwd() / "mlartifacts")
+    assert len(couriers(Path.cwd())) == 1
+
+
+def test_stage_run_is_complete_when_it_ends(store: MlflowClient, tmp_path: Path) -> None:
+    spec = DatasetSpec(
+        name="digits",
+        classes=("0", "1"),
+        image_shape=(1, 16, 16),
+        num_train=10,
+        num_test=5,
+        source="test",
+        licence="none",
+        checksums={"train.safetensors": "1" * 64, "test.safetensors": "2" * 64},
+    )
+    (tmp_path / "table.csv").write_text("a,b\n")
+    (tmp_path / "models" / "one").mkdir(parents=True)
+    (tmp_path / "models" / "one" / "weights").write_bytes(b"\x00")
+    params = {"invert": {"robust": {"epsilon": 0.25, "bands": [1, 2]}}, "seed": None}
+    with tracking.stage_run("invert", "digits", "robust", params) as run:
+        for step in (10, 20):
+            run.log_metrics({"invert/accuracy": step / 100, "invert/loss": float("nan")}, step=step)
+            run.log_image(np.full((8, 300, 3), step, np.uint8), "samples/grid", step=step)
+        run.log_artifact(tmp_path / "table.csv", folder="tables")
+        run.log_artifact(tmp_path / "models")
+        (tmp_path / "table.csv").write_text("changed after it was logged")
+        run.log_dataset(spec, Path("data/digits"))
+        run.set_tags({"device": "cuda:7"})
+        for i in range(2):
+            with run.child(f"generator-{i}", {"seed": i}) as child:
+                child.log_metrics({"invert/accuracy": 0.5 + i}, step=1)
+
+    found = run_of(store, "runs/invert/digits-robust.json")
+    assert found.info.run_name == "invert digits robust"
+    assert found.info.status == "FINISHED"
+    assert found.info.end_time >= found.info.start_time > 1.7e12
+    assert found.data.params == {"invert.robust.epsilon": "0.25", "invert.robust.bands": "[1, 2]", "seed": "None"}
+    tags = found.data.tags
+    assert (tags["stage"], tags["dataset"], tags["variant"], tags["device"]) == ("invert", "digits", "robust", "cuda:7")
+    assert tags["host"]
+    assert "mlflow.parentRunId" not in tags
+    assert history(store, found, "invert/accuracy") == [(10, 0.1), (20, 0.2)]
+    assert [step for step, value in history(store, found, "invert/loss") if np.isnan(value)] == [10, 20]
+
+    assert artifacts(store, found) == ["images", "models", "tables"]
+    downloaded = Path(store.download_artifacts(found.info.run_id, "tables/table.csv", str(tmp_path)))
+    assert downloaded.read_text() == "a,b\n"
+    assert artifacts(store, found, "models/one") == ["models/one/weights"]
+    assert len(artifacts(store, found, "images")) == 4
+
+    (dataset,) = (entry.dataset for entry in found.inputs.dataset_inputs)
+    assert (dataset.name, len(dataset.digest)) == ("digits", 16)
+    assert json.loads(dataset.source) == {"uri": "data/digits"}
+    assert json.loads(dataset.profile)["num_train"] == 10
+
+    first, second = children(store, found)
+    assert (first.info.run_name, second.info.run_name) == ("generator-0", "generator-1")
+    assert second.data.params == {"seed": "1"}
+    assert second.data.tags["variant"] == "robust"
+    assert second.info.status == "FINISHED"
+    assert history(store, second, "invert/accuracy") == [(1, 1.5)]
+
+
+def test_image_names_are_those_of_mlflow(store: MlflowClient) -> None:
+    image = np.zeros((4, 4), np.uint8)
+    with tracking.stage_run("evaluate", "digits", "names") as run:
+        run.log_image(image, "samples/grid", step=3)
+    found = run_of(store, "runs/evaluate/digits-names.json")
+    reference = store.create_run(found.info.experiment_id)
+    store.log_image(reference.info.run_id, image, key="samples/grid", step=3)
+
+    def shapes(run: Run) -> list[str]:
+        moment = r"timestamp\+\d+\+[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+        return sorted(re.sub(moment, "moment", name) for name in artifacts(store, run, "images"))
+
+    assert shapes(found) == shapes(reference)
+    assert len(shapes(found)) == 2
+    logged = "mlflow.loggedImages"
+    assert found.data.tags[logged] == store.get_run(reference.info.run_id).data.tags[logged]
+
+
+def test_second_delivery_leaves_no_trace(store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri())
+    monkeypatch.chdir(tmp_path)  # a journal of its own, that no courier knows
+    folder = tracking._journal() / "once"
+    folder.mkdir(parents=True)
+    run = tracking.Run(folder, "twice", {"stage": "test"}, {"a": 1})
+    for step in range(50):
+        run.log_metrics({"loss": step / 2, "nan": float("nan")}, step=step)
+    run.log_image(np.zeros((4, 4), np.uint8), "grid", step=1)
+    deliverer = tracking._Deliverer(tracking.tracking_uri())
+    seen = []
+    for forgotten in ({"offset": 0, "done": False}, {"offset": 0, "done": False, "run_id": None}, {}):
+        deliverer.deliver(at_once=True)
+        state = json.loads((folder / "run.json").read_text())
+        assert state["done"]
+        found = store.get_run(state["run_id"])
+        seen.append((state["run_id"], history(store, found, "loss"), artifacts(store, found, "images")))
+        assert len(history(store, found, "nan")) == 50
+        (folder / "run.json").write_text(json.dumps(state | forgotten))  # as if the answer had been lost
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][1] == [(step, step / 2) for step in range(50)]
+    deliverer.deliver()
+    assert not folder.exists()
+
+
+def test_runs_of_a_pipeline_are_grouped_and_linked(store: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETINV_PIPELINE_RUN", "repro of today")
+    with tracking.stage_run("fetch", "digits"):
+        pass
+    inputs = [Path("runs/fetch/digits.json"), Path("runs/train/absent.json")]
+    with pytest.raises(ZeroDivisionError), tracking.stage_run("evaluate", "digits", "robust", inputs=inputs):
+        raise ZeroDivisionError
+    assert not Path("runs/evaluate/digits-robust.json").exists()  # it made nothing
+
+    fetch = run_of(store, "runs/fetch/digits.json")
+    pipeline = store.get_run(fetch.data.tags["mlflow.parentRunId"])
+    assert pipeline.info.run_name == "repro of today"
+    assert pipeline.info.status == "FAILED"
+    assert [run.info.run_name for run in children(store, pipeline)] == ["fetch digits", "evaluate digits robust"]
+    evaluate = children(store, pipeline)[1]
+    assert evaluate.info.status == "FAILED"
+    links = {key: value for key, value in evaluate.data.tags.items() if key.startswith("input.")}
+    assert links == {"input.fetch.digits": fetch.info.run_id}
+
+
+def latest(store: MlflowClient, variant: str) -> Run | None:
+    experiment = store.get_experiment_by_name("netinv").experiment_id
+    runs = store.search_runs([experiment], f"tags.variant = '{variant}'")
+    return runs[0] if runs else None
+
+
+def test_interrupt_and_kill_are_told_apart_from_failure(store: MlflowClient, workspace: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), tracking.stage_run("train", "digits", "interrupted"):
+        raise KeyboardInterrupt
+    interrupted = latest(store, "interrupted")
+    assert interrupted is not None
+    assert interrupted.info.status == "KILLED"
+
+    code = """
+        with tracking.stage_run("train", "digits", "killed") as run:
+            run.log_metrics({"loss": 1.0}, step=1)
+            print("logged", flush=True)
+            time.sleep(60)
+    """
+    stage = start(code, workspace)
+    assert stage.stdout is not None
+    assert stage.stdout.readline() == "logged\n"
+    stage.kill()
+    stage.communicate()
+    killed = wait_for(lambda: (run := latest(store, "killed")) and run.info.status == "KILLED" and run)
+    assert history(store, killed, "loss") == [(1, 1.0)]
+    wait_for(lambda: not list(Path(".mlflow-journal").glob("*/run.json")))
+
+
+def test_names_that_the_store_would_refuse_are_refused_at_once(store: MlflowClient) -> None:
+    with tracking.stage_run("train", "digits", "names") as run:
+        with pytest.raises(ValueError, match="got 'loss!'"):
+            run.log_metrics({"loss!": 1.0})
+        with pytest.raises(ValueError, match="got 'a:b'"):
+            run.log_image(np.zeros((4, 4), np.uint8), "a:b")
+
+
+def test_long_parameter_is_cut_and_says_so() -> None:
+    (value,) = tracking.flatten({"long": "x" * 7000}).values()
+    assert len(value) == tracking.MAX_PARAM_LENGTH
+    assert value.endswith("x... (7000 characters)")
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("postgresql://ada:pa%40ss@db/mlflow?sslpassword=x", "postgresql://db/mlflow"),
+        ("failed: https://ada:p@ss@host:1/x?token=1 (refused)", "failed: https://host:1/x (refused)"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+    ],
+)
+def test_redacted(uri: str, expected: str) -> None:
+    assert tracking.redacted(uri) == expected
+
+
+def test_queued_dvc_experiment_tracks_in_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmp1234"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert tracking.tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port where connections are accepted and nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["closed", "silent"])
+def test_unreachable_server_fails_before_work(
+    kind: str, silent_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = silent_port if kind == "silent" else 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:secret@127.0.0.1:{port}/?token=secret")
+    monkeypatch.chdir(tmp_path)
+    begin = time.monotonic()
+    worked = False
+    with pytest.raises(InputError) as raised, tracking.stage_run("train", "digits"):
+        worked = True
+    assert not worked
+    assert time.monotonic() - begin < 8
+    message = str(raised.value)
+    assert message.startswith(f"The tracking server http://127.0.0.1:{port} does not answer")
+    assert "MLFLOW_TRACKING_URI" in message
+    assert "secret" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refused_credentials_fail_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guarded(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 401)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    monkeypatch.chdir(tmp_path)
+    with HTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+        with pytest.raises(InputError, match="refuses the credentials") as raised:
+            tracking.check_server(tracking.tracking_uri())
+        server.shutdown()
+    assert "secret" not in str(raised.value)
+
+
+class Server:
+    """A real ``mlflow server`` that can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.uri = f"http://ada:secret@127.0.0.1:{self.port}"  # this server asks for neither, and takes both
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]
+        with (self.folder / "log").open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=environment(), stdout=log, stderr=log, start_new_session=True
+            )
+        wait_for(self.answers, seconds=180)
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.mark.slow  # the server takes half a minute to start, twice
+def test_server_that_dies_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+    server = Server(tmp_path / "server")
+    root = tmp_path / "repository"
+    root.mkdir()
+    code = """
+        with tracking.stage_run("invert", "digits", "robust", {"seed": 1}) as run:
+            for step in range(1000):
+                run.log_metrics({"loss": step / 8}, step=step)
+            while run.id is None:
+                time.sleep(0.1)
+            print("half", flush=True)
+            sys.stdin.readline()
+            for step in range(1000, 2000):
+                run.log_metrics({"loss": step / 8}, step=step)
+            run.log_image(np.zeros((4, 4), np.uint8), "grid", step=7)
+            with run.child("generator-0", {"seed": 2}) as child:
+                child.log_metrics({"accuracy": 0.5}, step=3)
+    """
+    try:
+        stage = start(code, root, MLFLOW_TRACKING_URI=server.uri)
+        assert stage.stdout is not None
+        assert stage.stdout.readline() == "half\n"
+        server.kill()
+        output, errors = stage.communicate("go on\n", timeout=100)
+        assert stage.returncode == 0, errors
+        assert output == ""
+        assert re.fullmatch(r"warning: Not all of this run .* `python -m pipeline.tracking flush`\.\n", errors), errors
+        run_id = json.loads((root / "runs/invert/digits-robust.json").read_text())["run_id"]
+
+        command = [sys.executable, "-m", "pipeline.tracking", "flush"]
+        flush_environment = environment(MLFLOW_TRACKING_URI=server.uri)
+        flush = subprocess.run(command, cwd=root, env=flush_environment, capture_output=True, text=True)
+        assert flush.returncode == 2
+        assert flush.stderr.startswith(f"error: The tracking server http://127.0.0.1:{server.port} does not answer")
+
+        written = [path for path in root.rglob("*") if path.is_file()]
+        assert len(written) > 5
+        assert not [path for path in written if b"secret" in path.read_bytes()]
+        assert "secret" not in errors + flush.stderr
+
+        for courier in couriers(root):  # it would deliver by itself; flush shall do it alone
+            courier.kill()
+        server.start()
+        flush = subprocess.run(command, cwd=root, env=flush_environment, capture_output=True, text=True)
+        assert (flush.returncode, flush.stderr) == (0, ""), flush.stderr
+        assert flush.stdout == f"All records for http://127.0.0.1:{server.port} are delivered.\n"
+        assert not list((root / ".mlflow-journal").glob("*/run.json"))
+
+        store = MlflowClient(f"sqlite:///{server.folder}/mlflow.db")
+        run = store.get_run(run_id)
+        assert run.info.status == "FINISHED"
+        assert history(store, run, "loss") == [(step, step / 8) for step in range(2000)]
+        assert len(list((server.folder / "mlartifacts").rglob("grid+step+7+*.png"))) == 1
+        (child,) = children(store, run)
+        assert child.data.params == {"seed": "2"}
+        assert history(store, child, "accuracy") == [(3, 0.5)]
+    finally:
+        server.kill()
+        for courier in couriers(root):
+            courier.kill()
