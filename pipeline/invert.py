@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from netinv.classifiers import Classifier
-    from netinv.generator import GeneratorConfig
+    from netinv.generator import ConditionedGenerator, GeneratorConfig
     from netinv.inversion import InversionConfig
 
 SNAPSHOTS = 5
@@ -34,7 +34,7 @@ class Event(NamedTuple):
 
     record: dict[str, float]
     grid: "np.ndarray[Any, Any] | None" = None
-    """uint8, (H, W, 3)."""
+    """uint8, (H, W) or (H, W, 3)."""
     weights: "dict[str, Tensor] | None" = None
 
 
@@ -64,11 +64,11 @@ def train_generator(
         yield Event(record, grid, weights)
 
 
-def _sample_grid(generator: Any, sharpness: tuple[float, float]) -> "np.ndarray[Any, Any]":
+def _sample_grid(generator: "ConditionedGenerator", sharpness: tuple[float, float]) -> "np.ndarray[Any, Any]":
     """The same draws at every call: a row for each class."""
     import torch
 
-    from netinv.sampling import draw, image_grid
+    from netinv.sampling import draw, grid
 
     rows = min(generator.num_classes, MAX_ROWS)
     latent, vector = draw(
@@ -84,7 +84,8 @@ def _sample_grid(generator: Any, sharpness: tuple[float, float]) -> "np.ndarray[
     with torch.no_grad():
         images = generator.eval()(torch.from_numpy(latent).to(device), torch.from_numpy(vector).to(device))
     generator.train(training)
-    return image_grid(images.cpu().numpy(), COLUMNS)
+    pixels = grid([images.cpu().numpy()], rows * COLUMNS, generator.image_shape, COLUMNS)
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
 class Progress:

@@ -131,7 +131,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     for name in params.datasets:
         if name not in known:
             raise InputError(
-                f"{path}: datasets: unknown data set {name!r}; known are {', '.join(sorted(known))}, and fetch.folders adds more."
+                f"{path}: datasets: unknown data set {name!r}; known are {', '.join(sorted(known))}, "
+                "and fetch.folders adds more."
             )
     for name in {*params.presets, *params.datasets}:
         params.for_dataset(name)

@@ -38,7 +38,7 @@ def replaced(out: Path) -> Iterator[Path]:
 
     SCRATCH.mkdir(exist_ok=True)
     name = "-".join(Path(os.path.relpath(out)).parts)
-    with open(SCRATCH / f"{name}.lock", "a+") as lock:
+    with (SCRATCH / f"{name}.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
