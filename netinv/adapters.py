@@ -155,7 +155,9 @@ class AdaptedClassifier(nn.Module):
                 "such as torch.cat([-score, score], dim=1)."
             )
         self.num_classes = scores.shape[1]
-        self.output: OutputKind = detect_output(scores) if config.output == "auto" else config.output
+        self.detected_output: OutputKind = detect_output(scores)
+        self.output: OutputKind = self.detected_output if config.output == "auto" else config.output
+        self.output_range = float(scores.min()), float(scores.max())
         self.feature_layer: str | None = config.feature_layer or _feature_layer(layers, scores)
         """Name of the module whose input is the features; ``None`` where the logits stand in for them."""
         if self.feature_layer is not None and self.feature_layer not in dict(network.named_modules()):
