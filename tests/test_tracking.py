@@ -85,7 +85,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """
     stages = [start(f"number = {number}\n{textwrap.dedent(code)}", root) for number in range(4)]
     for stage in stages:
-        output, errors = stage.communicate(timeout=120)
+        output, errors = stage.communicate(timeout=300)
         assert (stage.returncode, output, errors) == (0, "", "")
     yield root
     for courier in couriers(root):
@@ -425,7 +425,7 @@ def test_server_that_dies_in_the_middle_loses_nothing(tmp_path: Path) -> None:
         assert stage.stdout is not None
         assert stage.stdout.readline() == "half\n"
         server.kill()
-        output, errors = stage.communicate("go on\n", timeout=100)
+        output, errors = stage.communicate("go on\n", timeout=300)
         assert stage.returncode == 0, errors
         assert output == ""
         assert re.fullmatch(r"warning: Not all of this run .* `python -m pipeline.tracking flush`\.\n", errors), errors
