@@ -18,6 +18,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# The runs of one invocation become one group in MLflow.
+repro: export NETINV_PIPELINE_RUN ?= repro $(shell date +%Y-%m-%dT%H:%M:%S)
 repro: install ## Run the pipeline; make repro DATASETS=mnist,svhn names other data sets than params.yaml
 ifdef DATASETS
 	dvc exp run --set-param 'datasets=[$(DATASETS)]'

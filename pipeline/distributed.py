@@ -19,7 +19,7 @@ def cluster(address: str | None) -> Iterator[None]:
     """Connect to the cluster at ``address``, or start a local one and stop it afterwards.
 
     Raises:
-        InputError: Nothing answers at the address.
+        InputError: The cluster refuses the connection, see also :func:`check_address`.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -31,7 +31,7 @@ def cluster(address: str | None) -> Iterator[None]:
         # "local" in so many words: without it Ray follows the address file of some other cluster, perhaps a dead one.
         ray.init(address="local", include_dashboard=False, **options)
     else:
-        _expect_answer(address)
+        check_address(address)
         import netinv
         import pipeline
 
@@ -46,11 +46,15 @@ def cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _expect_answer(address: str) -> None:
-    """Fail within seconds where Ray would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
+def check_address(address: str | None) -> None:
+    """Fail within seconds where Ray would try for minutes.
+
+    Raises:
+        InputError: Nothing answers at the address.
+    """
+    if address is None or address == "auto":
         return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise InputError(f"RAY_ADDRESS={address} is no address: give host:port, ray://host:port or auto, or unset it.")
     try:

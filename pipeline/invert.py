@@ -136,12 +136,13 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
     inversion = params.for_dataset(dataset).invert
     common, config = inversion.common, getattr(inversion, variant)
     classifier = load_classifier(model)
+    address = os.environ.get("RAY_ADDRESS")
+    distributed.check_address(address)
     seeds = [common.seed + i for i in range(common.num_generators)]
     progress = None
     histories: list[list[dict[str, float]]] = [[] for _ in seeds]
     with ExitStack() as stack:
         folder = stack.enter_context(replaced(out))
-        stack.enter_context(distributed.cluster(os.environ.get("RAY_ADDRESS")))
         run = stack.enter_context(
             tracking.stage_run(
                 "invert",
@@ -151,6 +152,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
                 inputs=[Path("runs/train") / f"{dataset}-classifier.json"],
             )
         )
+        stack.enter_context(distributed.cluster(address))
         children = [
             stack.enter_context(run.child(f"generator {i}", params={"seed": seed, **config.model_dump(mode="json")}))
             for i, seed in enumerate(seeds)
