@@ -302,21 +302,41 @@ def test_damaged_download_is_refused(
         fetch_dataset("mnist", FetchConfig())
 
 
-@pytest.mark.parametrize("kind", ["refused", "silent"])
+@pytest.mark.parametrize("kind", ["no route", "no names", "silent", "stalling"])
 def test_no_network_fails_within_seconds_and_tells_of_the_mirror(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(sources, "ANSWER_SECONDS", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, and never says a word
-        port = listener.getsockname()[1] if kind == "silent" else 9
-        url = f"http://127.0.0.1:{port}/"
-        monkeypatch.setattr(
-            datasets.SVHN, "split_list", {split: [url, f"{split}.mat", "0"] for split in ("train", "test")}
-        )
+    over = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        """Accept every connection; stalling, begin an answer and never end it."""
+        connections = []
+        while not over.is_set():
+            connection, _ = listener.accept()
+            connections.append(connection)
+            if kind == "stalling":
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+        for connection in connections:
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        address = ("127.0.0.1", 9) if kind == "no route" else listener.getsockname()
+        url = f"http://{address[0]}:{address[1]}/"
+        listed = {split: [url, f"{split}.mat", "0"] for split in ("train", "test")}
+        monkeypatch.setattr(datasets.SVHN, "split_list", listed)
+        if kind == "no names":
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments: over.wait(30) and [])
         start = time.monotonic()
-        with pytest.raises(
-            InputError, match=r"SVHN cannot be downloaded .*NETINV_MIRROR.*fetch\.folders\.svhn"
-        ) as caught:
-            fetch_dataset("svhn", FetchConfig())
-        assert time.monotonic() - start < 5
+        try:
+            with pytest.raises(InputError, match=r"SVHN cannot be .*NETINV_MIRROR.*fetch\.folders\.svhn") as caught:
+                fetch_dataset("svhn", FetchConfig())
+            assert time.monotonic() - start < 10
+        finally:
+            monkeypatch.undo()
+            over.set()
+            socket.create_connection(listener.getsockname()).close()
+            thread.join()
     assert "\n" not in str(caught.value)
     assert socket.getdefaulttimeout() is None
 
