@@ -546,7 +546,7 @@ def _place(path: str, container: str) -> tuple[Split, str, str] | None:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts:
         raise InputError(f"{container} holds the path {path}, which leads out of it: refused.")
-    if any(part.startswith(".") or part == "__MACOSX" for part in pure.parts):
+    if any(part.startswith(".") for part in pure.parts):
         return None
     for position, part in enumerate(pure.parts):
         if part in SPLITS:
