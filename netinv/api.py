@@ -21,6 +21,7 @@ from netinv.check import behaviour
 from netinv.checkpoint import load_generator, save_generator
 from netinv.classifiers import InvertibleClassifier
 from netinv.config import Config
+from netinv.diversity import vendi_score
 from netinv.errors import InputError
 from netinv.generator import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig
@@ -283,3 +284,22 @@ def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, n
     pairs = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
     right = [classifier(part.to(classifier.device)).argmax(dim=1).cpu() == wanted for part, wanted in pairs]
     return float(torch.cat(right).float().mean())
+
+
+@torch.no_grad()
+def classifier_vendi(inversion: Inversion, classifier: InvertibleClassifier, num: int = 50) -> float:
+    """Diversity within the inverted classifier: Vendi score of its own features, mean over classes.
+
+    It needs no data, but those features are what the training spreads: never the only evidence of diversity.
+
+    Args:
+        inversion: Draws the images.
+        classifier: The one that was inverted.
+        num: Images of each class.
+    """
+    scores = []
+    for label in range(len(inversion.classes)):
+        images = inversion.sample(num, label=label, seed=2)
+        _, features = classifier(images.to(classifier.device), return_features=True)
+        scores.append(vendi_score(features[(features != 0).any(dim=1)].cpu()))
+    return float(torch.stack(scores).mean())

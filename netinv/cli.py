@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netinv import commands
 from netinv.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 @click.version_option(package_name="netinv")
 def cli() -> None:
     """Network inversion: draw images that a classifier reads as the class you ask for."""
+
+
+for command in (commands.check, commands.invert, commands.evaluate, commands.export):
+    cli.add_command(command)
 
 
 def main() -> None:
