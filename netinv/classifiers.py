@@ -45,6 +45,10 @@ class InvertibleClassifier(Protocol):
     """K."""
     image_shape: tuple[int, int, int]
     """(C, H, W)."""
+    mean: Tensor
+    """Per-channel mean that it normalises images by, (1, C, 1, 1)."""
+    std: Tensor
+    """Per-channel standard deviation, likewise."""
 
     @property
     def device(self) -> torch.device:
@@ -137,7 +141,7 @@ class ConvClassifier(Classifier):
             nn.Dropout(config.dropout),
         ]
         self.body = nn.Sequential(*layers)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
 
 class _ResidualBlock(nn.Module):
@@ -185,7 +189,7 @@ class ResidualClassifier(Classifier):
             in_channels = channels
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.body = nn.Sequential(*layers)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
 
 def build_classifier(

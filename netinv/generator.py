@@ -106,7 +106,7 @@ class ConditionedGenerator(nn.Module):
             ]
         self.up = nn.Sequential(*blocks)
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, latent: Tensor, vector: Tensor) -> Tensor:
         """Draw images.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,10 +18,11 @@ from netinv.losses import (
     kl_loss,
     mode_seeking_loss,
     orthogonality_loss,
+    pixel_statistics_loss,
     total_variation_loss,
     within_class_cosine_loss,
 )
-from netinv.robustness import Norm, noise, pgd
+from netinv.robustness import Norm, augment, noise, pgd
 
 
 class InversionConfig(Config):
@@ -44,6 +46,8 @@ class InversionConfig(Config):
     """Weight of the feature-orthogonality term."""
     total_variation: NonNegativeFloat = 0.0
     """Weight of the total variation of the images."""
+    pixel_statistics: NonNegativeFloat = 0.0
+    """Weight of the distance of the images' mean and deviation from those that the classifier normalises by."""
     mode_seeking: NonNegativeFloat = 0.0
     """Weight of the mode-seeking ratio of latent distance to image distance."""
     perturbation: Literal["none", "noise", "pgd"] = "none"
@@ -53,6 +57,8 @@ class InversionConfig(Config):
     epsilon_ramp: float = Field(0.5, ge=0, le=1)
     """Share of the steps over which epsilon grows from 0 to its bound."""
     norm: Norm = "linf"
+    shift: int = Field(0, ge=0)
+    """Ask that the label survives a random shift by up to so many pixels, too."""
     attack_steps: PositiveInt = 1
     """Gradient steps of ``pgd``."""
     attack_step_size: PositiveFloat = 1.0
@@ -98,6 +104,7 @@ def invert(
         "cosine_within": config.gamma_within,
         "orthogonality": config.delta,
         "total_variation": config.total_variation,
+        "pixel_statistics": config.pixel_statistics,
         "mode_seeking": config.mode_seeking,
     }
     generator.train()
@@ -106,37 +113,34 @@ def invert(
         latent = torch.randn(config.batch_size, generator.config.latent_dim, generator=rng, device=device)  # (N, Z)
         images = generator(latent, condition.vector)  # (N, C, H, W)
         epsilon = config.epsilon * min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
-        seen = images
+        seen = augment(images, config.shift, flip=False, rng=rng)
         if config.perturbation == "noise":
-            seen = images + noise(images.detach(), epsilon, config.norm, rng)
+            seen = seen + noise(seen.detach(), epsilon, config.norm, rng)
         elif config.perturbation == "pgd":
-            seen = images + pgd(
-                classifier,
-                images.detach(),
-                condition.label,
-                epsilon,
-                config.attack_steps,
-                config.attack_step_size,
-                config.norm,
-                rng,
+            attack = partial(
+                pgd, steps=config.attack_steps, step_size=config.attack_step_size, norm=config.norm, rng=rng
             )
+            seen = seen + attack(classifier, seen.detach(), condition.label, epsilon)
         logits, features = classifier(seen, return_features=True)  # (N, K), (N, D)
         terms = {
-            "kl": kl_loss(logits, condition.vector),
-            "cross_entropy": F.cross_entropy(logits, condition.label),
-            "cosine": cosine_loss(features),
-            "cosine_within": within_class_cosine_loss(features, condition.label, classifier.num_classes),
-            "orthogonality": orthogonality_loss(features),
-            "total_variation": total_variation_loss(images),
-            "mode_seeking": mode_seeking_loss(images, latent, condition.label),
+            "kl": partial(kl_loss, logits, condition.vector),
+            "cross_entropy": partial(F.cross_entropy, logits, condition.label),
+            "cosine": partial(cosine_loss, features),
+            "cosine_within": partial(within_class_cosine_loss, features, condition.label, classifier.num_classes),
+            "orthogonality": partial(orthogonality_loss, features),
+            "total_variation": partial(total_variation_loss, images),
+            "pixel_statistics": partial(pixel_statistics_loss, images, classifier.mean, classifier.std),
+            "mode_seeking": partial(mode_seeking_loss, images, latent, condition.label),
         }
-        loss = torch.stack([weight * terms[name] for name, weight in weights.items() if weight]).sum()
+        values = {name: terms[name]() for name, weight in weights.items() if weight}
+        loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         if step % config.log_every == 0 or step == config.steps:
-            record = {name: float(term.detach()) for name, term in terms.items()}
+            with torch.no_grad():  # terms without a weight are only worth computing here
+                record = {name: float(values[name] if name in values else term()) for name, term in terms.items()}
             record["loss"] = float(loss.detach())
             if not math.isfinite(record["loss"]):
                 raise FloatingPointError(f"The inversion loss is {record['loss']} at step {step}; lower the lr.")

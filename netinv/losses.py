@@ -84,6 +84,23 @@ def total_variation_loss(images: Tensor) -> Tensor:
     return down + across
 
 
+def pixel_statistics_loss(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Squared distance of the batch's pixel statistics from those that the classifier normalises its inputs by.
+
+    After that normalisation each channel should have mean 0 and deviation 1, as it had over the training images:
+    mean over channels of m^2 + (s - 1)^2.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        mean: Per-channel mean of the training images, C values in any shape.
+        std: Per-channel standard deviation, likewise.
+    """
+    mean, std = mean.flatten(), std.flatten()  # (C,)
+    centre = (images.mean(dim=(0, 2, 3)) - mean) / std
+    spread = images.std(dim=(0, 2, 3)) / std
+    return (centre.square() + (spread - 1).square()).mean()
+
+
 def mode_seeking_loss(images: Tensor, latent: Tensor, label: Tensor) -> Tensor:
     """Latent distance over image distance between neighbours of one class in the batch; small means diverse.
 

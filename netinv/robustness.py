@@ -1,4 +1,4 @@
-"""Bounded perturbations of images: random noise and projected gradient ascent (PGD)."""
+"""Perturbations of images: shifts, and within a bound random noise and projected gradient ascent (PGD)."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -13,7 +13,7 @@ Norm = Literal["linf", "l2"]
 def _project(delta: Tensor, epsilon: float, norm: Norm) -> Tensor:
     """Nearest perturbation within the bound."""
     if norm == "linf":
-        return delta.clamp(-epsilon, epsilon)
+        return torch.clamp(delta, -epsilon, epsilon)
     length = delta.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
     return delta * (epsilon / length).clamp(max=1)
 
@@ -26,6 +26,22 @@ def _random_start(images: Tensor, epsilon: float, norm: Norm, rng: torch.Generat
     delta = torch.randn(shape, generator=rng, device=device)
     length = delta.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
     return delta / length * (epsilon * torch.rand(shape[0], 1, 1, 1, generator=rng, device=device))
+
+
+def augment(images: Tensor, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
+    """Random shifts (edges repeated) and mirror images, each sample its own. Images are (N, C, H, W)."""
+    num, _, height, width = images.shape
+    if flip:
+        mirrored = torch.rand(num, generator=rng, device=rng.device).to(images.device) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    if shift:
+        padded = F.pad(images, (shift, shift, shift, shift), mode="replicate")
+        offset = torch.randint(0, 2 * shift + 1, (2, num), generator=rng, device=rng.device).to(images.device)
+        rows = offset[0][:, None] + torch.arange(height, device=images.device)  # (N, H)
+        columns = offset[1][:, None] + torch.arange(width, device=images.device)  # (N, W)
+        sample = torch.arange(num, device=images.device)[:, None, None]
+        images = padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images
 
 
 def noise(images: Tensor, epsilon: float, norm: Norm = "linf", rng: torch.Generator | None = None) -> Tensor:
