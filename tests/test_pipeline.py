@@ -21,9 +21,12 @@ TINY = {
     "invert.standard.steps": 20,
     "invert.robust.steps": 10,
     "evaluate.num_samples": 200,
+    "evaluate.sharpness_samples": 50,
     "evaluate.robust_samples": 50,
-    "evaluate.student_epochs": 1,
-    "evaluate.bootstrap": 20,
+    "evaluate.privacy_samples": 100,
+    "evaluate.resamples": 100,
+    "evaluate.student": {"epochs": 1},
+    "export.forms": ["ensemble"],
 }
 
 
