@@ -263,7 +263,7 @@ def interval_chart(title: str, rows: Sequence[Interval], x: Axis) -> Markup:
     if not measured:
         return Markup('<p class="missing">Not measured: {}.</p>').format(rows[0].text if rows else "no samples")
     low, high = x.limits or _limits([end for row in measured for end in (row.low, row.high)], 0.05)
-    left, right, top, pitch = 168, 84, 8, 24
+    left, right, top, pitch = 188, 76, 8, 24
     bottom = top + pitch * len(rows)
 
     def at_x(value: float) -> float:

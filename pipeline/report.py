@@ -30,8 +30,10 @@ MAX_CLASSES = 20
 """Rows of the evaluation's grids, and of a confusion matrix that is a table; above this it is an image."""
 MAX_CONFUSIONS = 10
 """Most frequent confusions named."""
-MAX_LOSSLESS = 100_000
+MAX_LOSSLESS = 60_000
 """Bytes of a picture that is kept exactly as it is; larger ones are compressed."""
+MAX_GRIDS = 6
+"""Grids of one variant: the ensemble's and those of the first generators."""
 MAX_SIDE = 1600
 """Pixels along the longer side of a picture."""
 CELL = 46
@@ -65,7 +67,9 @@ MEASURES = {
         "Inversion accuracy, dropout on", "For images drawn with the generator's dropout left on.", True
     ),
     "evaluator_accuracy": MeasureText(
-        "Evaluator accuracy", "An independent network, which no generator ever saw, reads that class too.", True
+        "Evaluator accuracy",
+        "An independent network, which no generator ever saw, reads that class too; on noise, that both agree.",
+        True,
     ),
     "evaluator_accuracy_gap": MeasureText(
         "Evaluator accuracy, no near-ties", "Where the condition's two largest entries are 0.05 apart or more.", True
@@ -81,15 +85,15 @@ MEASURES = {
         "Intensity correlation", "Of the probability asked for with the one obtained; 1 is exact."
     ),
     "vendi": MeasureText("Vendi score", "Effective number of distinct images of a class, on evaluator features."),
-    "vendi_ratio": MeasureText("Vendi score, of real", "Over that of real test images; 1 is as diverse as they are."),
+    "vendi_ratio": MeasureText("Vendi score over real", "Over that of real test images; 1 is as diverse as they are."),
     "vendi_dropout": MeasureText("Vendi score, dropout on", "For images drawn with the generator's dropout left on."),
     "vendi_overall": MeasureText("Vendi score, all classes", "Of images of all classes at once."),
     "vendi_centred": MeasureText(
-        "Vendi score, centred", "On features less their mean over real images: tells repetition from variety better."
+        "Centred Vendi score", "On features less their mean over real images: tells repetition from variety better."
     ),
-    "vendi_centred_ratio": MeasureText("Vendi score, centred, of real", "Over that of real test images."),
-    "vendi_pixels": MeasureText("Vendi score, pixels", "The same on pixels, where no network has a say."),
-    "vendi_pixels_ratio": MeasureText("Vendi score, pixels, of real", "Over that of real test images."),
+    "vendi_centred_ratio": MeasureText("Centred Vendi score over real", "Over that of real test images."),
+    "vendi_pixels": MeasureText("Pixel Vendi score", "The same on pixels, where no network has a say."),
+    "vendi_pixels_ratio": MeasureText("Pixel Vendi score over real", "Over that of real test images."),
     "cosine_within": MeasureText("Cosine within classes", "Mean over pairs of one class; 1 is all alike."),
     "cosine_between": MeasureText("Cosine between classes", "Mean over pairs of two classes; 1 is all alike."),
     "density": MeasureText("Density", "How far the images lie where real ones do; about 1 for real images."),
@@ -119,7 +123,12 @@ DISTANCES = {
     "feature": "Euclidean, between evaluator features of unit length",
 }
 """Kinds of distance to real images."""
-
+READINGS = {
+    "good": "they show what a class looks like",
+    "fair": "some show what a class looks like",
+    "bad": "most are inputs that only the inverted classifier reads so",
+}
+"""What evaluator accuracy says, by its grade."""
 DIVERSITY = ("vendi", "cosine", "density", "coverage", "frechet")
 """Beginnings of the names of measures that say how diverse and how real images are, not how they are read."""
 
@@ -139,9 +148,9 @@ class Evaluated(NamedTuple):
         return next(row for row in self.results.rows if row.name == name)
 
     @property
-    def generated(self) -> list[Row]:
-        """The generators' rows, and their ensemble's."""
-        return [row for row in self.results.rows if row.kind != "reference"]
+    def generators(self) -> list[Row]:
+        """The rows of single generators."""
+        return [row for row in self.results.rows if row.kind == "generator"]
 
 
 class Cell(NamedTuple):
@@ -356,9 +365,12 @@ def read_csv(path: Path) -> list[dict[str, float]]:
     """
     try:
         with path.open(newline="") as file:
-            return [{key: float(value) for key, value in record.items()} for record in csv.DictReader(file)]
+            records = [{key: float(value) for key, value in record.items()} for record in csv.DictReader(file)]
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a readable table of numbers ({error}): run `dvc repro` again.") from None
+        raise InputError(f"{path} is not a readable table of numbers ({error}): run its stage again.") from None
+    if not records:
+        raise InputError(f"{path} holds no records: run its stage again.")
+    return records
 
 
 def _dataset_view(
@@ -371,7 +383,6 @@ def _dataset_view(
     tracking_uri: str,
 ) -> DatasetView:
     first = found[0].results
-    read, real = _interval_charts(found)
     return DatasetView(
         name=dataset,
         title=_title(dataset),
@@ -385,7 +396,7 @@ def _dataset_view(
         ],
         measures=_measure_table({title: row for title, _, row in _compared(found)}),
         vendi_n=first.vendi_n,
-        intervals=(read, real),
+        intervals=_interval_charts(found),
         robustness=_robustness_chart(found),
         robustness_table=_robustness_table(found),
         attack=(
@@ -414,8 +425,11 @@ def _variant_view(e: Evaluated, dataset: str, params: "Params", metrics: Path) -
         name=e.variant,
         figure=_figure(e),
         findings=_findings(e),
-        grids=[_class_grid(e, row.name, f"{e.variant}, {row.name}") for row in reversed(e.generated)],
-        measures=_measure_table({row.name: row for row in e.generated}),
+        grids=[
+            _class_grid(e, row.name, f"{e.variant}, {row.name}")
+            for row in [e.row("ensemble"), *e.generators][:MAX_GRIDS]
+        ],
+        measures=_measure_table({row.name: row for row in [*e.generators, e.row("ensemble")]}),
         audit=_audit_table(audit),
         pool=audit.pool,
         neighbours=_neighbours(e, audit),
@@ -464,7 +478,7 @@ def _description(found: Sequence[Evaluated]) -> str:
     )
     return (
         f"A classifier of {height} by {width} {'grey' if channels == 1 else 'colour'} images in "
-        f"{len(results.classes)} classes, inverted by {len(found[0].generated) - 1} generators in each variant. "
+        f"{len(results.classes)} classes, inverted by {len(found[0].generators)} generators in each variant. "
         f"Accuracy on real test images: {tested}."
     )
 
@@ -481,13 +495,9 @@ def _findings(e: Evaluated) -> list[Finding]:
 
     def recognised(share: float) -> Finding:
         aside = _aside({"real images": headline["evaluator_test_accuracy"]})
-        if share < 0.5:
-            reading = "most are inputs that only the inverted classifier reads so"
-        else:
-            reading = "they show what a class looks like" if share >= 0.9 else "some show what a class looks like"
-        return Finding(
-            _grade(share, 0.9, 0.5), f"An independent network recognises {percentage(share)}{aside}: {reading}."
-        )
+        grade = _grade(share / _ceiling(headline["evaluator_test_accuracy"]), 0.9, 0.5)
+        reading = READINGS[grade]
+        return Finding(grade, f"An independent network recognises {percentage(share)}{aside}: {reading}.")
 
     def survives(share: float) -> Finding:
         aside = _aside({"real images": real["robust_accuracy"]})
@@ -498,8 +508,7 @@ def _findings(e: Evaluated) -> list[Finding]:
 
     def diverse(ratio: float) -> Finding:
         text = f"Within a class, {number(ratio)} times as diverse as real images (centred Vendi score)"
-        evaluator = headline["evaluator_accuracy"]
-        if isinstance(evaluator, NotMeasured) or evaluator.value < 0.5:
+        if recognition.grade not in ("good", "fair"):
             return Finding(
                 "unknown", f"{text}; this means little while they are not recognised, since noise is diverse."
             )
@@ -510,13 +519,14 @@ def _findings(e: Evaluated) -> list[Finding]:
             {"on noise": headline["student_noise_accuracy"], "on real images": headline["student_real_accuracy"]}
         )
         return Finding(
-            _grade(share, 0.9, 0.6),
+            _grade(share / _ceiling(headline["student_real_accuracy"]), 0.9, 0.6),
             f"A fresh network trained on them alone reads {percentage(share)} of real test images right{aside}.",
         )
 
+    recognition = _said("Evaluator accuracy", headline["evaluator_accuracy"], recognised)
     return [
         _said("Inversion accuracy", headline["inversion_accuracy"], fooled),
-        _said("Evaluator accuracy", headline["evaluator_accuracy"], recognised),
+        recognition,
         _said("Robust accuracy", headline["robust_accuracy"], survives),
         _said("Diversity", headline["vendi_centred_ratio"], diverse),
         _said("Student accuracy", headline["student_accuracy"], useful),
@@ -529,6 +539,11 @@ def _said(title: str, measure: Measure, sentence: Callable[[float], Finding]) ->
     if isinstance(measure, NotMeasured):
         return Finding("unknown", f"{title} was not measured: {measure.not_measured}.")
     return sentence(measure.value)
+
+
+def _ceiling(ceiling: Measure) -> float:
+    """The best that can be hoped for: all, where it was not measured or is 0."""
+    return ceiling.value or 1.0 if isinstance(ceiling, Estimate) else 1.0
 
 
 def _grade(value: float, good: float, fair: float) -> Grade:
@@ -740,25 +755,25 @@ def _range(low: float, high: float) -> str:
 
 
 def _interval_charts(found: Sequence[Evaluated]) -> tuple[list[Choice], list[Choice]]:
-    """A chart for each measure, of every generator, the ensembles and the references; see ``DIVERSITY``."""
-    rows = [(f"{e.variant}, {row.name}", e.variant, row) for e in found for row in e.generated]
+    """A chart for each measure, of every generator, the ensembles and the references; in two parts by ``DIVERSITY``."""
+    rows = [(f"{e.variant}, {row.name}", e.variant, row) for e in found for row in [*e.generators, e.row("ensemble")]]
     rows += [(title, style, row) for title, style, row in _compared(found) if row.kind == "reference"]
-    read: list[Choice] = []
-    real: list[Choice] = []
-    for name in found[0].row("ensemble").measures:
-        choice = _interval_choice(name, [(title, style, row.measures[name]) for title, style, row in rows])
-        (real if name.startswith(DIVERSITY) else read).append(choice)
-    return read, real
+    names = found[0].row("ensemble").measures
+    return _in_two({name: [(title, style, row.measures[name]) for title, style, row in rows] for name in names})
 
 
-def _comparison_charts(sets: Mapping[str, Sequence[Evaluated]]) -> list[Choice]:
-    """The headline numbers of every data set and variant; none where there is one data set to show."""
-    if len(sets) < 2:
-        return []
+def _comparison_charts(sets: Mapping[str, Sequence[Evaluated]]) -> tuple[list[Choice], list[Choice]]:
+    """The same for the headline numbers of every data set and variant."""
     rows = [(f"{_title(dataset)}, {e.variant}", e) for dataset, found in sets.items() for e in found]
-    return [
-        _interval_choice(name, [(title, e.variant, e.results.headline[name]) for title, e in rows]) for name in HEADLINE
-    ]
+    return _in_two({name: [(title, e.variant, e.results.headline[name]) for title, e in rows] for name in HEADLINE})
+
+
+def _in_two(measures: Mapping[str, Iterable[tuple[str, str, Measure]]]) -> tuple[list[Choice], list[Choice]]:
+    """Charts of how images are read, and of how diverse and how real they are."""
+    charts = {name: _interval_choice(name, rows) for name, rows in measures.items()}
+    read = [chart for name, chart in charts.items() if not name.startswith(DIVERSITY)]
+    real = [chart for name, chart in charts.items() if name.startswith(DIVERSITY)]
+    return read, real
 
 
 def _interval_choice(name: str, rows: Iterable[tuple[str, str, Measure]]) -> Choice:
@@ -784,7 +799,7 @@ def _compared(found: Sequence[Evaluated]) -> list[tuple[str, str, Row]]:
 
 def _figure(e: Evaluated) -> Grid:
     """The paper's Figure 2: a row for each class, a column for each generator; beside it a real image of each class."""
-    columns = [row.name.removeprefix("generator ") for row in e.generated if row.kind == "generator"]
+    columns = [row.name.removeprefix("generator ") for row in e.generators]
     title = f"{e.variant}: a row for each class, a column for each generator"
     picture = _picture(_open(e.folder / "figure2.png"), len(columns), title)
     real = None
@@ -843,7 +858,7 @@ def _picture(image: "Image", columns: float, alt: str) -> Picture:
     image.save(data, "WEBP", lossless=True)
     if data.tell() > MAX_LOSSLESS:
         data = io.BytesIO()
-        image.save(data, "WEBP", quality=90)
+        image.save(data, "WEBP", quality=75)
     return Picture(f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}", width, alt)
 
 

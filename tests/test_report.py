@@ -285,6 +285,14 @@ def test_a_missing_output_is_named(tmp_path: Path, render: Callable[..., str], m
         render()
 
 
+@pytest.mark.parametrize("damaged", ["step,accuracy\n1,high\n", "step,accuracy\n", "step,accuracy\n1\n"])
+def test_a_damaged_table_is_named(tmp_path: Path, damaged: str) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text(damaged)
+    with pytest.raises(InputError, match=r"curve\.csv.*again"):
+        report.read_csv(path)
+
+
 @pytest.fixture
 def browser() -> Iterator[Any]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
