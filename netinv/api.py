@@ -54,11 +54,11 @@ class Inversion:
     config: InversionConfig
     """How it was trained; the architecture is ``generator.config``."""
     history: History
-    """Records of the training: step, samples, accuracy on the batch, loss and its terms."""
+    """Records of the training, each with step, samples, accuracy on the batch, loss and its terms."""
     classes: tuple[str, ...]
     """Names of the K classes, in label order."""
     accuracy: float
-    """Inversion accuracy: share of fresh images, drawn without dropout, that the classifier reads as what was asked."""
+    """Inversion accuracy, the share of fresh images (without dropout) that the classifier reads as what was asked."""
 
     @torch.no_grad()
     def sample(
@@ -72,7 +72,7 @@ class Inversion:
         """Draw images, the same for the same seed, as does the exported generator.
 
         Args:
-            num: N.
+            num: N, how many.
             label: Wanted class, by number or name; ``None`` leaves it to chance.
             seed: Fixes every draw.
             sharpness: Range of the condition's sharpness; ``None`` is the one of the training.

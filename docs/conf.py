@@ -1,0 +1,29 @@
+"""Settings of the documentation: ``sphinx-build -W docs build/docs``. Needs no network."""
+
+from importlib.metadata import version as installed
+from typing import Any
+
+project = "netinv"
+version = release = installed("netinv")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_heading_anchors = 3
+html_theme = "alabaster"
+html_theme_options = {"page_width": "1100px", "fixed_sidebar": True, "show_powered_by": False}
+html_copy_source = False
+toc_object_entries = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_default_options = {"members": True, "exclude-members": "model_config, model_post_init"}
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Source"]
+napoleon_use_ivar = True
+
+
+def _keep_bars(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings write norms as |x|, which reStructuredText takes for a substitution."""
+    lines[:] = [line if "``" in line or ">>>" in line else line.replace("|", r"\|") for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _keep_bars)

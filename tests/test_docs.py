@@ -1,0 +1,67 @@
+"""The documentation is built without a warning, its notebook runs, and its commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from netinv.cli import cli
+
+
+def test_every_command_and_option_in_the_documentation_exists(root: Path) -> None:
+    found = 0
+    for page in sorted((root / "docs").glob("*.md")):
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = line.split("#")[0].split()
+                if not words or words[0] != "netinv":
+                    continue
+                command = cli.get_command(click.Context(cli), words[1])
+                assert command is not None, f"{page.name}: {line}"
+                options = {name for parameter in command.params for name in parameter.opts}
+                for word in words[2:]:
+                    assert not word.startswith("--") or word in options, f"{page.name}: {word} of {line}"
+                found += 1
+    assert found > 5
+
+
+def test_every_link_between_pages_leads_somewhere(root: Path) -> None:
+    for page in sorted((root / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.slow
+def test_the_documentation_is_built_without_a_warning(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sphinx", reason="needs the extra docs")
+    pytest.importorskip("myst_parser", reason="needs the extra docs")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(root / "docs"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for page in ("index", "method", "bring-your-own", "extending", "responsible-use", "scale-out", "api"):
+        assert (tmp_path / f"{page}.html").exists()
+    assert "netinv.api.invert" in (tmp_path / "api.html").read_text()
+    for page in tmp_path.glob("*.html"):
+        assert not re.search(r'(src|<link[^>]*href)="https?://', page.read_text()), f"{page.name} needs a network"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(root: Path, tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="needs the extra docs")
+    pytest.importorskip("ipykernel", reason="needs the extra docs")
+    import nbformat
+
+    notebook = nbformat.read(root / "docs" / "quickstart.ipynb", as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    printed = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")
+    assert "warning: Normalisation is missing" in printed
+    accuracies = [float(value) for value in re.findall(r"inversion accuracy ([\d.]+)", printed)]
+    assert len(accuracies) == 2
+    assert min(accuracies) > 0.9
+    assert (tmp_path / "generator.onnx").exists()
