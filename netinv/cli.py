@@ -113,11 +113,12 @@ def sample(
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("onnx"))
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port on this machine.")
-def playground(folder: Path, port: int) -> None:
-    """Open a page, on this machine only, that draws from the generators found below FOLDER (default: onnx)."""
+@click.option("--browser/--no-browser", default=True, help="Open it in the default browser.")
+def playground(folder: Path, port: int, browser: bool) -> None:
+    """Open a page, on this machine only, to draw from the generators below FOLDER (default: onnx) by hand."""
     from netinv.playground import serve
 
-    serve(folder, port)
+    serve(folder, port, browser)
 
 
 def parse_mixture(text: str, generator: "OnnxGenerator") -> dict[int, float]:

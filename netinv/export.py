@@ -253,13 +253,14 @@ def generator_models(generators: Sequence[ConditionedGenerator]) -> list[ModelPr
     inputs = {"latent": torch.zeros(2, first.config.latent_dim), "condition": torch.zeros(2, first.num_classes)}
     networks = [copy.deepcopy(generator).eval() for generator in generators]
     # Tracing takes seconds and the architecture is the same, so the others only lend their weights.
-    template = _trace(networks[0], inputs, "images")
-    return [_split_convolution(_optimised(_with_weights(template, network))) for network in networks]
+    template = _trace(networks[0], inputs, "images", optimize=False)
+    models = [onnxscript.optimizer.optimize(_with_weights(template, network)) for network in networks]
+    return [_split_convolution(_stripped(model)) for model in models]
 
 
 def classifier_model(classifier: Classifier) -> ModelProto:
     """A classifier as an ONNX model from ``images`` (N, C, H, W) to ``logits`` (N, K), without metadata."""
-    return _optimised(_trace(classifier, {"images": torch.zeros(2, *classifier.image_shape)}, "logits"))
+    return _stripped(_trace(classifier, {"images": torch.zeros(2, *classifier.image_shape)}, "logits", optimize=True))
 
 
 def noise_dim(generator: ConditionedGenerator) -> int:
@@ -316,8 +317,8 @@ class StochasticGenerator(nn.Module):
         return images
 
 
-def _trace(network: nn.Module, inputs: Mapping[str, Tensor], output: str) -> ModelProto:
-    """The network as the exporter writes it: every parameter is there, under its name in torch."""
+def _trace(network: nn.Module, inputs: Mapping[str, Tensor], output: str, optimize: bool) -> ModelProto:
+    """The network as the exporter writes it; unoptimised, every parameter is there under its name in torch."""
     batch = torch.export.Dim("N")
     # The exporter prints its progress and warns of things that concern its own developers.
     with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"), torch.no_grad():
@@ -330,7 +331,7 @@ def _trace(network: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Mod
             output_names=[output],
             dynamic_shapes=tuple({0: batch} for _ in inputs),
             external_data=False,
-            optimize=False,
+            optimize=optimize,
             verbose=False,
         )
     assert program is not None
@@ -348,9 +349,8 @@ def _with_weights(template: ModelProto, network: nn.Module) -> ModelProto:
     return model
 
 
-def _optimised(model: ModelProto) -> ModelProto:
-    """Constants folded, and less the exporter's notes: stack traces with paths of this machine."""
-    model = onnxscript.optimizer.optimize(model)
+def _stripped(model: ModelProto) -> ModelProto:
+    """Drop the exporter's notes: stack traces, with paths of this machine, larger than the graph."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         part.ClearField("metadata_props")

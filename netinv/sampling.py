@@ -502,14 +502,15 @@ def _noise_rng(seed: int) -> np.random.Generator:
 
 
 def _great_circle(first: Floats, last: Floats, share: NDArray[np.float64]) -> Floats:
-    """Spherical interpolation (Shoemake, 1985) from (Z,) to (Z,), at shares (N,) of the way: (N, Z)."""
-    cosine = float(first @ last) / (float(np.linalg.norm(first)) * float(np.linalg.norm(last)))
-    angle = math.acos(min(1.0, max(-1.0, cosine)))
+    """Spherical interpolation (Shoemake, 1985) of direction, linear of length, at shares (N,) of the way: (N, Z)."""
+    lengths = np.linalg.norm([first, last], axis=1)
+    angle = math.acos(np.clip((first @ last) / lengths.prod(), -1, 1))
     if math.sin(angle) < 1e-6:  # the same direction, or opposite ones: any way is as short
         weights = np.stack([1 - share, share])
     else:
         weights = np.stack([np.sin((1 - share) * angle), np.sin(share * angle)]) / math.sin(angle)
-    latent: Floats = (weights.T @ np.stack([first, last])).astype(np.float32)
+    direction = weights.T @ (np.stack([first, last]) / lengths[:, None])
+    latent: Floats = (direction * ((1 - share) * lengths[0] + share * lengths[1])[:, None]).astype(np.float32)
     return latent
 
 

@@ -1,9 +1,16 @@
 """Shared set-up: one thread each, as on a busy machine, and the repository's root at hand."""
 
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from netinv.classifiers import Classifier
+    from netinv.generator import ConditionedGenerator
+    from netinv.sampling import Metadata
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -12,3 +19,58 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def root() -> Path:
     """The repository."""
     return Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Small trained networks of three classes, and the folder of their ONNX files."""
+
+    folder: Path
+    generators: "list[ConditionedGenerator]"
+    classifier: "Classifier"
+    evaluator: "Classifier"
+    metadata: "Metadata"
+    measures: dict[str, float]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Two generators in all forms, their classifier and an evaluator."""
+    import torch
+
+    from netinv.classifiers import ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
+    from netinv.export import ExportConfig, export_classifier, export_generators, versions
+    from netinv.generator import ConditionedGenerator, GeneratorConfig
+    from netinv.inversion import InversionConfig, invert
+    from netinv.sampling import Metadata
+
+    torch.manual_seed(0)
+    shape = (1, 12, 12)
+    classifier = build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, shape, (0.5,), (0.25,))
+    evaluator = build_classifier(ResidualClassifierConfig(channels=(8,)), 3, shape, (0.5,), (0.25,))
+    freeze(classifier), freeze(evaluator)
+    config = InversionConfig(steps=60, batch_size=48, lr=5e-3, sharpness=(3.0, 3.0))
+    generators = []
+    for seed in range(2):
+        architecture = GeneratorConfig(latent_dim=8, hidden_dim=120, width=8, max_width=16)
+        generators.append(ConditionedGenerator(architecture, 3, shape))
+        assert list(invert(generators[-1], classifier, config, seed))
+    metadata = Metadata(
+        kind="generator",
+        dataset="shapes",
+        variant="standard",
+        classes=("zero", "one", "two"),
+        image_shape=shape,
+        run_id="0123",
+        licence="Nobody's",
+        versions=versions(),
+        latent_dim=8,
+        sharpness=config.sharpness,
+    )
+    folder = tmp_path_factory.mktemp("onnx")
+    judges = {"classifier": classifier, "evaluator": evaluator}
+    measures = export_generators(folder, generators, judges, metadata, ExportConfig(max_accuracy_loss=0.05))
+    for name, network in judges.items():
+        about = replace(metadata, kind="classifier", variant=name, latent_dim=0)
+        measures[name] = export_classifier(folder / f"{name}.onnx", network, about)
+    return Exported(folder, [g.eval() for g in generators], classifier, evaluator, metadata, measures)
