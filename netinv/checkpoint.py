@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from netinv.classifiers import Classifier, ClassifierConfig, ConvClassifier, ResidualClassifier, build_classifier
+from netinv.classifiers import ClassifierConfig, ConvClassifier, ResidualClassifier, build_classifier
 from netinv.config import explain
 from netinv.errors import InputError
 from netinv.generator import ConditionedGenerator, GeneratorConfig
@@ -56,7 +56,7 @@ def save_classifier(folder: Path, classifier: ConvClassifier | ResidualClassifie
     _save(folder, classifier, config)
 
 
-def load_classifier(folder: Path) -> Classifier:
+def load_classifier(folder: Path) -> ConvClassifier | ResidualClassifier:
     """Read a classifier, in evaluation mode.
 
     Raises:

@@ -198,7 +198,7 @@ def build_classifier(
     image_shape: tuple[int, int, int],
     mean: tuple[float, ...],
     std: tuple[float, ...],
-) -> Classifier:
+) -> ConvClassifier | ResidualClassifier:
     """The classifier that a configuration describes, with fresh weights."""
     if isinstance(config, ConvClassifierConfig):
         return ConvClassifier(config, num_classes, image_shape, mean, std)

@@ -10,22 +10,28 @@ from torch import Tensor
 Norm = Literal["linf", "l2"]
 
 
+def _length(delta: Tensor) -> Tensor:
+    """L2 norm of each sample, (N, 1, 1, 1); never 0, so that it can divide."""
+    length: Tensor = torch.linalg.vector_norm(delta, dim=(1, 2, 3), keepdim=True)
+    return length.clamp(min=1e-12)
+
+
 def _project(delta: Tensor, epsilon: float, norm: Norm) -> Tensor:
     """Nearest perturbation within the bound."""
     if norm == "linf":
         return torch.clamp(delta, -epsilon, epsilon)
-    length = delta.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
-    return delta * (epsilon / length).clamp(max=1)
+    return delta * (epsilon / _length(delta)).clamp(max=1)
 
 
 def _random_start(images: Tensor, epsilon: float, norm: Norm, rng: torch.Generator | None) -> Tensor:
     """Uniform in the L-infinity ball, or a uniform direction of uniform length for L2."""
     shape, device = images.shape, images.device
     if norm == "linf":
-        return epsilon * (2 * torch.rand(shape, generator=rng, device=device) - 1)
+        start: Tensor = epsilon * (2 * torch.rand(shape, generator=rng, device=device) - 1)
+        return start
     delta = torch.randn(shape, generator=rng, device=device)
-    length = delta.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
-    return delta / length * (epsilon * torch.rand(shape[0], 1, 1, 1, generator=rng, device=device))
+    radius: Tensor = epsilon * torch.rand(shape[0], 1, 1, 1, generator=rng, device=device)
+    return delta / _length(delta) * radius
 
 
 def augment(images: Tensor, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
@@ -55,7 +61,7 @@ def noise(images: Tensor, epsilon: float, norm: Norm = "linf", rng: torch.Genera
         delta = epsilon * (2 * signs - 1)
     else:
         direction = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
-        delta = direction * (epsilon / direction.flatten(1).norm(dim=1).clamp(min=1e-12))[:, None, None, None]
+        delta = direction * (epsilon / _length(direction))
     return (images + delta).clamp(0, 1) - images
 
 
@@ -94,10 +100,7 @@ def pgd(
             moved = (images + delta).requires_grad_()
             loss = F.cross_entropy(classifier(moved), label, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, moved)
-        if norm == "linf":
-            direction = gradient.sign()
-        else:
-            direction = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+        direction = gradient.sign() if norm == "linf" else gradient / _length(gradient)
         delta = _project(delta + step_size * epsilon * direction, epsilon, norm)
         delta = (images + delta).clamp(0, 1) - images
     return delta.detach()

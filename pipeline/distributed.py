@@ -92,28 +92,35 @@ def scatter(
     import ray
 
     if num_gpus is None:
-        num_gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+        num_gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in _nodes()) else 0.0
     _expect_room(num_cpus, num_gpus)
     remote = ray.remote(task).options(
         num_cpus=num_cpus, num_gpus=num_gpus, num_returns="streaming", max_retries=MAX_RETRIES
     )
     references = [ray.put(value) for value in shared]
-    streams = {remote.remote(*references, job): index for index, job in enumerate(jobs)}
+    streams: dict[Any, int] = {remote.remote(*references, job): index for index, job in enumerate(jobs)}
     while streams:
-        (stream,), _ = ray.wait(list(streams), num_returns=1)
+        ready, _ = ray.wait(list(streams), num_returns=1)
+        stream: Any = ready[0]  # typed as one reference, but a stream of them, since streams went in
         try:
-            yield streams[stream], ray.get(next(stream))
+            event: Event = ray.get(next(stream))
+            yield streams[stream], event
         except StopIteration:
             del streams[stream]
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
 
 
-def _expect_room(num_cpus: float, num_gpus: float) -> None:
-    """Report at once what would otherwise wait for ever."""
+def _nodes() -> list[dict[str, float]]:
+    """What each living node has, by resource."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _expect_room(num_cpus: float, num_gpus: float) -> None:
+    """Report at once what would otherwise wait for ever."""
+    nodes = _nodes()
     if not any(node.get("CPU", 0) >= num_cpus and node.get("GPU", 0) >= num_gpus for node in nodes):
         largest = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise InputError(

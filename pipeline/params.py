@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from netinv.classifiers import ClassifierConfig
 from netinv.config import Config
@@ -98,14 +99,12 @@ def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         below = base.get(key)
-        # An architecture of another kind is replaced whole: the keys of one kind mean nothing to the other.
-        another_kind = (
-            isinstance(value, dict)
-            and isinstance(below, dict)
-            and value.get("kind", below.get("kind")) != below.get("kind")
-        )
-        merge = isinstance(value, dict) and isinstance(below, dict) and not another_kind
-        result[key] = _overlaid(below, value) if merge else value
+        if isinstance(value, dict) and isinstance(below, dict):
+            # An architecture of another kind is replaced whole: the keys of one kind mean nothing to the other.
+            another_kind = "kind" in value and value["kind"] != below.get("kind")
+            result[key] = value if another_kind else _overlaid(below, value)
+        else:
+            result[key] = value
     return result
 
 

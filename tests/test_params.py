@@ -67,8 +67,8 @@ def set_key(path: str, value: Any) -> Edit:
         ("datasets", ["imagenet"], r"unknown data set 'imagenet'; known are .*digits.*mnist"),
         ("datasets", [], r"datasets: .* at least 1 item"),
         ("variants", ["sturdy"], r"variants\.0: expected 'standard' or 'robust', got 'sturdy'"),
-        ("presets.mnist.invert.robust", {"epsilon": -1.0}, r"presets\.mnist\.invert\.robust\.epsilon: expected greater"),
-        ("presets.mnist.invert.robust", {"epsilom": 0.1}, r"presets\.mnist\.invert\.robust\.epsilom is not a known key"),
+        ("presets.mnist.invert.robust", {"epsilon": -1.0}, r"presets\.mnist\.invert\.robust\.epsilon: expected"),
+        ("presets.mnist.invert.robust", {"epsilom": 0.1}, r"presets\.mnist\.invert\.robust\.epsilom is not"),
         ("ray.num_cpus", 0, r"ray\.num_cpus: expected greater than 0, got 0"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_broken_file_is_refused(tmp_path: Path, text: str, words: str) -> None
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read .*repository's root"):
+    with pytest.raises(InputError, match=r"cannot be read .*repository's root"):
         load_params(tmp_path / "params.yaml")
 
 

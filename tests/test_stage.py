@@ -30,9 +30,14 @@ def test_failure_keeps_the_old_output_and_leaves_nothing_new() -> None:
     out = Path("out")
     out.mkdir()
     (out / "weights").write_text("old")
-    with pytest.raises(RuntimeError), replaced(out) as folder:
-        (folder / "weights").write_text("half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with replaced(out) as folder:
+            (folder / "weights").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert (out / "weights").read_text() == "old"
     assert [path.name for path in Path(".stage").iterdir()] == ["out.lock"]
 
