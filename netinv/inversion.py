@@ -96,7 +96,7 @@ def invert(
     torch.manual_seed(seed)  # dropout draws from the global state
     rng = torch.Generator(device).manual_seed(seed)
     optimizer = torch.optim.Adam(generator.parameters(), lr=config.lr, betas=(0.5, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps)
     weights = {
         "kl": config.alpha,
         "cross_entropy": config.beta,

@@ -1,0 +1,83 @@
+"""Training classifiers, on images small enough to be learned in seconds."""
+
+import pytest
+import torch
+
+from netinv.classifiers import Classifier, ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
+from netinv.data import LabelledImages, channel_statistics, to_float
+from netinv.robustness import augment, robust_accuracy
+from netinv.training import ClassifierTrainingConfig, predict, train_classifier
+
+
+def bars(num: int, seed: int) -> LabelledImages:
+    """Three classes: a bright bar in the upper, middle or lower third of an 8 x 9 image, on noise."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (num,), generator=rng)
+    images = torch.randint(0, 120, (num, 1, 9, 8), generator=rng, dtype=torch.uint8)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, 3 * label + 1] += 100
+    return LabelledImages(images, labels)
+
+
+def trained(
+    config: ClassifierTrainingConfig, architecture: ConvClassifierConfig | ResidualClassifierConfig, seed: int = 0
+) -> tuple[Classifier, list[dict[str, float]]]:
+    data = bars(600, seed=0)
+    torch.manual_seed(seed)
+    classifier = build_classifier(architecture, 3, (1, 9, 8), *channel_statistics(data.images))
+    return classifier, list(train_classifier(classifier, data, config, seed))
+
+
+CONV = ConvClassifierConfig(channels=(8,), feature_dim=16, batch_norm=False)
+QUICK = ClassifierTrainingConfig(epochs=4, batch_size=32, lr=1e-2)
+
+
+@pytest.mark.parametrize("architecture", [CONV, ResidualClassifierConfig(channels=(8, 16))])
+def test_learns_the_task(architecture: ConvClassifierConfig | ResidualClassifierConfig) -> None:
+    classifier, records = trained(QUICK, architecture)
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    assert records[-1]["samples"] == 4 * 600
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert not classifier.training
+    test = bars(300, seed=1)
+    logits, features = predict(classifier, test.images, batch_size=77)
+    assert (logits.argmax(dim=1) == test.labels).float().mean() > 0.97
+    assert features.shape == (300, 16)
+    torch.testing.assert_close(logits, predict(classifier, to_float(test.images))[0])  # uint8 or float alike
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05])
+def test_a_seed_reproduces_bit_for_bit(epsilon: float) -> None:
+    config = QUICK.model_copy(update={"epochs": 1, "shift": 1, "flip": True, "epsilon": epsilon})
+    (first, records), (again, same), (other, _) = (trained(config, CONV, seed) for seed in (3, 3, 4))
+    assert records == same
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+def test_epsilon_buys_robustness_and_leaves_the_classifier_trainable() -> None:
+    test = bars(300, seed=1)
+    accuracy = {}
+    for epsilon in (0.0, 0.15):
+        classifier, _ = trained(QUICK.model_copy(update={"epsilon": epsilon}), CONV)
+        assert all(weight.requires_grad for weight in classifier.parameters())
+        freeze(classifier)
+        accuracy[epsilon] = robust_accuracy(classifier, to_float(test.images), test.labels, epsilon=0.15, steps=10)
+    assert accuracy[0.15] > accuracy[0.0] + 0.1
+
+
+def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
+    with pytest.raises(FloatingPointError, match="after epoch 1"):
+        trained(QUICK.model_copy(update={"lr": 1e20}), CONV)
+
+
+def test_augment_shifts_and_mirrors_each_image_by_itself() -> None:
+    images = torch.zeros(200, 2, 5, 6)
+    images[:, :, 2, 2] = 1
+    moved = augment(images, shift=1, flip=True, rng=torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape
+    assert torch.equal(moved.sum(dim=(1, 2, 3)), torch.full((200,), 2.0))  # still one pixel in both channels
+    assert torch.equal(moved[:, 0], moved[:, 1])
+    places = {divmod(int(i), 6) for i in moved[:, 0].flatten(1).argmax(dim=1)}
+    assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3, 4)}  # 2 +- 1, or 3 +- 1 mirrored
+    assert augment(images, shift=0, flip=False, rng=torch.Generator()) is images
