@@ -24,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import onnxruntime
-import onnxscript.optimizer
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -254,7 +253,9 @@ def generator_models(generators: Sequence[ConditionedGenerator]) -> list[ModelPr
     networks = [copy.deepcopy(generator).eval() for generator in generators]
     # Tracing takes seconds and the architecture is the same, so the others only lend their weights.
     template = _trace(networks[0], inputs, "images", optimize=False)
-    models = [onnxscript.optimizer.optimize(_with_weights(template, network)) for network in networks]
+    from onnxscript.optimizer import optimize  # seconds, which a look at the configuration must not cost
+
+    models = [optimize(_with_weights(template, network)) for network in networks]
     return [_split_convolution(_stripped(model)) for model in models]
 
 
