@@ -125,7 +125,7 @@ DISTANCES = {
 """Kinds of distance to real images."""
 READINGS = {
     "good": "they show what a class looks like",
-    "fair": "some show what a class looks like",
+    "fair": "many show what a class looks like",
     "bad": "most are inputs that only the inverted classifier reads so",
 }
 """What evaluator accuracy says, by its grade."""
@@ -697,7 +697,7 @@ def _inversion_curves(found: Sequence[Evaluated]) -> list[Choice]:
                         legend=e.variant,
                     )
                 )
-        title = column.replace("_", " ")
+        title = "KL divergence" if column == "kl" else column.replace("_", " ")
         y = Axis(title, (0, 1) if column == "accuracy" else None, percent=column == "accuracy")
         choices.append(Choice(title, [line_chart(f"Inversion: {title}", lines, Axis("samples drawn"), y)]))
     return choices

@@ -193,7 +193,7 @@ def test_the_page_tells_what_was_found(render: Callable[..., str]) -> None:
     robustness = next(label for label in charts if label.startswith("Accuracy under attack"))
     for line in ("standard", "robust", "real, train", "real, test", "noise"):
         assert f"{line} from 90.0% to 40.0%" in robustness
-    for curve in ("accuracy", "loss", "kl"):
+    for curve in ("accuracy", "loss", "KL divergence"):
         assert any(label.startswith(f"Inversion: {curve}") for label in charts)
 
 
