@@ -44,6 +44,8 @@ MEASURES = (
     "vendi_ratio",
     "vendi_dropout",
     "vendi_overall",
+    "vendi_centred",
+    "vendi_centred_ratio",
     "vendi_pixels",
     "vendi_pixels_ratio",
     "cosine_within",
@@ -121,9 +123,8 @@ class _Reference(NamedTuple):
     real_test: Source | None
     radii: Tensor | None
     vendi_n: int
-    vendi: measures.VendiScores | None
-    """Of real test images, on evaluator features."""
-    vendi_pixels: measures.VendiScores | None
+    vendi: dict[str, measures.VendiScores]
+    """Of real test images, by the name of the measure."""
     num_compared: int
     """Samples behind the coverage and the Frechet distance of every row."""
     num_overall: int
@@ -336,16 +337,15 @@ def _reference(
     counts = np.concatenate([np.bincount(s.label.numpy(), minlength=s.num_classes) for s in sources])
     vendi_n = min([config.vendi_samples, *counts[counts >= MIN_SAMPLES].tolist()])
     real_test = real.get("real_test")
-    radii = vendi = vendi_pixels = None
+    radii = None
+    vendi = {}
     if real_test is not None:
-        vendi_pixels = measures.vendi_scores(real_test.images.flatten(1), real_test, vendi_n, bootstrap)
-        if real_test.features is not None:
-            vendi = measures.vendi_scores(real_test.features, real_test, vendi_n, bootstrap)
-            if len(real_test.label) > measures.NEIGHBOURS:
-                radii = ball_radii(real_test.features, measures.NEIGHBOURS)
+        vendi = _vendi_scores(real_test, real_test, vendi_n, bootstrap)
+        if real_test.features is not None and len(real_test.label) > measures.NEIGHBOURS:
+            radii = ball_radii(real_test.features, measures.NEIGHBOURS)
     num_compared = min(len(s.label) for s in sources if s.name != "real_test")
     num_overall = min(len(s.label) for s in sources)
-    return _Reference(test, real_test, radii, vendi_n, vendi, vendi_pixels, num_compared, num_overall, pools)
+    return _Reference(test, real_test, radii, vendi_n, vendi, num_compared, num_overall, pools)
 
 
 def _row(
@@ -407,27 +407,37 @@ def _row(
 
 
 def _vendi(source: Source, reference: _Reference, bootstrap: Bootstrap) -> tuple[Measures, tuple[Measure, ...]]:
-    """``vendi`` and ``vendi_pixels``, their ratios to real test images, and the scores of each class."""
-    names = ("vendi", "vendi_ratio", "vendi_pixels", "vendi_pixels_ratio")
+    """Every Vendi score and its ratio to that of real test images, and ``vendi`` of each class."""
+    names = [name for name in MEASURES if name.startswith("vendi") and name not in ("vendi_overall", "vendi_dropout")]
     why = measures.constant(source.images)
     if why:
         return missing(names, why), (NotMeasured(not_measured=why),) * source.num_classes
     result = missing(names, "no evaluator was given")
+    if reference.real_test is None:
+        result |= missing([name for name in names if "centred" in name], "no real test images were given")
     by_class: tuple[Measure, ...] = (NotMeasured(not_measured="no evaluator was given"),) * source.num_classes
-    compared = [("vendi_pixels", source.images.flatten(1), reference.vendi_pixels)]
-    if source.features is not None:
-        compared.append(("vendi", source.features, reference.vendi))
-    for name, vectors, real in compared:
-        scores = measures.vendi_scores(vectors, source, reference.vendi_n, bootstrap)
+    for name, scores in _vendi_scores(source, reference.real_test, reference.vendi_n, bootstrap).items():
         result[name] = measures.vendi_mean(scores)
         result[f"{name}_ratio"] = (
-            measures.vendi_ratio(scores, real)
-            if real is not None
+            measures.vendi_ratio(scores, reference.vendi[name])
+            if name in reference.vendi
             else NotMeasured(not_measured="no real test images were given")
         )
         if name == "vendi":
             by_class = measures.vendi_by_class(scores)
     return result, by_class
+
+
+def _vendi_scores(
+    source: Source, real_test: Source | None, n: int, bootstrap: Bootstrap
+) -> dict[str, measures.VendiScores]:
+    """Vendi scores on pixels, on evaluator features, and on these centred on their mean over real test images."""
+    vectors = {"vendi_pixels": source.images.flatten(1)}
+    if source.features is not None:
+        vectors["vendi"] = source.features
+        if real_test is not None and real_test.features is not None:
+            vectors["vendi_centred"] = source.features - real_test.features.mean(dim=0)
+    return {name: measures.vendi_scores(own, source, n, bootstrap) for name, own in vectors.items()}
 
 
 def _with_dropout(draws: _Draws | None, reference: _Reference, bootstrap: Bootstrap) -> Measures:
@@ -486,6 +496,8 @@ def _headline(rows: Sequence[Row], generated: Sequence[Source], bootstrap: Boots
         "kl",
         "intensity_error",
         "vendi_ratio",
+        "vendi_centred_ratio",
+        "vendi_pixels_ratio",
         "cosine_within",
         "density",
         "coverage",

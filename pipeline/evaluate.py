@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 COLUMNS = 10
 """Images of each class in a row's own grid."""
+SIDE = 64
+"""Pixels up to which the images in a grid are enlarged."""
 MAX_CLASSES = 20
 """Classes in a grid."""
 
@@ -207,14 +209,17 @@ def _neighbours(row: "Row", evaluation: "Evaluation", train: "LabelledImages", t
 
 
 def _grid(cells: "Sequence[Pixels | None]", columns: int, image_shape: "tuple[int, int, int]") -> "Pixels":
-    """One picture of many, row by row; absent ones are white. (H, W) or (H, W, 3)."""
+    """One picture of many, row by row, enlarged where they are tiny; absent ones are white. (H, W) or (H, W, 3)."""
     import numpy as np
 
     from netinv.sampling import grid
 
-    images = [np.ones(image_shape, np.float32) if cell is None else cell.astype(np.float32) / 255 for cell in cells]
-    pixels = grid([np.stack(images)], len(images), image_shape, columns)
-    return pixels[:, :, 0] if image_shape[0] == 1 else pixels
+    channels, height, width = image_shape
+    scale = max(1, SIDE // max(height, width))
+    images = np.stack([np.full(image_shape, 255, np.uint8) if cell is None else cell for cell in cells])
+    large = images.repeat(scale, axis=2).repeat(scale, axis=3).astype(np.float32) / np.float32(255)
+    pixels = grid([large], len(images), (channels, scale * height, scale * width), columns)
+    return pixels[:, :, 0] if channels == 1 else pixels
 
 
 def _save_png(path: Path, pixels: "NDArray[Any]") -> None:
