@@ -23,7 +23,7 @@ from netinv.errors import InputError
 from netinv.estimates import MIN_SAMPLES, Bootstrap, Estimate, Measure, NotMeasured
 from netinv.generator import ConditionedGenerator
 from netinv.measures import Measures, Source, missing
-from netinv.privacy import MIN_POOL, Pools, audit, not_audited
+from netinv.privacy import MEMBERSHIP_ALARM, MIN_POOL, Pools, audit, membership, not_audited
 from netinv.results import Audit, Kind, Results, RobustPoint, Row
 from netinv.sampling import draw
 from netinv.training import ClassifierTrainingConfig, predict
@@ -212,14 +212,27 @@ def evaluate(
         survivals.append(kept)
         rows.append(_row(source, draws[i] if i < len(draws) else None, kept, reference, config, bootstrap, classifier))
     rows += [_empty_row(name, "reference", 0, "no real images were given") for name in REAL if name not in real]
+    told = (
+        membership(
+            real["real_train"].logits,
+            real["real_train"].label,
+            real["real_test"].logits,
+            real["real_test"].label,
+            bootstrap,
+        )
+        if len(real) == len(REAL)
+        else NotMeasured(not_measured="it needs real training and real test images")
+    )
+    leak, verdict = _verdict(rows, told)
     results = Results(
         classes=tuple(classes),
         image_shape=classifier.image_shape,
         settings=config.model_dump(mode="json"),
         sharpness=sharpness,
         vendi_n=reference.vendi_n,
-        headline=_headline(rows, [d.plain for d in draws[:-1]], bootstrap),
-        verdict=_verdict(rows),
+        headline=_headline(rows, [d.plain for d in draws[:-1]], bootstrap) | {"membership_auc": told},
+        verdict=verdict,
+        leak=leak,
         rows=tuple(rows),
     )
     images = {s.name: LabelledImages(measures.to_uint8(s.images), s.label) for s in (*generated, *real.values(), noise)}
@@ -521,8 +534,15 @@ def _pooled(per_generator: Sequence[Measures], name: str, generated: Sequence[So
     return bootstrap.mean(np.concatenate([c for c in correct if c is not None]))
 
 
-def _verdict(rows: Sequence[Row]) -> str:
-    """The audit in one sentence: the first generator that leaks, else the ensemble's verdict."""
+def _verdict(rows: Sequence[Row], told: Measure) -> tuple[bool | None, str]:
+    """Both audits: of the first generator that leaks, else of the ensemble; and of the classifier."""
     audits = [row.audit for row in rows if row.audit is not None]
-    leaks = [a.verdict for a in audits if a.memorised]
-    return leaks[0] if leaks else audits[-1].verdict
+    first = next((found for found in audits if found.memorised), audits[-1])
+    if not isinstance(told, Estimate):
+        return first.memorised, first.verdict
+    exposed = told.low > MEMBERSHIP_ALARM
+    sentence = (
+        f"The classifier itself {'gives away' if exposed else 'hardly gives away'} which images it was trained on: its "
+        f"loss tells them from test images with an AUC of {told.value:.2f} (chance is 0.50)."
+    )
+    return exposed or first.memorised, f"{first.verdict} {sentence}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netinv.diversity import nearest_neighbours, ssim
-from netinv.estimates import LEVEL, MIN_SAMPLES, Bootstrap, Estimate, Measure, NotMeasured
+from netinv.estimates import LEVEL, MIN_SAMPLES, Bootstrap, Estimate, Measure, NotMeasured, spread_estimate
 from netinv.results import Audit, Comparison, Pair
 
 MIN_POOL = 50
@@ -26,6 +26,9 @@ COPY_QUANTILE = 0.01
 """A near copy is closer to its real neighbour than this share of the test images is to theirs in the training pool."""
 SIGNIFICANCE = 0.01
 """Bound on the p-value, divided by the number of tests."""
+MEMBERSHIP_ALARM = 0.6
+"""An area under the ROC curve that lies above this, interval and all, is a leak. Any classifier is a little surer of
+what it was trained on: with enough images to measure it, 0.5 is always exceeded."""
 DECISIVE = ("pixel", "ssim")
 """Distances that decide. The evaluator learnt from the training images too, so its features cannot accuse alone."""
 
@@ -106,12 +109,6 @@ def _nearest(queries: Tensor, pool: Tensor) -> Neighbours:
     return Neighbours(distance.numpy(), index.numpy())
 
 
-def _first(inside: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Position of each row's first member, or the last position if it has none."""
-    position: NDArray[np.intp] = np.where(inside.any(axis=1), inside.argmax(axis=1), inside.shape[1] - 1)
-    return position
-
-
 def audit(
     pools: Pools,
     images: Tensor,
@@ -136,7 +133,7 @@ def audit(
         return not_audited(f"{len(images)} samples, at least {MIN_SAMPLES} are needed")
     labels = label.numpy()
     rng = np.random.default_rng(seed)
-    deals = [rng.permutation(pools.is_train) for _ in range(permutations)]
+    deals = rng.permuted(np.tile(pools.is_train, (permutations, 1)), axis=1)  # (R, P)
     comparisons: dict[str, Comparison | NotMeasured] = {
         "ssim": NotMeasured(not_measured="the images are smaller than the 7 x 7 window"),
         "feature": NotMeasured(not_measured="no evaluator was given"),
@@ -149,36 +146,92 @@ def audit(
     return Audit(verdict=verdict, memorised=memorised, pool=pools.size, comparisons=comparisons, pairs=tuple(pairs))
 
 
+def membership(
+    train_logits: Tensor, train_label: Tensor, test_logits: Tensor, test_label: Tensor, bootstrap: Bootstrap
+) -> Measure:
+    """How well the classifier's loss tells its training images from others: the area under the ROC curve, AUC.
+
+    0.5 is chance, 1 is certainty. The simplest membership inference attack: what the classifier is surer of, it has
+    seen. It asks the classifier itself, so it finds a memory that the generated images do not show.
+
+    Args:
+        train_logits: Of the classifier on training images, (N, K).
+        train_label: (N,), int64.
+        test_logits: On images that it never saw, (M, K).
+        test_label: (M,), int64.
+        bootstrap: Gives the interval.
+
+    Source: Yeom and others, Privacy Risk in Machine Learning: Analyzing the Connection to Overfitting (2018).
+    """
+    fewest = min(len(train_label), len(test_label))
+    if fewest < MIN_POOL:
+        return NotMeasured(not_measured=f"{fewest} real images on one side, at least {MIN_POOL} are needed")
+    if train_logits.shape[1] < 2:
+        return NotMeasured(not_measured="with one class every answer is right")
+    train = -F.cross_entropy(train_logits.double(), train_label, reduction="none").numpy()
+    test = -F.cross_entropy(test_logits.double(), test_label, reduction="none").numpy()
+    draws = zip(bootstrap.draws(len(train), 0), bootstrap.draws(len(test), 1), strict=True)
+    return spread_estimate(_auc(train, test), [_auc(train[i], test[j]) for i, j in draws], fewest)
+
+
+def _auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
+    """Chance that a positive score exceeds a negative one, ties counted half."""
+    ordered = np.sort(negative)
+    below, up_to = np.searchsorted(ordered, positive, "left"), np.searchsorted(ordered, positive, "right")
+    return float((below + up_to).mean() / (2 * len(negative)))
+
+
 def not_audited(why: str) -> Audit:
     """The audit of what cannot be audited."""
     return Audit(verdict=f"Not audited: {why}.", memorised=None, pool=0, comparisons={}, pairs=())
 
 
-def _split(found: Neighbours, is_train: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distance to the nearest training and to the nearest test image under a deal of the names, (N,) each."""
-    inside, rows = is_train[found.member], np.arange(len(found.member))
-    return found.distance[rows, _first(inside)], found.distance[rows, _first(~inside)]
+def _split(found: Neighbours, is_train: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Place among the neighbours of the nearest training and of the nearest test image.
+
+    Args:
+        found: Neighbours of N queries.
+        is_train: The names dealt out, (..., P) for a joint pool of P.
+
+    Returns:
+        Both (..., N). Where all neighbours are of one name, the last one stands in for the other.
+    """
+    inside = is_train[..., found.member]  # (..., N, NEIGHBOURS)
+    last = NEIGHBOURS - 1
+    train = np.where(inside.any(axis=-1), inside.argmax(axis=-1), last)
+    test = np.where(inside.all(axis=-1), last, inside.argmin(axis=-1))
+    return train, test
+
+
+def _distances(found: Neighbours, is_train: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Distance to the nearest training and to the nearest test image, (..., N) each."""
+    rows = np.arange(len(found.distance))
+    train, test = _split(found, is_train)
+    return found.distance[rows, train], found.distance[rows, test]
 
 
 def _compare(
     found: Neighbours,
     is_train: NDArray[np.bool_],
-    deals: list[NDArray[np.bool_]],
+    deals: NDArray[np.bool_],
     copy_distance: float,
     labels: NDArray[np.int64],
     num_classes: int,
     seed: int,
 ) -> Comparison:
-    def statistics(deal: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Mean difference, surplus of near copies, and mean difference of each class, (2 + K,)."""
-        train, test = _split(found, deal)
-        by_class = np.bincount(labels, weights=train - test, minlength=num_classes) / counts
-        surplus = (train < copy_distance).mean() - (test < copy_distance).mean()
-        return np.concatenate([[(train - test).mean(), surplus], by_class])
+    member = labels[:, None] == np.arange(num_classes)  # (N, K)
+    counts = member.sum(axis=0)
 
-    counts = np.maximum(1, np.bincount(labels, minlength=num_classes))
+    def statistics(deal: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Mean difference, surplus of near copies, and mean difference of each class, (..., 2 + K)."""
+        train, test = _distances(found, deal)
+        difference = train - test
+        surplus = (train < copy_distance).mean(axis=-1) - (test < copy_distance).mean(axis=-1)
+        by_class = difference @ member / np.maximum(1, counts)
+        return np.concatenate([difference.mean(axis=-1)[..., None], surplus[..., None], by_class], axis=-1)
+
     observed = statistics(is_train)
-    chance = np.stack([statistics(deal) for deal in deals])  # (R, 2 + K)
+    chance = np.concatenate([statistics(block) for block in np.array_split(deals, -(-len(deals) // 50))])  # (R, 2 + K)
     low, high = np.quantile(chance, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
     def estimate(i: int, n: int) -> Measure:
@@ -188,7 +241,7 @@ def _compare(
         return Estimate(value=value, low=value - float(high[i]), high=value - float(low[i]), n=n)
 
     bootstrap = Bootstrap(seed)
-    train, test = _split(found, is_train)
+    train, test = _distances(found, is_train)
     return Comparison(
         train=bootstrap.mean(train),
         test=bootstrap.mean(test),
@@ -198,7 +251,7 @@ def _compare(
         copies_test=bootstrap.mean(test < copy_distance),
         copies_p_value=_p_value(chance[:, 1] >= observed[1]),
         copy_distance=copy_distance,
-        by_class=tuple(estimate(2 + k, int((labels == k).sum())) for k in range(num_classes)),
+        by_class=tuple(estimate(2 + k, int(count)) for k, count in enumerate(counts)),
     )
 
 
@@ -209,9 +262,8 @@ def _p_value(as_extreme: NDArray[np.bool_]) -> float:
 
 def _closest_pairs(kind: Distance, found: Neighbours, pools: Pools, labels: NDArray[np.int64]) -> list[Pair]:
     """For each class that appears, the sample with the smallest distance to a training image."""
-    inside, rows = pools.is_train[found.member], np.arange(len(labels))
-    first_train, first_test = _first(inside), _first(~inside)
-    train_distance, test_distance = found.distance[rows, first_train], found.distance[rows, first_test]
+    first_train, first_test = _split(found, pools.is_train)
+    train_distance, test_distance = _distances(found, pools.is_train)
     pairs = []
     for k in np.unique(labels):
         members = np.flatnonzero(labels == k)

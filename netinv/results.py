@@ -126,7 +126,9 @@ class Results(Config):
     headline: dict[str, Measure]
     """The few numbers that people compare."""
     verdict: str
-    """The privacy audit of all generators, in one sentence."""
+    """The privacy audit of all generators and of the classifier, in a sentence each."""
+    leak: bool | None
+    """Whether either found a leak of training images; ``None`` if the generators could not be audited."""
     rows: tuple[Row, ...]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from netinv.results import Results, Row
 
     Pixels = NDArray[np.uint8]
-    Table = list[dict[str, object]]
+    Table = list[tuple[object, ...]]
 
 COLUMNS = 10
 """Images of each class in a row's own grid."""
@@ -28,6 +28,16 @@ SIDE = 64
 """Pixels up to which the images in a grid are enlarged."""
 MAX_CLASSES = 20
 """Classes in a grid."""
+
+
+PLOTS = {
+    "robustness": ("epsilon", "source", "accuracy"),
+    "accuracy_by_gap": ("gap", "source", "accuracy"),
+    "calibration": ("wanted", "source", "obtained"),
+    "confusion": ("actual", "predicted"),
+    "confusion_evaluator": ("actual", "predicted"),
+}
+"""Columns of the DVC plots. Each is written even without rows: DVC takes a missing output for a failure."""
 
 
 @click.command()
@@ -105,8 +115,7 @@ def main(
             if row.audit is not None and row.audit.pairs:
                 _save_png(folder / f"{name}-neighbours.png", _neighbours(row, evaluation, train, test))
         for name, table in _tables(results).items():
-            if table:
-                write_csv(plot_folder / f"{name}.csv", table)
+            _write_table(plot_folder / f"{name}.csv", PLOTS[name], table)
         numbers = _metrics(results)
         run.log_metrics({f"evaluate/{name}": value for name, value in numbers.items() if not isinstance(value, str)})
         run.log_image(figure, key="samples")
@@ -132,41 +141,30 @@ def _metrics(results: "Results") -> dict[str, float | str]:
         if row.kind == "generator":
             for name in ("inversion_accuracy", "evaluator_accuracy"):
                 numbers[f"{row.name.replace(' ', '_')}_{name}"] = plain(row.measures[name])
-    leaks = [row.audit.memorised for row in results.rows if row.audit is not None]
-    numbers["memorised"] = results.verdict if None in leaks else float(any(leaks))
+    numbers["leak"] = results.verdict if results.leak is None else float(results.leak)
     return numbers
 
 
 def _tables(results: "Results") -> "dict[str, Table]":
-    """The DVC plots, by file name."""
+    """The rows of the DVC plots, by name; what was not measured has none."""
     from netinv.estimates import Estimate
 
-    tables: dict[str, Table] = {"robustness": [], "accuracy_by_gap": [], "accuracy_by_sharpness": [], "calibration": []}
+    tables: dict[str, Table] = {name: [] for name in PLOTS}
     for row in results.rows:
         for point in row.robustness:
             if isinstance(point.accuracy, Estimate):
-                tables["robustness"].append(
-                    {"epsilon": point.epsilon, "source": row.name, "accuracy": point.accuracy.value}
-                )
-        for name, bins in (("gap", row.by_gap), ("sharpness", row.by_sharpness)):
-            for part in bins:
-                if isinstance(part.inversion_accuracy, Estimate):
-                    tables[f"accuracy_by_{name}"].append(
-                        {name: part.low, "source": row.name, "accuracy": part.inversion_accuracy.value}
-                    )
+                tables["robustness"].append((point.epsilon, row.name, point.accuracy.value))
+        for part in row.by_gap:
+            if isinstance(part.inversion_accuracy, Estimate):
+                tables["accuracy_by_gap"].append((part.low, row.name, part.inversion_accuracy.value))
         for cell in row.calibration:
             if isinstance(cell.wanted, Estimate) and isinstance(cell.obtained, Estimate):
-                tables["calibration"].append(
-                    {"wanted": cell.wanted.value, "source": row.name, "obtained": cell.obtained.value}
-                )
+                tables["calibration"].append((cell.wanted.value, row.name, cell.obtained.value))
     ensemble = next(row for row in results.rows if row.kind == "ensemble")
     for network, name in (("classifier", "confusion"), ("evaluator", "confusion_evaluator")):
-        tables[name] = [
-            {"actual": results.classes[i], "predicted": results.classes[j]}
-            for i, counts in enumerate(ensemble.confusion.get(network, ()))
-            for j, count in enumerate(counts)
-            for _ in range(count)
-        ]
+        for wanted, counts in zip(results.classes, ensemble.confusion.get(network, ()), strict=False):
+            for predicted, count in zip(results.classes, counts, strict=True):
+                tables[name] += [(wanted, predicted)] * count
     return tables
 
 
@@ -220,6 +218,13 @@ def _grid(cells: "Sequence[Pixels | None]", columns: int, image_shape: "tuple[in
     large = images.repeat(scale, axis=2).repeat(scale, axis=3).astype(np.float32) / np.float32(255)
     pixels = grid([large], len(images), (channels, scale * height, scale * width), columns)
     return pixels[:, :, 0] if channels == 1 else pixels
+
+
+def _write_table(path: Path, columns: "tuple[str, ...]", table: "Table") -> None:
+    if table:
+        write_csv(path, [dict(zip(columns, values, strict=True)) for values in table])
+    else:
+        write_text(path, ",".join(columns) + "\n")
 
 
 def _save_png(path: Path, pixels: "NDArray[Any]") -> None:

@@ -557,11 +557,9 @@ def _aside(shares: Mapping[str, Measure]) -> str:
 
 
 def _privacy_finding(e: Evaluated) -> Finding:
-    """The audit's verdict. A leak in any one generator is a leak."""
-    audits = [row.audit for row in e.results.rows if row.audit is not None]
-    if any(audit.memorised for audit in audits):
-        return Finding("bad", e.results.verdict)
-    return Finding("unknown" if audits[-1].memorised is None else "good", e.results.verdict)
+    """The audits' verdict."""
+    leak = e.results.leak
+    return Finding("unknown" if leak is None else "bad" if leak else "good", e.results.verdict)
 
 
 # Tables
