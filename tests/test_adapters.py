@@ -172,6 +172,10 @@ def test_a_saturated_soft_max_still_has_gradients(images: Tensor) -> None:
     assert given.grad is not None
     assert given.grad.isfinite().all()
     assert (given.grad.flatten(1).abs().sum(dim=1) > 0).all()
+    with torch.no_grad():
+        network.out.weight.mul_(300)  # now they are exactly 0
+        assert (network.eval()(images) == 0).any()
+        assert AdaptedClassifier(network, SHAPE)(images).isfinite().all()
 
 
 @pytest.mark.parametrize(
