@@ -5,7 +5,7 @@ PYTHON ?= python3
 # Put the environment's programs first, so that DVC's stages find its python.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help install repro test slow lint format ui clean
+.PHONY: help install repro test slow lint format docs ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ lint: install ## Check style and types only
 format: install ## Bring the code into the house style
 	ruff check --fix .
 	ruff format .
+
+docs: install ## Build the documentation into build/docs
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,docs]'
+	sphinx-build -W -q docs build/docs
 
 ui: install ## Look at the runs, on http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
