@@ -55,24 +55,6 @@ def orthogonality_loss(features: Tensor) -> Tensor:
     return (gram.square().sum() - unit.square().sum(dim=1).square().sum()) / (num * (num - 1))
 
 
-def within_class_cosine_loss(features: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Mean cosine similarity over the ordered pairs of distinct samples that share a label, in [-1, 1].
-
-    Unlike :func:`cosine_loss` it does not reward classes for moving apart, which they do anyway.
-
-    Args:
-        features: Penultimate features, (N, D).
-        label: (N,), int64.
-        num_classes: K.
-    """
-    unit = F.normalize(features, dim=1)  # (N, D)
-    member = F.one_hot(label, num_classes).to(unit.dtype)  # (N, K)
-    sums = member.T @ unit  # (K, D)
-    counts = member.sum(dim=0)  # (K,)
-    pairs = (counts * (counts - 1)).sum().clamp(min=1)
-    return (sums.square().sum() - unit.square().sum()) / pairs
-
-
 def total_variation_loss(images: Tensor) -> Tensor:
     """Mean absolute difference between neighbouring pixels, in [0, 2]: down plus across.
 
@@ -99,22 +81,3 @@ def pixel_statistics_loss(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     centre = (images.mean(dim=(0, 2, 3)) - mean) / std
     spread = images.std(dim=(0, 2, 3)) / std
     return (centre.square() + (spread - 1).square()).mean()
-
-
-def mode_seeking_loss(images: Tensor, latent: Tensor, label: Tensor) -> Tensor:
-    """Latent distance over image distance between neighbours of one class in the batch; small means diverse.
-
-    Source: Mao and others, Mode Seeking Generative Adversarial Networks (2019), with pairs taken inside the batch:
-    samples are ordered by label and each is compared with the next one if it has the same label.
-
-    Args:
-        images: (N, C, H, W).
-        latent: (N, Z).
-        label: (N,), int64.
-    """
-    order = torch.argsort(label, stable=True)
-    a, b = order[:-1], order[1:]
-    same = (label[a] == label[b]).to(images.dtype)  # (N - 1,)
-    image_distance = (images[a] - images[b]).abs().flatten(1).mean(dim=1)
-    latent_distance = (latent[a] - latent[b]).abs().mean(dim=1)
-    return (same * latent_distance / (image_distance + 1e-3)).sum() / same.sum().clamp(min=1)

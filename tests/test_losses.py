@@ -8,11 +8,9 @@ import torch
 from netinv.losses import (
     cosine_loss,
     kl_loss,
-    mode_seeking_loss,
     orthogonality_loss,
     pixel_statistics_loss,
     total_variation_loss,
-    within_class_cosine_loss,
 )
 
 
@@ -56,14 +54,6 @@ def test_cosine(features: torch.Tensor) -> None:
     assert cosine_loss(torch.zeros(3, 2)).item() == 0  # dead features count as orthogonal
 
 
-def test_cosine_within_classes(features: torch.Tensor) -> None:
-    label = torch.tensor([0, 1, 2, 3] * 3)
-    label[3] = 0  # uneven classes; class 3 has two members
-    pairs = [cosine(features[i], features[j]) for i in range(12) for j in range(12) if i != j and label[i] == label[j]]
-    assert within_class_cosine_loss(features, label, 5).item() == pytest.approx(sum(pairs) / len(pairs), rel=1e-9)
-    assert within_class_cosine_loss(features[:3], torch.arange(3), 3).item() == pytest.approx(0, abs=1e-12)
-
-
 @pytest.mark.parametrize("dim", [5, 30])
 def test_orthogonality(dim: int) -> None:
     features = torch.randn(12, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -101,19 +91,6 @@ def test_pixel_statistics() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     own = pixel_statistics_loss(images, images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3)))
     assert own.item() == pytest.approx(0, abs=1e-12)
-
-
-def test_mode_seeking() -> None:
-    rng = torch.Generator().manual_seed(0)
-    images, latent = torch.rand(4, 1, 2, 2, generator=rng), torch.randn(4, 3, generator=rng)
-    label = torch.tensor([1, 0, 1, 1])  # neighbours of one class in sorted order: (0, 2) and (2, 3)
-    ratios = []
-    for a, b in ((0, 2), (2, 3)):
-        image = sum(abs(x - y) for x, y in zip(images[a].flatten().tolist(), images[b].flatten().tolist(), strict=True))
-        noise = sum(abs(x - y) for x, y in zip(latent[a].tolist(), latent[b].tolist(), strict=True))
-        ratios.append(noise / 3 / (image / 4 + 1e-3))
-    assert mode_seeking_loss(images, latent, label).item() == pytest.approx(sum(ratios) / 2, rel=1e-5)
-    assert mode_seeking_loss(images, latent, torch.arange(4)).item() == 0
 
 
 def test_gradients_of_the_fast_cosine_are_those_of_the_matrix(features: torch.Tensor) -> None:
