@@ -79,7 +79,7 @@ def load_classifier_from(source: ClassifierSource, device: str | torch.device = 
 
 
 def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -> Network:
-    """Load a classifier's network as it is, for a check or for :class:`~netinv.adapters.AdaptedClassifier`.
+    """Load a classifier's network as it is, in evaluation mode, for a check or for :class:`~netinv.adapters.AdaptedClassifier`.
 
     Raises:
         InputError: The source cannot be read, or its weights do not fit.
@@ -109,6 +109,8 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
             f"{source.model} is no model: expected torchvision:NAME, package.module:function, a .pt2 file or a folder "
             "with a checkpoint."
         )
+    for part in network.module.modules():
+        part.training = False  # and not through eval(), which exported programs refuse
     return network._replace(module=network.module.to(device))
 
 

@@ -240,6 +240,7 @@ def test_torchvision_with_a_file_of_weights(images: Tensor, tmp_path: Path) -> N
     classifier = load_classifier_from(source)
     torch.testing.assert_close(classifier(images), AdaptedClassifier(network, SHAPE)(images))
     assert classifier.feature_layer == "fc"
+    assert not any(module.training for module in classifier.network.modules())
 
 
 @pytest.fixture
