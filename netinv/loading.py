@@ -79,7 +79,7 @@ def load_classifier_from(source: ClassifierSource, device: str | torch.device = 
 
 
 def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -> Network:
-    """Load a classifier's network as it is, in evaluation mode, for a check or for :class:`~netinv.adapters.AdaptedClassifier`.
+    """Load a classifier's network as it is, in evaluation mode, to check it or to adapt it.
 
     Raises:
         InputError: The source cannot be read, or its weights do not fit.
