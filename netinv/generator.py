@@ -35,7 +35,7 @@ def up_sizes(size: int, height: int, width: int) -> list[tuple[int, int]]:
 
     Example:
         >>> up_sizes(10, 28, 28), up_sizes(2, 16, 20)
-        ([(10, 10), (14, 14), (28, 28)], [(2, 2), (4, 5), (8, 10), (16, 20)])
+        ([(10, 10), (14, 14), (28, 28)], [(2, 2), (2, 3), (4, 5), (8, 10), (16, 20)])
     """
     sizes = [(height, width)]
     while min(height, width) > 1:

@@ -187,7 +187,7 @@ def test_stage_run_is_complete_when_it_ends(store: MlflowClient, tmp_path: Path)
     assert json.loads(dataset.source) == {"uri": "data/digits"}
     assert json.loads(dataset.profile)["num_train"] == 10
 
-    first, second = children(store, found)
+    first, second = sorted(children(store, found), key=lambda run: run.info.run_name)
     assert (first.info.run_name, second.info.run_name) == ("generator-0", "generator-1")
     assert second.data.params == {"seed": "1"}
     assert second.data.tags["variant"] == "robust"
