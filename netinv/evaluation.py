@@ -30,6 +30,8 @@ from netinv.training import ClassifierTrainingConfig, predict
 
 BATCH = 500
 """Samples generated at a time. Fixed, since the masks of dropout depend on it."""
+REAL = ("real_train", "real_test")
+"""Rows of real images."""
 MEASURES = (
     "inversion_accuracy",
     "inversion_accuracy_gap",
@@ -82,7 +84,7 @@ class EvaluationConfig(Config):
     """Images of each row that are attacked."""
     privacy_samples: int = Field(1000, ge=MIN_SAMPLES)
     """Images of each row that the privacy audit looks at."""
-    privacy_pool: int = Field(10000, ge=MIN_POOL)
+    privacy_pool: int = Field(5000, ge=MIN_POOL)
     """Bound on its training pool and its test pool, which are of equal size."""
     resamples: int = Field(1000, ge=100)
     """Bootstrap resamples behind the interval of a mean."""
@@ -185,44 +187,39 @@ def evaluate(
         for i, generator in enumerate(tqdm(generators, "evaluate: draw", unit="generator", disable=None))
     ]
     draws.append(_ensemble(draws))
+    # Real images are observed once, and serve both as rows and as the audit's pools.
     real: dict[str, Source] = {}
     order: dict[str, NDArray[np.int64]] = {}
-    for name, data in (("real_train", train), ("real_test", test)):
+    for name, data in zip(REAL, (train, test), strict=True):
         if data is not None and len(data.labels):
-            order[name] = rng.permutation(len(data.labels))
-            index = order[name][: config.num_samples]
-            real[name] = observe(name, "reference", to_float(data.images[index]), data.labels[index])
+            order[name] = rng.permutation(len(data.labels))[: max(config.num_samples, config.privacy_pool)]
+            images = to_float(data.images[order[name]])
+            real[name] = observe(name, "reference", images, data.labels[order[name]])
+    pools = _pools(real, order, config)
+    told = _membership(real, bootstrap)
+    real = {name: measures.first(source, config.num_samples) for name, source in real.items()}
     pixels = torch.from_numpy(rng.random((config.num_samples, *classifier.image_shape), dtype=np.float32))
     # Noise is of no class. What the classifier takes it for stands in, and the evaluator may agree or not.
     noise = observe("noise", "reference", pixels, predict(classifier, pixels)[0].argmax(dim=1).cpu())
 
     generated = [d.plain for d in draws]
-    pools = _pools(train, test, order, evaluator, config)
+    sources = [*generated, *real.values(), noise]
     reference = _reference([*generated, *real.values()], real, test, pools, config, bootstrap)
     rows: list[Row] = []
     survivals: list[Tensor] = []
-    bar = tqdm([*generated, *real.values(), noise], "evaluate: measure", unit="row", disable=None)
-    for i, source in enumerate(bar):
+    for i, source in enumerate(tqdm(sources, "evaluate: measure", unit="row", disable=None)):
+        if source.kind == "ensemble" and len(generators) == 1:
+            rows.append(rows[0].model_copy(update={"name": source.name, "kind": source.kind}))
+            continue
         if source.kind == "ensemble":
             kept = measures.interleave(survivals)  # its samples are the generators', attacked above
         else:
             kept = measures.survival(
                 source, classifier, config.epsilons, config.attack_steps, config.robust_samples, config.seed
             )
-        survivals.append(kept)
+            survivals.append(kept)
         rows.append(_row(source, draws[i] if i < len(draws) else None, kept, reference, config, bootstrap, classifier))
     rows += [_empty_row(name, "reference", 0, "no real images were given") for name in REAL if name not in real]
-    told = (
-        membership(
-            real["real_train"].logits,
-            real["real_train"].label,
-            real["real_test"].logits,
-            real["real_test"].label,
-            bootstrap,
-        )
-        if len(real) == len(REAL)
-        else NotMeasured(not_measured="it needs real training and real test images")
-    )
     leak, verdict = _verdict(rows, told)
     results = Results(
         classes=tuple(classes),
@@ -235,11 +232,7 @@ def evaluate(
         leak=leak,
         rows=tuple(rows),
     )
-    images = {s.name: LabelledImages(measures.to_uint8(s.images), s.label) for s in (*generated, *real.values(), noise)}
-    return Evaluation(results, images)
-
-
-REAL = ("real_train", "real_test")
+    return Evaluation(results, {s.name: LabelledImages(measures.to_uint8(s.images), s.label) for s in sources})
 
 
 @torch.no_grad()
@@ -320,22 +313,23 @@ def _ensemble(draws: Sequence[_Draws]) -> _Draws:
     )
 
 
-def _pools(
-    train: LabelledImages | None,
-    test: LabelledImages | None,
-    order: dict[str, NDArray[np.int64]],
-    evaluator: InvertibleClassifier | None,
-    config: EvaluationConfig,
-) -> Pools | str:
-    if train is None or test is None:
+def _pools(real: dict[str, Source], order: dict[str, NDArray[np.int64]], config: EvaluationConfig) -> Pools | str:
+    """The real images of the privacy audit, or why there are none; ``order`` tells their places in their splits."""
+    if len(real) < len(REAL):
         return "it needs real training and real test images"
-    size = min(len(train.labels), len(test.labels), config.privacy_pool)
+    size = min([config.privacy_pool, *(len(source.label) for source in real.values())])
     if size < MIN_POOL:
         return f"{size} real images on one side, at least {MIN_POOL} are needed"
+    train, test = (measures.first(real[name], size) for name in REAL)
     index = [order[name][:size] for name in REAL]
-    images = [to_float(data.images[i]) for data, i in zip((train, test), index, strict=True)]
-    features = [predict(evaluator, part)[1].cpu() if evaluator is not None else None for part in images]
-    return Pools(images[0], images[1], features[0], features[1], index[0], index[1])
+    return Pools(train.images, test.images, train.features, test.features, index[0], index[1])
+
+
+def _membership(real: dict[str, Source], bootstrap: Bootstrap) -> Measure:
+    if len(real) < len(REAL):
+        return NotMeasured(not_measured="it needs real training and real test images")
+    train, test = (real[name] for name in REAL)
+    return membership(train.logits, train.label, test.logits, test.label, bootstrap)
 
 
 def _reference(

@@ -72,6 +72,12 @@ class Source:
         return (top[:, 0] - top[:, 1]).numpy()
 
 
+def first(source: Source, num: int) -> Source:
+    """The first ``num`` samples of a source."""
+    tensors = {name: t[:num] for name, t in vars(source).items() if isinstance(t, Tensor)}
+    return dataclasses.replace(source, **tensors)
+
+
 def missing(names: Iterable[str], why: str) -> Measures:
     """The same reason for each of the names."""
     return dict.fromkeys(names, NotMeasured(not_measured=why))
