@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class Source:
 
 def first(source: Source, num: int) -> Source:
     """The first ``num`` samples of a source."""
-    tensors = {name: t[:num] for name, t in vars(source).items() if isinstance(t, Tensor)}
+    tensors: dict[str, Any] = {name: t[:num] for name, t in vars(source).items() if isinstance(t, Tensor)}
     return dataclasses.replace(source, **tensors)
 
 
