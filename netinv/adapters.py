@@ -142,6 +142,8 @@ class AdaptedClassifier(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         mean, std = config.mean or (0.0,), config.std or (1.0,)
+        if config.channel_order == "bgr":
+            mean, std = mean[::-1], std[::-1]  # images are normalised in their own order, and then turned round
         self.register_buffer("mean", torch.tensor(mean, device=like.device).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, device=like.device).view(1, -1, 1, 1), persistent=False)
 
@@ -211,9 +213,9 @@ class AdaptedClassifier(nn.Module):
             images = images.expand(-1, 3, -1, -1) if channels == 3 else (images * grey).sum(dim=1, keepdim=True)
         if images.shape[2:] != (height, width):
             images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+        images = (images - self.mean) / self.std
         if self.config.channel_order == "bgr":
             images = images.flip(1)
-        images = (images - self.mean) / self.std
         if self.config.input_shape is not None and len(self.config.input_shape) == 1:
             images = images.flatten(1)
         return images.to(self.dtype)

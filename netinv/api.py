@@ -253,6 +253,8 @@ def invert(
     )
     if errors := [finding.message for finding in behaviour(adapted) if finding.severity == "error"]:
         raise InputError(" ".join(errors))
+    if config.pixel_statistics and adapted.config.mean is None:
+        raise InputError("pixel_statistics needs the mean and std of the training images: give them to the adapter.")
     names = classes or tuple(str(label) for label in range(adapted.num_classes))
     if len(names) != adapted.num_classes:
         raise InputError(

@@ -138,6 +138,14 @@ def test_pixels_in_0_to_255(images: Tensor) -> None:
 def test_normalisation_counts_in_the_networks_channel_order(images: Tensor) -> None:
     seen = seen_by_network(images, channel_order="bgr", mean=(0.1, 0.2, 0.3), std=(1, 1, 1))
     torch.testing.assert_close(seen[:, 0], images[:, 2] - 0.1)
+    torch.testing.assert_close(seen[:, 2], images[:, 0] - 0.3)
+
+
+def test_statistics_are_those_of_the_images_channels() -> None:
+    config = AdapterConfig(channel_order="bgr", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    adapted = AdaptedClassifier(ConvNet(), SHAPE, config=config)
+    torch.testing.assert_close(adapted.mean.flatten(), torch.tensor([0.3, 0.2, 0.1]))
+    torch.testing.assert_close(adapted.std.flatten(), torch.tensor([0.6, 0.5, 0.4]))
 
 
 def test_grey_images_for_a_colour_network_and_the_other_way_round(images: Tensor) -> None:

@@ -219,6 +219,7 @@ def test_progress_is_shown(classifier: nn.Module, capsys: pytest.CaptureFixture[
     [
         (ConvNet(), {"num_classes": 7}, "gives 10 scores for each image, but num_classes is 7"),
         (ConvNet(), {"classes": ("a", "b")}, "2 class names were given, but the classifier knows 10"),
+        (ConvNet(), {"config": netinv.InversionConfig(pixel_statistics=1)}, "pixel_statistics needs the mean and std"),
         (Probabilities(), {"adapter": netinv.AdapterConfig(output="logits")}, "Probabilities are taken for logits"),
         (nn.Sequential(ConvNet(), nn.Hardtanh(0, 0.0001)), {}, "same scores|Gradients are blocked"),
     ],
