@@ -29,7 +29,7 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from netinv.export import compress, generator_models, halve_last_doubling, versions, write_model
+from netinv.export import compress, generator_models, rewritten, versions, write_model
 from netinv.generator import ConditionedGenerator, GeneratorConfig
 from netinv.sampling import Metadata, OnnxGenerator, draw
 
@@ -63,7 +63,7 @@ def export(folder: Path, generator: ConditionedGenerator) -> dict[str, Path]:
         latent_dim=generator.config.latent_dim,
     )
     (plain,) = generator_models([generator])
-    model = halve_last_doubling(plain)
+    model = rewritten(plain)
     models = {"float32": model, "float16": compress(model, "float16"), "int8": compress(model, "int8")}
     models["float32 as traced"] = plain
     paths = {name: folder / f"{name}.onnx" for name in models}

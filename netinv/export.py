@@ -88,7 +88,7 @@ def export_generators(
     """
     generators = [copy.deepcopy(generator).eval() for generator in generators]
     plain = generator_models(generators)
-    models = [halve_last_doubling(model) for model in plain]
+    models = [rewritten(model) for model in plain]
     inputs = _random_inputs(generators[0])
     references = [_reference(generator, inputs) for generator in generators]
     differences: list[float] = []
@@ -387,12 +387,13 @@ def _split_convolution(model: ModelProto) -> ModelProto:
     return model
 
 
-def halve_last_doubling(model: ModelProto) -> ModelProto:
-    """Compute the last doubling, and the image from it, at half the size: four sets of channels for 2 x 2 pixels.
+def rewritten(model: ModelProto) -> ModelProto:
+    """The same function in kernels that onnxruntime computes faster (benchmarks/onnx_sampling.py).
 
+    The last doubling, and the image from it, are computed at half the size: four sets of channels for 2 x 2 pixels.
     Each of the four pixels that the transposed convolution (kernel 4, stride 2, padding 1) makes of one is a 2 x 2
     convolution of its own (Shi and others, 2016), and so is what each adds to the four pixels of the image around it.
-    These are the same sums in kernels that onnxruntime computes faster (benchmarks/onnx_sampling.py).
+    Where the generator ends without a doubling, see :func:`_sum_channels_last`.
     """
     result = ModelProto()
     result.CopyFrom(model)
@@ -403,7 +404,7 @@ def halve_last_doubling(model: ModelProto) -> ModelProto:
     activation = producer[to_image.input[0]]
     doubling = producer[activation.input[0]]
     if doubling.op_type != "ConvTranspose" or weights[doubling.input[1]].dims[2:] != [4, 4]:
-        return model
+        return _sum_channels_last(result, to_image)
     x, bias, alpha = doubling.input[0], doubling.input[2:], activation.attribute[0].f
     kernel = numpy_helper.to_array(weights[doubling.input[1]])  # (in, out, 4, 4)
     image_kernel = numpy_helper.to_array(weights[to_image.input[1]])  # (C, out, 3, 3)
@@ -436,6 +437,28 @@ def halve_last_doubling(model: ModelProto) -> ModelProto:
     graph.initializer.extend(numpy_helper.from_array(value.copy(), name) for name, value in constants.items())
     _replace(graph, (doubling, activation, to_image), nodes)
     return result
+
+
+def _sum_channels_last(model: ModelProto, to_image: onnx.NodeProto) -> ModelProto:
+    """Turn the convolution to a grey image into one of each channel by itself, and a sum over the channels.
+
+    onnxruntime's blocked kernels compute eight channels where one is wanted, unless each input has its own.
+    """
+    graph = model.graph
+    (kernel,) = [tensor for tensor in graph.initializer if tensor.name == to_image.input[1]]
+    array = numpy_helper.to_array(kernel)  # (C, in, 3, 3)
+    if array.shape[0] != 1:
+        return model
+    constants = {"channel_kernel": array.transpose(1, 0, 2, 3), "sum": np.ones((1, array.shape[1], 1, 1), np.float32)}
+    graph.initializer.extend(numpy_helper.from_array(value.copy(), name) for name, value in constants.items())
+    nodes = [
+        helper.make_node(
+            "Conv", [to_image.input[0], "channel_kernel"], ["channels"], pads=[1, 1, 1, 1], group=array.shape[1]
+        ),
+        helper.make_node("Conv", ["channels", "sum", to_image.input[2]], list(to_image.output)),
+    ]
+    _replace(graph, (to_image,), nodes)
+    return model
 
 
 def _replace(graph: onnx.GraphProto, old: Sequence[onnx.NodeProto], new: Sequence[onnx.NodeProto]) -> None:
