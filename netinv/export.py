@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_weights, fuse_linear_bn_weights
+from torchvision.ops import Permute
 
 from netinv.classifiers import Classifier
 from netinv.config import Config
@@ -253,13 +255,52 @@ def generator_models(generators: Sequence[ConditionedGenerator]) -> list[ModelPr
     """Generators of one architecture as plain ONNX models, in evaluation mode, without metadata."""
     first = generators[0]
     inputs = {"latent": torch.zeros(2, first.config.latent_dim), "condition": torch.zeros(2, first.num_classes)}
-    networks = [copy.deepcopy(generator).eval() for generator in generators]
+    networks = [_folded(generator) for generator in generators]
     # Tracing takes seconds and the architecture is the same, so the others only lend their weights.
     template = _trace(networks[0], inputs, "images", optimize=False)
     from onnxscript.optimizer import optimize  # seconds, which a look at the configuration must not cost
 
     models = [optimize(_with_weights(template, network)) for network in networks]
     return [_split_convolution(_stripped(model)) for model in models]
+
+
+@torch.no_grad()
+def _folded(generator: ConditionedGenerator) -> ConditionedGenerator:
+    """The same function in evaluation mode, each batch norm folded into the layer before it, channels first.
+
+    A norm may pass the resizing between the two, whose weights sum to 1.
+    """
+    generator = copy.deepcopy(generator).eval()
+    linear, norm = generator.project[0], generator.project_norm[0]
+    assert isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm2d)
+    places = generator.matrix_size**2
+    statistics = (t.repeat(places) for t in _statistics(norm))
+    mean, var, scale, shift = statistics
+    weight, bias = fuse_linear_bn_weights(linear.weight, None, mean, var, norm.eps, scale, shift)
+    order = torch.arange(places * norm.num_features).view(places, -1).T.flatten()  # features (M, M, C) to (C, M, M)
+    linear.weight, linear.bias = nn.Parameter(weight[order]), nn.Parameter(bias[order])
+    side = generator.matrix_size
+    # The generator turns channels to the front itself, so that onnxruntime meets two turns that cancel.
+    generator.project[1] = nn.Sequential(nn.Unflatten(1, (norm.num_features, side, side)), Permute([0, 2, 3, 1]))
+    generator.project_norm[0] = nn.Identity()
+    for i, norm in enumerate(generator.up):
+        if isinstance(norm, nn.BatchNorm2d):
+            before = generator.up[i - 1]
+            layer = before[0] if isinstance(before, nn.Sequential) else before
+            assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+            mean, var, scale, shift = _statistics(norm)
+            transpose = isinstance(layer, nn.ConvTranspose2d)
+            layer.weight, layer.bias = fuse_conv_bn_weights(
+                layer.weight, None, mean, var, norm.eps, scale, shift, transpose=transpose
+            )
+            generator.up[i] = nn.Identity()
+    return generator
+
+
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Running mean and variance, scale and shift, each (C,)."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var, norm.weight, norm.bias
 
 
 def classifier_model(classifier: Classifier) -> ModelProto:
