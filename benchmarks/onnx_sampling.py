@@ -29,8 +29,9 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from netinv.export import compress, generator_models, rewritten, versions, write_model
+from netinv.export import versions, write_model
 from netinv.generator import ConditionedGenerator, GeneratorConfig
+from netinv.graphs import compress, generator_models, rewritten
 from netinv.sampling import Metadata, OnnxGenerator, draw
 
 BATCHES = {1: (40, 25), 64: (20, 3), 1024: (7, 1)}

@@ -13,19 +13,9 @@ import torch
 from torch import nn
 
 from netinv.errors import InputError
-from netinv.export import (
-    OPSET,
-    TOLERANCE,
-    ExportConfig,
-    check_agreement,
-    export_generators,
-    generator_models,
-    noise_dim,
-    rewritten,
-    stochastic_model,
-    write_model,
-)
+from netinv.export import TOLERANCE, ExportConfig, check_agreement, export_generators, write_model
 from netinv.generator import ConditionedGenerator, GeneratorConfig
+from netinv.graphs import OPSET, generator_models, noise_dim, rewritten, stochastic_model
 from netinv.sampling import OnnxClassifier, OnnxGenerator, draw
 from tests.conftest import Exported
 
@@ -85,7 +75,7 @@ def test_classifiers_agree_with_torch(exported: Exported, num: int) -> None:
 
 @pytest.mark.parametrize(
     ("conditioning", "num_classes", "image_shape"),
-    [("vector_matrix", 30, (1, 13, 17)), ("embedding", 4, (3, 12, 16))],
+    [("vector_matrix", 30, (1, 13, 17)), ("embedding", 4, (3, 12, 16)), ("vector", 4, (3, 11, 16))],
 )
 def test_other_architectures_agree_with_torch(
     conditioning: str, num_classes: int, image_shape: tuple[int, int, int]
