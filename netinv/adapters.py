@@ -192,7 +192,7 @@ class AdaptedClassifier(nn.Module):
         Returns:
             Logits (N, K), or (logits, features) with features (N, D), both float32.
         """
-        num = len(images)
+        num = images.shape[0]  # not len(), which tracing for an export would fix
         inputs = self._inputs(images.repeat(2, 1, 1, 1) if num == 1 else images)
         captured: list[Tensor] = []
         with frozen(self.network), self._capture(captured if return_features else None):

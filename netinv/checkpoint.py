@@ -23,7 +23,12 @@ def _save(folder: Path, network: nn.Module, config: dict[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _load_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's folder says of its network.
+
+    Raises:
+        InputError: It says nothing that can be read.
+    """
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -62,7 +67,7 @@ def load_classifier(folder: Path) -> ConvClassifier | ResidualClassifier:
     Raises:
         InputError: The folder does not hold a classifier's checkpoint, or holds a damaged one.
     """
-    config = _load_config(folder)
+    config = read_config(folder)
     try:
         architecture = TypeAdapter(ClassifierConfig).validate_python(config["architecture"])
         channels, height, width = config["image_shape"]
@@ -94,7 +99,7 @@ def load_generator(folder: Path) -> ConditionedGenerator:
     Raises:
         InputError: The folder does not hold a generator's checkpoint, or holds a damaged one.
     """
-    config = _load_config(folder)
+    config = read_config(folder)
     try:
         architecture = GeneratorConfig.parse(config["architecture"], where=f"{folder}: architecture")
         channels, height, width = config["image_shape"]

@@ -26,6 +26,7 @@ from onnx import ModelProto, helper
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from netinv.adapters import AdaptedClassifier
 from netinv.classifiers import Classifier
 from netinv.config import Config
 from netinv.errors import InputError
@@ -132,15 +133,21 @@ def export_generators(
     return {"max_difference": max(differences), **measures}
 
 
-def export_classifier(path: Path, classifier: Classifier, metadata: Metadata) -> float:
+def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, metadata: Metadata) -> float:
     """Write a classifier; returns its largest difference from torch, as a share of the largest logit.
 
     Raises:
         FloatingPointError: It is larger than ``TOLERANCE``.
-        InputError: The path cannot be written.
+        InputError: The path cannot be written, or the network, one from elsewhere, cannot be traced.
     """
     classifier = copy.deepcopy(classifier).eval()
-    model = classifier_model(classifier)
+    try:
+        model = classifier_model(classifier)
+    except torch.onnx.OnnxExporterError as error:
+        if not isinstance(classifier, AdaptedClassifier):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"torch cannot export this network to ONNX ({reason}).") from error
     images = np.random.default_rng(0).random((max(BATCH_SIZES), *classifier.image_shape), dtype=np.float32)
     inputs = {"images": images}
     difference = check_agreement(path.stem, model, inputs, _reference(classifier, inputs))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_weights, fuse_linear_bn_weights
 from torchvision.ops import Permute
 
+from netinv.adapters import AdaptedClassifier
 from netinv.classifiers import Classifier
 from netinv.errors import InputError
 from netinv.generator import ConditionedGenerator, up_sizes
@@ -105,7 +106,7 @@ def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return norm.running_mean, norm.running_var, norm.weight, norm.bias
 
 
-def classifier_model(classifier: Classifier) -> ModelProto:
+def classifier_model(classifier: Classifier | AdaptedClassifier) -> ModelProto:
     """A classifier as an ONNX model from ``images`` (N, C, H, W) to ``logits`` (N, K), without metadata."""
     return _stripped(_trace(classifier, {"images": torch.zeros(2, *classifier.image_shape)}, "logits", optimize=True))
 

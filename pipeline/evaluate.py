@@ -63,10 +63,11 @@ def main(
     """Measure the generators of VARIANT (standard or robust) on DATASET."""
     import torch
 
-    from netinv.checkpoint import load_classifier, load_generator
+    from netinv.checkpoint import load_generator
     from netinv.data import load_spec, load_split
     from netinv.estimates import Estimate
     from netinv.evaluation import evaluate
+    from netinv.imported import load_checkpoint
     from pipeline import tracking
     from pipeline.params import load_params
 
@@ -95,8 +96,8 @@ def main(
         folders = sorted((path.parent for path in generators.glob("*/config.json")), key=lambda path: int(path.name))
         evaluation = evaluate(
             [load_generator(path).to(device) for path in folders],
-            load_classifier(models / "classifier").to(device),
-            load_classifier(models / "evaluator").to(device),
+            load_checkpoint(models / "classifier").to(device),
+            load_checkpoint(models / "evaluator").to(device),
             spec.classes,
             train,
             test,

@@ -31,9 +31,10 @@ def generators(
     dataset: str, variant: str, data: Path, models: Path, generators: Path, out: Path, metrics: Path
 ) -> None:
     """Export the generators of VARIANT, in all forms that params.yaml names."""
-    from netinv.checkpoint import load_classifier, load_generator
+    from netinv.checkpoint import load_generator
     from netinv.data import load_spec
     from netinv.export import export_generators
+    from netinv.imported import load_checkpoint
     from netinv.sampling import Metadata
     from pipeline import tracking
     from pipeline.params import load_params
@@ -51,7 +52,7 @@ def generators(
         sharpness=inversion.sharpness,
         **_origin(spec, run_file),
     )
-    judges = {name: load_classifier(models / name) for name in ("classifier", "evaluator")}
+    judges = {name: load_checkpoint(models / name) for name in ("classifier", "evaluator")}
     with (
         replaced(out) as folder,
         tracking.stage_run(
@@ -87,9 +88,10 @@ def generators(
 @stage_command
 def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path) -> None:
     """Export the classifier and the evaluator."""
-    from netinv.checkpoint import load_classifier
     from netinv.data import load_spec
+    from netinv.errors import InputError
     from netinv.export import export_classifier
+    from netinv.imported import load_checkpoint
     from netinv.sampling import Metadata
     from pipeline import tracking
 
@@ -99,15 +101,24 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
         replaced(out) as folder,
         tracking.stage_run("export", dataset=dataset, variant="classifiers", inputs=[*run_files.values()]) as run,
     ):
-        measures = {}
+        measures: dict[str, float] = {}
+        reasons: dict[str, str] = {}
         for name, run_file in run_files.items():
             metadata = Metadata(kind="classifier", variant=name, **_origin(spec, run_file))
-            difference = export_classifier(folder / f"{name}.onnx", load_classifier(models / name), metadata)
+            try:
+                difference = export_classifier(folder / f"{name}.onnx", load_checkpoint(models / name), metadata)
+            except (InputError, FloatingPointError) as error:
+                # A network from elsewhere may be beyond ONNX; its generators are not.
+                reasons[f"{name}/max_difference"] = f"not exported: {error}"
+                continue
             measures[f"{name}/max_difference"] = difference
             run.log_artifact(folder / f"{name}.onnx", folder="onnx")
         run.log_metrics({f"export/{name}": value for name, value in measures.items()})
-        write_text(metrics, json.dumps(measures, indent=2) + "\n")
-    print(f"export {dataset}: classifier.onnx, evaluator.onnx", file=sys.stderr)
+        write_text(metrics, json.dumps(measures | reasons, indent=2) + "\n")
+        names = sorted(path.name for path in folder.iterdir())
+    print(f"export {dataset}: {', '.join(names)}", file=sys.stderr)
+    for name, reason in reasons.items():
+        print(f"export {dataset}: {name.partition('/')[0]} {reason}", file=sys.stderr)
 
 
 def _origin(spec: "DatasetSpec", run_file: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from netinv.adapters import AdaptedClassifier
     from netinv.classifiers import Classifier
     from netinv.generator import ConditionedGenerator, GeneratorConfig
     from netinv.inversion import InversionConfig
@@ -39,7 +40,7 @@ class Event(NamedTuple):
 
 
 def train_generator(
-    classifier: "Classifier", architecture: "GeneratorConfig", config: "InversionConfig", seed: int
+    classifier: "Classifier | AdaptedClassifier", architecture: "GeneratorConfig", config: "InversionConfig", seed: int
 ) -> Iterator[Event]:
     """One generator from its seed, on a GPU if this worker was given one. Runs on any node, needs no file."""
     import torch
@@ -127,15 +128,23 @@ class Progress:
 @stage_command
 def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plots: Path) -> None:
     """Invert the classifier of DATASET with the generators of VARIANT (standard or robust)."""
-    from netinv.checkpoint import load_classifier, save_generator
+    from netinv.adapters import AdaptedClassifier
+    from netinv.checkpoint import save_generator
+    from netinv.errors import InputError
     from netinv.generator import ConditionedGenerator
+    from netinv.imported import load_checkpoint
     from pipeline import distributed, tracking
     from pipeline.params import load_params
 
     params = load_params()
     inversion = params.for_dataset(dataset).invert
     common, config = inversion.common, getattr(inversion, variant)
-    classifier = load_classifier(model)
+    classifier = load_checkpoint(model)
+    if config.pixel_statistics and isinstance(classifier, AdaptedClassifier) and classifier.config.mean is None:
+        raise InputError(
+            f"invert.{variant}.pixel_statistics needs the mean and std of the training images: give them to "
+            "train.classifier.source.adapter, or set it to 0."
+        )
     address = os.environ.get("RAY_ADDRESS")
     distributed.check_address(address)
     seeds = [common.seed + i for i in range(common.num_generators)]

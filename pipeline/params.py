@@ -14,6 +14,7 @@ from netinv.evaluation import EvaluationConfig
 from netinv.export import ExportConfig
 from netinv.generator import GeneratorConfig
 from netinv.inversion import InversionConfig
+from netinv.loading import ClassifierSource
 from netinv.sources import BUILT_IN, FetchConfig
 from netinv.training import ClassifierTrainingConfig
 
@@ -26,6 +27,8 @@ class ModelParams(Config):
     seed: int = Field(ge=0)
     architecture: ClassifierConfig
     training: ClassifierTrainingConfig
+    source: ClassifierSource | None = None
+    """A network that exists already, to be taken in place of training one; then the settings above mean nothing."""
 
 
 class TrainParams(Config):
