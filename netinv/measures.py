@@ -296,6 +296,9 @@ def vendi_scores(vectors: Tensor, source: Source, n: int, bootstrap: Bootstrap) 
             reasons[k] = "a sample is all zero, so that its cosine to others is undefined"
         else:
             value[k] = float(vendi_score(own))
+            if own.shape[1] > n:
+                # The same inner products in n dimensions, which makes resampling pixels cheap.
+                own = torch.linalg.qr(own.double().T, mode="r").R.T
             replicates[:, k] = vendi_score(torch.stack([own[index] for index in bootstrap.draws(n, stream=k)])).numpy()
     return VendiScores(value, replicates, n, tuple(reasons))
 

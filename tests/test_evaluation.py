@@ -304,11 +304,14 @@ def test_vendi_per_class_uses_n_samples_of_each(source: measures.Source) -> None
     from netinv.diversity import vendi_score
 
     assert source.features is not None
-    scores = measures.vendi_scores(source.features, source, 20, Bootstrap(0))
-    for k in range(10):
-        own = source.features[source.label == k][:20]
-        assert scores.value[k] == pytest.approx(float(vendi_score(own)))
-    assert value(measures.vendi_mean(scores)) == pytest.approx(scores.value.mean())
+    for vectors in (source.features, source.images.flatten(1)):  # fewer dimensions than samples, and more
+        scores = measures.vendi_scores(vectors, source, 20, Bootstrap(0))
+        for k in range(10):
+            own = vectors[source.label == k][:20]
+            assert scores.value[k] == pytest.approx(float(vendi_score(own)))
+            first = next(iter(Bootstrap(0).draws(20, stream=k)))
+            assert scores.replicates[0, k] == pytest.approx(float(vendi_score(own[first])))
+        assert value(measures.vendi_mean(scores)) == pytest.approx(scores.value.mean())
 
 
 def test_a_vendi_interval_is_as_wide_as_fresh_samples_scatter(world: World) -> None:
