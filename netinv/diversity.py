@@ -132,8 +132,13 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         a: (N, D), N >= 2.
         b: (M, D), M >= 2.
 
+    Raises:
+        ValueError: A set has fewer than 2 samples.
+
     Source: Heusel and others, GANs Trained by a Two Time-Scale Update Rule (2017), equation 6; here without Inception.
     """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"Expected sets of at least 2 samples, got {min(len(a), len(b))}")
     a, b = a.double(), b.double()
     covariance_a, covariance_b = _covariance(a), _covariance(b)  # (D, D)
     cross = torch.linalg.svdvals(_square_root(covariance_a) @ _square_root(covariance_b)).sum()

@@ -4,6 +4,7 @@ A row of the result is a source of images: each generator, their ensemble, and a
 real test images and uniform noise, so that no number has to be read alone.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from netinv import measures
@@ -20,31 +21,37 @@ from netinv.config import Config
 from netinv.data import LabelledImages, to_float
 from netinv.diversity import ball_radii
 from netinv.errors import InputError
-from netinv.estimates import MIN_SAMPLES, Bootstrap, Estimate, Measure, NotMeasured
+from netinv.estimates import MIN_SAMPLES, Bootstrap, Measure, NotMeasured
 from netinv.generator import ConditionedGenerator
-from netinv.measures import Measures, Source, missing
-from netinv.privacy import MEMBERSHIP_ALARM, MIN_POOL, Pools, audit, membership, not_audited
+from netinv.headline import headline, verdict
+from netinv.measures import Measures, missing
+from netinv.privacy import MIN_POOL, Pools, audit, membership, not_audited
 from netinv.results import Audit, Kind, Results, RobustPoint, Row
-from netinv.sampling import draw
-from netinv.training import ClassifierTrainingConfig, predict
+from netinv.samples import (
+    Source,
+    broken,
+    constant,
+    dropout_layers,
+    ensemble,
+    first,
+    generate,
+    observe,
+    to_uint8,
+)
+from netinv.training import ClassifierTrainingConfig
 
-BATCH = 500
-"""Samples generated at a time. Fixed, since the masks of dropout depend on it."""
 REAL = ("real_train", "real_test")
 """Rows of real images."""
 MEASURES = (
     "inversion_accuracy",
     "inversion_accuracy_gap",
-    "inversion_accuracy_dropout",
     "evaluator_accuracy",
     "evaluator_accuracy_gap",
-    "evaluator_accuracy_dropout",
     "kl",
     "intensity_error",
     "intensity_correlation",
     "vendi",
     "vendi_ratio",
-    "vendi_dropout",
     "vendi_overall",
     "vendi_centred",
     "vendi_centred_ratio",
@@ -64,8 +71,8 @@ MEASURES = (
 class EvaluationConfig(Config):
     """How generators are measured."""
 
-    num_samples: int = Field(2000, ge=MIN_SAMPLES)
-    """Images drawn from each generator; also the bound on each reference row."""
+    num_samples: int = Field(2048, ge=MIN_SAMPLES)
+    """Images drawn from each generator; also the bound on each reference row. A Frechet distance asks for 2048."""
     seed: int = Field(0, ge=0)
     """Of the draws, the attack's starts, the resampling and the student."""
     sharpness: tuple[PositiveFloat, ...] = (1.0, 3.0, 10.0)
@@ -88,9 +95,9 @@ class EvaluationConfig(Config):
     """Bound on its training pool and its test pool, which are of equal size."""
     resamples: int = Field(1000, ge=100)
     """Bootstrap resamples behind the interval of a mean."""
-    student: ClassifierTrainingConfig | None = ClassifierTrainingConfig(epochs=5, batch_size=64)
+    student: ClassifierTrainingConfig | None = ClassifierTrainingConfig(epochs=5, batch_size=128)
     """How the student is trained; ``null`` leaves it out."""
-    student_architecture: ConvClassifierConfig = ConvClassifierConfig(channels=(16, 32), dropout=0.1)
+    student_architecture: ConvClassifierConfig = ConvClassifierConfig(channels=(16, 32), dropout=0)
     """The student, with fresh weights."""
 
     @model_validator(mode="after")
@@ -119,8 +126,11 @@ class _Draws(NamedTuple):
 
 
 class _Reference(NamedTuple):
-    """What every row is measured against."""
+    """What every row is measured with and against."""
 
+    config: EvaluationConfig
+    bootstrap: Bootstrap
+    classifier: InvertibleClassifier
     test: LabelledImages | None
     real_test: Source | None
     radii: Tensor | None
@@ -158,22 +168,19 @@ def evaluate(
         sharpness: Range of the condition's sharpness to draw from: the one the generators were trained on.
 
     Raises:
-        InputError: There is no generator, or the networks and the data set are not of one shape.
+        InputError: There is no generator, the networks and the data set are not of one shape, or the evaluator is
+            broken.
     """
     _expect_one_shape(generators, classifier, evaluator, classes, train, test)
     rng, bootstrap = np.random.default_rng(config.seed), Bootstrap(config.seed, config.resamples)
 
-    def observe(name: str, kind: Kind, images: Tensor, label: Tensor, vector: Tensor | None = None) -> Source:
-        seen = images.nan_to_num()  # broken images get a row that says so, not an exception
-        logits, _ = predict(classifier, seen)
-        judged = predict(evaluator, seen) if evaluator is not None else (None, None)
-        evaluator_logits, features = (None if t is None else t.cpu() for t in judged)
-        return Source(name, kind, images, label, vector, logits.cpu(), evaluator_logits, features)
+    def seen(name: str, kind: Kind, images: Tensor, label: Tensor, vector: Tensor | None = None) -> Source:
+        return observe(name, kind, images, label, vector, classifier, evaluator)
 
     def drawn(generator: ConditionedGenerator, name: str) -> _Draws:
         def sample(num: int, s: tuple[float, float], dropout: bool = False) -> Source:
             images, vector = generate(generator, num, config.seed, s, dropout)
-            return observe(name, "generator", images, vector.argmax(dim=1), vector)
+            return seen(name, "generator", images, vector.argmax(dim=1), vector)
 
         drops = any(layer.p > 0 for layer in dropout_layers(generator))
         return _Draws(
@@ -194,87 +201,38 @@ def evaluate(
         if data is not None and len(data.labels):
             order[name] = rng.permutation(len(data.labels))[: max(config.num_samples, config.privacy_pool)]
             images = to_float(data.images[order[name]])
-            real[name] = observe(name, "reference", images, data.labels[order[name]])
+            real[name] = seen(name, "reference", images, data.labels[order[name]])
+    _expect_sound_evaluator(real)
     pools = _pools(real, order, config)
     told = _membership(real, bootstrap)
-    real = {name: measures.first(source, config.num_samples) for name, source in real.items()}
+    real = {name: first(source, config.num_samples) for name, source in real.items()}
     pixels = torch.from_numpy(rng.random((config.num_samples, *classifier.image_shape), dtype=np.float32))
+    noise = seen("noise", "reference", pixels, torch.zeros(len(pixels), dtype=torch.long))
     # Noise is of no class. What the classifier takes it for stands in, and the evaluator may agree or not.
-    noise = observe("noise", "reference", pixels, predict(classifier, pixels)[0].argmax(dim=1).cpu())
+    noise = dataclasses.replace(noise, label=noise.logits.argmax(dim=1))
 
-    generated = [d.plain for d in draws]
-    sources = [*generated, *real.values(), noise]
-    reference = _reference([*generated, *real.values()], real, test, pools, config, bootstrap)
+    sources = [*(d.plain for d in draws), *real.values(), noise]
+    reference = _reference(sources[:-1], real, test, pools, config, bootstrap, classifier)
     rows: list[Row] = []
-    survivals: list[Tensor] = []
     for i, source in enumerate(tqdm(sources, "evaluate: measure", unit="row", disable=None)):
         if source.kind == "ensemble" and len(generators) == 1:
             rows.append(rows[0].model_copy(update={"name": source.name, "kind": source.kind}))
-            continue
-        if source.kind == "ensemble":
-            kept = measures.interleave(survivals)  # its samples are the generators', attacked above
         else:
-            kept = measures.survival(
-                source, classifier, config.epsilons, config.attack_steps, config.robust_samples, config.seed
-            )
-            survivals.append(kept)
-        rows.append(_row(source, draws[i] if i < len(draws) else None, kept, reference, config, bootstrap, classifier))
+            rows.append(_row(source, draws[i] if i < len(draws) else None, reference))
     rows += [_empty_row(name, "reference", 0, "no real images were given") for name in REAL if name not in real]
-    leak, verdict = _verdict(rows, told)
+    leak, sentence = verdict(rows, told)
     results = Results(
         classes=tuple(classes),
         image_shape=classifier.image_shape,
         settings=config.model_dump(mode="json"),
         sharpness=sharpness,
         vendi_n=reference.vendi_n,
-        headline=_headline(rows, [d.plain for d in draws[:-1]], bootstrap) | {"membership_auc": told},
-        verdict=verdict,
+        headline=headline(rows, sources[: len(generators)], bootstrap) | {"membership_auc": told},
+        verdict=sentence,
         leak=leak,
         rows=tuple(rows),
     )
-    return Evaluation(results, {s.name: LabelledImages(measures.to_uint8(s.images), s.label) for s in sources})
-
-
-@torch.no_grad()
-def generate(
-    generator: ConditionedGenerator, num: int, seed: int, sharpness: tuple[float, float], dropout: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Draw images on the generator's device; the same seed gives the same draws in torch and in ONNX.
-
-    Args:
-        generator: Left in the mode it was in.
-        num: N.
-        seed: Seed of the draws, and of dropout.
-        sharpness: Range of the condition's sharpness.
-        dropout: Leave dropout on, as in training; batch norm keeps to its running statistics in either case.
-
-    Returns:
-        images (N, C, H, W) and condition vectors (N, K), on the CPU.
-    """
-    noise, condition = draw(
-        num,
-        latent_dim=generator.config.latent_dim,
-        num_classes=generator.num_classes,
-        seed=seed,
-        sharpness=sharpness,
-    )
-    latent, vector = torch.from_numpy(noise), torch.from_numpy(condition)
-    device = next(generator.parameters()).device
-    training = generator.training
-    generator.eval()
-    for layer in dropout_layers(generator):
-        layer.train(dropout)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        batches = zip(torch.split(latent, BATCH), torch.split(vector, BATCH), strict=True)
-        images = torch.cat([generator(z.to(device), p.to(device)).cpu() for z, p in batches])
-    generator.train(training)
-    return images.contiguous(), vector
-
-
-def dropout_layers(network: nn.Module) -> list[nn.Dropout | nn.Dropout2d]:
-    """A network's dropout layers."""
-    return [layer for layer in network.modules() if isinstance(layer, nn.Dropout | nn.Dropout2d)]
+    return Evaluation(results, {s.name: LabelledImages(to_uint8(s.images), s.label) for s in sources})
 
 
 def _expect_one_shape(
@@ -307,10 +265,19 @@ def _expect_one_shape(
 def _ensemble(draws: Sequence[_Draws]) -> _Draws:
     dropout = [d.dropout for d in draws if d.dropout is not None]
     return _Draws(
-        measures.ensemble([d.plain for d in draws]),
-        measures.ensemble(dropout) if len(dropout) == len(draws) else None,
-        [measures.ensemble(sources) for sources in zip(*(d.sharpness for d in draws), strict=True)],
+        ensemble([d.plain for d in draws]),
+        ensemble(dropout) if len(dropout) == len(draws) else None,
+        [ensemble(sources) for sources in zip(*(d.sharpness for d in draws), strict=True)],
     )
+
+
+def _expect_sound_evaluator(real: dict[str, Source]) -> None:
+    """Features of real images are what all others are compared with."""
+    for source in real.values():
+        if source.features is not None and not torch.isfinite(source.features).all():
+            raise InputError(
+                "The evaluator gives values that are not finite for real images: train it again, or leave it out."
+            )
 
 
 def _pools(real: dict[str, Source], order: dict[str, NDArray[np.int64]], config: EvaluationConfig) -> Pools | str:
@@ -320,7 +287,7 @@ def _pools(real: dict[str, Source], order: dict[str, NDArray[np.int64]], config:
     size = min([config.privacy_pool, *(len(source.label) for source in real.values())])
     if size < MIN_POOL:
         return f"{size} real images on one side, at least {MIN_POOL} are needed"
-    train, test = (measures.first(real[name], size) for name in REAL)
+    train, test = (first(real[name], size) for name in REAL)
     index = [order[name][:size] for name in REAL]
     return Pools(train.images, test.images, train.features, test.features, index[0], index[1])
 
@@ -329,6 +296,9 @@ def _membership(real: dict[str, Source], bootstrap: Bootstrap) -> Measure:
     if len(real) < len(REAL):
         return NotMeasured(not_measured="it needs real training and real test images")
     train, test = (real[name] for name in REAL)
+    why = broken(train) or broken(test)
+    if why is not None:
+        return NotMeasured(not_measured=why)
     return membership(train.logits, train.label, test.logits, test.label, bootstrap)
 
 
@@ -339,6 +309,7 @@ def _reference(
     pools: Pools | str,
     config: EvaluationConfig,
     bootstrap: Bootstrap,
+    classifier: InvertibleClassifier,
 ) -> _Reference:
     """One n for every row, since Vendi scores and Frechet distances depend on it. Classes too small do not count."""
     counts = np.concatenate([np.bincount(s.label.numpy(), minlength=s.num_classes) for s in sources])
@@ -352,31 +323,58 @@ def _reference(
             radii = ball_radii(real_test.features, measures.NEIGHBOURS)
     num_compared = min(len(s.label) for s in sources if s.name != "real_test")
     num_overall = min(len(s.label) for s in sources)
-    return _Reference(test, real_test, radii, vendi_n, vendi, num_compared, num_overall, pools)
+    return _Reference(
+        config, bootstrap, classifier, test, real_test, radii, vendi_n, vendi, num_compared, num_overall, pools
+    )
 
 
-def _row(
-    source: Source,
-    draws: _Draws | None,
-    survival: Tensor,
-    reference: _Reference,
-    config: EvaluationConfig,
-    bootstrap: Bootstrap,
-    classifier: InvertibleClassifier,
-) -> Row:
+def _row(source: Source, draws: _Draws | None, reference: _Reference) -> Row:
     """Everything about one source."""
-    why = measures.broken(source.images)
+    config, bootstrap = reference.config, reference.bootstrap
+    why = broken(source)
     if why is not None:
         return _empty_row(source.name, source.kind, len(source.label), why)
-    curve = tuple(
-        RobustPoint(epsilon=epsilon, accuracy=bootstrap.mean(kept.numpy()))
-        for epsilon, kept in zip(config.epsilons, survival.T, strict=True)
+    curve = _curve(source, reference)
+    vendi, vendi_by_class = _vendi(source, reference)
+    return Row(
+        name=source.name,
+        kind=source.kind,
+        samples=len(source.label),
+        measures=_measures(source, curve, vendi, reference),
+        dropout=_with_dropout(draws, reference),
+        by_class=measures.accuracies_by_class(source, bootstrap) | {"vendi": vendi_by_class},
+        confusion=measures.confusion(source),
+        by_gap=measures.accuracies_by_gap(source, bootstrap),
+        by_sharpness=tuple(
+            measures.accuracy_bin(drawn, bootstrap, s, s)
+            for s, drawn in zip(config.sharpness, draws.sharpness, strict=True)
+        )
+        if draws
+        else (),
+        calibration=measures.calibration(source, bootstrap),
+        robustness=curve,
+        audit=_audit(source, reference),
     )
-    vendi, vendi_by_class = _vendi(source, reference, bootstrap)
+
+
+def _curve(source: Source, reference: _Reference) -> tuple[RobustPoint, ...]:
+    """Accuracy under attack at each epsilon."""
+    config = reference.config
+    kept = measures.survival(
+        source, reference.classifier, config.epsilons, config.attack_steps, config.robust_samples, config.seed
+    )
+    return tuple(
+        RobustPoint(epsilon=epsilon, accuracy=reference.bootstrap.mean(column.numpy()))
+        for epsilon, column in zip(config.epsilons, kept.T, strict=True)
+    )
+
+
+def _measures(source: Source, curve: Sequence[RobustPoint], vendi: Measures, reference: _Reference) -> Measures:
+    """All of ``MEASURES``."""
+    config, bootstrap = reference.config, reference.bootstrap
     found = (
         measures.accuracies(source, bootstrap)
         | measures.accuracies_off_ties(source, bootstrap)
-        | _with_dropout(draws, reference, bootstrap)
         | measures.intensity(source, bootstrap)
         | vendi
         | measures.overall_diversity(source, reference.num_overall, bootstrap)
@@ -389,41 +387,36 @@ def _row(
                 config.student_architecture,
                 config.student,
                 bootstrap,
-                classifier.device,
+                reference.classifier.device,
             ),
         }
     )
-    return Row(
-        name=source.name,
-        kind=source.kind,
-        samples=len(source.label),
-        measures={name: found[name] for name in MEASURES},
-        by_class=measures.accuracies_by_class(source, bootstrap) | {"vendi": vendi_by_class},
-        confusion=measures.confusion(source),
-        by_gap=measures.accuracies_by_gap(source, bootstrap),
-        by_sharpness=tuple(
-            measures.accuracy_bin(drawn, bootstrap, s, s, None)
-            for s, drawn in zip(config.sharpness, draws.sharpness, strict=True)
-        )
-        if draws
-        else (),
-        calibration=measures.calibration(source, bootstrap),
-        robustness=curve,
-        audit=_audit(source, reference.pools, config) if draws else None,
-    )
+    return {name: found[name] for name in MEASURES}
 
 
-def _vendi(source: Source, reference: _Reference, bootstrap: Bootstrap) -> tuple[Measures, tuple[Measure, ...]]:
+def _with_dropout(draws: _Draws | None, reference: _Reference) -> Measures:
+    """All of ``MEASURES`` for the images drawn with dropout left on."""
+    if draws is None or draws.dropout is None:
+        return missing(MEASURES, "the generator has no dropout" if draws else "these images are not generated")
+    source = draws.dropout
+    why = broken(source)
+    if why is not None:
+        return missing(MEASURES, why)
+    curve, (vendi, _) = _curve(source, reference), _vendi(source, reference)
+    return _measures(source, curve, vendi, reference)
+
+
+def _vendi(source: Source, reference: _Reference) -> tuple[Measures, tuple[Measure, ...]]:
     """Every Vendi score and its ratio to that of real test images, and ``vendi`` of each class."""
-    names = [name for name in MEASURES if name.startswith("vendi") and name not in ("vendi_overall", "vendi_dropout")]
-    why = measures.constant(source.images)
+    names = [name for name in MEASURES if name.startswith("vendi") and name != "vendi_overall"]
+    why = constant(source.images)
     if why:
         return missing(names, why), (NotMeasured(not_measured=why),) * source.num_classes
     result = missing(names, "no evaluator was given")
     if reference.real_test is None:
         result |= missing([name for name in names if "centred" in name], "no real test images were given")
     by_class: tuple[Measure, ...] = (NotMeasured(not_measured="no evaluator was given"),) * source.num_classes
-    for name, scores in _vendi_scores(source, reference.real_test, reference.vendi_n, bootstrap).items():
+    for name, scores in _vendi_scores(source, reference.real_test, reference.vendi_n, reference.bootstrap).items():
         result[name] = measures.vendi_mean(scores)
         result[f"{name}_ratio"] = (
             measures.vendi_ratio(scores, reference.vendi[name])
@@ -447,23 +440,12 @@ def _vendi_scores(
     return {name: measures.vendi_scores(own, source, n, bootstrap) for name, own in vectors.items()}
 
 
-def _with_dropout(draws: _Draws | None, reference: _Reference, bootstrap: Bootstrap) -> Measures:
-    """Accuracies and Vendi score of the images drawn with dropout left on."""
-    names = ("inversion_accuracy_dropout", "evaluator_accuracy_dropout", "vendi_dropout")
-    if draws is None or draws.dropout is None:
-        return missing(names, "the generator has no dropout" if draws else "these images are not generated")
-    why = measures.broken(draws.dropout.images)
-    if why:
-        return missing(names, why)
-    vendi, _ = _vendi(draws.dropout, reference, bootstrap)
-    values = [*measures.accuracies(draws.dropout, bootstrap).values(), vendi["vendi"]]
-    return dict(zip(names, values, strict=True))
-
-
-def _audit(source: Source, pools: Pools | str, config: EvaluationConfig) -> Audit:
+def _audit(source: Source, reference: _Reference) -> Audit:
+    pools, config = reference.pools, reference.config
     if isinstance(pools, str):
         return not_audited(pools)
-    chosen = slice(config.privacy_samples)
+    # Of real images those in the pools: the training images are the copies that an audit must find.
+    chosen = slice(min(config.privacy_samples, pools.size) if source.kind == "reference" else config.privacy_samples)
     features = source.features[chosen] if source.features is not None else None
     return audit(pools, source.images[chosen], features, source.label[chosen], source.num_classes, config.seed)
 
@@ -475,68 +457,12 @@ def _empty_row(name: str, kind: Kind, samples: int, why: str) -> Row:
         kind=kind,
         samples=samples,
         measures=missing(MEASURES, why),
+        dropout=missing(MEASURES, why),
         by_class={},
         confusion={},
         by_gap=(),
         by_sharpness=(),
         calibration=(),
         robustness=(),
-        audit=None if kind == "reference" else not_audited(why),
+        audit=not_audited(why),
     )
-
-
-def _headline(rows: Sequence[Row], generated: Sequence[Source], bootstrap: Bootstrap) -> Measures:
-    """The numbers that people compare: means over generators, the ensemble's, and their controls."""
-    by_name = {row.name: row.measures for row in rows}
-    per_generator = [row.measures for row in rows if row.kind == "generator"]
-    together = by_name["ensemble"]
-    result: Measures = {}
-    for name in ("inversion_accuracy", "evaluator_accuracy"):
-        result[name] = _pooled(per_generator, name, generated, bootstrap)
-        result[f"{name}_min"] = measures.worst(m[name] for m in per_generator)
-    result["classifier_test_accuracy"] = by_name["real_test"]["inversion_accuracy"]
-    result["evaluator_test_accuracy"] = by_name["real_test"]["evaluator_accuracy"]
-    for name in (
-        "inversion_accuracy_gap",
-        "inversion_accuracy_dropout",
-        "evaluator_accuracy_dropout",
-        "kl",
-        "intensity_error",
-        "vendi_ratio",
-        "vendi_centred_ratio",
-        "vendi_pixels_ratio",
-        "cosine_within",
-        "density",
-        "coverage",
-        "frechet",
-        "robust_accuracy",
-        "student_accuracy",
-    ):
-        result[name] = together[name]
-    result["frechet_floor"] = by_name["real_train"]["frechet"]
-    result["student_noise_accuracy"] = by_name["noise"]["student_accuracy"]
-    result["student_real_accuracy"] = by_name["real_train"]["student_accuracy"]
-    return result
-
-
-def _pooled(per_generator: Sequence[Measures], name: str, generated: Sequence[Source], bootstrap: Bootstrap) -> Measure:
-    """Mean over all samples of all generators, or the first generator's reason if one has no number."""
-    for found in per_generator:
-        if not isinstance(found[name], Estimate):
-            return found[name]
-    correct = [s.correct if name == "inversion_accuracy" else s.evaluator_correct for s in generated]
-    return bootstrap.mean(np.concatenate([c for c in correct if c is not None]))
-
-
-def _verdict(rows: Sequence[Row], told: Measure) -> tuple[bool | None, str]:
-    """Both audits: of the first generator that leaks, else of the ensemble; and of the classifier."""
-    audits = [row.audit for row in rows if row.audit is not None]
-    first = next((found for found in audits if found.memorised), audits[-1])
-    if not isinstance(told, Estimate):
-        return first.memorised, first.verdict
-    exposed = told.low > MEMBERSHIP_ALARM
-    sentence = (
-        f"The classifier itself {'gives away' if exposed else 'hardly gives away'} which images it was trained on: its "
-        f"loss tells them from test images with an AUC of {told.value:.2f} (chance is 0.50)."
-    )
-    return exposed or first.memorised, f"{first.verdict} {sentence}"

@@ -1,8 +1,7 @@
 """The measures of one source of images, in groups; each gives all its names, with a number or the reason for none."""
 
-import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +12,13 @@ from torch import Tensor
 from netinv.classifiers import ConvClassifierConfig, InvertibleClassifier, build_classifier
 from netinv.data import LabelledImages, channel_statistics
 from netinv.diversity import class_cosines, density_coverage, frechet_distance, vendi_score
-from netinv.estimates import MIN_SAMPLES, SPREAD_RESAMPLES, Bootstrap, Estimate, Measure, NotMeasured, spread_estimate
-from netinv.results import AccuracyBin, CalibrationBin, Kind
+from netinv.estimates import MIN_SAMPLES, SPREAD_RESAMPLES, Bootstrap, Measure, NotMeasured, spread_estimate
+from netinv.results import AccuracyBin, CalibrationBin
 from netinv.robustness import survives
+from netinv.samples import Bools, Source, broken, constant, to_uint8
 from netinv.training import ClassifierTrainingConfig, predict, train_classifier
 
 Measures = dict[str, Measure]
-Bools = NDArray[np.bool_]
 
 NEAR_TIE = 0.05
 """A gap of less than this between the two largest entries of a condition is a near-tie."""
@@ -29,96 +28,9 @@ NEIGHBOURS = 5
 """k of density and coverage."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Images with the labels they are meant to have, as both networks see them. All on the CPU."""
-
-    name: str
-    kind: Kind
-    images: Tensor
-    """(N, C, H, W) in [0, 1]."""
-    label: Tensor
-    """(N,), int64."""
-    vector: Tensor | None
-    """Condition of generated images, (N, K)."""
-    logits: Tensor
-    """Of the inverted classifier, (N, K)."""
-    evaluator_logits: Tensor | None
-    """(N, K); ``None`` without an evaluator."""
-    features: Tensor | None
-    """Of the evaluator, (N, D)."""
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return self.logits.shape[1]
-
-    @property
-    def correct(self) -> Bools:
-        """Whether the classifier sees the label, (N,)."""
-        return (self.logits.argmax(dim=1) == self.label).numpy()
-
-    @property
-    def evaluator_correct(self) -> Bools | None:
-        """Whether the evaluator does, (N,)."""
-        return None if self.evaluator_logits is None else (self.evaluator_logits.argmax(dim=1) == self.label).numpy()
-
-    @property
-    def gap(self) -> NDArray[np.float32] | None:
-        """Difference of the two largest entries of the condition, (N,)."""
-        if self.vector is None or self.num_classes < 2:
-            return None
-        top = self.vector.topk(2, dim=1).values
-        return (top[:, 0] - top[:, 1]).numpy()
-
-
-def first(source: Source, num: int) -> Source:
-    """The first ``num`` samples of a source."""
-    tensors: dict[str, Any] = {name: t[:num] for name, t in vars(source).items() if isinstance(t, Tensor)}
-    return dataclasses.replace(source, **tensors)
-
-
 def missing(names: Iterable[str], why: str) -> Measures:
     """The same reason for each of the names."""
     return dict.fromkeys(names, NotMeasured(not_measured=why))
-
-
-def interleave(parts: Sequence[Tensor]) -> Tensor:
-    """Row i of the result is row i of part i mod G: as many rows as each of the G parts, (G, N, ...) -> (N, ...)."""
-    stacked = torch.stack(list(parts))
-    index = torch.arange(stacked.shape[1])
-    return stacked[index % len(parts), index]
-
-
-def ensemble(sources: Sequence[Source]) -> Source:
-    """The generators taken together: each sample from the next one in turn, as many as each generator has."""
-
-    def mix(get: Callable[[Source], Tensor | None]) -> Tensor | None:
-        parts = [part for part in map(get, sources) if part is not None]
-        return interleave(parts) if parts else None
-
-    return Source(
-        name="ensemble",
-        kind="ensemble",
-        images=interleave([s.images for s in sources]),
-        label=interleave([s.label for s in sources]),
-        vector=mix(lambda s: s.vector),
-        logits=interleave([s.logits for s in sources]),
-        evaluator_logits=mix(lambda s: s.evaluator_logits),
-        features=mix(lambda s: s.features),
-    )
-
-
-def broken(images: Tensor) -> str | None:
-    """Why images cannot be measured at all, if they cannot."""
-    bad = int((~torch.isfinite(images)).flatten(1).any(dim=1).sum())
-    return f"{bad} of {len(images)} images hold values that are not finite" if bad else None
-
-
-def constant(images: Tensor) -> str | None:
-    """Why images have no diversity to measure, if they have none."""
-    same = bool((images == images[:1]).all())
-    return f"all {len(images)} images are the same" if same else None
 
 
 # Accuracy
@@ -157,9 +69,14 @@ def accuracies_off_ties(source: Source, bootstrap: Bootstrap) -> Measures:
     return dict(zip(names, found.values(), strict=True))
 
 
-def accuracy_bin(source: Source, bootstrap: Bootstrap, low: float, high: float, chosen: Bools | None) -> AccuracyBin:
+def accuracy_bin(
+    source: Source, bootstrap: Bootstrap, low: float, high: float, chosen: Bools | None = None
+) -> AccuracyBin:
     """Both accuracies where the condition lies in a range."""
-    return AccuracyBin(low=low, high=high, **accuracies(source, bootstrap, chosen))
+    why = broken(source)
+    names = ("inversion_accuracy", "evaluator_accuracy")
+    found = missing(names, why) if why is not None else accuracies(source, bootstrap, chosen)
+    return AccuracyBin(low=low, high=high, **found)
 
 
 def accuracies_by_gap(source: Source, bootstrap: Bootstrap) -> tuple[AccuracyBin, ...]:
@@ -409,11 +326,6 @@ def survival(
     return torch.stack(kept, dim=1).cpu()
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """Images in [0, 1] to the nearest of 256 levels; NaN becomes 0."""
-    return images.nan_to_num().mul(255).round().clamp(0, 255).byte()
-
-
 def student_accuracy(
     source: Source,
     test: LabelledImages | None,
@@ -431,6 +343,9 @@ def student_accuracy(
         return NotMeasured(not_measured="the student is tested on these images")
     if source.num_classes < 2:
         return NotMeasured(not_measured="with one class every answer is right")
+    why = constant(source.images)
+    if why is not None:
+        return NotMeasured(not_measured=why)
     images = LabelledImages(to_uint8(source.images), source.label)
     channels, height, width = images.images.shape[1:]
     mean, std = channel_statistics(images.images)
@@ -444,10 +359,3 @@ def student_accuracy(
             return NotMeasured(not_measured="the student's training diverged; lower evaluate.student.lr")
     logits, _ = predict(student, test.images)
     return bootstrap.mean((logits.argmax(dim=1).cpu() == test.labels).numpy())
-
-
-def worst(measures: Iterable[Measure]) -> Measure:
-    """The smallest of them, or the first reason if none has a number."""
-    measures = list(measures)
-    numbers = [m for m in measures if isinstance(m, Estimate)]
-    return min(numbers, key=lambda m: m.value) if numbers else measures[0]

@@ -99,6 +99,8 @@ class Row(Config):
     samples: int
     measures: dict[str, Measure]
     """Always the same names."""
+    dropout: dict[str, Measure]
+    """The same names, for images drawn with the generator's dropout left on."""
     by_class: dict[str, tuple[Measure, ...]]
     """inversion_accuracy, evaluator_accuracy and vendi of each class."""
     confusion: dict[str, tuple[tuple[int, ...], ...]]
@@ -107,8 +109,8 @@ class Row(Config):
     by_sharpness: tuple[AccuracyBin, ...]
     calibration: tuple[CalibrationBin, ...]
     robustness: tuple[RobustPoint, ...]
-    audit: Audit | None
-    """``None`` for references."""
+    audit: Audit
+    """Of references too, as its controls: it must flag real training images, and nothing but them."""
 
 
 class Results(Config):

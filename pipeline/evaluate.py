@@ -113,7 +113,7 @@ def main(
             name = row.name.replace(" ", "-")
             if row.name in evaluation.images:
                 _save_png(folder / f"{name}.png", _class_grid(row.name, evaluation))
-            if row.audit is not None and row.audit.pairs:
+            if row.kind != "reference" and row.audit.pairs:
                 _save_png(folder / f"{name}-neighbours.png", _neighbours(row, evaluation, train, test))
         for name, table in _tables(results).items():
             _write_table(plot_folder / f"{name}.csv", PLOTS[name], table)
@@ -193,7 +193,6 @@ def _class_grid(name: str, evaluation: "Evaluation") -> "Pixels":
 
 def _neighbours(row: "Row", evaluation: "Evaluation", train: "LabelledImages", test: "LabelledImages") -> "Pixels":
     """For each class and kind of distance: the generated image, its nearest training image, its nearest test image."""
-    assert row.audit is not None
     pairs = sorted(row.audit.pairs, key=lambda pair: pair.label)
     distances = list(dict.fromkeys(pair.distance for pair in pairs))
     labels = list(dict.fromkeys(pair.label for pair in pairs))[:MAX_CLASSES]

@@ -89,6 +89,17 @@ def test_density_and_coverage_agree_with_their_authors(k: int, num_real: int) ->
     assert 0 < found.coverage.mean() < 1  # or the comparison shows little
 
 
+def test_one_sample_and_copies_agree_with_the_authors_too() -> None:
+    from prdc import compute_prdc
+
+    real = features(60, 8, seed=1)
+    for generated in (real[:1], real[:1] + 0.1, real[5:6].repeat(9, 1), torch.ones(4, 8)):
+        expected = compute_prdc(real.double().numpy(), generated.double().numpy(), nearest_k=5)
+        found = density_coverage(real, ball_radii(real), generated)
+        assert found.density.mean() == pytest.approx(expected["density"], rel=REL)
+        assert found.coverage.mean() == pytest.approx(expected["coverage"], rel=REL)
+
+
 def test_density_and_coverage_of_awkward_sets() -> None:
     real = features(60, 8)
     itself = density_coverage(real, ball_radii(real), real)
@@ -135,6 +146,8 @@ def test_frechet_distance_of_singular_covariances() -> None:
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6 * float(a.var()))
     constant = torch.ones(10, 4)
     assert frechet_distance(constant, constant + 2) == pytest.approx(16)
+    with pytest.raises(ValueError, match="at least 2 samples, got 1"):
+        frechet_distance(a[:1], b)
 
 
 @pytest.mark.parametrize("k", [1, 7])

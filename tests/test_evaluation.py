@@ -1,5 +1,6 @@
 """The evaluation as a whole, on real digits: known sources get known numbers, and bad input gets a reason."""
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netinv import evaluation, measures
+from netinv import measures, samples
 from netinv.classifiers import (
     Classifier,
     ConvClassifierConfig,
@@ -20,10 +21,11 @@ from netinv.config import Config
 from netinv.data import LabelledImages, channel_statistics, to_float
 from netinv.errors import InputError
 from netinv.estimates import Bootstrap, Estimate, Measure, NotMeasured
-from netinv.evaluation import MEASURES, Evaluation, EvaluationConfig, dropout_layers, evaluate, generate
+from netinv.evaluation import MEASURES, Evaluation, EvaluationConfig, evaluate
 from netinv.generator import ConditionedGenerator, GeneratorConfig
 from netinv.privacy import MEMBERSHIP_ALARM, membership
-from netinv.results import Results, Row
+from netinv.results import Comparison, Results, Row
+from netinv.samples import Source, dropout_layers, generate
 from netinv.training import ClassifierTrainingConfig, predict, train_classifier
 
 SHAPE = (1, 8, 8)
@@ -152,7 +154,7 @@ def test_every_row_has_every_measure_with_an_interval_or_a_reason(found: Evaluat
     names = ["generator 0", "generator 1", "generator 2", "ensemble", "real_train", "real_test", "noise"]
     assert [r.name for r in found.results.rows] == names
     for r in found.results.rows:
-        assert tuple(r.measures) == MEASURES
+        assert tuple(r.measures) == tuple(r.dropout) == MEASURES
     everything = walk(found.results)
     assert len(everything) > 500
     for measure in everything:
@@ -188,10 +190,33 @@ def test_what_knows_nothing_measures_like_noise(found: Evaluation) -> None:
 
 
 def test_a_thief_is_caught_and_the_honest_are_not(found: Evaluation) -> None:
-    audits = [row(found.results, f"generator {i}").audit for i in range(3)]
-    assert [audit and audit.memorised for audit in audits] == [True, False, False]
+    assert [row(found.results, f"generator {i}").audit.memorised for i in range(3)] == [True, False, False]
     assert found.results.leak
     assert "Training images leak" in found.results.verdict
+
+
+def test_the_audit_carries_its_own_controls(found: Evaluation) -> None:
+    audits = {name: row(found.results, name).audit for name in ("real_train", "real_test", "noise")}
+    assert {name: audit.memorised for name, audit in audits.items()} == {
+        "real_train": True,
+        "real_test": False,
+        "noise": False,
+    }
+    pixel = audits["real_train"].comparisons["pixel"]
+    assert isinstance(pixel, Comparison)
+    assert value(pixel.train) == pytest.approx(0, abs=1e-6)
+    assert value(pixel.copies_train) == 1
+
+
+def test_every_measure_is_taken_with_dropout_too(found: Evaluation) -> None:
+    for name in ("generator 0", "generator 1"):
+        assert {reason(m) for m in row(found.results, name).dropout.values()} == {"the generator has no dropout"}
+    assert {reason(m) for m in row(found.results, "noise").dropout.values()} == {"these images are not generated"}
+    nothing = row(found.results, "generator 2")
+    measured = [name for name in MEASURES if isinstance(nothing.measures[name], Estimate)]
+    assert measured == [name for name in MEASURES if isinstance(nothing.dropout[name], Estimate)]
+    assert len(measured) == len(MEASURES)
+    assert all(value(nothing.dropout[name]) != value(nothing.measures[name]) for name in ("kl", "vendi", "frechet"))
 
 
 def test_an_overfitted_classifier_is_caught_and_a_sound_one_is_not(found: Evaluation, world: World) -> None:
@@ -253,10 +278,10 @@ def source(world: World) -> measures.Source:
     """Samples with a condition, as both networks see them."""
     images, vector = generate(Replay(world.unseen), 400, 1, (1.0, 1.0))
     (logits, _), (judged, features) = predict(world.classifier, images), predict(world.evaluator, images)
-    return measures.Source("generator 0", "generator", images, vector.argmax(1), vector, logits, judged, features)
+    return Source("generator 0", "generator", images, vector.argmax(1), vector, logits, judged, features)
 
 
-def test_confusion_and_accuracy_by_class_agree_with_scikit_learn(source: measures.Source) -> None:
+def test_confusion_and_accuracy_by_class_agree_with_scikit_learn(source: Source) -> None:
     from sklearn.metrics import confusion_matrix, recall_score
 
     predicted = source.logits.argmax(1)
@@ -267,15 +292,34 @@ def test_confusion_and_accuracy_by_class_agree_with_scikit_learn(source: measure
     assert [value(m) for m in by_class] == pytest.approx(list(recalls))
 
 
-def test_kl_agrees_with_torch(source: measures.Source) -> None:
+def test_kl_agrees_with_torch(source: Source) -> None:
     assert source.vector is not None
     expected = F.kl_div(F.log_softmax(source.logits, 1), source.vector, reduction="batchmean")
     assert value(measures.intensity(source, Bootstrap(0))["kl"]) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_intensity_of_a_classifier_that_follows_the_condition(source: measures.Source) -> None:
+def test_intensity_agrees_with_scipy(source: Source) -> None:
+    from scipy.stats import binned_statistic, pearsonr
+
     assert source.vector is not None
-    perfect = measures.dataclasses.replace(source, logits=source.vector.log())
+    rows = np.arange(len(source.label))
+    wanted = source.vector.double().numpy()[rows, source.label]
+    obtained = torch.softmax(source.logits.double(), 1).numpy()[rows, source.label]
+    means, counts = (
+        binned_statistic(wanted, [wanted, obtained], how, bins=10, range=(0, 1)).statistic for how in ("mean", "count")
+    )
+    error = np.nansum(np.abs(means[0] - means[1]) * counts[0]) / len(rows)
+    got = measures.intensity(source, Bootstrap(0))
+    assert value(got["intensity_error"]) == pytest.approx(error, rel=1e-9)
+    assert value(got["intensity_correlation"]) == pytest.approx(pearsonr(wanted, obtained).statistic, rel=1e-9)
+    for cell, one, other in zip(measures.calibration(source, Bootstrap(0)), *means, strict=True):
+        if isinstance(cell.wanted, Estimate):
+            assert (value(cell.wanted), value(cell.obtained)) == pytest.approx((one, other), rel=1e-9)
+
+
+def test_intensity_of_a_classifier_that_follows_the_condition(source: Source) -> None:
+    assert source.vector is not None
+    perfect = dataclasses.replace(source, logits=source.vector.log())
     got = measures.intensity(perfect, Bootstrap(0))
     assert value(got["kl"]) == pytest.approx(0, abs=1e-6)
     assert value(got["intensity_error"]) == pytest.approx(0, abs=1e-6)
@@ -284,14 +328,14 @@ def test_intensity_of_a_classifier_that_follows_the_condition(source: measures.S
         if isinstance(cell.wanted, Estimate):
             assert cell.low <= cell.wanted.value <= cell.high
             assert value(cell.obtained) == pytest.approx(cell.wanted.value, abs=1e-6)
-    stubborn = measures.dataclasses.replace(source, logits=torch.zeros_like(source.logits))
+    stubborn = dataclasses.replace(source, logits=torch.zeros_like(source.logits))
     got = measures.intensity(stubborn, Bootstrap(0))
     wanted = source.vector.amax(1)
     assert value(got["intensity_error"]) == pytest.approx(float((wanted - 0.1).mean()), rel=1e-4)  # all of one sign
     assert "never varies" in reason(got["intensity_correlation"])
 
 
-def test_gap_bins_part_the_samples(source: measures.Source) -> None:
+def test_gap_bins_part_the_samples(source: Source) -> None:
     bins = measures.accuracies_by_gap(source, Bootstrap(0))
     sizes = [part.inversion_accuracy.n for part in bins if isinstance(part.inversion_accuracy, Estimate)]
     assert sum(sizes) == 400
@@ -300,7 +344,7 @@ def test_gap_bins_part_the_samples(source: measures.Source) -> None:
     assert off_ties.n == sum(sizes[1:])
 
 
-def test_vendi_per_class_uses_n_samples_of_each(source: measures.Source) -> None:
+def test_vendi_per_class_uses_n_samples_of_each(source: Source) -> None:
     from netinv.diversity import vendi_score
 
     assert source.features is not None
@@ -323,7 +367,7 @@ def test_a_vendi_interval_is_as_wide_as_fresh_samples_scatter(world: World) -> N
     for seed in range(40):
         drawn = pool[torch.from_numpy(rng.choice(len(pool), 20, replace=False))]
         label = torch.zeros(20, dtype=torch.long)
-        only = measures.Source("x", "reference", drawn, label, None, torch.zeros(20, 1), None, None)
+        only = Source("x", "reference", drawn, label, None, torch.zeros(20, 1), None, None)
         measure = measures.vendi_mean(measures.vendi_scores(drawn, only, 20, Bootstrap(seed)))
         assert isinstance(measure, Estimate)
         scatter.append(measure.value)
@@ -338,11 +382,17 @@ def test_a_seed_gives_the_same_images_whatever_the_batch_size(monkeypatch: pytes
     generator = untrained()
     images, vector = generate(generator, 130, 7, (1.0, 5.0))
     fewer, _ = generate(generator, 40, 7, (1.0, 5.0))
-    monkeypatch.setattr(evaluation, "BATCH", 9)
+    monkeypatch.setattr(samples, "BATCH", 9)
     again, vector_again = generate(generator, 130, 7, (1.0, 5.0))
     torch.testing.assert_close(again, images, rtol=0, atol=1e-6)
     assert torch.equal(vector, vector_again)
     torch.testing.assert_close(fewer, images[:40], rtol=0, atol=1e-6)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - threads if threads < 3 else 1)
+    try:
+        torch.testing.assert_close(generate(generator, 130, 7, (1.0, 5.0))[0], images, rtol=0, atol=1e-6)
+    finally:
+        torch.set_num_threads(threads)
     assert not torch.equal(generate(generator, 130, 8, (1.0, 5.0))[1], vector)
 
 
@@ -354,6 +404,7 @@ def test_dropout_mode_drops_and_leaves_no_trace() -> None:
     dropped, _ = generate(generator, 60, 0, (1.0, 1.0), dropout=True)
     assert (plain - dropped).abs().max() > 1e-3
     assert torch.equal(dropped, generate(generator, 60, 0, (1.0, 1.0), dropout=True)[0])
+    assert torch.equal(dropped, generate(generator, 700, 0, (1.0, 1.0), dropout=True)[0][:60])
     assert torch.equal(plain, generate(generator, 60, 0, (1.0, 1.0))[0])
     assert not any(module.training for module in generator.modules())
     assert all(torch.equal(tensor, generator.state_dict()[name]) for name, tensor in before.items())
@@ -373,7 +424,7 @@ def test_images_that_are_not_finite(world: World) -> None:
     results = run(world, Fixed(float("nan")), Replay(world.unseen)).results
     broken = row(results, "generator 0")
     assert {reason(m) for m in broken.measures.values()} == {"300 of 300 images hold values that are not finite"}
-    assert broken.audit is not None
+    assert {reason(m) for m in broken.dropout.values()} == {"300 of 300 images hold values that are not finite"}
     assert broken.audit.memorised is None
     assert value(row(results, "generator 1").measures["inversion_accuracy"]) > 0.7
     assert "not finite" in reason(row(results, "ensemble").measures["inversion_accuracy"])
@@ -381,12 +432,40 @@ def test_images_that_are_not_finite(world: World) -> None:
     assert "NaN" not in results.model_dump_json()
 
 
+class Failing(Classifier):
+    """A network that answers dark images, or all, with NaN."""
+
+    def __init__(self, network: Classifier, up_to: float) -> None:
+        super().__init__(10, SHAPE, network.head.in_features, (0.3,), (0.3,))
+        self.network, self.up_to = network, up_to
+
+    def forward(self, images: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        logits, features = self.network(images, return_features=True)
+        dark = images.mean((1, 2, 3))[:, None] <= self.up_to
+        logits, features = (torch.where(dark, torch.nan, answer) for answer in (logits, features))
+        return (logits, features) if return_features else logits
+
+
+def test_answers_that_are_not_finite(world: World) -> None:
+    black = [Fixed(0.0), Replay(world.unseen)]
+    results = run(world._replace(classifier=Failing(world.classifier, 0.01)), *black).results
+    why = "300 of 300 images get an answer from the classifier that is not finite"
+    assert {reason(m) for m in row(results, "generator 0").measures.values()} == {why}
+    assert value(row(results, "generator 1").measures["inversion_accuracy"]) > 0.7
+    results = run(world._replace(classifier=Failing(world.classifier, 1.0)), Replay(world.unseen)).results
+    assert "answer from the classifier that is not finite" in reason(results.headline["membership_auc"])
+    assert not any(isinstance(measure, Estimate) for measure in results.headline.values())
+    results = run(world._replace(evaluator=Failing(world.evaluator, 0.01)), *black).results
+    assert "answer from the evaluator" in reason(row(results, "generator 0").measures["vendi"])
+    with pytest.raises(InputError, match="evaluator gives values that are not finite for real images"):
+        run(world._replace(evaluator=Failing(world.evaluator, 1.0)), Replay(world.unseen))
+
+
 def test_constant_images(world: World) -> None:
-    constant = row(run(world, Fixed(0.5)).results, "generator 0").measures
+    constant = row(run(world, Fixed(0.5), config=CONFIG).results, "generator 0").measures
     assert value(constant["inversion_accuracy"]) < 0.3
-    for name in ("vendi", "vendi_pixels_ratio", "cosine_within", "density", "coverage", "frechet"):
+    for name in ("vendi", "vendi_pixels_ratio", "cosine_within", "density", "coverage", "frechet", "student_accuracy"):
         assert reason(constant[name]) == "all 300 images are the same"
-    assert "never varies" not in reason(constant["vendi_dropout"])
 
 
 def test_a_class_that_never_appears(world: World) -> None:
@@ -422,7 +501,6 @@ def test_neither_real_images_nor_evaluator(world: World) -> None:
     for name in ("frechet", "student_accuracy", "vendi_pixels_ratio", "vendi_centred"):
         assert reason(made.measures[name]) == "no real test images were given"
     assert reason(made.measures["evaluator_accuracy"]) == "no evaluator was given"
-    assert made.audit is not None
     assert results.verdict == made.audit.verdict == "Not audited: it needs real training and real test images."
     assert results.leak is None
     for name in ("real_train", "real_test"):
