@@ -16,6 +16,8 @@ MIN_SAMPLES = 10
 """Fewer samples than this give no mean worth an interval."""
 SPREAD_RESAMPLES = 50
 """Resamples behind a standard error; 50 are enough for one (Efron and Tibshirani, An Introduction to the Bootstrap)."""
+MAX_DRAWN = 1_000_000
+"""Values that are resampled at a time."""
 LEVEL = 0.95
 """Confidence level of every interval."""
 Z = 1.959964
@@ -72,7 +74,9 @@ class Bootstrap(NamedTuple):
             # The counts of a resample are multinomial: the same bootstrap, without drawing each sample.
             means = rng.multinomial(num, counts / num, size=self.resamples) @ distinct / num
         else:
-            means = np.array([values[rng.integers(0, num, num)].mean() for _ in range(self.resamples)])
+            block = max(1, MAX_DRAWN // num)
+            sizes = [min(block, self.resamples - done) for done in range(0, self.resamples, block)]
+            means = np.concatenate([values[rng.integers(0, num, (size, num))].mean(axis=1) for size in sizes])
         low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Estimate(value=mean, low=float(low), high=float(high), n=num)
 
