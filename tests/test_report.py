@@ -25,8 +25,10 @@ from netinv.results import (
     RobustPoint,
     Row,
 )
-from pipeline import report
+from pipeline import report, report_words
 from pipeline.params import Params, load_params
+from pipeline.report_pictures import COLUMNS, MAX_CLASSES
+from pipeline.report_results import read_ablations, read_csv
 from pipeline.stage import write_csv, write_text
 
 HOSTILE = "<script>alert(1)</script>"
@@ -42,6 +44,7 @@ class Folders(NamedTuple):
     metrics: Path
     plots: Path
     runs: Path
+    ablation: Path
 
 
 def number(value: float) -> Estimate:
@@ -82,6 +85,7 @@ def row(name: str, kind: Any, classes: tuple[str, ...], accuracy: float) -> Row:
         kind=kind,
         samples=100,
         measures=measures,
+        dropout=measures | {"kl": number(7.77)},
         by_class={
             measure: (number(accuracy),) * num for measure in ("inversion_accuracy", "evaluator_accuracy", "vendi")
         },
@@ -90,14 +94,14 @@ def row(name: str, kind: Any, classes: tuple[str, ...], accuracy: float) -> Row:
         by_sharpness=(AccuracyBin(low=3.0, high=3.0, inversion_accuracy=number(0.7), evaluator_accuracy=number(0.6)),),
         calibration=(CalibrationBin(low=0.5, high=0.6, wanted=number(0.55), obtained=number(0.65)),),
         robustness=(RobustPoint(epsilon=0.0, accuracy=number(0.9)), RobustPoint(epsilon=0.1, accuracy=number(0.4))),
-        audit=None if kind == "reference" else audit,
+        audit=audit.model_copy(update={"memorised": name == "real_train"}),
     )
 
 
 def results(classes: tuple[str, ...], accuracy: float) -> Results:
     kinds = {"generator 0": "generator", "generator 1": "generator", "ensemble": "ensemble"}
     kinds |= dict.fromkeys(("real_train", "real_test", "noise"), "reference")
-    headline: dict[str, Measure] = {name: number(accuracy) for name in report.HEADLINE}
+    headline: dict[str, Measure] = {name: number(accuracy) for name in report_words.HEADLINE}
     controls = ("inversion_accuracy_min", "classifier_test_accuracy", "evaluator_test_accuracy")
     headline |= {name: number(0.97) for name in (*controls, "student_noise_accuracy", "student_real_accuracy")}
     return Results(
@@ -121,12 +125,12 @@ def write_picture(path: Path, columns: int, rows: int) -> None:
 def write_variant(folders: Folders, dataset: str, variant: str, found: Results) -> None:
     """Everything that the stages before leave behind on one variant."""
     folder = folders.evaluation / dataset / variant
-    rows = min(len(found.classes), report.MAX_CLASSES)
+    rows = min(len(found.classes), MAX_CLASSES)
     write_text(folder / "results.json", found.model_dump_json())
     write_picture(folder / "figure2.png", 2, rows)
     write_picture(folder / "ensemble-neighbours.png", 6, rows)
     for source in found.rows:
-        write_picture(folder / f"{source.name.replace(' ', '-')}.png", report.COLUMNS, rows)
+        write_picture(folder / f"{source.name.replace(' ', '-')}.png", COLUMNS, rows)
     curve = [
         {"generator": i, "step": step, "samples": step * 64, "accuracy": step / 50, "loss": 1 / step, "kl": 0.1}
         for i in range(2)
@@ -199,9 +203,9 @@ def test_the_page_tells_what_was_found(render: Callable[..., str]) -> None:
 
 
 def test_every_measure_has_words(render: Callable[..., str]) -> None:
-    assert set(report.MEASURES) == set(MEASURES)
+    assert set(report_words.MEASURES) == set(MEASURES)
     text = Page(render()).text
-    for measure in report.MEASURES.values():
+    for measure in report_words.MEASURES.values():
         assert measure.title in text
 
 
@@ -218,6 +222,68 @@ def test_what_was_not_measured_says_why_and_is_no_zero(folders: Folders, render:
     assert f"not measured: {WHY}" in text
     assert "classifier not measured" in text
     assert "<b>0%</b>" not in render()
+
+
+def test_measures_with_dropout_stand_beside_those_without(render: Callable[..., str]) -> None:
+    text = " ".join(Page(render()).text.split())
+    assert "Measure standard standard, dropout on robust robust, dropout on real, train" in text
+    assert text.count("7.77") > 2
+
+
+def test_the_audit_shows_its_controls_and_looks_at_the_generator_that_copies(
+    folders: Folders, render: Callable[..., str]
+) -> None:
+    text = " ".join(Page(render(datasets=("digits",), variants=("standard",))).text.split())
+    assert "generator 1 none found" in text
+    assert "real, train copies found" in text
+    assert "nearest to a training image: ensemble" in text
+    found = results(("cat", "dog"), 0.9)
+    rows = [r.model_copy(update={"audit": r.audit.model_copy(update={"memorised": "1" in r.name})}) for r in found.rows]
+    write_variant(folders, "digits", "standard", found.model_copy(update={"rows": tuple(rows)}))
+    shutil.copy(
+        folders.evaluation / "digits/standard/ensemble-neighbours.png",
+        folders.evaluation / "digits/standard/generator-1-neighbours.png",
+    )
+    text = " ".join(Page(render(datasets=("digits",), variants=("standard",))).text.split())
+    assert "generator 1 copies found" in text
+    assert "nearest to a training image: generator 1" in text
+    assert "for each class Class pixel ssim feature cat" in text
+
+
+ABLATION = """dataset,condition,seed,inversion_accuracy,kl,my_measure
+mnist,vector,0,0.5,1.5,
+mnist,vector,1,0.7,,
+mnist,<script>alert(1)</script>,0,0.9,2.5,3
+"""
+
+
+def test_ablations_are_shown_with_mean_and_standard_deviation(folders: Folders, render: Callable[..., str]) -> None:
+    assert "Ablations" not in Page(render()).text
+    write_text(folders.ablation / "label_embedding.csv", ABLATION)
+    html = render()
+    assert HOSTILE not in html
+    text = " ".join(Page(html).text.split())
+    assert "mnist: label embedding" in text
+    assert "Condition Inversion accuracy KL divergence My measure" in text
+    # The standard deviation of 0.5 and 0.7 is 0.1414.
+    assert f"vector 60.0% ± 14.1%, 2 seeds 1.50 one seed not measured 1 {HOSTILE} 90.0% one seed" in text
+    assert "not measured: no seed has a number" in text
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "dataset,condition,kl\nmnist,vector,1\n",
+        "dataset,condition,seed,kl\nmnist,vector,0,high\n",
+        "dataset,condition,seed,kl\nmnist,vector,0,nan\n",
+        "dataset,condition,seed,kl\nmnist,vector,0\n",
+        "dataset,condition,seed,kl\nmnist,vector,0,1,2\n",
+    ],
+)
+def test_a_damaged_ablation_is_named(tmp_path: Path, damaged: str) -> None:
+    write_text(tmp_path / "gamma.csv", damaged)
+    with pytest.raises(InputError, match=r"gamma\.csv is not a readable ablation .* dataset, condition and seed"):
+        read_ablations(tmp_path)
 
 
 def test_names_and_reasons_cannot_inject(render: Callable[..., str]) -> None:
@@ -288,7 +354,7 @@ def test_a_damaged_table_is_named(tmp_path: Path, damaged: str) -> None:
     path = tmp_path / "curve.csv"
     path.write_text(damaged)
     with pytest.raises(InputError, match=r"curve\.csv.*again"):
-        report.read_csv(path)
+        read_csv(path)
 
 
 @pytest.fixture

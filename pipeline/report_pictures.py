@@ -1,0 +1,121 @@
+"""The report's pictures: grids and nearest neighbours, cut from the evaluation's and small enough to be embedded."""
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from netinv.errors import InputError
+from netinv.results import Row
+from pipeline.charts import number
+from pipeline.report_results import Evaluated
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_CLASSES = 20
+"""Rows of the evaluation's grids, and of a confusion matrix that is a table; above this it is an image."""
+MAX_LOSSLESS = 60_000
+"""Bytes of a picture that is kept exactly as it is; larger ones are compressed."""
+MAX_SIDE = 1600
+"""Pixels along the longer side of a picture."""
+CELL = 46
+"""Width of an image on the page, in its pixels."""
+COLUMNS = 10
+"""Images of a class in the evaluation's picture of one source."""
+
+
+class Picture(NamedTuple):
+    """An image of the page."""
+
+    uri: str
+    """Data URI."""
+    width: float
+    """On the page, in its pixels."""
+    alt: str
+
+
+class Grid(NamedTuple):
+    """A picture with a row for each class."""
+
+    title: str
+    picture: Picture
+    columns: list[str]
+    """A label for each column, or none at all."""
+    classes: tuple[str, ...]
+    real: Picture | None = None
+    """A column of real images to compare with."""
+
+
+class Neighbours(NamedTuple):
+    """The generated images nearest to training images, by one kind of distance."""
+
+    title: str
+    rows: list[tuple[str, Picture, str, str]]
+    """Class; generated, training and test image side by side; distance to the two."""
+
+
+def figure(e: Evaluated) -> Grid:
+    """The paper's Figure 2: a row for each class, a column for each generator; beside it a real image of each class."""
+    columns = [row.name.removeprefix("generator ") for row in e.generators]
+    title = f"{e.variant}: a row for each class, a column for each generator"
+    picture = picture_of(_open(e.folder / "figure2.png"), len(columns), title)
+    real = None
+    if e.row("real_test").samples:
+        image = _open(e.folder / "real_test.png")
+        image = image.crop((0, 0, (image.width + 1) // COLUMNS - 1, image.height))
+        real = picture_of(image, 1, "a real test image of each class")
+    return Grid(title, picture, columns, e.results.classes[:MAX_CLASSES], real)
+
+
+def class_grid(e: Evaluated, name: str, title: str) -> Grid:
+    """Several images of each class from one source."""
+    image = _open(e.folder / f"{name.replace(' ', '-')}.png")
+    picture = picture_of(image, COLUMNS, f"{title}: a row of {COLUMNS} images for each class")
+    return Grid(title, picture, [], e.results.classes[:MAX_CLASSES])
+
+
+def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
+    """A row's images nearest to training images, cut from the evaluation's picture of them."""
+    audit = row.audit
+    if not audit.pairs:
+        return []
+    image = _open(e.folder / f"{row.name.replace(' ', '-')}-neighbours.png")
+    kinds = list(dict.fromkeys(pair.distance for pair in audit.pairs))
+    labels = sorted({pair.label for pair in audit.pairs})[:MAX_CLASSES]
+    width, height = (image.width + 1) // len(kinds), (image.height + 1) // len(labels)
+    pairs = {(pair.distance, pair.label): pair for pair in audit.pairs}
+    found: dict[str, list[tuple[str, Picture, str, str]]] = {kind: [] for kind in kinds}
+    for column, kind in enumerate(kinds):
+        for i, label in enumerate(labels):
+            corner = column * width, i * height
+            strip = image.crop((*corner, corner[0] + width - 1, corner[1] + height - 1))
+            name, pair = e.results.classes[label], pairs[kind, label]
+            alt = f"Class {name}: a generated image, its nearest training image, its nearest test image"
+            picture = picture_of(strip, 3, alt)
+            found[kind].append((name, picture, number(pair.train_distance), number(pair.test_distance)))
+    return [Neighbours(kind, rows) for kind, rows in found.items()]
+
+
+def _open(path: Path) -> "Image":
+    from PIL import Image
+
+    try:
+        image = Image.open(path)
+        image.load()
+    except OSError as error:
+        raise InputError(f"{path} is not a readable picture ({error}): run the evaluate stage again.") from None
+    return image
+
+
+def picture_of(image: "Image", columns: float, alt: str) -> Picture:
+    """A picture of so many columns for the page: exact where it is small, else compressed."""
+    width = round(columns * CELL * image.width / (image.width + 1), 2)  # all but a separating pixel
+    image = image.copy()
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    data = io.BytesIO()
+    image.save(data, "WEBP", lossless=True)
+    if data.tell() > MAX_LOSSLESS:
+        data = io.BytesIO()
+        image.save(data, "WEBP", quality=75)
+    return Picture(f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}", width, alt)
