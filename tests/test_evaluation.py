@@ -480,7 +480,7 @@ def test_a_class_that_never_appears(world: World) -> None:
 
 def test_one_class(world: World) -> None:
     torch.manual_seed(0)
-    single = build_classifier(ConvClassifierConfig(channels=(4,)), 1, SHAPE, (0.3,), (0.3,)).eval()
+    single = build_classifier(ConvClassifierConfig(channels=(4,), feature_dim=16), 1, SHAPE, (0.3,), (0.3,)).eval()
     generator = ConditionedGenerator(GeneratorConfig(width=2, latent_dim=4), 1, SHAPE).eval()
     data = LabelledImages(world.train.images, torch.zeros_like(world.train.labels))
     results = evaluate([generator], single, single, ("thing",), data, data, CONFIG).results
