@@ -5,7 +5,7 @@ PYTHON ?= python3
 # Put the environment's programs first, so that DVC's stages find its python.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help install repro test slow lint format docs ui clean
+.PHONY: help install repro paper test slow lint format docs ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,19 @@ ifdef DATASETS
 else
 	dvc repro
 endif
+
+# Each data set as an experiment of its own, side by side; the last one finds their stages in DVC's run cache.
+PAPER ?= mnist,fashion_mnist,svhn,cifar10
+JOBS ?= $(shell $(BIN)/python -c "import psutil as p; \
+	print(max(1, min(p.cpu_count() // 2, p.virtual_memory().available // 2**32)))")
+NOW := $(shell date +%Y%m%d-%H%M%S)
+comma := ,
+
+paper: install ## The paper's data sets in both variants, JOBS at once (two cores and 4 GiB for each)
+	for name in $(subst $(comma), ,$(PAPER)); do \
+		dvc exp run --queue --name $$name-$(NOW) --set-param "datasets=[$$name]" || exit; done
+	dvc exp run --run-all --jobs $(JOBS)
+	dvc exp run --name paper-$(NOW) --set-param 'datasets=[$(PAPER)]'
 
 test: install lint ## Check style and types, then run the default tests
 	python -m pytest

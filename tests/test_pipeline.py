@@ -79,7 +79,7 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(project, "git", "add", "-A")
     run(project, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "start")
     result = run(project, "dvc", "repro")
-    assert len(executed(result.stdout)) == 11
+    assert len(executed(result.stdout)) == 13
     return project
 
 
@@ -149,6 +149,24 @@ def test_every_stage_run_is_in_mlflow(project: Path) -> None:
     assert points >= 4
     recorded = json.loads((project / "runs/invert/digits-robust.json").read_text())["run_id"]
     assert recorded in runs
+    evaluate = json.loads((project / "runs/evaluate/digits-robust.json").read_text())["run_id"]
+    assert (evaluate, "input.invert.digits-robust", recorded) in tags
+    with sqlite3.connect(project / "mlflow.db") as store:
+        params = dict(store.execute("select key, value from params where run_uuid = ?", (evaluate,)))
+    assert params["invert.steps"] == "10"  # what led to these measures, under names that all variants share
+    assert params["train.classifier.training.epochs"] == "3"
+
+
+def test_every_generator_is_in_the_registry(project: Path) -> None:
+    with sqlite3.connect(project / "mlflow.db") as store:
+        versions = store.execute("select name, run_id, description from model_versions").fetchall()
+        aliases = store.execute("select name, alias from registered_model_aliases").fetchall()
+        names = dict(store.execute("select run_uuid, name from runs"))
+    models = {f"netinv-digits-{variant}" for variant in ("standard", "robust")}
+    assert sorted(name for name, _, _ in versions) == sorted([*models, *models])
+    assert {(name, "champion") for name in models} <= set(aliases)
+    assert {names[run_id] for _, run_id, _ in versions} == {"generator 0", "generator 1"}
+    assert all("evaluator_accuracy" in card and "CC BY 4.0" in card for _, _, card in versions)
 
 
 def test_unreachable_server_or_cluster_is_refused_before_work(project: Path) -> None:

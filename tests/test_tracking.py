@@ -23,7 +23,7 @@ import pytest
 
 from netinv.data import DatasetSpec
 from netinv.errors import InputError
-from pipeline import tracking
+from pipeline import journal, tracking
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own
@@ -72,6 +72,20 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
             return result
         time.sleep(0.05)
     raise AssertionError("waited in vain")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +230,7 @@ def test_image_names_are_those_of_mlflow(store: MlflowClient) -> None:
 def test_second_delivery_leaves_no_trace(store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri())
     monkeypatch.chdir(tmp_path)  # a journal of its own, that no courier knows
-    folder = tracking._journal() / "once"
+    folder = journal.journals() / "once"
     folder.mkdir(parents=True)
     run = tracking.Run(folder, "twice", {"stage": "test"}, {"a": 1})
     for step in range(50):
@@ -297,7 +311,7 @@ def test_names_that_the_store_would_refuse_are_refused_at_once(store: MlflowClie
 
 def test_long_parameter_is_cut_and_says_so() -> None:
     (value,) = tracking.flatten({"long": "x" * 7000}).values()
-    assert len(value) == tracking.MAX_PARAM_LENGTH
+    assert len(value) == journal.MAX_PARAM_LENGTH
     assert value.endswith("x... (7000 characters)")
 
 
@@ -364,7 +378,7 @@ def test_refused_credentials_fail_before_work(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
         with pytest.raises(InputError, match="refuses the credentials") as raised:
-            tracking.check_server(tracking.tracking_uri())
+            journal.check_server(tracking.tracking_uri())
         server.shutdown()
     assert "secret" not in str(raised.value)
 
@@ -375,8 +389,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://ada:secret@127.0.0.1:{self.port}"  # this server asks for neither, and takes both
         self.start()
 
@@ -387,14 +400,7 @@ class Server:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=environment(), stdout=log, stderr=log, start_new_session=True
             )
-        wait_for(self.answers, seconds=180)
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2):
-                return True
-        except OSError:
-            return False
+        wait_for(lambda: answers(f"http://127.0.0.1:{self.port}/health"), seconds=180)
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)

@@ -1,0 +1,67 @@
+"""Stage ``register``: exported generators into the model registry, and commands to promote one and to trace it."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.stage import stage_command
+
+
+@click.group()
+def main() -> None:
+    """Register generators, promote them, trace them."""
+
+
+@main.command()
+@click.argument("dataset")
+@click.argument("variant", type=click.Choice(["standard", "robust"]))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
+@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
+@click.option("--onnx", type=click.Path(path_type=Path), required=True, help="Folder of the ONNX files.")
+@click.option("--evaluation", type=click.Path(path_type=Path), required=True, help="Folder of results.json.")
+@stage_command
+def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path, evaluation: Path) -> None:
+    """Offer the generators of VARIANT to the registry, as versions of netinv-DATASET-VARIANT."""
+    from netinv.data import load_spec
+    from netinv.results import load_results
+    from pipeline import tracking
+    from pipeline.registry import find_candidates, show
+
+    name = f"netinv-{dataset}-{variant}"
+    run_file = Path("runs/invert") / f"{dataset}-{variant}.json"
+    results = load_results(evaluation / "results.json")
+    candidates = find_candidates(name, variant, onnx, results, models, load_spec(data), run_file)
+    inputs = [run_file, *(Path("runs") / stage / f"{dataset}-{variant}.json" for stage in ("export", "evaluate"))]
+    with tracking.stage_run("register", dataset=dataset, variant=variant, inputs=inputs) as run:
+        run.log_models(name, candidates)
+    standing = candidates[0].standing
+    best = show(standing.measures[standing.primary])
+    print(f"register {dataset} {variant}: {candidates[0].generator} has the best {standing.primary}, {best}")
+
+
+@main.command()
+@click.argument("name")
+@click.argument("version")
+@click.option("--why", default="by hand", show_default=True, help="Reason, kept with the version.")
+@stage_command
+def promote(name: str, version: str, why: str) -> None:
+    """Make VERSION (a number, or challenger) of the model NAME the champion: to overrule the rule, or to roll back."""
+    from pipeline import tracking
+
+    print(tracking.promote(name, version, why))
+
+
+@main.command()
+@click.argument("name")
+@click.argument("version", default="champion")
+@stage_command
+def trace(name: str, version: str) -> None:
+    """Tell where VERSION (a number, champion or challenger) of the model NAME comes from, and how to make it again."""
+    from pipeline import tracking
+
+    for line in tracking.trace(name, version):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The rule for the champion, the model card, and a real registry: versions, aliases, a second delivery, serving."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from netinv.errors import InputError
+from netinv.estimates import Estimate, Measure, NotMeasured
+from pipeline import journal, registry, tracking
+from pipeline.register import main
+from pipeline.registry import Candidate, Standing, better
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own
+    import mlflow.onnx
+    import onnx
+    from mlflow.tracking import MlflowClient
+
+if TYPE_CHECKING:
+    from conftest import Exported
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's, in its own process otherwise
+
+NAME = "netinv-shapes-robust"
+
+
+def about(value: float) -> Estimate:
+    return Estimate(value=value, low=value - 0.01, high=value + 0.01, n=100)
+
+
+def standing(primary: Measure, memorised: bool | None = False, by: str = "alike", **guards: Measure) -> Standing:
+    names = registry.GUARDS["robust"]
+    measures = {"evaluator_accuracy": primary} | {name: about(0.5) for name in names} | guards
+    return Standing(primary="evaluator_accuracy", guards=names, measures=measures, memorised=memorised, measured_by=by)
+
+
+WHY_NOT = NotMeasured(not_measured="too few")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "expected"),
+    [
+        (standing(about(0.1)), None, True),
+        (standing(WHY_NOT), None, False),
+        (standing(about(0.9), memorised=True), None, False),
+        (standing(about(0.9)), standing(about(0.8)), True),
+        (standing(about(0.815)), standing(about(0.8)), False),  # better, within the interval
+        (standing(about(0.7)), standing(about(0.8)), False),
+        (standing(about(0.9), by="otherwise"), standing(about(0.8)), False),
+        (standing(about(0.9), robust_accuracy=about(0.45)), standing(about(0.8)), False),
+        (standing(about(0.9), robust_accuracy=about(0.49)), standing(about(0.8)), True),  # worse, within the interval
+        (standing(about(0.9), robust_accuracy=WHY_NOT), standing(about(0.8)), False),
+        (standing(about(0.9)), standing(about(0.8), robust_accuracy=WHY_NOT), True),
+        (standing(about(0.9), memorised=None), standing(about(0.8)), False),
+        (standing(about(0.9)), standing(WHY_NOT), True),
+    ],
+)
+def test_rule_for_the_champion(candidate: Standing, champion: Standing | None, expected: bool) -> None:
+    promoted, why = better(candidate, champion)
+    assert promoted is expected, why
+    assert why
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty repository, with a journal of its own that no courier knows."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "NETINV_PIPELINE_RUN", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def offer(exported: "Exported", measures: list[float], number: int = 0) -> list[str]:
+    """One register stage, with an invert stage before it; returns what it tells."""
+    deliverer = tracking._Deliverer(tracking.tracking_uri())
+    made: list[str] = []
+    for stage in ("invert", "register"):
+        path = journal.journals() / f"{stage}-{number}"
+        path.mkdir(parents=True)
+        run = journal.Run(path, stage, {"stage": stage, "dataset": "shapes", "variant": "robust"}, {})
+        with run._ending():
+            if stage == "invert":
+                for i in range(len(measures)):
+                    with run.child(f"generator {i}", {"seed": i}):
+                        pass
+                made = [f"journal:{key}" for key in run._children.values()]
+            else:
+                run.log_models(
+                    NAME,
+                    [
+                        Candidate(
+                            file=exported.folder / f"generator-{i}.onnx",
+                            generator=f"generator {i}",
+                            run=made[i],
+                            standing=standing(about(measure)),
+                            card=f"# Card of {i}",
+                        )
+                        for i, measure in enumerate(measures)
+                    ],
+                )
+        deliverer.deliver(at_once=True)
+        assert not (path / "error").exists(), (path / "error").read_text()
+    state = json.loads((path / "run.json").read_text())
+    assert state["done"]
+    told: list[str] = state["told"]
+    return told
+
+
+def aliases(store: MlflowClient) -> dict[str, str]:
+    return {alias: str(version) for alias, version in store.get_registered_model(NAME).aliases.items()}
+
+
+def test_registered_model_has_everything_and_is_registered_once(exported: "Exported", folder: Path) -> None:
+    told = offer(exported, [0.8, 0.7])
+    first = "version 1, champion: the first with evaluator accuracy 0.8 (0.79 to 0.81)."
+    assert told[0] == f"{NAME}: generator 0 is {first}"
+    assert told[1].startswith(f"{NAME}: generator 1 is version 2, not champion: ")
+
+    store = MlflowClient(tracking.tracking_uri())
+    assert aliases(store) == {"champion": "1", "challenger": "2"}
+    version = store.get_model_version_by_alias(NAME, "champion")
+    assert version.description == "# Card of 0"
+    assert version.tags["evaluator_accuracy"] == "0.8 (0.79 to 0.81)"
+    run = store.get_run(version.run_id)
+    assert (run.info.run_name, run.data.params["seed"]) == ("generator 0", "0")
+
+    mlflow.set_tracking_uri(tracking.tracking_uri())
+    model = mlflow.models.get_model_info(f"models:/{NAME}@champion")
+    assert model.flavors["onnx"]["providers"] == ["CPUExecutionProvider"]
+    assert sorted(model.signature.inputs.input_names()) == ["condition", "latent"]
+    assert model.signature.outputs.input_names() == ["images"]
+    served = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    example = served.input_example
+    images = served.predict(example)["images"]
+    expected = exported.generators[0]
+    assert images.shape == (2, *expected.image_shape)
+    files = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1"))
+    assert (files / "extra_files" / "model_card.md").read_text() == "# Card of 0"
+    loaded = mlflow.onnx.load_model(f"models:/{NAME}/1")
+    assert loaded == onnx.load(exported.folder / "generator-0.onnx")
+
+    # As if the answer to the first delivery had been lost, and later as another stage's offer of the same files.
+    state = journal.journals() / "register-0" / "run.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"offset": 0, "done": False}))
+    tracking._Deliverer(tracking.tracking_uri()).deliver(at_once=True)
+    assert offer(exported, [0.8, 0.7], number=1) == [
+        f"{NAME}: generator 0 is version 1 already.",
+        f"{NAME}: generator 1 is version 2 already.",
+    ]
+    assert len(store.search_model_versions(f"name = '{NAME}'")) == 2
+    experiment = store.get_experiment_by_name("netinv").experiment_id
+    assert len(store.search_logged_models([experiment])) == 2
+
+    # Measured again, and better.
+    told = offer(exported, [0.8, 0.95], number=2)
+    assert aliases(store) == {"champion": "2"}, told
+    assert store.get_model_version(NAME, "2").tags["previous_champion"] == "1"
+
+    back = CliRunner().invoke(main, ["promote", NAME, "1", "--why", "regression in production"])
+    assert back.output == f"{NAME}: version 1 is champion, in place of version 2.\n"
+    assert store.get_model_version(NAME, "1").tags["decision"] == "regression in production"
+    lines = list(tracking.trace(NAME, "champion"))
+    assert lines[0] == f"{NAME} version 1: regression in production"
+    assert lines[1].startswith(f"  generator 0 of shapes: run {version.run_id}, commit ")
+    assert lines[2].startswith("  invert: run ")
+    with pytest.raises(InputError, match="no version 9 of a model"):
+        list(tracking.trace(NAME, "9"))
+
+
+def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: Path) -> None:
+    from test_report import results
+
+    from netinv.checkpoint import save_classifier
+    from netinv.data import DatasetSpec
+
+    save_classifier(tmp_path / "classifier", exported.classifier)
+    save_classifier(tmp_path / "evaluator", exported.evaluator)
+    spec = DatasetSpec(
+        name="shapes",
+        classes=("zero", "one", "two"),
+        image_shape=(1, 12, 12),
+        num_train=60,
+        num_test=30,
+        source="Drawn for this test",
+        licence="Nobody's",
+        checksums={},
+    )
+    found = results(("zero", "one", "two"), 0.9)
+    candidates = registry.find_candidates(
+        NAME, "robust", exported.folder, found, tmp_path, spec, tmp_path / "absent.json"
+    )
+    assert [candidate.generator for candidate in candidates] == ["generator 0", "generator 1"]
+    card = candidates[0].card
+    accuracy = found.rows[0].measures["evaluator_accuracy"]
+    assert f"| evaluator_accuracy | {registry.show(accuracy)} |" in card
+    for part in ("ConvClassifier", "60 images", "Intended:", "Misuse:", "Nobody's", "Drawn for this test", "(N, 8)"):
+        assert part in card, part
+    assert candidates[0].standing.measured_by == candidates[1].standing.measured_by
+    (tmp_path / "evaluator" / "weights.safetensors").write_bytes(b"another")
+    assert registry._digest(found, tmp_path, spec) != candidates[0].standing.measured_by
+
+
+@pytest.mark.slow  # a server has to start
+def test_a_registered_generator_is_served(exported: "Exported", folder: Path) -> None:
+    from test_tracking import answers, environment, free_port, wait_for
+
+    from netinv.sampling import OnnxGenerator, draw
+
+    offer(exported, [0.8])
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{NAME}@champion"]
+    command += ["--env-manager", "local", "--port", str(port)]
+    uri = tracking.tracking_uri()
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, env=environment(MLFLOW_TRACKING_URI=uri), stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), seconds=180)
+        latent, condition = draw(3, latent_dim=8, num_classes=3, seed=1, labels=[2, 2, 2])
+        body = json.dumps({"inputs": {"latent": latent.tolist(), "condition": condition.tolist()}}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            served: Any = json.loads(answer.read())["predictions"]["images"]
+        drawn = OnnxGenerator(exported.folder / "generator-0.onnx")(latent, condition)
+        assert abs(drawn - served).max() < 1e-6
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()
