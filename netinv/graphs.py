@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -294,7 +295,7 @@ def _image_of_columns(model: ModelProto, to_image: onnx.NodeProto) -> ModelProto
     size = [dim.dim_value for dim in graph.output[0].type.tensor_type.shape.dim[2:]]
     constants = {
         "column_kernel": kernel[:, :, ::-1, ::-1].transpose(0, 2, 3, 1).reshape(-1, kernel.shape[1]),
-        "rows": np.array([0, kernel.shape[1], -1], np.int64),
+        "rows": np.array([0, kernel.shape[1], math.prod(size)], np.int64),  # no -1: a batch may be empty
         "image_size": np.array(size, np.int64),
         "kernel_size": np.array(kernel.shape[2:], np.int64),
         "image_bias": bias[:, None, None],
