@@ -129,6 +129,16 @@ def test_ensemble_routes_each_row_to_its_generator(exported: Exported) -> None:
         assert np.abs(network(latent, condition, generator=turns) - expected).max() <= TOLERANCE
 
 
+def test_ensemble_at_the_sizes_of_digits_may_leave_a_generator_out(exported: Exported, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    generators = [ConditionedGenerator(GeneratorConfig(width=16, max_width=16), 3, (1, 16, 16)).eval() for _ in "ab"]
+    about = replace(exported.metadata, image_shape=(1, 16, 16), latent_dim=generators[0].config.latent_dim)
+    export_generators(tmp_path, generators, {}, about, ExportConfig(forms=("ensemble",)))
+    latent, condition = draw(2, latent_dim=about.latent_dim, num_classes=3, seed=0)
+    images = OnnxGenerator(tmp_path / "ensemble.onnx")(latent, condition, generator=np.ones(2, np.int64))
+    assert np.abs(images - in_torch(generators[1], latent, condition)).max() <= TOLERANCE
+
+
 def test_metadata_tell_what_the_file_is(exported: Exported) -> None:
     metadata = OnnxGenerator(exported.folder / "ensemble.onnx").metadata
     assert metadata == replace(exported.metadata, num_generators=2)

@@ -43,7 +43,7 @@ def test_every_path_and_parameter_of_the_pipeline_exists(root: Path) -> None:
     yaml = YAML(typ="safe", pure=True)
     stages = yaml.load(root / "dvc.yaml")["stages"]
     params = yaml.load(root / "params.yaml")
-    assert set(stages) == {"fetch", "train", "invert", "evaluate", "export", "export-classifiers", "report"}
+    assert set(stages) == {"fetch", "train", "invert", "evaluate", "export", "export-classifiers", "register", "report"}
     for name, stage in stages.items():
         assert stage["outs"], name
         for path in stage["deps"]:

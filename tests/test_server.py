@@ -110,6 +110,7 @@ def check_stage(repository: Path, uri: str, user: str, password: str) -> Any:
     )
     output, errors = stage.communicate(timeout=300)
     assert (stage.returncode, output, errors) == (0, "", "")
+    wait_for(lambda: not list(repository.glob(".mlflow-journal/*/*")))  # the courier clears up behind it
     assert not [path for path in repository.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
     run_id = json.loads((repository / "runs/invert/digits-robust.json").read_text())["run_id"]
     history = ask(uri, f"metrics/get-history?run_id={run_id}&metric_key=invert/accuracy", user, password)["metrics"]

@@ -90,14 +90,14 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A repository whose very first four stages started at once, on no database."""
+    """A repository whose very first eight stages started at once, on no database."""
     root = tmp_path_factory.mktemp("workspace")
     code = """
         with tracking.stage_run("train", "digits", f"model-{number}", {"number": number}) as run:
             for step in range(1200):
                 run.log_metrics({"train/loss": 1.0 / (1 + step)}, step=step)
     """
-    stages = [start(f"number = {number}\n{textwrap.dedent(code)}", root) for number in range(4)]
+    stages = [start(f"number = {number}\n{textwrap.dedent(code)}", root) for number in range(8)]
     for stage in stages:
         output, errors = stage.communicate(timeout=300)
         assert (stage.returncode, output, errors) == (0, "", "")
@@ -139,9 +139,9 @@ def test_import_is_cheap() -> None:
     assert result.stdout == "set()\n", result.stderr
 
 
-def test_four_first_uses_at_once_lose_nothing(store: MlflowClient) -> None:
+def test_eight_first_uses_at_once_lose_nothing(store: MlflowClient) -> None:
     expected = [(step, 1.0 / (1 + step)) for step in range(1200)]
-    for number in range(4):
+    for number in range(8):
         run = run_of(store, f"runs/train/digits-model-{number}.json")
         assert run.info.status == "FINISHED"
         assert run.data.params == {"number": str(number)}
