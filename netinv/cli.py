@@ -20,7 +20,7 @@ def cli() -> None:
     """Network inversion: draw images that a classifier reads as the class you ask for."""
 
 
-for command in (commands.check, commands.invert, commands.evaluate, commands.export):
+for command in (commands.check, commands.invert, commands.evaluate, commands.report, commands.export):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""The subcommands of ``netinv`` for a classifier of one's own: check, invert, evaluate, export."""
+"""The subcommands of ``netinv`` for a classifier of one's own: check, invert, evaluate, report, export."""
 
 import json
 import sys
@@ -126,7 +126,7 @@ def invert(steps: int | None, settings: tuple[str, ...], seed: int, out: Path, a
 @click.option("--data", type=click.Path(path_type=Path), help="Real images: a data set, or a folder of images.")
 @click.option("--evaluator", type=click.Path(path_type=Path), help="Checkpoint or .pt2 of an independent classifier.")
 @click.option("--num-samples", default=2000, show_default=True, type=click.IntRange(10), help="Images drawn of each.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File for all measures, results.json.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for measures and pictures.")
 @as_json
 def evaluate(
     folders: tuple[Path, ...],
@@ -141,7 +141,9 @@ def evaluate(
     from netinv.api import Inversion, classifier_vendi
     from netinv.evaluation import EvaluationConfig
     from netinv.evaluation import evaluate as measure
+    from netinv.files import new_folder, save_csv
     from netinv.loading import ClassifierSource, load_classifier_from
+    from netinv.pictures import save_evaluation
 
     source, device = parse_source(options)
     classifier = load_classifier_from(source, device)
@@ -162,7 +164,14 @@ def evaluate(
         EvaluationConfig(num_samples=num_samples),
         inversions[0].config.sharpness,
     )
-    write_text(out, evaluation.results.model_dump_json(indent=1) + "\n")
+    with new_folder(out) as folder:
+        train, test = (None, None) if dataset is None else (dataset.train, dataset.test)
+        save_evaluation(folder, evaluation, train, test)
+        curves = [{"generator": i, **record} for i, inversion in enumerate(inversions) for record in inversion.history]
+        save_csv(folder / "curves.csv", curves)
+        settings = {"model": source.model, **inversions[0].generator.config.model_dump(mode="json")}
+        settings |= inversions[0].config.model_dump(mode="json")
+        (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
     vendi = [classifier_vendi(inversion, classifier) for inversion in inversions]
     if as_json:
         headline = {name: value.model_dump(mode="json") for name, value in evaluation.results.headline.items()}
@@ -172,6 +181,34 @@ def evaluate(
         print(f"{name.replace('_', ' '):28} {measured(value)}")
     print(f"{'vendi, classifier features':28} {', '.join(f'{value:.2f}' for value in vendi)}")
     print(evaluation.results.verdict)
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="HTML file.")
+@as_json
+def report(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Write one self-contained page on all FOLDERS of `netinv evaluate`, each shown as a variant of its name."""
+    from netinv.files import write_text
+    from netinv.report import render
+    from netinv.report.inputs import Evaluated, Inverted, read_csv, read_settings
+    from netinv.results import load_results
+
+    variants = [
+        Evaluated(
+            folder.resolve().name,
+            load_results(folder / "results.json"),
+            folder,
+            curves=read_csv(folder / "curves.csv"),
+            settings=read_settings(folder / "settings.json"),
+            export={},
+        )
+        for folder in folders
+    ]
+    name = variants[0].settings.get("model", "classifier")
+    page = render([Inverted(name, variants, training={}, export={}, runs=[])])
+    write_text(out, page)
+    print(json.dumps({"out": str(out), "bytes": len(page)}) if as_json else f"{out}: {len(page) / 1e6:.1f} MB")
 
 
 @click.command()
@@ -274,23 +311,6 @@ def train_evaluator(dataset: "Dataset", device: str) -> "Classifier":
     for record in train_classifier(evaluator, dataset.train, ClassifierTrainingConfig(epochs=EVALUATOR_EPOCHS), seed=1):
         print(f"evaluator: epoch {record['epoch']:.0f}, training accuracy {record['accuracy']:.3f}", file=sys.stderr)
     return evaluator
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        InputError: It cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def told(model: str, report: "CheckReport") -> str:

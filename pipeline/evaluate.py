@@ -1,10 +1,10 @@
 """Stage ``evaluate``: every measure of a variant's generators, with its controls."""
 
 import json
+import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,21 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from netinv.data import LabelledImages
     from netinv.estimates import Measure
-    from netinv.evaluation import Evaluation
-    from netinv.results import Results, Row
+    from netinv.results import Results
 
     Pixels = NDArray[np.uint8]
     Table = list[tuple[object, ...]]
-
-COLUMNS = 10
-"""Images of each class in a row's own grid."""
-SIDE = 64
-"""Pixels up to which the images in a grid are enlarged."""
-MAX_CLASSES = 20
-"""Classes in a grid."""
-
 
 PLOTS = {
     "robustness": ("epsilon", "source", "accuracy"),
@@ -68,6 +58,7 @@ def main(
     from netinv.estimates import Estimate
     from netinv.evaluation import evaluate
     from netinv.imported import load_checkpoint
+    from netinv.pictures import save_evaluation
     from pipeline import tracking
     from pipeline.params import load_params
 
@@ -105,16 +96,8 @@ def main(
             inversion.sharpness,
         )
         results = evaluation.results
-        write_text(folder / "results.json", results.model_dump_json(indent=1) + "\n")
-        figure = _figure_2(evaluation)
-        _save_png(folder / "figure2.png", figure)
-        _save_png(plot_folder / "grid.png", figure)
-        for row in results.rows:
-            name = row.name.replace(" ", "-")
-            if row.name in evaluation.images:
-                _save_png(folder / f"{name}.png", _class_grid(row.name, evaluation))
-            if row.kind != "reference" and row.audit.pairs:
-                _save_png(folder / f"{name}-neighbours.png", _neighbours(row, evaluation, train, test))
+        figure = save_evaluation(folder, evaluation, train, test)
+        shutil.copyfile(folder / "figure2.png", plot_folder / "grid.png")
         for name, table in _tables(results).items():
             _write_table(plot_folder / f"{name}.csv", PLOTS[name], table)
         numbers = _metrics(results)
@@ -169,68 +152,11 @@ def _tables(results: "Results") -> "dict[str, Table]":
     return tables
 
 
-def _first_of_class(data: "LabelledImages", label: int, num: int) -> "Sequence[Pixels | None]":
-    """The first images of a class, unselected, then ``None``."""
-    images = [image.numpy() for image in data.images[data.labels == label][:num]]
-    return images + [None] * (num - len(images))
-
-
-def _figure_2(evaluation: "Evaluation") -> "Pixels":
-    """The paper's Figure 2: a row for each class, a column for each generator."""
-    classes = min(len(evaluation.results.classes), MAX_CLASSES)
-    columns = [evaluation.images[row.name] for row in evaluation.results.rows if row.kind == "generator"]
-    # Generators share their draws: another place in each column, or the columns would show one draw.
-    cells = [_first_of_class(data, k, i + 1)[i] for k in range(classes) for i, data in enumerate(columns)]
-    return _grid(cells, len(columns), evaluation.results.image_shape)
-
-
-def _class_grid(name: str, evaluation: "Evaluation") -> "Pixels":
-    """A row for each class, ``COLUMNS`` images in each."""
-    classes = min(len(evaluation.results.classes), MAX_CLASSES)
-    cells = [image for k in range(classes) for image in _first_of_class(evaluation.images[name], k, COLUMNS)]
-    return _grid(cells, COLUMNS, evaluation.results.image_shape)
-
-
-def _neighbours(row: "Row", evaluation: "Evaluation", train: "LabelledImages", test: "LabelledImages") -> "Pixels":
-    """For each class and kind of distance: the generated image, its nearest training image, its nearest test image."""
-    pairs = sorted(row.audit.pairs, key=lambda pair: pair.label)
-    distances = list(dict.fromkeys(pair.distance for pair in pairs))
-    labels = list(dict.fromkeys(pair.label for pair in pairs))[:MAX_CLASSES]
-    made = evaluation.images[row.name].images
-    by_place = {(pair.label, pair.distance): pair for pair in pairs}
-    cells: list[Pixels | None] = []
-    for label in labels:
-        for distance in distances:
-            pair = by_place[label, distance]
-            cells += [made[pair.sample].numpy(), train.images[pair.train].numpy(), test.images[pair.test].numpy()]
-    return _grid(cells, 3 * len(distances), evaluation.results.image_shape)
-
-
-def _grid(cells: "Sequence[Pixels | None]", columns: int, image_shape: "tuple[int, int, int]") -> "Pixels":
-    """One picture of many, row by row, enlarged where they are tiny; absent ones are white. (H, W) or (H, W, 3)."""
-    import numpy as np
-
-    from netinv.sampling import grid
-
-    channels, height, width = image_shape
-    scale = max(1, SIDE // max(height, width))
-    images = np.stack([np.full(image_shape, 255, np.uint8) if cell is None else cell for cell in cells])
-    large = images.repeat(scale, axis=2).repeat(scale, axis=3).astype(np.float32) / np.float32(255)
-    pixels = grid([large], len(images), (channels, scale * height, scale * width), columns)
-    return pixels[:, :, 0] if channels == 1 else pixels
-
-
 def _write_table(path: Path, columns: "tuple[str, ...]", table: "Table") -> None:
     if table:
         write_csv(path, [dict(zip(columns, values, strict=True)) for values in table])
     else:
         write_text(path, ",".join(columns) + "\n")
-
-
-def _save_png(path: Path, pixels: "NDArray[Any]") -> None:
-    from PIL import Image
-
-    Image.fromarray(pixels).save(path)
 
 
 if __name__ == "__main__":

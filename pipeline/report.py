@@ -1,111 +1,18 @@
-"""Stage ``report``: one self-contained page on all data sets and variants.
+"""Stage ``report``: one self-contained page on all data sets and variants."""
 
-This module says what the page consists of and ``report.html`` how it looks. What it shows comes from the modules named
-``report_*``.
-"""
-
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
-from netinv.estimates import Measure
-from pipeline.report_charts import (
-    Choice,
-    comparison_charts,
-    condition_charts,
-    intensity_chart,
-    interval_charts,
-    inversion_curves,
-    robustness_chart,
-    training_charts,
-)
-from pipeline.report_pictures import Grid, Neighbours, class_grid, figure, neighbours
-from pipeline.report_results import (
-    REFERENCES,
-    Evaluated,
-    compared,
-    exported,
-    load,
-    read_ablations,
-    stage_runs,
-    title_of,
-)
-from pipeline.report_tables import (
-    Matrix,
-    Table,
-    ablation_table,
-    audit_class_table,
-    audit_table,
-    audits_table,
-    class_tables,
-    confusion,
-    headline_table,
-    measure_table,
-    robustness_table,
-)
-from pipeline.report_words import Finding, description, findings
 from pipeline.stage import replaced, stage_command, write_text
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
-
+    from netinv.report.inputs import Inverted
     from pipeline.params import Params
-
-MAX_GRIDS = 6
-"""Grids of one variant: the ensemble's and those of the first generators."""
-
-
-class VariantView(NamedTuple):
-    """What the page shows of one variant."""
-
-    name: str
-    figure: Grid
-    findings: list[Finding]
-    grids: list[Grid]
-    """Many images of each class: of the ensemble, of each generator."""
-    measures: Table
-    audits: Table
-    """Of each generator, all together, and the references."""
-    audited: str
-    """The row that the next four look at closer."""
-    audit: Table
-    audit_by_class: Table
-    pool: int
-    """Images of either kind that the audit compared with."""
-    neighbours: list[Neighbours]
-    settings: dict[str, str]
-    export: dict[str, str]
-
-
-class DatasetView(NamedTuple):
-    """What the page shows of one data set."""
-
-    name: str
-    title: str
-    description: str
-    classes: tuple[str, ...]
-    variants: list[VariantView]
-    references: list[Grid]
-    measures: Table
-    vendi_n: int
-    """Images of each class behind a Vendi score."""
-    intervals: tuple[list[Choice], list[Choice]]
-    """How images are read; how diverse and how real they are."""
-    robustness: "Markup"
-    robustness_table: Table
-    attack: str
-    curves: list[Choice]
-    training: "list[Markup]"
-    intensity: "Markup"
-    accuracy_by_condition: list[Choice]
-    confusion: list[Matrix]
-    by_class: list[tuple[str, Table]]
-    classifier_export: dict[str, str]
-    runs: list[tuple[str, str, str]]
-    """Stage, id and address of each MLflow run; no address where the store is no server."""
 
 
 @click.command()
@@ -118,21 +25,25 @@ class DatasetView(NamedTuple):
 @stage_command
 def main(evaluation: Path, metrics: Path, plots: Path, runs: Path, ablation: Path, out: Path) -> None:
     """Write the report on all data sets and variants of params.yaml."""
+    from netinv.report import render
+    from netinv.report.inputs import read_ablations
     from pipeline import tracking
     from pipeline.params import load_params
 
     params = load_params()
     with replaced(out) as folder, tracking.stage_run("report", dataset="all") as run:
-        page = render(params, evaluation, metrics, plots, runs, ablation, tracking.redacted(tracking.tracking_uri()))
+        store = tracking.redacted(tracking.tracking_uri())
+        inverted = collect(params, evaluation, metrics, plots, runs, store)
+        page = render(inverted, read_ablations(ablation), on_server=store.startswith("http"))
         write_text(folder / "index.html", page)
         run.log_artifact(folder / "index.html")
     print(f"report: {out / 'index.html'}, {len(page) / 1e6:.1f} MB", file=sys.stderr)
 
 
-def render(
-    params: "Params", evaluation: Path, metrics: Path, plots: Path, runs: Path, ablation: Path, tracking_uri: str
-) -> str:
-    """The page.
+def collect(
+    params: "Params", evaluation: Path, metrics: Path, plots: Path, runs: Path, tracking_uri: str
+) -> "list[Inverted]":
+    """What the other stages left.
 
     Args:
         params: Name the data sets and variants, and how they were inverted.
@@ -140,115 +51,69 @@ def render(
         metrics: Folder of all metrics.
         plots: Folder of all plots.
         runs: Folder of the MLflow run ids.
-        ablation: Folder of the tables of ablations; need not exist.
         tracking_uri: The store that the ids belong to, without credentials.
 
     Raises:
         InputError: A stage's output is missing or damaged; names it.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found = {
-        dataset: [load(dataset, variant, evaluation, plots) for variant in params.variants]
-        for dataset in params.datasets
-    }
-    return environment.get_template("report.html").render(
-        sets=[_dataset_view(dataset, found[dataset], params, metrics, plots, runs, tracking_uri) for dataset in found],
-        headline=headline_table(found),
-        comparison=comparison_charts(found),
-        ablations=[(found.title, ablation_table(found)) for found in read_ablations(ablation)],
-        on_server=tracking_uri.startswith("http"),
-    )
-
-
-def _dataset_view(
-    dataset: str,
-    found: Sequence[Evaluated],
-    params: "Params",
-    metrics: Path,
-    plots: Path,
-    runs: Path,
-    tracking_uri: str,
-) -> DatasetView:
-    first = found[0].results
-    return DatasetView(
-        name=dataset,
-        title=title_of(dataset),
-        description=description(found),
-        classes=first.classes,
-        variants=[_variant_view(e, dataset, params, metrics) for e in found],
-        references=[
-            class_grid(found[0], name, title)
-            for name, (title, _) in REFERENCES.items()
-            if found[0].row(name).samples  # real images may not have been given
-        ],
-        measures=measure_table(_columns(found)),
-        vendi_n=first.vendi_n,
-        intervals=interval_charts(found),
-        robustness=robustness_chart(found),
-        robustness_table=robustness_table(found),
-        attack=(
-            f"PGD, {first.settings['attack_steps']} steps of {2.5 / first.settings['attack_steps']:.3g} ε, one random "
-            "start, L-infinity bound ε in pixels of [0, 1], "
-            f"on {first.settings['robust_samples']} images of each kind. A stronger attack can only lower the curves."
-        ),
-        curves=inversion_curves(found),
-        training=training_charts(dataset, plots),
-        intensity=intensity_chart(found),
-        accuracy_by_condition=condition_charts(found),
-        confusion=confusion(found),
-        by_class=class_tables(found),
-        classifier_export=exported(metrics / "export" / f"{dataset}-classifiers.json"),
-        runs=stage_runs(dataset, params.variants, runs, tracking_uri),
-    )
-
-
-def _columns(found: Sequence[Evaluated]) -> dict[str, dict[str, Measure]]:
-    """Measures by the title of a column: every variant, without dropout and with it, and the references."""
-    columns: dict[str, dict[str, Measure]] = {}
-    for title, _, row in compared(found):
-        columns[title] = row.measures
-        if row.kind == "ensemble":
-            columns[f"{title}, dropout on"] = row.dropout
-    return columns
-
-
-def _variant_view(e: Evaluated, dataset: str, params: "Params", metrics: Path) -> VariantView:
+    from netinv.report.inputs import Evaluated, Inverted, read_csv
+    from netinv.results import load_results
     from pipeline.tracking import flatten
 
-    inversion = params.for_dataset(dataset).invert
-    settings = {**inversion.common.model_dump(mode="json"), **getattr(inversion, e.variant).model_dump(mode="json")}
-    references = {title: e.row(name) for name, (title, _) in REFERENCES.items()}
-    # Closer: the first generator that copies, or all of them.
-    audited = next((row for row in e.generators if row.audit.memorised), e.row("ensemble"))
-    return VariantView(
-        name=e.variant,
-        figure=figure(e),
-        findings=findings(e),
-        grids=[
-            class_grid(e, row.name, f"{e.variant}, {row.name}")
-            for row in [e.row("ensemble"), *e.generators][:MAX_GRIDS]
-        ],
-        measures=measure_table(
-            {row.name: row.measures for row in [*e.generators, e.row("ensemble")]}
-            | {f"{row.name}, dropout on": row.dropout for row in e.generators}
-        ),
-        audits=audits_table({row.name: row for row in [*e.generators, e.row("ensemble")]} | references),
-        audited=audited.name,
-        audit=audit_table(audited.audit),
-        audit_by_class=audit_class_table(audited.audit, e.results.classes),
-        pool=audited.audit.pool,
-        neighbours=neighbours(e, audited),
-        settings=flatten(settings),
-        export=exported(metrics / "export" / f"{dataset}-{e.variant}.json"),
-    )
+    found = []
+    for dataset in params.datasets:
+        inversion = params.for_dataset(dataset).invert
+        variants = []
+        for variant in params.variants:
+            folder = evaluation / dataset / variant
+            settings = inversion.common.model_dump(mode="json") | getattr(inversion, variant).model_dump(mode="json")
+            variants.append(
+                Evaluated(
+                    variant,
+                    load_results(folder / "results.json"),
+                    folder,
+                    curves=read_csv(plots / "invert" / f"{dataset}-{variant}.csv"),
+                    settings=flatten(settings),
+                    export=_exported(metrics / "export" / f"{dataset}-{variant}.json"),
+                )
+            )
+        found.append(
+            Inverted(
+                dataset,
+                variants,
+                training={
+                    model: read_csv(plots / "train" / f"{dataset}-{model}.csv") for model in ("classifier", "evaluator")
+                },
+                export=_exported(metrics / "export" / f"{dataset}-classifiers.json"),
+                runs=_stage_runs(dataset, params.variants, runs, tracking_uri),
+            )
+        )
+    return found
+
+
+def _exported(path: Path) -> dict[str, str]:
+    """What the export stage measured; nothing where it has not run."""
+    from netinv.report.charts import number
+
+    values = json.loads(path.read_text()) if path.exists() else {}
+    return {name: value if isinstance(value, str) else number(value) for name, value in values.items()}
+
+
+def _stage_runs(dataset: str, variants: Iterable[str], runs: Path, tracking_uri: str) -> list[tuple[str, str, str]]:
+    """The MLflow runs behind a data set's figures, in the order of the stages."""
+    stages = {
+        "fetch": [dataset],
+        "train": [f"{dataset}-classifier", f"{dataset}-evaluator"],
+        **{stage: [f"{dataset}-{variant}" for variant in variants] for stage in ("invert", "evaluate", "export")},
+    }
+    found = []
+    for stage, names in stages.items():
+        for path in (runs / stage / f"{name}.json" for name in names):
+            run_id = json.loads(path.read_text()).get("run_id") if path.exists() else None
+            if run_id:
+                address = f"{tracking_uri}/#/runs/{run_id}" if tracking_uri.startswith("http") else ""
+                found.append((f"{stage} {path.stem.removeprefix(dataset).lstrip('-')}", run_id, address))
+    return found
 
 
 if __name__ == "__main__":

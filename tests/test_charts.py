@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.charts import (
+from netinv.report.charts import (
     BOTTOM,
     HEIGHT,
     LEFT,

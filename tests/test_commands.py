@@ -1,6 +1,7 @@
 """The commands check, invert, evaluate and export, as typed in a shell."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,18 +122,25 @@ def test_from_a_classifier_to_measures_and_an_onnx_file_without_data(
     assert inversion.config.batch_size == 8
     assert inversion.generator.config.width == 8
 
-    results = tmp_path / "results.json"
-    measure = ("evaluate", *colours(weights), "--inversion", out, "--num-samples", 100, "--out", results)
-    code, printed, _ = shell(*measure)
+    results = tmp_path / "evaluation"
+    measure = ("evaluate", *colours(weights), "--inversion", out, "--num-samples", 100, "--out")
+    code, printed, _ = shell(*measure, results)
     assert code == 0
     assert "evaluator accuracy           not measured: " in printed
     assert "vendi, classifier features" in printed
-    headline = load_results(results).headline
+    headline = load_results(results / "results.json").headline
     assert headline["inversion_accuracy"].value > 0.7  # type: ignore[union-attr]
-    code, printed, _ = shell(*measure, "--json")
+    code, printed, _ = shell(*measure, tmp_path / "again", "--json")
     told = json.loads(printed)
     assert told["headline"]["inversion_accuracy"] == headline["inversion_accuracy"].model_dump()
     assert 1 <= told["classifier_vendi"][0] <= 24
+
+    code, printed, _ = shell("report", results, "--out", tmp_path / "report.html")
+    assert code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Not measured" in page or "not measured" in page
+    assert "there are no real images" in page or "no evaluator" in page
+    assert not re.search(r"(src|href)=[\"']https?://", page)
 
     code, printed, _ = shell("export", out, "--out", tmp_path / "generator.onnx")
     assert code == 0
@@ -144,14 +152,16 @@ def test_with_an_image_folder_an_evaluator_judges_too(
     shell: Shell, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shell("invert", *colours(weights), "--steps", 3, *TINY, "--out", tmp_path / "inversion")
-    results = tmp_path / "results.json"
+    results = tmp_path / "evaluation"
     code, _, err = shell(
         "evaluate", *colours(weights), "--inversion", tmp_path / "inversion", "--data", folder, "--num-samples", 60,
         "--out", results,
     )  # fmt: skip
     assert code == 0
     assert "evaluator: epoch 5" in err
-    found = load_results(results)
+    found = load_results(results / "results.json")
+    shell("report", results, "--out", tmp_path / "report.html")
+    assert "real, test" in (tmp_path / "report.html").read_text()
     assert found.classes == ("blue", "red")
     assert found.headline["evaluator_accuracy"].n == 60  # type: ignore[union-attr]
     real = next(row for row in found.rows if row.name == "real_test")
@@ -175,6 +185,7 @@ def test_with_an_image_folder_an_evaluator_judges_too(
         (("invert", *FACTORY), "Missing option '--out'"),
         (("evaluate", *FACTORY, "--inversion", "nowhere", "--out", "x"), "does not hold a readable inversion"),
         (("export", "nowhere", "--out", "x.onnx"), "does not hold a readable inversion"),
+        (("report", "nowhere", "--out", "x.html"), "nowhere/results.json"),
     ],
 )
 def test_one_sentence_says_what_is_wrong(

@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from netinv import report
 from netinv.errors import InputError
 from netinv.estimates import Estimate, Measure, NotMeasured
 from netinv.evaluation import MEASURES, EvaluationConfig
+from netinv.pictures import COLUMNS, MAX_CLASSES
+from netinv.report import words
+from netinv.report.inputs import read_ablations, read_csv
 from netinv.results import (
     AccuracyBin,
     Audit,
@@ -25,10 +29,8 @@ from netinv.results import (
     RobustPoint,
     Row,
 )
-from pipeline import report, report_words
 from pipeline.params import Params, load_params
-from pipeline.report_pictures import COLUMNS, MAX_CLASSES
-from pipeline.report_results import read_ablations, read_csv
+from pipeline.report import collect
 from pipeline.stage import write_csv, write_text
 
 HOSTILE = "<script>alert(1)</script>"
@@ -101,7 +103,7 @@ def row(name: str, kind: Any, classes: tuple[str, ...], accuracy: float) -> Row:
 def results(classes: tuple[str, ...], accuracy: float) -> Results:
     kinds = {"generator 0": "generator", "generator 1": "generator", "ensemble": "ensemble"}
     kinds |= dict.fromkeys(("real_train", "real_test", "noise"), "reference")
-    headline: dict[str, Measure] = {name: number(accuracy) for name in report_words.HEADLINE}
+    headline: dict[str, Measure] = {name: number(accuracy) for name in words.HEADLINE}
     controls = ("inversion_accuracy_min", "classifier_test_accuracy", "evaluator_test_accuracy")
     headline |= {name: number(0.97) for name in (*controls, "student_noise_accuracy", "student_real_accuracy")}
     return Results(
@@ -163,7 +165,9 @@ def params(root: Path) -> Params:
 @pytest.fixture
 def render(folders: Folders, params: Params) -> Callable[..., str]:
     def page(tracking_uri: str = "sqlite:///mlflow.db", **changes: Any) -> str:
-        return report.render(params.model_copy(update=changes), *folders, tracking_uri=tracking_uri)
+        *stages, ablation = folders
+        inverted = collect(params.model_copy(update=changes), *stages, tracking_uri=tracking_uri)
+        return report.render(inverted, read_ablations(ablation), on_server=tracking_uri.startswith("http"))
 
     return page
 
@@ -203,9 +207,9 @@ def test_the_page_tells_what_was_found(render: Callable[..., str]) -> None:
 
 
 def test_every_measure_has_words(render: Callable[..., str]) -> None:
-    assert set(report_words.MEASURES) == set(MEASURES)
+    assert set(words.MEASURES) == set(MEASURES)
     text = Page(render()).text
-    for measure in report_words.MEASURES.values():
+    for measure in words.MEASURES.values():
         assert measure.title in text
 
 

@@ -1,13 +1,12 @@
 """The report's charts: curves, and measures with their intervals side by side."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from netinv.estimates import Estimate, Measure
-from pipeline.charts import Axis, Interval, Series, interval_chart, line_chart
-from pipeline.report_results import Evaluated, compared, read_csv, title_of
-from pipeline.report_words import HEADLINE, measure_text
+from netinv.report.charts import Axis, Interval, Series, interval_chart, line_chart
+from netinv.report.inputs import Evaluated, compared, title_of
+from netinv.report.words import HEADLINE, measure_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -23,9 +22,10 @@ class Choice(NamedTuple):
     views: "list[Markup]"
 
 
-def training_charts(dataset: str, plots: Path) -> "list[Markup]":
-    """Accuracy and loss of the two classifiers' training."""
-    records = {model: read_csv(plots / "train" / f"{dataset}-{model}.csv") for model in ("classifier", "evaluator")}
+def training_charts(records: Mapping[str, list[dict[str, float]]]) -> "list[Markup]":
+    """Accuracy and loss of the classifiers' training; none where there was none."""
+    if not records:
+        return []
     return [
         line_chart(
             f"Training of the classifiers: {column}",

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from netinv.estimates import Estimate, Measure, NotMeasured
-from pipeline.charts import number, percentage
-from pipeline.report_results import Evaluated
+from netinv.report.charts import number, percentage
+from netinv.report.inputs import Evaluated
 
 Grade = Literal["good", "fair", "bad", "unknown"]
 

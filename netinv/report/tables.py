@@ -5,11 +5,12 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from netinv.estimates import Measure, NotMeasured
+from netinv.pictures import MAX_CLASSES
+from netinv.report.charts import number
+from netinv.report.inputs import REFERENCES, Ablation, Evaluated, compared, title_of
+from netinv.report.pictures import Picture, picture_of
+from netinv.report.words import HEADLINE, MeasureText, measure_text
 from netinv.results import Audit, Row
-from pipeline.charts import number
-from pipeline.report_pictures import MAX_CLASSES, Picture, picture_of
-from pipeline.report_results import REFERENCES, Ablation, Evaluated, compared, title_of
-from pipeline.report_words import HEADLINE, MeasureText, measure_text
 
 MAX_CONFUSIONS = 10
 """Most frequent confusions named."""

@@ -1,29 +1,32 @@
-"""What the report reads: the results of every variant, and what the other stages left beside them."""
+"""What the report is made from: the results of every variant, and what is known beside them."""
 
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from netinv.errors import InputError
-from netinv.results import Results, Row, load_results
-from pipeline.charts import number
+from netinv.results import Results, Row
 
 REFERENCES = {"real_train": ("real, train", "train"), "real_test": ("real, test", "test"), "noise": ("noise", "noise")}
 """Title and class in the style sheet of the rows to compare with."""
 
 
 class Evaluated(NamedTuple):
-    """What the pipeline found on one variant."""
+    """What was found on one variant of inverting a classifier."""
 
     variant: str
     results: Results
     folder: Path
     """Of the evaluation's pictures."""
     curves: list[dict[str, float]]
-    """Records of all generators' training."""
+    """Records of all generators' training; each names its ``generator``."""
+    settings: dict[str, str]
+    """How it was inverted."""
+    export: dict[str, str]
+    """What its export to ONNX measured."""
 
     def row(self, name: str) -> Row:
         """The row of one source of images."""
@@ -35,10 +38,17 @@ class Evaluated(NamedTuple):
         return [row for row in self.results.rows if row.kind == "generator"]
 
 
-def load(dataset: str, variant: str, evaluation: Path, plots: Path) -> Evaluated:
-    folder = evaluation / dataset / variant
-    curves = read_csv(plots / "invert" / f"{dataset}-{variant}.csv")
-    return Evaluated(variant, load_results(folder / "results.json"), folder, curves)
+class Inverted(NamedTuple):
+    """A classifier, and all variants of its inversion."""
+
+    name: str
+    variants: list[Evaluated]
+    training: dict[str, list[dict[str, float]]]
+    """Records of the training of the classifier and of the evaluator, where they were trained here."""
+    export: dict[str, str]
+    """What their export to ONNX measured."""
+    runs: list[tuple[str, str, str]]
+    """Stage, id and address of each MLflow run; no address where the store is no server."""
 
 
 def read_csv(path: Path) -> list[dict[str, float]]:
@@ -57,32 +67,22 @@ def read_csv(path: Path) -> list[dict[str, float]]:
     return records
 
 
-def exported(path: Path) -> dict[str, str]:
-    """What the export stage measured; nothing where it has not run."""
-    return {name: number(value) for name, value in json.loads(path.read_text()).items()} if path.exists() else {}
-
-
-def stage_runs(dataset: str, variants: Iterable[str], runs: Path, tracking_uri: str) -> list[tuple[str, str, str]]:
-    """The MLflow runs behind a data set's figures, in the order of the stages."""
-    stages = {
-        "fetch": [dataset],
-        "train": [f"{dataset}-classifier", f"{dataset}-evaluator"],
-        **{stage: [f"{dataset}-{variant}" for variant in variants] for stage in ("invert", "evaluate", "export")},
-    }
-    found = []
-    for stage, names in stages.items():
-        for path in (runs / stage / f"{name}.json" for name in names):
-            run_id = json.loads(path.read_text()).get("run_id") if path.exists() else None
-            if run_id:
-                address = f"{tracking_uri}/#/runs/{run_id}" if tracking_uri.startswith("http") else ""
-                found.append((f"{stage} {path.stem.removeprefix(dataset).lstrip('-')}", run_id, address))
-    return found
-
-
 def compared(found: Sequence[Evaluated]) -> list[tuple[str, str, Row]]:
     """Title, style and row of every variant's ensemble and of the references."""
     variants = [(e.variant, e.variant, e.row("ensemble")) for e in found]
     return variants + [(title, style, found[0].row(name)) for name, (title, style) in REFERENCES.items()]
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """Read settings by name, as texts.
+
+    Raises:
+        InputError: The file is missing or holds something else.
+    """
+    try:
+        return {name: str(value) for name, value in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} does not hold readable settings ({error}): evaluate again.") from None
 
 
 class Ablation(NamedTuple):

@@ -6,23 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from netinv.errors import InputError
+from netinv.pictures import COLUMNS, MAX_CLASSES
+from netinv.report.charts import number
+from netinv.report.inputs import Evaluated
 from netinv.results import Row
-from pipeline.charts import number
-from pipeline.report_results import Evaluated
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_CLASSES = 20
-"""Rows of the evaluation's grids, and of a confusion matrix that is a table; above this it is an image."""
 MAX_LOSSLESS = 60_000
 """Bytes of a picture that is kept exactly as it is; larger ones are compressed."""
 MAX_SIDE = 1600
 """Pixels along the longer side of a picture."""
 CELL = 46
 """Width of an image on the page, in its pixels."""
-COLUMNS = 10
-"""Images of a class in the evaluation's picture of one source."""
 
 
 class Picture(NamedTuple):
