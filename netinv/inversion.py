@@ -1,16 +1,18 @@
-"""The inversion loop, as a plain generator: iterate over it, and stop whenever you like."""
+"""The inversion loop: iterate over it, stop whenever you like, and go on from its state, elsewhere and later."""
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
-from netinv.conditioning import sample_condition
+from netinv.conditioning import Condition, sample_condition
 from netinv.config import Config
 from netinv.generator import ConditionedGenerator
 from netinv.losses import (
@@ -20,6 +22,7 @@ from netinv.losses import (
     pixel_statistics_loss,
     total_variation_loss,
 )
+from netinv.parallel import GlobalBatch
 from netinv.robustness import Norm, augment, noise, pgd
 
 
@@ -71,75 +74,158 @@ class InversionConfig(Config):
         return self
 
 
-def invert(
-    generator: ConditionedGenerator, classifier: InvertibleClassifier, config: InversionConfig, seed: int
-) -> Iterator[dict[str, float]]:
-    """Train a generator in place against a frozen classifier, both on the classifier's device.
+class InversionTraining:
+    """Trains a generator in place against a frozen classifier, both on the classifier's device.
+
+    Iterating does the work. Between two records, :meth:`state_dict` is all that the rest of the work depends on: given
+    to another one of the same settings it ends, on a CPU of the same kind, with the same weights bit for bit.
 
     The four lines of the method: draw a condition, generate, classify, weigh the losses. Under a perturbation the
     classifier sees the perturbed images only, so that the label must survive it.
 
-    Yields:
-        Every ``log_every`` steps and after the last: ``step``, ``samples`` drawn so far, ``accuracy`` on the batch,
-        ``loss`` and each of its terms, unweighted, whether or not its weight is 0.
-
-    Raises:
-        FloatingPointError: The loss is not finite; names the step.
+    Args:
+        generator: To be trained.
+        classifier: Frozen.
+        config: The loss and its optimisation.
+        seed: Fixes every draw; torch's global random state is seeded too, since dropout draws from it.
+        shared: Set in each of several workers, which then do together what one alone would do.
     """
-    device = classifier.device
-    torch.manual_seed(seed)  # dropout draws from the global state
-    rng = torch.Generator(device).manual_seed(seed)
-    optimizer = torch.optim.Adam(generator.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps)
-    weights = {
-        "kl": config.alpha,
-        "cross_entropy": config.beta,
-        "cosine": config.gamma,
-        "orthogonality": config.delta,
-        "total_variation": config.total_variation,
-        "pixel_statistics": config.pixel_statistics,
-    }
-    generator.train()
-    for step in range(1, config.steps + 1):
-        condition = sample_condition(config.batch_size, classifier.num_classes, rng, config.sharpness)
-        latent = torch.randn(config.batch_size, generator.config.latent_dim, generator=rng, device=device)  # (N, Z)
-        images = generator(latent, condition.vector)  # (N, C, H, W)
-        epsilon = config.epsilon * min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
-        seen = augment(images, config.shift, flip=False, rng=rng)
-        if config.perturbation == "noise":
-            seen = seen + noise(seen.detach(), epsilon, config.norm, rng)
-        elif config.perturbation == "pgd":
-            seen = seen + pgd(
-                classifier,
-                seen,
-                condition.label,
-                epsilon,
-                config.attack_steps,
-                config.attack_step_size,
-                config.norm,
-                rng,
-            )
-        logits, features = classifier(seen, return_features=True)  # (N, K), (N, D)
-        terms = {
-            "kl": partial(kl_loss, logits, condition.vector),
-            "cross_entropy": partial(F.cross_entropy, logits, condition.label),
-            "cosine": partial(cosine_loss, features),
-            "orthogonality": partial(orthogonality_loss, features),
-            "total_variation": partial(total_variation_loss, images),
-            "pixel_statistics": partial(pixel_statistics_loss, images, classifier.mean, classifier.std),
+
+    def __init__(
+        self,
+        generator: ConditionedGenerator,
+        classifier: InvertibleClassifier,
+        config: InversionConfig,
+        seed: int,
+        shared: GlobalBatch | None = None,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.generator, self.classifier, self.config, self.shared = generator, classifier, config, shared
+        self.rng = torch.Generator(classifier.device).manual_seed(seed)
+        self.optimizer = torch.optim.Adam(generator.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=True)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, config.lr, total_steps=config.steps)
+        self.step = 0
+        """Steps done."""
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        """Do the steps that are left.
+
+        Yields:
+            Every ``log_every`` steps and after the last: ``step``, ``samples`` drawn so far, ``accuracy`` on the batch,
+            ``loss`` and each of its terms, unweighted, whether or not its weight is 0.
+
+        Raises:
+            FloatingPointError: The loss is not finite; names the step.
+        """
+        generator, classifier, config, rng, shared = (
+            self.generator,
+            self.classifier,
+            self.config,
+            self.rng,
+            self.shared,
+        )
+        size = shared.local_size if shared else config.batch_size
+        weights = {
+            "kl": config.alpha,
+            "cross_entropy": config.beta,
+            "cosine": config.gamma,
+            "orthogonality": config.delta,
+            "total_variation": config.total_variation,
+            "pixel_statistics": config.pixel_statistics,
         }
-        values = {name: terms[name]() for name, weight in weights.items() if weight}
-        loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        if step % config.log_every == 0 or step == config.steps:
-            with torch.no_grad():  # terms without a weight are only worth computing here
-                record = {name: float(values[name] if name in values else term()) for name, term in terms.items()}
-            record["loss"] = float(loss.detach())
-            if not math.isfinite(record["loss"]):
-                raise FloatingPointError(f"The inversion loss is {record['loss']} at step {step}; lower the lr.")
-            accuracy = (logits.argmax(dim=1) == condition.label).float().mean()
-            yield {"step": step, "samples": step * config.batch_size, "accuracy": float(accuracy)} | record
-    generator.eval()
+        generator.train()
+        while self.step < config.steps:
+            self.step += 1
+            with shared or nullcontext():
+                condition = sample_condition(size, classifier.num_classes, rng, config.sharpness)
+                latent = torch.randn(size, generator.config.latent_dim, generator=rng, device=rng.device)  # (N, Z)
+                images = generator(latent, condition.vector)  # (N, C, H, W)
+                seen = self._perturbed(images, condition)
+                logits, features = classifier(seen, return_features=True)  # (N, K), (N, D)
+            if shared:  # the losses are of the whole batch
+                images, logits, features = map(shared.gather, (images, logits, features))
+                condition = Condition(*map(shared.gather, condition))
+            terms = {
+                "kl": partial(kl_loss, logits, condition.vector),
+                "cross_entropy": partial(F.cross_entropy, logits, condition.label),
+                "cosine": partial(cosine_loss, features),
+                "orthogonality": partial(orthogonality_loss, features),
+                "total_variation": partial(total_variation_loss, images),
+                "pixel_statistics": partial(pixel_statistics_loss, images, classifier.mean, classifier.std),
+            }
+            values = {name: terms[name]() for name, weight in weights.items() if weight}
+            loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if shared:
+                shared.sum_gradients(generator.parameters())
+            self.optimizer.step()
+            self.schedule.step()
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                with torch.no_grad():  # terms without a weight are only worth computing here
+                    record = {name: float(values[name] if name in values else term()) for name, term in terms.items()}
+                record["loss"] = float(loss.detach())
+                if not math.isfinite(record["loss"]):
+                    raise FloatingPointError(
+                        f"The inversion loss is {record['loss']} at step {self.step}; lower the lr."
+                    )
+                accuracy = (logits.argmax(dim=1) == condition.label).float().mean()
+                samples = self.step * config.batch_size
+                yield {"step": self.step, "samples": samples, "accuracy": float(accuracy)} | record
+        generator.eval()
+
+    def _perturbed(self, images: Tensor, condition: Condition) -> Tensor:
+        """What the classifier gets to see, (N, C, H, W)."""
+        config = self.config
+        epsilon = config.epsilon * min(1.0, self.step / max(1.0, config.epsilon_ramp * config.steps))
+        seen = augment(images, config.shift, flip=False, rng=self.rng)
+        if config.perturbation == "noise":
+            return seen + noise(seen.detach(), epsilon, config.norm, self.rng)
+        if config.perturbation == "pgd":
+            steps, step_size = config.attack_steps, config.attack_step_size
+            attack = pgd(
+                self.classifier, seen, condition.label, epsilon, steps, step_size, norm=config.norm, rng=self.rng
+            )
+            return seen + attack
+        return seen
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as tensors on the CPU, numbers, lists and dictionaries; a copy, not a view."""
+        state: dict[str, Any] = {
+            "step": self.step,
+            "generator": self.generator.state_dict(),  # its parameters, and the statistics of batch norm
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rng": self.rng.get_state(),
+            "global_rng": torch.get_rng_state(),
+        }
+        if self.rng.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.rng.device)
+        return {name: _on_cpu(value) for name, value in state.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of a training with the same settings."""
+        self.step = state["step"]
+        self.generator.load_state_dict(state["generator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.rng.set_state(state["rng"])
+        torch.set_rng_state(state["global_rng"])
+        if self.rng.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.rng.device)
+
+
+def _on_cpu(value: Any) -> Any:
+    """A deep copy with all tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    return [_on_cpu(item) for item in value] if isinstance(value, list) else value
+
+
+def invert(
+    generator: ConditionedGenerator, classifier: InvertibleClassifier, config: InversionConfig, seed: int
+) -> Iterator[dict[str, float]]:
+    """Train a generator from its beginning to its end; see :class:`InversionTraining`, whose records it yields."""
+    yield from InversionTraining(generator, classifier, config, seed)

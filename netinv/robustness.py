@@ -42,9 +42,12 @@ def augment(images: Tensor, shift: int, flip: bool, rng: torch.Generator) -> Ten
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
     if shift:
         padded = F.pad(images, (shift, shift, shift, shift), mode="replicate")
-        offset = torch.randint(0, 2 * shift + 1, (2, num), generator=rng, device=rng.device).to(images.device)
-        rows = offset[0][:, None] + torch.arange(height, device=images.device)  # (N, H)
-        columns = offset[1][:, None] + torch.arange(width, device=images.device)  # (N, W)
+        down, across = (
+            torch.randint(0, 2 * shift + 1, (num,), generator=rng, device=rng.device).to(images.device)
+            for _ in range(2)
+        )
+        rows = down[:, None] + torch.arange(height, device=images.device)  # (N, H)
+        columns = across[:, None] + torch.arange(width, device=images.device)  # (N, W)
         sample = torch.arange(num, device=images.device)[:, None, None]
         images = padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     return images

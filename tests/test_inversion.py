@@ -1,5 +1,6 @@
 """Inversion of a small classifier: it reaches its goal, is reproducible, and does what its settings say."""
 
+import io
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.conditioning import sample_condition
 from netinv.generator import ConditionedGenerator, GeneratorConfig
-from netinv.inversion import InversionConfig, invert
+from netinv.inversion import InversionConfig, InversionTraining, invert
 from netinv.robustness import robust_accuracy
 
 SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
@@ -79,6 +80,26 @@ def test_a_seed_reproduces_bit_for_bit(classifier: Classifier, perturbation: str
     assert records == same
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_a_resumed_training_ends_as_the_undisturbed_one_bit_for_bit(classifier: Classifier, stop: int) -> None:
+    config = InversionConfig(
+        steps=7, batch_size=8, sharpness=(1, 5), perturbation="pgd", epsilon=0.1, shift=1, log_every=1
+    )
+    undisturbed, records = inverted(classifier, config, seed=3)
+    torch.manual_seed(3)
+    interrupted = InversionTraining(ConditionedGenerator(SMALL, 3, (1, 9, 8)), classifier, config, seed=3)
+    first = [record for _, record in zip(range(stop), interrupted, strict=False)]
+    saved = io.BytesIO()
+    torch.save(interrupted.state_dict(), saved)
+    list(interrupted)  # what is done afterwards does not reach the state
+    saved.seek(0)
+    resumed = InversionTraining(ConditionedGenerator(SMALL, 3, (1, 9, 8)), classifier, config, seed=99)
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    assert first + list(resumed) == records
+    expected, got = undisturbed.state_dict(), resumed.generator.state_dict()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
 def test_logging_changes_nothing_and_reports_every_term(classifier: Classifier) -> None:
