@@ -1,17 +1,45 @@
-"""Ray: the only module that knows of it. Independent jobs in, an interleaved stream of their events out."""
+"""Ray: the only module that knows of it. Independent jobs in, an interleaved stream of their events out.
+
+A job occupies one worker, or several that share its batch. Both are streaming tasks whose events come to the driver,
+the states in which a job can be resumed among them. So nothing needs a file system that machines share, and a job whose
+worker or node is gone is started again from its last state, wherever there is room.
+"""
 
 import os
+import queue
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from netinv.errors import InputError
 
-Event = TypeVar("Event")
+if TYPE_CHECKING:
+    from pipeline.params import RayParams
+
+
+class Resumable(Protocol):
+    """An event of a job."""
+
+    @property
+    def state(self) -> bytes | None:
+        """From where the job can be resumed, now and then."""
+
+
+Event = TypeVar("Event", bound=Resumable)
 
 MAX_RETRIES = 3
-"""How often a job is started again after its worker died; it starts from its beginning, with the same seed."""
+"""How often in a row a job is started again without having come to a new state."""
+_PATIENCE = 5.0
+"""Seconds of silence after which the cluster is asked whether it still has room."""
+
+
+class WorkerLostError(Exception):
+    """One of the workers that share a job is gone."""
 
 
 @contextmanager
@@ -27,6 +55,8 @@ def cluster(address: str | None) -> Iterator[None]:
 
     verbose = os.environ.get("NETINV_VERBOSE") == "1"
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
+    if not verbose:  # what Ray says of dead workers comes by a way of its own
+        ray._private.worker.listen_error_messages = lambda *_: None
     if address is None:
         # "local" in so many words: without it Ray follows the address file of some other cluster, perhaps a dead one.
         ray.init(address="local", include_dashboard=False, **options)
@@ -67,48 +97,191 @@ def check_address(address: str | None) -> None:
 
 def scatter(
     task: Callable[..., Iterator[Event]],
-    jobs: list[Any],
+    jobs: Mapping[int, Any],
     shared: tuple[Any, ...],
-    num_cpus: float = 1,
-    num_gpus: float | None = None,
+    states: Mapping[int, bytes],
+    resources: "RayParams",
 ) -> Iterator[tuple[int, Event]]:
-    """Run ``task(*shared, job)`` for every job wherever the cluster has room, and stream what the tasks yield.
+    """Run ``task(*shared, job, state)`` for every job wherever the cluster has room, and stream what the tasks yield.
 
     Shared arguments are put into Ray's object store once, so that no file system needs to be shared.
 
     Args:
-        task: A function that yields events; it runs in a worker process, perhaps on another machine.
-        jobs: The last argument of each call.
-        shared: The arguments before it, the same for all.
-        num_cpus: What one job occupies.
-        num_gpus: Likewise; 0.25 packs four on one. ``None`` is a whole one where the cluster has any, else none.
+        task: A function that yields events; it runs in a worker process, perhaps on another machine. If several
+            workers share a job, it runs in each, in one ``torch.distributed`` group, and the first one's events count.
+        jobs: By index.
+        shared: The arguments before the job, the same for all.
+        states: From where to resume, by index; a job without one begins at its beginning.
+        resources: What a job occupies.
 
     Yields:
-        ``(index of the job, event)``, in order within a job, interleaved between jobs.
+        ``(index of the job, event)``, in order within a job, interleaved between jobs. After the loss of a worker, the
+        events since the job's last state come again.
 
     Raises:
-        InputError: No node of the cluster can ever hold one job.
+        InputError: The cluster can never hold one job, or workers die again and again.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    num_gpus = resources.num_gpus
     if num_gpus is None:
         num_gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in _nodes()) else 0.0
-    _expect_room(num_cpus, num_gpus)
-    remote = ray.remote(task).options(
-        num_cpus=num_cpus, num_gpus=num_gpus, num_returns="streaming", max_retries=MAX_RETRIES
-    )
-    references = [ray.put(value) for value in shared]
-    streams: dict[Any, int] = {remote.remote(*references, job): index for index, job in enumerate(jobs)}
+    room = _Room(resources.num_cpus, num_gpus, resources.num_workers)
+    if shortage := room.shortage():
+        raise InputError(shortage)
+    references: list[Any] = [ray.put(value) for value in shared]
+    latest = dict(states)
+    losses = dict.fromkeys(jobs, 0)
+    streams: dict[Any, tuple[int, Any]] = {}
+
+    def start(index: int) -> None:
+        arguments = (*references, jobs[index])
+        if room.num_workers == 1:
+            options: dict[str, Any] = {"num_cpus": room.num_cpus, "num_gpus": room.num_gpus, "max_retries": 0}
+            stream = ray.remote(task).options(num_returns="streaming", **options).remote(*arguments, latest.get(index))
+            streams[stream] = index, None
+        else:  # beside the driver, so that the two live and die together
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            options = {"num_cpus": 0, "max_concurrency": room.num_workers + 1, "scheduling_strategy": here}
+            group: Any = ray.remote(_Group).options(**options).remote(task, room, latest.get(index))
+            streams[group.run.options(num_returns="streaming").remote(*arguments)] = index, group
+
+    def start_again(index: int, error: Exception) -> None:
+        losses[index] += 1
+        if losses[index] > MAX_RETRIES:
+            raise InputError(f"The worker of generator {index} died {losses[index]} times in a row: {error}") from None
+        print(f"generator {index}: its worker died, it goes on from its last checkpoint", file=sys.stderr)
+        start(index)
+
+    for index in jobs:
+        start(index)
+    waiting = False
     while streams:
-        ready, _ = ray.wait(list(streams), num_returns=1)
+        ready, _ = ray.wait(list(streams), num_returns=1, timeout=_PATIENCE)
+        if not ready:
+            shortage = room.shortage()
+            if shortage and not waiting:
+                print(f"waiting for a node to join: {shortage}", file=sys.stderr)
+            waiting = shortage is not None
+            continue
         stream: Any = ready[0]  # typed as one reference, but a stream of them, since streams went in
+        index, _ = streams[stream]
         try:
             event: Event = ray.get(next(stream))
-            yield streams[stream], event
         except StopIteration:
             del streams[stream]
         except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+            if not isinstance(error.cause, WorkerLostError):
+                raise error.cause from None
+            del streams[stream]
+            start_again(index, error.cause)
+        except ray.exceptions.RayError as error:
+            del streams[stream]
+            start_again(index, error)
+        else:
+            if event.state is not None:
+                latest[index], losses[index] = event.state, 0
+            yield index, event
+
+
+class _Group:
+    """An actor that has one job done by several workers, with Ray Train, and passes on the events of the first.
+
+    The workers hand their events to it, and not to ``ray.train.report``: that waits for the controller's next look at
+    each of them, and takes checkpoints to storage that all machines must share.
+    """
+
+    def __init__(self, task: Callable[..., Iterator[Any]], room: "_Room", state: bytes | None) -> None:
+        self._task, self._room, self._state = task, room, state
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._error: Exception | None = None
+
+    def put(self, event: Any) -> None:
+        """Take an event from the first worker."""
+        self._state = event.state or self._state
+        self._events.put(event)
+
+    def fail(self, error: Exception) -> None:
+        """Take the first worker's word that starting again would not help."""
+        self._error = error
+
+    def state(self) -> bytes | None:
+        """From where workers begin, for the first time or after a fault."""
+        return self._state
+
+    def run(self, *arguments: Any) -> Iterator[Any]:
+        """Do the job, and yield its events.
+
+        Raises:
+            WorkerLostError: Workers died, and Ray Train has given up starting them again.
+        """
+        # How often the controller looks after the workers, and how long it waits for a node to join: a week.
+        os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(7 * 24 * 3600)
+        os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # nothing here asks it, and each process costs a start
+        import ray.train
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        task, group, room = self._task, ray.get_runtime_context().current_actor, self._room
+
+        def work() -> None:
+            first = ray.train.get_context().get_world_rank() == 0
+            try:
+                for event in task(*arguments, ray.get(group.state.remote())):
+                    if first:
+                        ray.get(group.put.remote(event))
+            except (InputError, FloatingPointError) as error:
+                if first:
+                    ray.get(group.fail.remote(error))
+
+        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
+            trainer = TorchTrainer(
+                work,
+                torch_config=TorchConfig(backend="nccl" if room.num_gpus else "gloo"),
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=room.num_workers,
+                    use_gpu=room.num_gpus > 0,
+                    resources_per_worker={"CPU": room.num_cpus, "GPU": room.num_gpus},
+                ),
+                run_config=ray.train.RunConfig(
+                    name=uuid.uuid4().hex,
+                    storage_path=folder,
+                    failure_config=ray.train.FailureConfig(max_failures=MAX_RETRIES),
+                ),
+            )
+            run = pool.submit(trainer.fit)
+            while not run.done() or not self._events.empty():
+                with suppress(queue.Empty):
+                    yield self._events.get(timeout=0.1)
+            try:
+                run.result()
+            except ray.train.TrainingFailedError as error:
+                raise WorkerLostError(str(error)) from None
+            if self._error is not None:
+                raise self._error
+
+
+class _Room:
+    """What one job takes of a cluster: so many workers of so many CPUs and GPUs each."""
+
+    def __init__(self, num_cpus: float, num_gpus: float, num_workers: int) -> None:
+        self.num_cpus, self.num_gpus, self.num_workers = num_cpus, num_gpus, num_workers
+
+    def shortage(self) -> str | None:
+        """Why the cluster, were it idle, could not hold one job; reported at once, not waited out for ever."""
+        nodes = _nodes()
+        if sum(self._workers_on(node) for node in nodes) >= self.num_workers:
+            return None
+        there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        return (
+            f"A generator asks for {self.num_workers} x {self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs "
+            f"(ray.num_workers, ray.num_cpus, ray.num_gpus), but the nodes have {there or 'nothing'}."
+        )
+
+    def _workers_on(self, node: dict[str, float]) -> int:
+        workers = node.get("CPU", 0) / self.num_cpus
+        return int(min(workers, node.get("GPU", 0) / self.num_gpus) if self.num_gpus else workers)
 
 
 def _nodes() -> list[dict[str, float]]:
@@ -116,14 +289,3 @@ def _nodes() -> list[dict[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def _expect_room(num_cpus: float, num_gpus: float) -> None:
-    """Report at once what would otherwise wait for ever."""
-    nodes = _nodes()
-    if not any(node.get("CPU", 0) >= num_cpus and node.get("GPU", 0) >= num_gpus for node in nodes):
-        largest = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-        raise InputError(
-            f"A generator asks for {num_cpus:g} CPUs and {num_gpus:g} GPUs (ray.num_cpus, ray.num_gpus), "
-            f"but the nodes have {largest}."
-        )

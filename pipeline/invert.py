@@ -1,5 +1,6 @@
 """Stage ``invert``: train the generators of a variant as independent Ray work."""
 
+import io
 import json
 import os
 import sys
@@ -11,23 +12,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from pipeline.stage import replaced, stage_command, write_csv, write_text
+import netinv
+from netinv.errors import InputError
+from pipeline.stage import replaced, stage_command, verbose_option, write_csv, write_text
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
     from netinv.adapters import AdaptedClassifier
     from netinv.classifiers import Classifier
     from netinv.generator import ConditionedGenerator, GeneratorConfig
     from netinv.inversion import InversionConfig
 
+CODE = Path(netinv.__file__).parent
 SNAPSHOTS = 5
 """Sample grids drawn over a generator's training, the untrained one not counted."""
 COLUMNS = 8
 """Images of each class in such a grid."""
 MAX_ROWS = 20
 """Classes in such a grid."""
+LINE_SECONDS = 20
+"""Between two lines of progress in a log."""
 
 
 class Event(NamedTuple):
@@ -36,33 +41,63 @@ class Event(NamedTuple):
     record: dict[str, float]
     grid: "np.ndarray[Any, Any] | None" = None
     """uint8, (H, W) or (H, W, 3)."""
-    weights: "dict[str, Tensor] | None" = None
+    state: bytes | None = None
+    """From where the training can be resumed, as torch saves it. The last one holds the trained generator."""
 
 
 def train_generator(
-    classifier: "Classifier | AdaptedClassifier", architecture: "GeneratorConfig", config: "InversionConfig", seed: int
+    classifier: "Classifier | AdaptedClassifier",
+    architecture: "GeneratorConfig",
+    config: "InversionConfig",
+    checkpoint_every: int,
+    seed: int,
+    state: bytes | None,
 ) -> Iterator[Event]:
-    """One generator from its seed, on a GPU if this worker was given one. Runs on any node, needs no file."""
+    """One generator from its seed or a state, on a GPU if this worker was given one. Runs on any node, needs no file.
+
+    In each of several workers of one ``torch.distributed`` group, it trains one generator for all of them.
+    """
     import torch
 
     from netinv.classifiers import freeze
     from netinv.generator import ConditionedGenerator
-    from netinv.inversion import invert
+    from netinv.inversion import InversionTraining
+    from netinv.parallel import GlobalBatch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     freeze(classifier).to(device)
     torch.manual_seed(seed)
     generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape).to(device)
-    next_snapshot = 0.0
-    for record in invert(generator, classifier, config, seed):
-        grid = None
-        if record["step"] >= next_snapshot:
-            grid = _sample_grid(generator, config.sharpness)
-            next_snapshot += config.steps / SNAPSHOTS
-        weights = None
-        if record["step"] == config.steps:
-            weights = {name: tensor.cpu() for name, tensor in generator.state_dict().items()}
-        yield Event(record, grid, weights)
+    shared = GlobalBatch(config.batch_size) if torch.distributed.is_initialized() else None
+    training = InversionTraining(generator, classifier, config, seed, shared)
+    if state is not None:
+        training.load_state_dict(load_state(state))
+    before = training.step
+
+    def due(interval: float) -> bool:
+        return training.step // interval > before // interval
+
+    for record in training:
+        grid = _sample_grid(generator, config.sharpness) if before == 0 or due(config.steps / SNAPSHOTS) else None
+        last = training.step == config.steps
+        yield Event(record, grid, _saved(training.state_dict()) if last or due(checkpoint_every) else None)
+        before = training.step
+
+
+def _saved(state: dict[str, Any]) -> bytes:
+    import torch
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def load_state(state: bytes) -> dict[str, Any]:
+    """A state of a training; see :meth:`netinv.inversion.InversionTraining.state_dict`."""
+    import torch
+
+    loaded: dict[str, Any] = torch.load(io.BytesIO(state), weights_only=True)
+    return loaded
 
 
 def _sample_grid(generator: "ConditionedGenerator", sharpness: tuple[float, float]) -> "np.ndarray[Any, Any]":
@@ -90,32 +125,43 @@ def _sample_grid(generator: "ConditionedGenerator", sharpness: tuple[float, floa
 
 
 class Progress:
-    """For the person who waits: a bar on a terminal, a line every 20 seconds in a log."""
+    """For the person who waits: a bar for each generator on a terminal, a line every 20 seconds in a log."""
 
-    def __init__(self, title: str, num_generators: int, steps: int) -> None:
+    def __init__(self, title: str, done: list[int], steps: int) -> None:
+        """Begin with the steps that each generator has done already."""
         from tqdm import tqdm
 
-        self._title, self._steps = title, [0] * num_generators
-        self._total = num_generators * steps
+        self._title, self._steps, self._first, self._done = title, steps, sum(done), list(done)
+        self._accuracies = ["-"] * len(done)
         self._start = self._last_line = time.monotonic()
-        self._bar = tqdm(total=self._total, desc=title, unit="step", disable=None)
+        names = [f"{title} {index}" for index in range(len(done))]
+        self._bars = [
+            tqdm(total=steps, initial=first, desc=name, unit="step", position=index, disable=None)
+            for index, (name, first) in enumerate(zip(names, done, strict=True))
+        ]
 
     def update(self, index: int, record: dict[str, float]) -> None:
-        """Count a generator's progress."""
-        step = int(record["step"])
-        self._bar.set_postfix_str(f"accuracy {record['accuracy']:.3f}", refresh=False)
-        self._bar.update(step - self._steps[index])
-        self._steps[index] = step
+        """Show a generator's progress."""
+        self._accuracies[index] = f"{record['accuracy']:.3f}"
+        self._bars[index].set_postfix_str(f"accuracy {self._accuracies[index]}", refresh=False)
+        self._bars[index].update(int(record["step"]) - self._done[index])
+        self._done[index] = int(record["step"])
         now = time.monotonic()
-        if self._bar.disable and now - self._last_line > 20:
+        if self._bars[index].disable and now - self._last_line > LINE_SECONDS:
             self._last_line = now
-            done = sum(self._steps) / self._total
-            left = (now - self._start) * (1 - done) / done
-            print(f"{self._title}: {done:.0%}, accuracy {record['accuracy']:.3f}, {left:.0f} s left", file=sys.stderr)
+            print(self._line(now), file=sys.stderr)
+
+    def _line(self, now: float) -> str:
+        left = self._steps * len(self._done) - sum(self._done)
+        rate = (sum(self._done) - self._first) / (now - self._start)
+        states = zip(self._done, self._accuracies, strict=True)
+        table = ", ".join(f"[{i}] {done / self._steps:.0%} {accuracy}" for i, (done, accuracy) in enumerate(states))
+        return f"{self._title}: generators' progress and accuracy {table}; {left / rate:.0f} s left"
 
     def close(self) -> None:
-        """End the bar."""
-        self._bar.close()
+        """End the bars."""
+        for bar in self._bars:
+            bar.close()
 
 
 @click.command()
@@ -125,20 +171,26 @@ class Progress:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the generators.")
 @click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the metrics.")
 @click.option("--plots", type=click.Path(path_type=Path), required=True, help="CSV file for the training curves.")
+@verbose_option
 @stage_command
 def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plots: Path) -> None:
     """Invert the classifier of DATASET with the generators of VARIANT (standard or robust)."""
     from netinv.adapters import AdaptedClassifier
     from netinv.checkpoint import save_generator
-    from netinv.errors import InputError
     from netinv.generator import ConditionedGenerator
     from netinv.imported import load_checkpoint
     from pipeline import distributed, tracking
+    from pipeline.checkpoints import Checkpoints, fingerprint
     from pipeline.params import load_params
 
     params = load_params()
     inversion = params.for_dataset(dataset).invert
     common, config = inversion.common, getattr(inversion, variant)
+    if config.batch_size % params.ray.num_workers:
+        raise InputError(
+            f"{params.ray.num_workers} workers (ray.num_workers) cannot share a batch of {config.batch_size} equally: "
+            f"choose another of the two."
+        )
     classifier = load_checkpoint(model)
     if config.pixel_statistics and isinstance(classifier, AdaptedClassifier) and classifier.config.mean is None:
         raise InputError(
@@ -148,10 +200,22 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
     address = os.environ.get("RAY_ADDRESS")
     distributed.check_address(address)
     seeds = [common.seed + i for i in range(common.num_generators)]
-    progress = None
-    histories: list[list[dict[str, float]]] = [[] for _ in seeds]
     with ExitStack() as stack:
         folder = stack.enter_context(replaced(out))
+        settings = [f"{dataset} {variant}", common.model_dump_json(), config.model_dump_json()]
+        checkpoints = Checkpoints(
+            params.ray.storage,
+            fingerprint([*map(str.encode, settings), *sorted(model.iterdir()), *sorted(CODE.glob("*.py"))]),
+        )
+        histories, states = [], {}
+        for index in range(len(seeds)):
+            history, state = checkpoints.load(index)
+            histories.append(history)
+            if state is not None:
+                states[index] = state
+        done = [int(history[-1]["step"]) if history else 0 for history in histories]
+        if states:
+            print(f"invert {dataset} {variant}: goes on from its checkpoints", file=sys.stderr)
         run = stack.enter_context(
             tracking.stage_run(
                 "invert",
@@ -166,36 +230,40 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
             stack.enter_context(run.child(f"generator {i}", params={"seed": seed, **config.model_dump(mode="json")}))
             for i, seed in enumerate(seeds)
         ]
-        progress = Progress(f"invert {dataset} {variant}", len(seeds), config.steps)
+        progress = Progress(f"invert {dataset} {variant}", done, config.steps)
         stack.callback(progress.close)
         events = distributed.scatter(
             train_generator,
-            seeds,
-            (classifier, common.generator, config),
-            params.ray.num_cpus,
-            params.ray.num_gpus,
+            dict(enumerate(seeds)),
+            (classifier, common.generator, config, params.ray.checkpoint_every),
+            states,
+            params.ray,
         )
         for index, event in events:
-            step = int(event.record["samples"])
-            if histories[index] and event.record["step"] <= histories[index][-1]["step"]:
-                continue  # the worker died and its work was done again: these numbers are known already
-            histories[index].append(event.record)
-            progress.update(index, event.record)
-            terms = {f"invert/{name}": value for name, value in event.record.items() if name != "samples"}
-            children[index].log_metrics(terms, step=step)
-            if event.grid is not None:
-                children[index].log_image(event.grid, key="samples", step=step)
-            if event.weights is not None:
-                generator = ConditionedGenerator(common.generator, classifier.num_classes, classifier.image_shape)
-                generator.load_state_dict(event.weights)
-                save_generator(folder / str(index), generator)
-                children[index].log_artifact(folder / str(index), folder="checkpoint")
+            history, record = histories[index], event.record
+            if not history or record["step"] > history[-1]["step"]:  # else a worker died, and it is known already
+                history.append(record)
+                checkpoints.save_history(index, history)
+                progress.update(index, record)
+                step = int(record["samples"])
+                terms = {f"invert/{name}": value for name, value in record.items() if name != "samples"}
+                children[index].log_metrics(terms, step=step)
+                if event.grid is not None:
+                    children[index].log_image(event.grid, key="samples", step=step)
+            if event.state is not None:
+                checkpoints.save_state(index, event.state)
+                states[index] = event.state
+        for index, history in enumerate(histories):
+            generator = ConditionedGenerator(common.generator, classifier.num_classes, classifier.image_shape)
+            generator.load_state_dict(load_state(states[index])["generator"])
+            save_generator(folder / str(index), generator)
+            children[index].log_artifact(folder / str(index), folder="checkpoint")
+            write_csv(folder / str(index) / "history.csv", history)
         last = [history[-1]["accuracy"] for history in histories]
         run.log_metrics({"invert/accuracy": sum(last) / len(last)}, step=config.steps * config.batch_size)
-        for index, history in enumerate(histories):
-            write_csv(folder / str(index) / "history.csv", history)
         write_csv(plots, [{"generator": i, **record} for i, history in enumerate(histories) for record in history])
         write_text(metrics, json.dumps({"batch_accuracy": sum(last) / len(last), "generators": len(last)}) + "\n")
+    checkpoints.remove()
     print(
         f"invert {dataset} {variant}: {len(seeds)} generators, batch accuracy {min(last):.3f} or more", file=sys.stderr
     )

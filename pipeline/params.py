@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -61,9 +61,21 @@ class InvertParams(Config):
 class RayParams(Config):
     """What one generator needs of the cluster. Changes nothing in the results, so no stage depends on it."""
 
+    num_workers: PositiveInt
+    """Workers that share the batch of one generator, each with the CPUs and GPUs below."""
     num_cpus: PositiveFloat
     num_gpus: NonNegativeFloat | None
     """Share of a GPU; ``null`` is one whole GPU where the cluster has any, and none where it has not."""
+    checkpoint_every: PositiveInt
+    """Steps after which a generator's state is kept, at the next record: what a fault costs at most."""
+    storage: str
+    """Where it is kept while the stage runs: a folder, or any URL that fsspec knows, such as s3://bucket/path."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> "RayParams":
+        if self.num_workers > 1 and self.num_gpus and self.num_gpus % 1:
+            raise ValueError("several workers of one generator need whole GPUs: set num_gpus to null, 0 or 1")
+        return self
 
 
 class DatasetParams(Config):

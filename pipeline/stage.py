@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, ParamSpec
 
+import click
+
 from netinv.errors import InputError
 
 P = ParamSpec("P")
@@ -102,6 +104,20 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
             sys.exit(130)
 
     return command
+
+
+def _be_verbose(context: click.Context, option: click.Parameter, verbose: bool) -> None:
+    if verbose:
+        os.environ["NETINV_VERBOSE"] = "1"
+
+
+verbose_option = click.option(
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_be_verbose,
+    help="Show what Ray and other libraries log; so does NETINV_VERBOSE=1.",
+)
 
 
 def _quieten() -> None:

@@ -4,13 +4,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import torch.distributed as dist
 
 from netinv.errors import InputError
 from pipeline.distributed import cluster, scatter
+from pipeline.params import RayParams
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own start-up warns of its future defaults
 
@@ -24,48 +27,92 @@ def ray_cluster() -> Iterator[None]:
         yield
 
 
-def _count(factor: int, job: int) -> Iterator[int]:
+class Told(NamedTuple):
+    """An event."""
+
+    number: int
+    state: bytes | None = None
+
+
+def needs(num_workers: int = 1, num_cpus: float = 1, num_gpus: float = 0) -> RayParams:
+    return RayParams(
+        num_workers=num_workers, num_cpus=num_cpus, num_gpus=num_gpus, checkpoint_every=1, storage="unused"
+    )
+
+
+def numbers(events: Iterable[tuple[int, Told]], index: int) -> list[int]:
+    return [event.number for i, event in events if i == index]
+
+
+def _count(factor: int, job: int, state: bytes | None) -> Iterator[Told]:
     for i in range(3):
-        yield factor * (10 * job + i)
+        yield Told(factor * (10 * job + i))
 
 
-def _die_once(folder: str, job: int) -> Iterator[int]:
-    yield job
-    marker = Path(folder) / str(job)
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    yield job + 1
+def _die_once(folder: str, job: int, state: bytes | None) -> Iterator[Told]:
+    """Count to 4 with a state at 2; die after 3."""
+    for number in range(int(state or 0) + 1, 5):
+        yield Told(number, b"2" if number == 2 else None)
+        marker = Path(folder) / str(job)
+        if number == 3 and not marker.exists():
+            marker.touch()
+            time.sleep(0.5)  # a little, so that the events are on their way
+            os.kill(os.getpid(), signal.SIGKILL)
+        if dist.is_initialized():
+            dist.barrier()  # the others cannot go on without this one
 
 
-def _fail(_: None, job: int) -> Iterator[int]:
-    yield job
+def _die(_: None, job: int, state: bytes | None) -> Iterator[Told]:
+    yield Told(job)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fail(_: None, job: int, state: bytes | None) -> Iterator[Told]:
+    yield Told(job)
     raise FloatingPointError("The inversion loss is nan at step 3; lower the lr.")
 
 
 def test_every_job_streams_its_events_in_order(ray_cluster: None) -> None:
-    events = list(scatter(_count, [0, 1, 2], (2,)))
-    for index in range(3):
-        assert [event for i, event in events if i == index] == [2 * (10 * index + i) for i in range(3)]
+    events = list(scatter(_count, {0: 0, 1: 1, 5: 2}, (2,), {}, needs()))
+    for index, job in ((0, 0), (1, 1), (5, 2)):
+        assert numbers(events, index) == [2 * (10 * job + i) for i in range(3)]
 
 
-def test_a_job_whose_worker_is_killed_is_done_again(ray_cluster: None, tmp_path: Path) -> None:
-    events = list(scatter(_die_once, [5, 7], (str(tmp_path),)))
-    assert {event for i, event in events if i == 0} == {5, 6}
-    assert {event for i, event in events if i == 1} == {7, 8}
+EITHER = pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 
 
-def test_the_error_of_a_job_reaches_the_driver_as_itself(ray_cluster: None) -> None:
+@EITHER
+def test_a_job_whose_worker_is_killed_goes_on_from_its_last_state(
+    ray_cluster: None, tmp_path: Path, num_workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    resources = needs(num_workers, num_cpus=0.5)
+    events = list(scatter(_die_once, {0: 5, 1: 7}, (str(tmp_path),), {1: b"1"}, resources))
+    assert numbers(events, 0) == [1, 2, 3, 3, 4]
+    assert numbers(events, 1) == [2, 3, 3, 4]
+    if num_workers == 1:  # else Ray Train sees to it
+        assert "generator 1: its worker died, it goes on from its last checkpoint" in capfd.readouterr().err
+
+
+def test_a_job_whose_worker_dies_again_and_again_ends_with_one_sentence(ray_cluster: None) -> None:
+    with pytest.raises(InputError, match="The worker of generator 0 died 4 times in a row"):
+        list(scatter(_die, {0: 1}, (None,), {}, needs()))
+
+
+@EITHER
+def test_the_error_of_a_job_reaches_the_driver_as_itself(ray_cluster: None, num_workers: int) -> None:
     with pytest.raises(FloatingPointError, match="at step 3"):
-        list(scatter(_fail, [0], (None,)))
+        list(scatter(_fail, {0: 0}, (None,), {}, needs(num_workers, num_cpus=0.5)))
 
 
-def test_a_job_that_no_node_can_hold_is_refused_at_once(ray_cluster: None) -> None:
+def test_a_job_that_the_cluster_can_never_hold_is_refused_at_once(ray_cluster: None) -> None:
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"asks for 1000 CPUs and 0 GPUs .* but the nodes have"):
-        next(scatter(_count, [0], (1,), num_cpus=1000))
-    with pytest.raises(InputError, match="asks for 1 CPUs and 64 GPUs"):
-        next(scatter(_count, [0], (1,), num_gpus=64))
+    for resources, words in (
+        (needs(num_cpus=1000), r"asks for 1 x 1000 CPUs and 0 GPUs .* but the nodes have"),
+        (needs(num_gpus=64), "asks for 1 x 1 CPUs and 64 GPUs"),
+        (needs(num_workers=1000), "asks for 1000 x 1 CPUs"),
+    ):
+        with pytest.raises(InputError, match=words):
+            next(scatter(_count, {0: 0}, (1,), {}, resources))
     assert time.monotonic() - start < 5
 
 

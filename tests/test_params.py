@@ -10,6 +10,8 @@ from ruamel.yaml import YAML
 from netinv.errors import InputError
 from pipeline.params import load_params
 
+RAY = {"num_workers": 1, "num_cpus": 1, "num_gpus": None, "checkpoint_every": 10, "storage": "folder"}
+
 Edit = Callable[[dict[str, Any]], None]
 
 
@@ -70,6 +72,7 @@ def set_key(path: str, value: Any) -> Edit:
         ("presets.mnist.invert.robust", {"epsilon": -1.0}, r"presets\.mnist\.invert\.robust\.epsilon: expected"),
         ("presets.mnist.invert.robust", {"epsilom": 0.1}, r"presets\.mnist\.invert\.robust\.epsilom is not"),
         ("ray.num_cpus", 0, r"ray\.num_cpus: expected greater than 0, got 0"),
+        ("ray", {**RAY, "num_workers": 2, "num_gpus": 0.5}, r"several workers of one generator need whole GPUs"),
     ],
 )
 def test_a_bad_value_is_refused(edited: Callable[[Edit], Path], key: str, value: Any, words: str) -> None:

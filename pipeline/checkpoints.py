@@ -1,0 +1,73 @@
+"""What a stage that was killed needs to go on: the state and the history of each of its generators, on storage."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from netinv.errors import InputError
+
+History = list[dict[str, float]]
+
+
+def fingerprint(parts: Iterable[bytes | Path]) -> str:
+    """A digest of contents and files, in this order: what differs in any of them never resumes from another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.read_bytes() if isinstance(part, Path) else part
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return digest.hexdigest()[:32]
+
+
+class Checkpoints:
+    """The checkpoints of one stage at certain settings. Each file is there whole, or not at all.
+
+    Args:
+        storage: A folder, or a URL of any kind that fsspec knows, such as ``s3://bucket/path``.
+        key: Fingerprint of all that the results depend on.
+
+    Raises:
+        InputError: The storage cannot be used.
+    """
+
+    def __init__(self, storage: str, key: str) -> None:
+        import fsspec
+
+        try:
+            self._fs, root = fsspec.url_to_fs(storage)
+            self._folder = f"{root.rstrip('/')}/{key}"
+            self._fs.makedirs(self._folder, exist_ok=True)
+            self.run = (self._read("run") or uuid.uuid4().hex.encode()).decode()
+            """Names this run of the stage, and is the same again when a killed stage goes on."""
+            self._write("run", self.run.encode())
+        except Exception as error:  # each kind of storage has its own
+            raise InputError(f"Checkpoints cannot be kept in ray.storage={storage} ({error}).") from None
+
+    def load(self, index: int) -> tuple[History, bytes | None]:
+        """What is there of a generator: its records so far, and its last state if there is one."""
+        history = self._read(f"{index}.json")
+        return json.loads(history) if history else [], self._read(f"{index}.pt")
+
+    def save_history(self, index: int, history: History) -> None:
+        """Keep the records, at every one, so that none is logged twice."""
+        self._write(f"{index}.json", json.dumps(history).encode())
+
+    def save_state(self, index: int, state: bytes) -> None:
+        """Keep a state, after the records up to it."""
+        self._write(f"{index}.pt", state)
+
+    def remove(self) -> None:
+        """Forget everything: the stage is done."""
+        self._fs.rm(self._folder, recursive=True)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            content: bytes = self._fs.cat_file(f"{self._folder}/{name}")
+        except FileNotFoundError:
+            return None
+        return content
+
+    def _write(self, name: str, content: bytes) -> None:
+        self._fs.pipe_file(f"{self._folder}/.{name}", content)
+        self._fs.mv(f"{self._folder}/.{name}", f"{self._folder}/{name}")

@@ -1,0 +1,58 @@
+"""Checkpoints of a stage: the same on a folder, in memory and on S3."""
+
+from pathlib import Path
+
+import pytest
+
+from netinv.errors import InputError
+from pipeline.checkpoints import Checkpoints, fingerprint
+
+HISTORY = [{"step": 25.0, "loss": 1.5}, {"step": 50.0, "loss": 0.1 + 0.2}]
+
+
+@pytest.fixture(params=["folder", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "memory://checkpoints" if request.param == "memory" else str(tmp_path / "deep" / "er")
+
+
+def test_a_killed_stage_finds_what_it_left(storage: str) -> None:
+    first = Checkpoints(storage, "a")
+    assert first.load(0) == ([], None)
+    first.save_history(0, HISTORY[:1])
+    first.save_history(0, HISTORY)
+    first.save_state(0, b"old")
+    first.save_state(0, b"new")
+    again = Checkpoints(storage, "a")
+    assert again.load(0) == (HISTORY, b"new")
+    assert again.load(1) == ([], None)
+    assert again.run == first.run
+
+
+def test_other_settings_find_nothing_and_a_finished_stage_leaves_nothing(storage: str) -> None:
+    first, other = Checkpoints(storage, "a"), Checkpoints(storage, "b")
+    first.save_state(0, b"state")
+    assert other.load(0) == ([], None)
+    assert other.run != first.run
+    first.remove()
+    assert Checkpoints(storage, "a").load(0) == ([], None)
+    assert Checkpoints(storage, "a").run != first.run
+
+
+def test_no_unfinished_file_is_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path), "a")
+    (tmp_path / "a" / ".0.pt").write_bytes(b"half")
+    assert checkpoints.load(0) == ([], None)
+    checkpoints.save_state(0, b"whole")
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"run", "0.pt"}
+
+
+@pytest.mark.parametrize("storage", ["nonsense://bucket", "/proc/nowhere"])
+def test_storage_that_cannot_be_used_is_refused_with_one_sentence(storage: str) -> None:
+    with pytest.raises(InputError, match=f"Checkpoints cannot be kept in ray.storage={storage}"):
+        Checkpoints(storage, "a")
+
+
+def test_a_fingerprint_tells_contents_and_their_limits_apart(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"ab")
+    assert fingerprint([b"ab", b"c"]) == fingerprint([tmp_path / "file", b"c"])
+    assert len({fingerprint(parts) for parts in ([b"ab", b"c"], [b"a", b"bc"], [b"abc"], [b"c", b"ab"])}) == 4
