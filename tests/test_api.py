@@ -270,10 +270,11 @@ def test_the_defaults_invert_a_classifier_never_seen(name: str, shape: tuple[int
 @pytest.mark.timeout(3600)
 def test_resnet18_at_64_pixels_from_end_to_end(tmp_path: Path) -> None:
     shape = (3, 64, 64)
-    network = trained_on_digits(ZOO["torchvision"](), shape, steps=40)
-    config = netinv.InversionConfig(steps=60, batch_size=32)
+    torch.manual_seed(0)
+    network = trained_on_digits(ZOO["torchvision"](), shape, steps=100)
+    config = netinv.InversionConfig(steps=150, batch_size=32)
     inversion = netinv.invert(network, image_shape=shape, num_classes=10, config=config, progress=False)
-    assert inversion.accuracy > 0.3
+    assert inversion.accuracy > 0.5
     inversion.to_onnx(tmp_path / "generator.onnx")
     images = OnnxGenerator(tmp_path / "generator.onnx").sample(4, labels=3).images
     np.testing.assert_allclose(images, inversion.sample(4, label=3).numpy(), atol=1e-5)
