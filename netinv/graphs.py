@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_weights, fuse_linear_bn_weights
-from torchvision.ops import Permute
 
 from netinv.adapters import AdaptedClassifier
 from netinv.classifiers import Classifier
@@ -41,6 +40,13 @@ def generator_models(generators: Sequence[ConditionedGenerator]) -> list[ModelPr
 
     models = [optimize(_with_weights(template, network)) for network in networks]
     return [_split_convolution(_stripped(model)) for model in models]
+
+
+class _ChannelsLast(nn.Module):
+    """(N, C, H, W) to (N, H, W, C). As torchvision's Permute, whose import every stage would pay for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
 
 
 class _MatrixUpsample(nn.Module):
@@ -80,7 +86,7 @@ def _folded(generator: ConditionedGenerator) -> ConditionedGenerator:
     order = torch.arange(places * norm.num_features).view(places, -1).T.flatten()  # features (M, M, C) to (C, M, M)
     linear.weight, linear.bias = nn.Parameter(weight[order]), nn.Parameter(bias[order])
     # The generator turns channels to the front itself, so that onnxruntime meets two turns that cancel.
-    generator.project[1] = nn.Sequential(nn.Unflatten(1, (norm.num_features, side, side)), Permute([0, 2, 3, 1]))
+    generator.project[1] = nn.Sequential(nn.Unflatten(1, (norm.num_features, side, side)), _ChannelsLast())
     generator.project_norm[0] = nn.Identity()
     sizes = up_sizes(side, *generator.image_shape[1:])
     for i, norm in enumerate(generator.up):

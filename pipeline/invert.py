@@ -227,7 +227,14 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
         )
         stack.enter_context(distributed.cluster(address))
         children = [
-            stack.enter_context(run.child(f"generator {i}", params={"seed": seed, **config.model_dump(mode="json")}))
+            # What a killed stage logged of a generator is not logged again: its run goes on, below this stage's.
+            stack.enter_context(
+                run.child(
+                    f"generator {i}",
+                    params={"seed": seed, **config.model_dump(mode="json")},
+                    key=f"{checkpoints.run}-{i}",
+                )
+            )
             for i, seed in enumerate(seeds)
         ]
         progress = Progress(f"invert {dataset} {variant}", done, config.steps)

@@ -156,9 +156,12 @@ def _digest(results: Results, models: Path, spec: "DatasetSpec") -> str:
 
 def model_card(name: str, row: Row, metadata: Metadata, results: Results, models: Path, spec: "DatasetSpec") -> str:
     """The model card of one generator, Markdown."""
-    from netinv.checkpoint import load_classifier
+    from netinv.imported import ImportedClassifier, load_checkpoint
 
-    classifier = load_classifier(models / "classifier")
+    classifier = load_checkpoint(models / "classifier")
+    kind, origin = type(classifier).__name__, "trained on"
+    if isinstance(classifier, ImportedClassifier):
+        kind, origin = type(classifier.network).__name__, "brought from elsewhere to"
     real = next(other for other in results.rows if other.name == "real_test")
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
     classes = ", ".join(metadata.classes[:20]) + (", ..." if len(metadata.classes) > 20 else "")
@@ -171,7 +174,7 @@ Draws images that an image classifier reads as a wanted class. The {metadata.var
 {_VARIANTS[metadata.variant]}.
 
 ## What was inverted
-A {type(classifier).__name__} of {parameters:,} parameters, trained on {spec.name} ({spec.num_train:,} images of \
+A {kind} of {parameters:,} parameters, {origin} {spec.name} ({spec.num_train:,} training images of \
 {len(metadata.classes)} classes: {classes}). Its accuracy on real test images: {test}.
 
 ## Measures

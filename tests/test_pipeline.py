@@ -178,3 +178,22 @@ def test_unreachable_server_or_cluster_is_refused_before_work(project: Path) -> 
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
         assert not (project / "elsewhere").exists()
+
+
+@pytest.mark.slow
+def test_a_network_from_elsewhere_goes_through_all_stages(project: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy, symlinks=True)
+    (copy / "my_models.py").write_text(
+        "import torch\n\n\ndef build():\n    torch.manual_seed(0)\n"
+        "    convolution = torch.nn.Conv2d(1, 8, 3, stride=2)\n"
+        "    return torch.nn.Sequential(convolution, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(392, 10))\n"
+    )
+    source = {"model": "my_models:build", "adapter": {"mean": [0.3], "std": [0.3]}}
+    set_params(copy, **{"presets.digits.train": {"classifier": {"source": source}}})
+    ran = executed(run(copy, "dvc", "repro").stdout)
+    assert ran[0] == "train@digits-classifier"
+    assert ran[-1] == "report"
+    assert (copy / "onnx/digits/classifiers/classifier.onnx").is_file()
+    cards = [path.read_text() for path in (copy / "mlartifacts").rglob("model_card.md")]
+    assert any("A Sequential of 4,010 parameters, brought from elsewhere to digits" in card for card in cards)

@@ -209,6 +209,22 @@ def test_stage_run_is_complete_when_it_ends(store: MlflowClient, tmp_path: Path)
     assert history(store, second, "invert/accuracy") == [(1, 1.5)]
 
 
+def test_a_key_continues_the_run_that_has_it(store: MlflowClient) -> None:
+    """As when a killed stage goes on: what it logged before is not logged again."""
+    for steps in ((1, 2), (3,)):
+        with (
+            tracking.stage_run("invert", "digits", "again") as run,
+            run.child("generator 0", {"seed": 0}, key="work-0") as child,
+        ):
+            for step in steps:
+                child.log_metrics({"loss": step / 2}, step=step)
+    second = run_of(store, "runs/invert/digits-again.json")
+    (found,) = children(store, second)
+    assert history(store, found, "loss") == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert found.info.status == "FINISHED"
+    assert len(store.search_runs([second.info.experiment_id], "tags.journal = 'work-0'")) == 1
+
+
 def test_image_names_are_those_of_mlflow(store: MlflowClient) -> None:
     image = np.zeros((4, 4), np.uint8)
     with tracking.stage_run("evaluate", "digits", "names") as run:
