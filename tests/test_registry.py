@@ -201,7 +201,8 @@ def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: P
     card = candidates[0].card
     accuracy = found.rows[0].measures["evaluator_accuracy"]
     assert f"| evaluator_accuracy | {registry.show(accuracy)} |" in card
-    for part in ("ConvClassifier", "60 training images", "Intended:", "Misuse:", "Nobody's", "Drawn for this test", "(N, 8)"):
+    uses = ("Intended:", "Misuse:", "(N, 8)")
+    for part in ("ConvClassifier", "60 training images", "Nobody's", "Drawn for this test", *uses):
         assert part in card, part
     assert candidates[0].standing.measured_by == candidates[1].standing.measured_by
     (tmp_path / "evaluator" / "weights.safetensors").write_bytes(b"another")
