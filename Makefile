@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 # Put the environment's programs first, so that DVC's stages find its python.
 export PATH := $(abspath $(BIN)):$(PATH)
+# Where this is set, each stage would compile all of torch anew: seconds of every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install repro paper test slow lint format docs ui clean
 
