@@ -78,6 +78,28 @@ class RayParams(Config):
         return self
 
 
+class ConditionParams(Config):
+    """One condition of the ablation: a variant, and what is changed of it."""
+
+    variant: Variant
+    generator: dict[str, Any] = Field(default_factory=dict)
+    """Laid over the generator's settings."""
+    inversion: dict[str, Any] = Field(default_factory=dict)
+    """Laid over the variant's settings."""
+
+
+class AblationParams(Config):
+    """Which parts of the method are taken away, and how the rest is measured."""
+
+    num_seeds: int = Field(ge=2)
+    """Generators of each condition; their seeds count up from ``invert.common.seed``."""
+    steps: PositiveInt
+    """Of each generator, in place of its variant's."""
+    evaluate: EvaluationConfig
+    conditions: dict[str, ConditionParams] = Field(min_length=1)
+    """By the name that tables give it."""
+
+
 class DatasetParams(Config):
     """The settings of one data set: the general ones with its preset laid over them."""
 
@@ -95,6 +117,7 @@ class Params(Config):
     invert: InvertParams
     evaluate: EvaluationConfig
     export: ExportConfig
+    ablation: AblationParams
     ray: RayParams
     presets: dict[str, dict[str, Any]]
     """Values that a data set has of its own, under the same keys as the general ones, which they overrule."""
@@ -107,6 +130,24 @@ class Params(Config):
         """
         general = {"train": self.train.model_dump(mode="json"), "invert": self.invert.model_dump(mode="json")}
         return DatasetParams.parse(_overlaid(general, self.presets.get(name, {})), where=f"presets.{name}")
+
+    def ablation_of(self, dataset: str) -> dict[str, tuple[GeneratorConfig, InversionConfig]]:
+        """The settings of each condition of the ablation on a data set.
+
+        Raises:
+            InputError: A condition has unknown keys or impossible values.
+        """
+        invert = self.for_dataset(dataset).invert.model_dump(mode="json")
+        settings = {}
+        for name, condition in self.ablation.conditions.items():
+            where = f"ablation.conditions.{name}"
+            generator = _overlaid(invert["common"]["generator"], condition.generator)
+            inversion = _overlaid(invert[condition.variant], {"steps": self.ablation.steps, **condition.inversion})
+            settings[name] = (
+                GeneratorConfig.parse(generator, where=f"{where}.generator"),
+                InversionConfig.parse(inversion, where=f"{where}.inversion"),
+            )
+        return settings
 
 
 def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -150,4 +191,6 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
             )
     for name in {*params.presets, *params.datasets}:
         params.for_dataset(name)
+    for name in params.datasets:
+        params.ablation_of(name)
     return params
