@@ -34,6 +34,8 @@ Event = TypeVar("Event", bound=Resumable)
 
 MAX_RETRIES = 3
 """How often in a row a job is started again without having come to a new state."""
+STARTS = 3
+"""How often a local cluster that does not come up in time is started."""
 _PATIENCE = 5.0
 """Seconds of silence after which the cluster is asked whether it still has room."""
 
@@ -59,7 +61,7 @@ def cluster(address: str | None) -> Iterator[None]:
         ray._private.worker.listen_error_messages = lambda *_: None
     if address is None:
         # "local" in so many words: without it Ray follows the address file of some other cluster, perhaps a dead one.
-        ray.init(address="local", include_dashboard=False, **options)
+        _start_local(include_dashboard=False, **options)
     else:
         check_address(address)
         import netinv
@@ -74,6 +76,20 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local(**options: Any) -> None:
+    """Start a cluster on this machine. Ray gives its processes 30 s to come up, and a busy machine may need longer."""
+    import ray
+
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # Ray raises no narrower one
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or attempt == STARTS:
+                raise
 
 
 def check_address(address: str | None) -> None:
