@@ -62,7 +62,7 @@ docs: install ## Build the documentation into build/docs
 	sphinx-build -W -q docs build/docs
 
 ui: install ## Look at the runs, on http://127.0.0.1:5000
-	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
 clean: ## Remove the environment and what the pipeline made, DVC's cache apart
 	rm -rf $(VENV) data models generators evaluation metrics plots onnx report runs .stage

@@ -53,6 +53,7 @@ MAX_PARAM_LENGTH = 6000
 JOURNAL = "journal:"
 """Begins what stands for the id of a run that the store has not told yet: its journal's key follows."""
 
+_HTTP = ("http", "https")
 _POLL_SECONDS = 0.05
 _RESTART_SECONDS = 10.0
 _GIVE_UP_SECONDS = 120.0
@@ -212,11 +213,13 @@ def stage_run(
     variant: str | None = None,
     params: Mapping[str, Any] | None = None,
     inputs: Sequence[Path] = (),
+    wait: bool = False,
 ) -> Iterator[Run]:
     """Track one stage as a run, from its beginning to its end.
 
-    When the block ends well, ``runs/<stage>/<dataset>-<variant>.json`` tells which run made the stage's output, and
-    with which parameters: a run has those of its inputs as well, so that a table of measures shows what led to them.
+    What is left at its end the courier delivers afterwards; only the run's id is waited for. When the block ends well,
+    ``runs/<stage>/<dataset>-<variant>.json`` tells which run made the stage's output, and with which parameters: a run
+    has those of its inputs as well, so that a table of measures shows what led to them.
 
     Args:
         stage: Name of the stage.
@@ -226,6 +229,7 @@ def stage_run(
         inputs: Files under ``runs/`` of the stages whose outputs this one reads; the run links to theirs with the
             tags ``input.<stage>.<dataset>-<variant>`` and has their parameters as ``<stage>.<key>``, or as
             ``<stage>.<variant>.<key>`` where the variant is not its own. A missing one is no error.
+        wait: Wait for the whole delivery, for a stage after which there may be no other one, and no machine.
 
     Raises:
         InputError: The tracking server does not answer, or refuses the credentials.
@@ -245,12 +249,12 @@ def stage_run(
     folder = journals() / uuid.uuid4().hex
     with locked(folder / "lock"):
         run = Run(folder, " ".join(filter(None, (stage, dataset, variant))), tags, {**inherited, **own})
-        _start_courier()
+        _start_courier(uri)
         try:
             with run._ending():
                 yield run
         finally:
-            _await_delivery(folder, uri)
+            _hand_over(folder, uri, wait)
         lineage = {
             "run_id": run.id,
             "experiment": experiment_name(),
@@ -318,36 +322,47 @@ def check_server(uri: str) -> None:
     """Ask a tracking server for a sign of life; other stores are files, and need none.
 
     Raises:
-        InputError: It does not answer within five seconds, or refuses the credentials.
+        InputError: It does not answer within seven seconds, or refuses the credentials.
     """
     parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
+    if parts.scheme not in _HTTP:
         return
     base = redacted(uri).rstrip("/")
-    try:
-        _http_status(f"{base}/health")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The tracking server {base} does not answer ({redacted(str(error))}): start it, correct "
-            "MLFLOW_TRACKING_URI, or unset it to track in the local mlflow.db."
-        ) from None
-    if "MLFLOW_TRACKING_TOKEN" in os.environ:
-        return  # a token, and a server too busy to answer what follows, are left to the courier
     user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
     password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD")
     basic = base64.b64encode(f"{user}:{password}".encode()).decode()
     headers = {"Authorization": f"Basic {basic}"} if user and password else {}
-    with contextlib.suppress(OSError):
-        if _http_status(f"{base}/api/2.0/mlflow/experiments/get?experiment_id=0", headers) == 401:
-            raise InputError(
-                f"The tracking server {base} {'refuses the' if headers else 'asks for'} credentials: "
-                f"{'correct' if headers else 'set'} MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-            )
+    status = None
+    if "MLFLOW_TRACKING_TOKEN" not in os.environ:  # a token, and a server too busy for this, are left to the courier
+        with contextlib.suppress(OSError, ValueError):
+            status = _http_status(f"{base}/api/2.0/mlflow/experiments/get?experiment_id=0", headers, timeout=2)
+    if status is None and (silence := _silence(uri)):
+        raise InputError(
+            f"The tracking server {base} does not answer ({silence}): start it, correct "
+            "MLFLOW_TRACKING_URI, or unset it to track in the local mlflow.db."
+        )
+    if status == 401:
+        raise InputError(
+            f"The tracking server {base} {'refuses the' if headers else 'asks for'} credentials: "
+            f"{'correct' if headers else 'set'} MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
 
 
-def _http_status(url: str, headers: Mapping[str, str] | None = None) -> int:
+def _silence(uri: str) -> str | None:
+    """Why a tracking server gives no sign of life; ``None`` where it does, and for a store that is a file."""
+    if urlsplit(uri).scheme not in _HTTP:
+        return None
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers or {})), timeout=5) as answer:
+        _http_status(f"{redacted(uri).rstrip('/')}/health")
+    except (OSError, ValueError) as error:
+        return redacted(str(error)) or type(error).__name__
+    return None
+
+
+def _http_status(url: str, headers: Mapping[str, str] | None = None, timeout: float = 5) -> int:
+    request = urllib.request.Request(url, headers=dict(headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -390,6 +405,12 @@ def journals() -> Path:
     return root() / ".mlflow-journal"
 
 
+def courier_lock(uri: str) -> Path:
+    """What the courier of a store holds while it is at work."""
+    store = hashlib.sha256(redacted(uri).encode()).hexdigest()[:8]
+    return journals() / f"courier-{store}.lock"
+
+
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"Expected a name of letters, digits, spaces and _-./ for MLflow, got {name!r}")
@@ -417,8 +438,11 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def _start_courier() -> None:
-    """Start a courier; where one is at work already, the new one ends at once."""
+def _start_courier(uri: str) -> None:
+    """Start a courier where none is at work; of several at once, all but one end at once."""
+    with locked(courier_lock(uri), wait=False) as none:
+        if not none:
+            return
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[1]), *_python_path()))}
     courier = subprocess.Popen(
         (sys.executable, "-m", "pipeline.tracking", "courier"),
@@ -436,23 +460,27 @@ def _python_path() -> Iterable[str]:
     return filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 
 
-def _await_delivery(folder: Path, uri: str) -> None:
-    """Wait until a run that ended is delivered; where that fails, say so and leave it in the journal."""
+def _hand_over(folder: Path, uri: str, wait: bool) -> None:
+    """Wait until the store has told a run's id, and where asked or in doubt until it has the whole run.
+
+    Where that fails, say so and leave the run in the journal.
+    """
     ended = time.time()
     error = folder / "error"
+    wait = wait or error.exists() or _silence(uri) is not None
     reason = "the courier is slow"
     restart = ended + _RESTART_SECONDS
     while time.time() < ended + _GIVE_UP_SECONDS:
         state = read_json(folder / "run.json")
-        if state["done"]:
+        if state["done"] or (state["run_id"] and not wait):
             for sentence in state["told"]:
                 print(sentence, file=sys.stderr)
             return
         if error.exists() and error.stat().st_mtime >= ended:
             reason = error.read_text()
             break
-        if time.time() > restart:  # the last one may have gone home just before this run began
-            _start_courier()
+        if time.time() > restart:
+            _start_courier(uri)
             restart += _RESTART_SECONDS
         time.sleep(_POLL_SECONDS)
     print(

@@ -32,7 +32,7 @@ def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path,
     results = load_results(evaluation / "results.json")
     candidates = find_candidates(name, variant, onnx, results, models, load_spec(data), run_file)
     inputs = [run_file, *(Path("runs") / stage / f"{dataset}-{variant}.json" for stage in ("export", "evaluate"))]
-    with tracking.stage_run("register", dataset=dataset, variant=variant, inputs=inputs) as run:
+    with tracking.stage_run("register", dataset=dataset, variant=variant, inputs=inputs, wait=True) as run:
         run.log_models(name, candidates)
     standing = candidates[0].standing
     best = show(standing.measures[standing.primary])

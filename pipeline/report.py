@@ -31,7 +31,7 @@ def main(evaluation: Path, metrics: Path, plots: Path, runs: Path, ablation: Pat
     from pipeline.params import load_params
 
     params = load_params()
-    with replaced(out) as folder, tracking.stage_run("report", dataset="all") as run:
+    with replaced(out) as folder, tracking.stage_run("report", dataset="all", wait=True) as run:
         store = tracking.redacted(tracking.tracking_uri())
         inverted = collect(params, evaluation, metrics, plots, runs, store)
         page = render(inverted, read_ablations(ablation), on_server=store.startswith("http"))

@@ -22,6 +22,7 @@ from pipeline.journal import (
     JOURNAL,
     Run,
     check_server,
+    courier_lock,
     flatten,
     journals,
     locked,
@@ -43,7 +44,7 @@ __all__ = ["Run", "flatten", "promote", "redacted", "stage_run", "trace", "track
 
 _POLL_SECONDS = 0.1
 _DELIVERY_SECONDS = 5.0
-"""Between two deliveries of a running stage of up to four runs; of more runs, in proportion longer."""
+"""Between two deliveries of running stages of up to four runs; of more runs, in proportion longer."""
 _METRICS_PER_CALL = 1000
 """MLflow takes no more at once."""
 _CALLS_PER_MINUTE = 60
@@ -75,23 +76,38 @@ class _Deliverer:
     def deliver(self, at_once: bool = False) -> bool:
         """Deliver what is due; returns whether any stage is still at work."""
         with locked(journals() / "deliver.lock"):  # against a flush at the same time
-            at_work = [self._deliver_journal(folder, at_once) for folder in self.folders()]
+            folders = self.folders()
+            runs = sum(1 + len(list((folder / "children").glob("*"))) for folder in folders)
+            seconds = 0.0 if at_once else _DELIVERY_SECONDS * max(1, runs / 4)
+            at_work = [self._deliver_journal(folder, seconds) for folder in folders]
         return any(at_work)
 
-    def _deliver_journal(self, folder: Path, at_once: bool) -> bool:
+    def work(self) -> bool:
+        """Deliver until no stage has been at work for a while; returns whether one has come after that."""
+        with locked(courier_lock(self.uri), wait=False) as alone:
+            if not alone:
+                return False
+            busy = time.monotonic()
+            while time.monotonic() < busy + _IDLE_SECONDS:
+                seen = self.folders()
+                if self.deliver():
+                    busy = time.monotonic()
+                time.sleep(_POLL_SECONDS)
+        return not set(self.folders()) <= set(seen)
+
+    def _deliver_journal(self, folder: Path, seconds: float) -> bool:
+        """Deliver a journal every so many seconds, and its end at once; returns whether its stage is at work."""
         with locked(folder / "lock", wait=False) as orphan:
             if orphan and read_json(folder / "run.json")["done"]:
                 shutil.rmtree(folder)
                 return False
             over = orphan or (folder / "ended.json").exists()
-            attempt = (folder, over)  # the end is delivered at once
-            runs = 1 + len(list((folder / "children").glob("*")))
-            due = self._attempts.get(attempt, -math.inf) + _DELIVERY_SECONDS * max(1, runs / 4)
-            if at_once or time.monotonic() >= due:
+            attempt = (folder, over)
+            if time.monotonic() >= self._attempts.get(attempt, -math.inf) + seconds:
                 try:
                     if not over:
                         self._sample_system(folder)
-                    self._deliver_run(folder, None, orphan)
+                    self._deliver_run(folder, None, orphan, wait=seconds == 0)
                     (folder / "error").unlink(missing_ok=True)
                 except Exception as error:  # whatever MLflow or a network raises: the stage goes on
                     reason = redacted(" ".join(str(error).split()))[:500]
@@ -118,8 +134,11 @@ class _Deliverer:
         with (folder / "records.jsonl").open("a") as file:
             file.write(json.dumps({"metrics": metrics}) + "\n")
 
-    def _deliver_run(self, folder: Path, parent: str | None, orphan: bool) -> bool:
-        """Deliver all that a run has written; returns whether that is all it will ever write."""
+    def _deliver_run(self, folder: Path, parent: str | None, orphan: bool, wait: bool) -> bool:
+        """Deliver what a run has written by now; returns whether that is all it will ever write.
+
+        Where the server has had its share of calls, wait for it to have another, or leave the rest for later.
+        """
         path = folder / "run.json"
         state = read_json(path)
         if state["done"]:
@@ -129,10 +148,13 @@ class _Deliverer:
             write_text(path, json.dumps(state))
         run_id = state["run_id"]
         ended = self._end(folder, orphan)  # read before the records, so that none can come after those
-        while self._send_records(run_id, folder, state):
+        written = (folder / "records.jsonl").stat().st_size  # more may come, faster than calls can take them away
+        while state["offset"] < written and self._may_call(wait) and self._send_records(run_id, folder, state):
             write_text(path, json.dumps(state))
-        children = [self._deliver_run(child.parent, run_id, orphan) for child in folder.glob("children/*/run.json")]
-        if ended is None or not all(children):
+        children = [
+            self._deliver_run(child.parent, run_id, orphan, wait) for child in folder.glob("children/*/run.json")
+        ]
+        if ended is None or not all(children) or self._left(folder, state):
             return False
         self._connect().set_terminated(run_id, ended["status"], ended["end_time"])
         if parent is None and state["pipeline"] is not None:
@@ -207,7 +229,7 @@ class _Deliverer:
         params = [Param(*item) for record in records for item in record.get("params", {}).items()]
         tags = {name: value for record in records for name, value in record.get("tags", {}).items()}
         if metrics or params or tags:
-            self._pace()
+            self._calls.append(time.monotonic())
             self._connect().log_batch(run_id, metrics, params, [RunTag(*item) for item in tags.items()])
         for record in records:
             if "files" in record:
@@ -225,12 +247,20 @@ class _Deliverer:
                 state["told"] += self._register(experiment, run_id, record["models"]["name"], candidates)
         return bool(records)
 
-    def _pace(self) -> None:
-        """Wait while the server has had its share of the last minute."""
-        if self.uri.startswith("http"):
-            if len(self._calls) == _CALLS_PER_MINUTE:
-                time.sleep(max(0.0, self._calls[0] + 60 - time.monotonic()))
-            self._calls.append(time.monotonic())
+    def _left(self, folder: Path, state: dict[str, Any]) -> bool:
+        """Whether records are undelivered; what a kill left of a last one does not count."""
+        with (folder / "records.jsonl").open("rb") as file:
+            file.seek(state["offset"])
+            return file.readline().endswith(b"\n")
+
+    def _may_call(self, wait: bool) -> bool:
+        """Whether the server has not had its share of the last minute."""
+        if not self.uri.startswith("http") or len(self._calls) < _CALLS_PER_MINUTE:
+            return True
+        left = self._calls[0] + 60 - time.monotonic()
+        if left > 0 and wait:
+            time.sleep(left)
+        return left <= 0 or wait
 
     def _experiment(self, name: str) -> str:
         client = self._connect()
@@ -468,19 +498,11 @@ def flush() -> None:
 @main.command(hidden=True)
 def courier() -> None:
     """Deliver the journal as it grows, and go home when no stage has been at work for a while."""
-    uri = tracking_uri()
-    store = hashlib.sha256(redacted(uri).encode()).hexdigest()[:8]
-    with locked(journals() / f"courier-{store}.lock", wait=False) as alone:
-        if not alone:
-            return
-        # A stage waits for the courier at its end, so it tries again rather than wait MLflow's two minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        deliverer = _Deliverer(uri)
-        busy = time.monotonic()
-        while time.monotonic() < busy + _IDLE_SECONDS:
-            if deliverer.deliver():
-                busy = time.monotonic()
-            time.sleep(_POLL_SECONDS)
+    # A stage may wait for the courier at its end, so it tries again rather than wait MLflow's two minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    deliverer = _Deliverer(tracking_uri())
+    while deliverer.work():
+        pass
 
 
 if __name__ == "__main__":

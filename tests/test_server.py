@@ -26,6 +26,7 @@ SECRETS = {
     "MLFLOW_AUTH_ADMIN_PASSWORD": "of-the-administrator",
     "MLFLOW_FLASK_SERVER_SECRET_KEY": "of-the-sessions",
 }
+ADMIN = ("admin", SECRETS["MLFLOW_AUTH_ADMIN_PASSWORD"])
 STAGE = """
     with tracking.stage_run("invert", "digits", "robust", {"seed": 1}) as run:
         for step in range(100):
@@ -74,7 +75,7 @@ def repository(tmp_path: Path) -> Iterator[Path]:
         courier.kill()
 
 
-def ask(uri: str, path: str, user: str, password: str, **body: Any) -> Any:
+def ask(uri: str, path: str, account: tuple[str, str], /, **body: Any) -> Any:
     """One call of MLflow's REST API."""
     request = urllib.request.Request(
         f"{uri}/api/2.0/mlflow/{path}",
@@ -82,14 +83,15 @@ def ask(uri: str, path: str, user: str, password: str, **body: Any) -> Any:
         {"Content-Type": "application/json"},
     )
     password_manager = urllib.request.HTTPPasswordMgrWithPriorAuth()
-    password_manager.add_password(None, uri, user, password, is_authenticated=True)
+    password_manager.add_password(None, uri, *account, is_authenticated=True)
     opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(password_manager))
     with opener.open(request, timeout=30) as answer:
         return json.loads(answer.read())
 
 
-def check_stage(repository: Path, uri: str, user: str, password: str) -> Any:
+def check_stage(repository: Path, uri: str, account: tuple[str, str]) -> Any:
     """A stage without and with the wrong credentials, then with the right ones; returns its run."""
+    user, password = account
     for given, sentence in (
         ({}, "asks for credentials: set MLFLOW_TRACKING_USERNAME"),
         (
@@ -113,9 +115,9 @@ def check_stage(repository: Path, uri: str, user: str, password: str) -> Any:
     wait_for(lambda: not list(repository.glob(".mlflow-journal/*/*")))  # the courier clears up behind it
     assert not [path for path in repository.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
     run_id = json.loads((repository / "runs/invert/digits-robust.json").read_text())["run_id"]
-    history = ask(uri, f"metrics/get-history?run_id={run_id}&metric_key=invert/accuracy", user, password)["metrics"]
+    history = ask(uri, f"metrics/get-history?run_id={run_id}&metric_key=invert/accuracy", account)["metrics"]
     assert [(metric["step"], metric["value"]) for metric in history] == [(step, step / 100) for step in range(100)]
-    run = ask(uri, f"runs/get?run_id={run_id}", user, password)["run"]
+    run = ask(uri, f"runs/get?run_id={run_id}", account)["run"]
     assert run["info"]["status"] == "FINISHED"
     return run
 
@@ -131,7 +133,7 @@ def test_stage_on_a_server_with_accounts(tmp_path: Path, repository: Path, start
     secrets = {name: SECRETS[name] for name in ("MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")}
     started(command, server / "log", cwd=server, env=environment(**secrets))
     wait_for(lambda: answers(f"{uri}/health"), seconds=180)
-    run = check_stage(repository, uri, "admin", SECRETS["MLFLOW_AUTH_ADMIN_PASSWORD"])
+    run = check_stage(repository, uri, ADMIN)
     assert len(list((server / "mlartifacts").rglob("samples+step+7+*.png"))) == 1
     assert {tag["key"]: tag["value"] for tag in run["data"]["tags"]}["dataset"] == "digits"
 
@@ -213,15 +215,15 @@ def test_compose_file_works_with_postgresql_and_s3(
             env=environment(**settings, AWS_DEFAULT_REGION="us-east-1"),
         )
         wait_for(lambda: answers(f"{uri}/health"), seconds=240)
-        check_stage(repository, uri, "admin", SECRETS["MLFLOW_AUTH_ADMIN_PASSWORD"])
+        check_stage(repository, uri, ADMIN)
         keys = [item["Key"] for item in bucket.list_objects_v2(Bucket="mlflow")["Contents"]]
         assert len([key for key in keys if "samples+step+7+" in key or "samples%2Bstep" in key]) == 2
 
         # A second member of the team adds to the same experiment.
-        admin = ("admin", SECRETS["MLFLOW_AUTH_ADMIN_PASSWORD"])
-        ask(uri, "users/create", *admin, username="ada", password="a long password of ada's")
+        ada = ("ada", "a long password of ada's")
+        ask(uri, "users/create", ADMIN, username=ada[0], password=ada[1])
         shutil.rmtree(repository / "runs")
-        check_stage(repository, uri, "ada", "a long password of ada's")
+        check_stage(repository, uri, ada)
     finally:
         started.end()
         started.processes.clear()

@@ -40,7 +40,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWar
 
 def environment(**extra: str) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    return {**clean, "PYTHONPATH": str(REPOSITORY), "MLFLOW_DISABLE_TELEMETRY": "true", **extra}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**clean, **quiet, "PATH": path, "PYTHONPATH": str(REPOSITORY), **extra}
 
 
 def start(code: str, root: Path, **extra: str) -> subprocess.Popen[str]:
@@ -116,7 +118,10 @@ def store(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 
 def run_of(store: MlflowClient, path: str) -> Run:
-    return store.get_run(json.loads(Path(path).read_text())["run_id"])
+    """The run that a stage has left behind, once the courier has delivered all of it."""
+    run_id = json.loads(Path(path).read_text())["run_id"]
+    wait_for(lambda: store.get_run(run_id).info.status != "RUNNING")
+    return store.get_run(run_id)
 
 
 def history(store: MlflowClient, run: Run, name: str) -> list[tuple[int, float]]:
@@ -278,9 +283,10 @@ def test_runs_of_a_pipeline_are_grouped_and_linked(store: MlflowClient, monkeypa
     assert not Path("runs/evaluate/digits-robust.json").exists()  # it made nothing
 
     fetch = run_of(store, "runs/fetch/digits.json")
-    pipeline = store.get_run(fetch.data.tags["mlflow.parentRunId"])
+    parent = fetch.data.tags["mlflow.parentRunId"]
+    wait_for(lambda: store.get_run(parent).info.status == "FAILED")
+    pipeline = store.get_run(parent)
     assert pipeline.info.run_name == "repro of today"
-    assert pipeline.info.status == "FAILED"
     assert [run.info.run_name for run in children(store, pipeline)] == ["fetch digits", "evaluate digits robust"]
     evaluate = children(store, pipeline)[1]
     assert evaluate.info.status == "FAILED"
@@ -297,9 +303,7 @@ def latest(store: MlflowClient, variant: str) -> Run | None:
 def test_interrupt_and_kill_are_told_apart_from_failure(store: MlflowClient, workspace: Path) -> None:
     with pytest.raises(KeyboardInterrupt), tracking.stage_run("train", "digits", "interrupted"):
         raise KeyboardInterrupt
-    interrupted = latest(store, "interrupted")
-    assert interrupted is not None
-    assert interrupted.info.status == "KILLED"
+    wait_for(lambda: (run := latest(store, "interrupted")) and run.info.status == "KILLED")
 
     code = """
         with tracking.stage_run("train", "digits", "killed") as run:
@@ -315,6 +319,54 @@ def test_interrupt_and_kill_are_told_apart_from_failure(store: MlflowClient, wor
     killed = wait_for(lambda: (run := latest(store, "killed")) and run.info.status == "KILLED" and run)
     assert history(store, killed, "loss") == [(1, 1.0)]
     wait_for(lambda: not list(Path(".mlflow-journal").glob("*/run.json")))
+
+
+def test_stage_ends_before_the_courier_is_done(store: MlflowClient, workspace: Path) -> None:
+    code = """
+        with tracking.stage_run("train", "digits", "quick") as run:
+            run.log_metrics({"loss": 1.0}, step=1)
+            while run.id is None:
+                time.sleep(0.1)
+            print("known", flush=True)
+            sys.stdin.readline()
+            run.log_metrics({"loss": 2.0}, step=2)
+    """
+    stage = start(code, workspace)
+    assert stage.stdout is not None
+    assert stage.stdout.readline() == "known\n"
+    (courier,) = couriers(workspace)
+    courier.suspend()
+    try:
+        begin = time.monotonic()
+        output, errors = stage.communicate("go on\n", timeout=60)
+        assert (stage.returncode, output, errors) == (0, "", "")
+        assert time.monotonic() - begin < 5
+    finally:
+        courier.resume()
+    assert history(store, run_of(store, "runs/train/digits-quick.json"), "loss") == [(1, 1.0), (2, 2.0)]
+
+
+def test_courier_goes_home_only_when_nobody_counts_on_it(
+    store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage that begins between the courier's last round and its end finds it at work, and starts no other one."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tracking, "_IDLE_SECONDS", 0.01)  # one round
+    deliverer = tracking._Deliverer(tracking.tracking_uri())
+    folder = journal.journals() / "late"
+
+    def last_round() -> bool:
+        folder.mkdir(parents=True)
+        tracking.Run(folder, "late", {"stage": "test"}, {}).log_metrics({"loss": 1.0}, step=1)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deliverer, "deliver", last_round)
+        assert deliverer.work()
+    assert not deliverer.work()
+    state = json.loads((folder / "run.json").read_text())
+    assert history(store, store.get_run(state["run_id"]), "loss") == [(1, 1.0)]
 
 
 def test_names_that_the_store_would_refuse_are_refused_at_once(store: MlflowClient) -> None:
