@@ -1,0 +1,118 @@
+"""The examples in deploy/ against their schemas: Ray's own, and the part of KubeRay's RayJob that is made use of."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+import pytest
+import ray.autoscaler
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+
+
+def load(path: Path) -> Any:
+    return YAML(typ="safe", pure=True).load(path)
+
+
+def test_the_cluster_is_valid_by_rays_schema(root: Path) -> None:
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    cluster = load(root / "deploy/cluster.yaml")
+    defaults = load(Path(ray.autoscaler.__file__).parent / "local/defaults.yaml")
+    jsonschema.validate({**defaults, **cluster}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**cluster, "setup_comands": []}, schema)
+
+
+def test_the_cluster_is_prepared_as_ray_up_does(root: Path) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    cluster = prepare_config(load(root / "deploy/cluster.yaml"))
+    validate_config(cluster)
+    workers = cluster["available_node_types"]["local.cluster.node"]["min_workers"]
+    assert len(cluster["provider"]["worker_ips"]) == workers
+
+
+class Part(BaseModel):
+    """A part of a manifest, whose other fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Variable(Part):
+    name: str
+    value: str | None = None
+    valueFrom: dict[str, dict[str, str]] | None = None
+
+
+class Container(Part):
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    image: str
+    env: list[Variable]
+    ports: list[dict[Literal["name", "containerPort"], str | int]] = []
+    resources: dict[Literal["requests", "limits"], dict[str, str]]
+
+
+class PodSpec(Part):
+    containers: list[Container] = Field(min_length=1)
+
+
+class Template(Part):
+    spec: PodSpec
+
+
+class Head(Part):
+    rayStartParams: dict[str, str]
+    template: Template
+
+
+class Workers(Head):
+    groupName: str
+    replicas: int
+    minReplicas: int
+    maxReplicas: int
+
+
+class ClusterSpec(Part):
+    rayVersion: str
+    headGroupSpec: Head
+    workerGroupSpecs: list[Workers]
+
+
+class JobSpec(Part):
+    entrypoint: str
+    runtimeEnvYAML: str
+    backoffLimit: int
+    shutdownAfterJobFinishes: bool
+    ttlSecondsAfterFinished: int
+    rayClusterSpec: ClusterSpec
+
+
+class RayJob(Part):
+    """Names and types as in the custom resource definition ray.io/v1 of KubeRay, of what is made use of."""
+
+    apiVersion: Literal["ray.io/v1"]
+    kind: Literal["RayJob"]
+    metadata: dict[Literal["generateName"], str]
+    spec: JobSpec
+
+
+def test_the_job_is_valid_by_the_fields_of_kuberay(root: Path) -> None:
+    manifest = load(root / "deploy/rayjob.yaml")
+    job = RayJob.model_validate(manifest, strict=True)
+    environment = YAML(typ="safe", pure=True).load(job.spec.runtimeEnvYAML)
+    assert set(environment) == {"working_dir", "env_vars"}
+    assert {"MLFLOW_TRACKING_URI", "NETINV_REMOTE"} == set(environment["env_vars"])
+    for group in job.spec.rayClusterSpec.workerGroupSpecs:
+        assert group.minReplicas <= group.replicas <= group.maxReplicas
+    manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replica"] = 1
+    with pytest.raises(ValidationError, match="replica"):
+        RayJob.model_validate(manifest, strict=True)
+
+
+def test_the_versions_are_those_of_this_repository(root: Path) -> None:
+    pinned = re.search(r"^ray==([\d.]+)", (root / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert load(root / "deploy/rayjob.yaml")["spec"]["rayClusterSpec"]["rayVersion"] == pinned[1]
+    assert f"rayproject/ray:{pinned[1]}-py311" in (root / "deploy/README.md").read_text()
