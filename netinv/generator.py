@@ -24,7 +24,8 @@ class GeneratorConfig(Config):
     max_width: PositiveInt = 64
     """Bound on that doubling."""
     dropout: float = Field(0.2, ge=0, lt=1)
-    """Probability that an up-convolution drops a whole channel, the paper's source of diversity."""
+    """Probability that an up-convolution drops a whole channel, the paper's source of diversity. Inversion ends
+    at 0."""
 
 
 def up_sizes(size: int, height: int, width: int) -> list[tuple[int, int]]:
@@ -107,6 +108,12 @@ class ConditionedGenerator(nn.Module):
         self.up = nn.Sequential(*blocks)
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
         self.to(memory_format=torch.channels_last)
+
+    def set_dropout(self, probability: float) -> None:
+        """Drop channels with another probability than the configuration's from now on."""
+        for module in self.up:
+            if isinstance(module, nn.Dropout2d):
+                module.p = probability
 
     def forward(self, latent: Tensor, vector: Tensor) -> Tensor:
         """Draw images.

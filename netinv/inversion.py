@@ -80,6 +80,9 @@ class InversionTraining:
     Iterating does the work. Between two records, :meth:`state_dict` is all that the rest of the work depends on: given
     to another one of the same settings it ends, on a CPU of the same kind, with the same weights bit for bit.
 
+    Dropout falls to 0 over the second half of the steps: images are drawn without it, and a generator that never went
+    without may be read right only with it.
+
     The four lines of the method: draw a condition, generate, classify, weigh the losses. Under a perturbation the
     classifier sees the perturbed images only, so that the label must survive it.
 
@@ -136,6 +139,7 @@ class InversionTraining:
         generator.train()
         while self.step < config.steps:
             self.step += 1
+            generator.set_dropout(generator.config.dropout * min(1.0, 2 * (1 - self.step / config.steps)))
             with shared or nullcontext():
                 condition = sample_condition(size, classifier.num_classes, rng, config.sharpness)
                 latent = torch.randn(size, generator.config.latent_dim, generator=rng, device=rng.device)  # (N, Z)
@@ -172,7 +176,7 @@ class InversionTraining:
                 accuracy = (logits.argmax(dim=1) == condition.label).float().mean()
                 samples = self.step * config.batch_size
                 yield {"step": self.step, "samples": samples, "accuracy": float(accuracy)} | record
-        generator.eval()
+        generator.eval().set_dropout(generator.config.dropout)
 
     def _perturbed(self, images: Tensor, condition: Condition) -> Tensor:
         """What the classifier gets to see, (N, C, H, W)."""

@@ -102,6 +102,18 @@ def test_a_resumed_training_ends_as_the_undisturbed_one_bit_for_bit(classifier: 
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
+def test_dropout_is_gone_at_the_end(classifier: Classifier) -> None:
+    """Images are drawn without it, and a generator trained with it to the end may be read wrong then."""
+    generator = ConditionedGenerator(SMALL, 3, (1, 9, 8))
+    dropouts = [module for module in generator.modules() if isinstance(module, torch.nn.Dropout2d)]
+    training = InversionTraining(generator, classifier, InversionConfig(steps=5, batch_size=8, log_every=1), seed=0)
+    probabilities = [[dropout.p for dropout in dropouts] for _ in training]
+    assert dropouts
+    for got, expected in zip(probabilities, [0.2, 0.2, 0.16, 0.08, 0.0], strict=True):
+        assert got == pytest.approx([expected] * len(dropouts))
+    assert all(dropout.p == 0.2 for dropout in dropouts)  # for whoever wants to draw with it nevertheless
+
+
 def test_logging_changes_nothing_and_reports_every_term(classifier: Classifier) -> None:
     config = InversionConfig(steps=6, batch_size=8, delta=0.5, total_variation=0.3, pixel_statistics=0.2)
     often, records = inverted(classifier, config.model_copy(update={"log_every": 1}))
