@@ -19,6 +19,7 @@ from netinv import measures
 from netinv.classifiers import ConvClassifierConfig, InvertibleClassifier
 from netinv.config import Config
 from netinv.data import LabelledImages, to_float
+from netinv.distillation import DistillationConfig
 from netinv.diversity import ball_radii
 from netinv.errors import InputError
 from netinv.estimates import MIN_SAMPLES, Bootstrap, Measure, NotMeasured
@@ -74,7 +75,7 @@ class EvaluationConfig(Config):
     num_samples: int = Field(2048, ge=MIN_SAMPLES)
     """Images drawn from each generator; also the bound on each reference row. A Frechet distance asks for 2048."""
     seed: int = Field(0, ge=0)
-    """Of the draws, the attack's starts, the resampling and the student."""
+    """Of the draws, the attack's starts, the resampling and the students."""
     sharpness: tuple[PositiveFloat, ...] = (1.0, 3.0, 10.0)
     """Fixed values of the condition's sharpness to measure accuracy at, beside the variant's own range."""
     sharpness_samples: int = Field(500, ge=MIN_SAMPLES)
@@ -96,9 +97,11 @@ class EvaluationConfig(Config):
     resamples: int = Field(1000, ge=100)
     """Bootstrap resamples behind the interval of a mean."""
     student: ClassifierTrainingConfig | None = ClassifierTrainingConfig(epochs=5, batch_size=128)
-    """How the student is trained; ``null`` leaves it out."""
+    """How a student is trained on images and labels; ``null`` leaves it out."""
+    distillation: DistillationConfig | None = DistillationConfig()
+    """How another one is taught the classifier's own answers to the images; ``null`` leaves it out."""
     student_architecture: ConvClassifierConfig = ConvClassifierConfig(channels=(16, 32), dropout=0)
-    """The student, with fresh weights."""
+    """Of both, with fresh weights."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvaluationConfig":
@@ -227,7 +230,9 @@ def evaluate(
         settings=config.model_dump(mode="json"),
         sharpness=sharpness,
         vendi_n=reference.vendi_n,
-        headline=headline(rows, sources[: len(generators)], bootstrap) | {"membership_auc": told},
+        headline=headline(rows, sources[: len(generators)], bootstrap)
+        | {"membership_auc": told}
+        | _distilled(generators, real, noise, test, config, bootstrap, classifier),
         verdict=sentence,
         leak=leak,
         rows=tuple(rows),
@@ -269,6 +274,35 @@ def _ensemble(draws: Sequence[_Draws]) -> _Draws:
         ensemble(dropout) if len(dropout) == len(draws) else None,
         [ensemble(sources) for sources in zip(*(d.sharpness for d in draws), strict=True)],
     )
+
+
+def _distilled(
+    generators: Sequence[ConditionedGenerator],
+    real: dict[str, Source],
+    noise: Source,
+    test: LabelledImages | None,
+    config: EvaluationConfig,
+    bootstrap: Bootstrap,
+    classifier: InvertibleClassifier,
+) -> Measures:
+    """``distilled_accuracy`` of all generators together, and its two controls. Not of every row: it takes minutes."""
+
+    def accuracy(images: Tensor) -> Measure:
+        return measures.distilled_accuracy(
+            images, test, config.student_architecture, config.distillation, classifier, bootstrap
+        )
+
+    controls = {
+        "distilled_noise_accuracy": accuracy(noise.images),
+        "distilled_real_accuracy": accuracy(real["real_train"].images)
+        if "real_train" in real
+        else NotMeasured(not_measured="no real images were given"),
+    }
+    if config.distillation is None:
+        return {"distilled_accuracy": controls["distilled_noise_accuracy"], **controls}
+    num, sharpness = -(-config.distillation.images // len(generators)), config.distillation.sharpness
+    drawn = [generate(g, num, config.seed + i, sharpness, dropout=False)[0] for i, g in enumerate(generators)]
+    return {"distilled_accuracy": accuracy(torch.cat(drawn)), **controls}
 
 
 def _expect_sound_evaluator(real: dict[str, Source]) -> None:

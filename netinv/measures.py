@@ -1,6 +1,6 @@
 """The measures of one source of images, in groups; each gives all its names, with a number or the reason for none."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from netinv.classifiers import ConvClassifierConfig, InvertibleClassifier, build_classifier
+from netinv.classifiers import Classifier, ConvClassifierConfig, InvertibleClassifier, build_classifier
 from netinv.data import LabelledImages, channel_statistics
+from netinv.distillation import DistillationConfig, distil
 from netinv.diversity import class_cosines, density_coverage, frechet_distance, vendi_score
 from netinv.estimates import MIN_SAMPLES, SPREAD_RESAMPLES, Bootstrap, Measure, NotMeasured, spread_estimate
 from netinv.results import AccuracyBin, CalibrationBin
@@ -334,28 +335,63 @@ def student_accuracy(
     bootstrap: Bootstrap,
     device: torch.device,
 ) -> Measure:
-    """Accuracy on real test images of a fresh network that was trained on the source alone."""
+    """Accuracy on real test images of a fresh network that was trained on the source's images and labels alone."""
     if training is None:
         return NotMeasured(not_measured="evaluate.student is null")
-    if test is None:
-        return NotMeasured(not_measured="no real test images were given")
     if source.name == "real_test":
         return NotMeasured(not_measured="the student is tested on these images")
-    if source.num_classes < 2:
+    images = LabelledImages(to_uint8(source.images), source.label)
+
+    def teach(student: Classifier) -> None:
+        for _ in train_classifier(student, images, training, bootstrap.seed):
+            pass
+
+    return _taught(source.images, source.num_classes, test, architecture, teach, bootstrap, device)
+
+
+def distilled_accuracy(
+    images: Tensor,
+    test: LabelledImages | None,
+    architecture: ConvClassifierConfig,
+    config: DistillationConfig | None,
+    classifier: InvertibleClassifier,
+    bootstrap: Bootstrap,
+) -> Measure:
+    """The same of a network that was taught the classifier's answers to the images (N, C, H, W); see :func:`distil`."""
+    if config is None:
+        return NotMeasured(not_measured="evaluate.distillation is null")
+
+    def teach(student: Classifier) -> None:
+        distil(student, classifier, images, config, bootstrap.seed)
+
+    return _taught(images, classifier.num_classes, test, architecture, teach, bootstrap, classifier.device)
+
+
+def _taught(
+    images: Tensor,
+    num_classes: int,
+    test: LabelledImages | None,
+    architecture: ConvClassifierConfig,
+    teach: Callable[[Classifier], None],
+    bootstrap: Bootstrap,
+    device: torch.device,
+) -> Measure:
+    """Accuracy on real test images of a fresh network after it was taught by the images."""
+    if test is None:
+        return NotMeasured(not_measured="no real test images were given")
+    if num_classes < 2:
         return NotMeasured(not_measured="with one class every answer is right")
-    why = constant(source.images)
+    why = constant(images)
     if why is not None:
         return NotMeasured(not_measured=why)
-    images = LabelledImages(to_uint8(source.images), source.label)
-    channels, height, width = images.images.shape[1:]
-    mean, std = channel_statistics(images.images)
+    channels, height, width = images.shape[1:]
+    mean, std = channel_statistics(to_uint8(images))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(bootstrap.seed)
-        student = build_classifier(architecture, source.num_classes, (channels, height, width), mean, std).to(device)
+        student = build_classifier(architecture, num_classes, (channels, height, width), mean, std).to(device)
         try:
-            for _ in train_classifier(student, images, training, bootstrap.seed):
-                pass
+            teach(student)
         except FloatingPointError:
-            return NotMeasured(not_measured="the student's training diverged; lower evaluate.student.lr")
+            return NotMeasured(not_measured="the student's training diverged; lower its learning rate")
     logits, _ = predict(student, test.images)
     return bootstrap.mean((logits.argmax(dim=1).cpu() == test.labels).numpy())

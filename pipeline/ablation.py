@@ -50,7 +50,7 @@ def train_job(
     classifier: "Classifier | AdaptedClassifier", checkpoint_every: int, job: Job, state: bytes | None
 ) -> Iterator[Event]:
     """Train the generator of a job; see :func:`pipeline.invert.train_generator`."""
-    return train_generator(classifier, job.architecture, job.config, checkpoint_every, job.seed, state)
+    yield from train_generator(classifier, job.architecture, job.config, checkpoint_every, job.seed, state)
 
 
 @click.command()

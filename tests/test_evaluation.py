@@ -19,6 +19,7 @@ from netinv.classifiers import (
 )
 from netinv.config import Config
 from netinv.data import LabelledImages, channel_statistics, to_float
+from netinv.distillation import DistillationConfig
 from netinv.errors import InputError
 from netinv.estimates import Bootstrap, Estimate, Measure, NotMeasured
 from netinv.evaluation import MEASURES, Evaluation, EvaluationConfig, evaluate
@@ -41,9 +42,10 @@ CONFIG = EvaluationConfig(
     privacy_samples=200,
     resamples=200,
     student=ClassifierTrainingConfig(epochs=8, batch_size=32),
+    distillation=DistillationConfig(images=200, steps=120, batch_size=32, shift=1),
     student_architecture=ConvClassifierConfig(channels=(8,), feature_dim=32, dropout=0),
 )
-QUICK = CONFIG.model_copy(update={"student": None})
+QUICK = CONFIG.model_copy(update={"student": None, "distillation": None})
 
 
 class World(NamedTuple):
@@ -187,6 +189,10 @@ def test_what_knows_nothing_measures_like_noise(found: Evaluation) -> None:
     assert value(nothing["coverage"]) < 0.1
     assert value(nothing["student_accuracy"]) < 0.5
     assert value(row(found.results, "real_train").measures["student_accuracy"]) > 0.7
+    taught = found.results.headline
+    assert value(taught["distilled_noise_accuracy"]) < value(taught["distilled_real_accuracy"])
+    assert value(taught["distilled_real_accuracy"]) > 0.7
+    assert 0.1 < value(taught["distilled_accuracy"]) <= 1
 
 
 def test_a_thief_is_caught_and_the_honest_are_not(found: Evaluation) -> None:

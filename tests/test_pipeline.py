@@ -26,6 +26,7 @@ TINY = {
     "evaluate.privacy_samples": 100,
     "evaluate.resamples": 100,
     "evaluate.student": {"epochs": 1},
+    "evaluate.distillation": {"images": 100, "steps": 10},
     "export.forms": ["ensemble"],
 }
 

@@ -105,7 +105,13 @@ def results(classes: tuple[str, ...], accuracy: float) -> Results:
     kinds |= dict.fromkeys(("real_train", "real_test", "noise"), "reference")
     headline: dict[str, Measure] = {name: number(accuracy) for name in words.HEADLINE}
     controls = ("inversion_accuracy_min", "classifier_test_accuracy", "evaluator_test_accuracy")
-    headline |= {name: number(0.97) for name in (*controls, "student_noise_accuracy", "student_real_accuracy")}
+    headline |= {
+        name: number(0.97)
+        for name in (
+            *controls,
+            *(f"{student}_{row}_accuracy" for student in ("student", "distilled") for row in ("noise", "real")),
+        )
+    }
     return Results(
         classes=classes,
         image_shape=(1, 8, 8),

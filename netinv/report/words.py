@@ -66,10 +66,18 @@ MEASURES = {
     "frechet": MeasureText("Fréchet distance", "To real test images; that of real training images is the floor."),
     "robust_accuracy": MeasureText("Robust accuracy", "Images that keep their class under attack.", True),
     "student_accuracy": MeasureText(
-        "Student accuracy", "On real test images, of a fresh network trained on these images alone.", True
+        "Student accuracy", "On real test images, of a fresh network trained on these images and labels alone.", True
     ),
 }
 """Of every measure in a row of the results."""
+OF_ALL = {
+    "distilled_accuracy": MeasureText(
+        "Distilled student",
+        "On real test images, of a network taught the classifier's own answers to these images.",
+        True,
+    ),
+}
+"""Of what is only measured of all generators together."""
 HEADLINE = (
     "inversion_accuracy",
     "evaluator_accuracy",
@@ -77,6 +85,7 @@ HEADLINE = (
     "vendi_ratio",
     "vendi_centred_ratio",
     "student_accuracy",
+    "distilled_accuracy",
 )
 """The measures that the summary shows."""
 
@@ -89,7 +98,7 @@ class Finding(NamedTuple):
 
 
 def measure_text(name: str) -> MeasureText:
-    return MEASURES.get(name, MeasureText(name.replace("_", " ").capitalize(), ""))
+    return (MEASURES | OF_ALL).get(name, MeasureText(name.replace("_", " ").capitalize(), ""))
 
 
 def description(found: Sequence[Evaluated]) -> str:
@@ -148,6 +157,15 @@ def findings(e: Evaluated) -> list[Finding]:
             f"A fresh network trained on them alone reads {percentage(share)} of real test images right{aside}.",
         )
 
+    def teaches(share: float) -> Finding:
+        aside = _aside(
+            {"on noise": headline["distilled_noise_accuracy"], "on real images": headline["distilled_real_accuracy"]}
+        )
+        return Finding(
+            _grade(share / _ceiling(headline["distilled_real_accuracy"]), 0.9, 0.6),
+            f"One that is taught the classifier's answers to them reads {percentage(share)} right{aside}.",
+        )
+
     recognition = _said("Evaluator accuracy", headline["evaluator_accuracy"], recognised)
     return [
         _said("Inversion accuracy", headline["inversion_accuracy"], fooled),
@@ -155,6 +173,7 @@ def findings(e: Evaluated) -> list[Finding]:
         _said("Robust accuracy", headline["robust_accuracy"], survives),
         _said("Diversity", headline["vendi_centred_ratio"], diverse),
         _said("Student accuracy", headline["student_accuracy"], useful),
+        _said("Distilled student's accuracy", headline["distilled_accuracy"], teaches),
         _privacy_finding(e),
     ]
 

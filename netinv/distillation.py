@@ -1,0 +1,80 @@
+"""A student taught by the classifier's own answers to given images: how much of it the images let through.
+
+Source: Hinton and others, Distilling the knowledge in a neural network (2015). Published students without real data
+(ZSKD, DAFL, KegNet) are all taught in this way.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from netinv.classifiers import Classifier, InvertibleClassifier
+from netinv.config import Config
+from netinv.robustness import augment
+
+
+class DistillationConfig(Config):
+    """How a student is taught. All that is done to an image is done before the classifier is asked about it."""
+
+    images: PositiveInt = 10_000
+    """Images drawn for it from all generators together."""
+    sharpness: tuple[PositiveFloat, PositiveFloat] = (1.0, 20.0)
+    """Range of the condition's sharpness to draw them from: soft ones lie between classes, where answers tell more."""
+    steps: PositiveInt = 600
+    batch_size: PositiveInt = 128
+    lr: PositiveFloat = 3e-3
+    """Peak learning rate of AdamW, one cycle over all steps."""
+    temperature: PositiveFloat = 4.0
+    """Divides the logits of both, so that the unlikely classes count as well."""
+    shift: int = Field(2, ge=0)
+    """Move each image by up to so many pixels, at random."""
+    mix: bool = True
+    """Blend each image with another one of its batch, in random parts."""
+    noise: NonNegativeFloat = 0.3
+    """Add Gaussian noise of a random deviation up to this, in pixels of [0, 1]."""
+
+
+def distil(
+    student: Classifier, teacher: InvertibleClassifier, images: Tensor, config: DistillationConfig, seed: int
+) -> None:
+    """Train a student in place, to answer as the teacher does: mean KL(teacher || student) at the temperature.
+
+    Args:
+        student: On the teacher's device.
+        teacher: Frozen.
+        images: (N, C, H, W) in [0, 1]; their labels are not used.
+        config: How.
+        seed: Fixes every draw; torch's global random state is seeded too, since dropout draws from it.
+
+    Raises:
+        FloatingPointError: The loss is not finite; names the step.
+    """
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=config.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps)
+    student.train()
+    for step in range(1, config.steps + 1):
+        index = torch.randint(len(images), (config.batch_size,), generator=rng)
+        batch = augment(images[index], config.shift, flip=False, rng=rng)
+        if config.mix:
+            share = torch.rand(len(batch), 1, 1, 1, generator=rng)
+            batch = share * batch + (1 - share) * batch[torch.randperm(len(batch), generator=rng)]
+        if config.noise:
+            deviation = config.noise * torch.rand(len(batch), 1, 1, 1, generator=rng)
+            batch = (batch + deviation * torch.randn(batch.shape, generator=rng)).clamp(0, 1)
+        batch = batch.to(teacher.device)
+        with torch.no_grad():
+            wanted = F.softmax(teacher(batch) / config.temperature, dim=1)  # (N, K)
+        loss = F.kl_div(F.log_softmax(student(batch) / config.temperature, dim=1), wanted, reduction="batchmean")
+        optimizer.zero_grad(set_to_none=True)
+        # The gradient shrinks with the square of the temperature.
+        (config.temperature**2 * loss).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if step == config.steps and not math.isfinite(float(loss.detach())):
+            raise FloatingPointError(f"The student's loss is {float(loss.detach())} at step {step}; lower the lr.")
+    student.eval()
