@@ -71,6 +71,17 @@ def set_key(path: str, value: Any) -> Edit:
         ("variants", ["sturdy"], r"variants\.0: expected 'standard' or 'robust', got 'sturdy'"),
         ("presets.mnist.invert.robust", {"epsilon": -1.0}, r"presets\.mnist\.invert\.robust\.epsilon: expected"),
         ("presets.mnist.invert.robust", {"epsilom": 0.1}, r"presets\.mnist\.invert\.robust\.epsilom is not"),
+        (
+            "ablation.conditions.robust",
+            {"variant": "robust", "inversion": {"gama": 1}},
+            r"robust\.inversion\.gama is not",
+        ),
+        (
+            "ablation.conditions.robust",
+            {"variant": "robust", "generator": {"dropout": 2}},
+            r"robust\.generator\.dropout",
+        ),
+        ("ablation.num_seeds", 1, r"ablation\.num_seeds: expected greater than or equal to 2, got 1"),
         ("ray.num_cpus", 0, r"ray\.num_cpus: expected greater than 0, got 0"),
         ("ray", {**RAY, "num_workers": 2, "num_gpus": 0.5}, r"several workers of one generator need whole GPUs"),
     ],

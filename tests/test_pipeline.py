@@ -182,6 +182,30 @@ def test_unreachable_server_or_cluster_is_refused_before_work(project: Path) -> 
 
 
 @pytest.mark.slow
+def test_an_ablation_is_a_table_of_the_report_and_runs_of_mlflow(project: Path) -> None:
+    conditions = {
+        "all of it": {"variant": "standard"},
+        "no cosine": {"variant": "robust", "inversion": {"gamma": 0.0, "steps": 10}},
+    }
+    set_params(project, **{"ablation.conditions": conditions, "ablation.num_seeds": 2, "ablation.steps": 20})
+    try:
+        run(project, sys.executable, "-m", "pipeline.ablation", "digits")
+    finally:
+        run(project, "git", "checkout", "params.yaml")
+    with (project / "ablation/digits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["condition"], row["seed"]) for row in rows] == [(name, s) for name in conditions for s in ("0", "1")]
+    assert all(0 <= float(row["evaluator_accuracy"]) <= 1 for row in rows)
+    with sqlite3.connect(project / "mlflow.db") as store:
+        names = [name for (name,) in store.execute("select name from runs")]
+        steps = store.execute("select max(step) from metrics where key = 'evaluate/inversion_accuracy'").fetchall()
+    assert {f"{name}, seed {seed}" for name in conditions for seed in (0, 1)} <= set(names)
+    assert steps[0][0] >= 20 * 64
+    run(project, "dvc", "repro", "report")
+    assert "no cosine" in (project / "report/index.html").read_text()
+
+
+@pytest.mark.slow
 def test_a_network_from_elsewhere_goes_through_all_stages(project: Path, tmp_path: Path) -> None:
     copy = tmp_path / "project"
     shutil.copytree(project, copy, symlinks=True)
