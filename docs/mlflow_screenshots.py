@@ -4,6 +4,7 @@ The server (``make ui``) must know digits experiments in the robust variant, as 
 """
 
 import json
+import re
 import shutil
 import sys
 import urllib.request
@@ -19,6 +20,8 @@ CHROMIUM = shutil.which("chromium")
 """Debian's."""
 FILTER = 'tags.stage = "evaluate" and tags.variant = "robust"'
 MODEL = "netinv-digits-robust"
+MEASURES = ("evaluate/evaluator_accuracy", "evaluate/inversion_accuracy", "evaluate/vendi_centred_ratio")
+SETTINGS = ("invert.epsilon", "invert.total_variation")
 PATIENCE = 90_000  # milliseconds
 
 
@@ -30,6 +33,27 @@ def ask(uri: str, path: str, **body: Any) -> Any:
         return json.loads(answer.read())
 
 
+def toggle_column(page: Page, column: str) -> None:
+    """Show or hide a column of the table, in the open list of columns."""
+    page.get_by_placeholder("Search columns").fill(column)
+    rows = page.get_by_test_id("column-selector-tree").locator('[class*="treenode"]')
+    row = rows.filter(has_text=re.compile(f"^{re.escape(column)}$"))
+    row.locator('[class*="tree-checkbox"]').first.click(timeout=PATIENCE)
+
+
+def choose(page: Page, box: int, *options: str) -> None:
+    """Choose options of a select box, which renders only those in view."""
+    page.get_by_role("combobox").nth(box).click(force=True)
+    active = page.locator('[class*="select-item-option-active"]:visible')
+    for option in options:
+        for _ in range(100):
+            if active.get_attribute("title", timeout=PATIENCE) == option:
+                page.keyboard.press("Enter")
+                break
+            page.keyboard.press("ArrowDown")
+    page.keyboard.press("Escape")
+
+
 def pages(page: Page, uri: str) -> Iterator[str]:
     """Go from page to page; yields each one's name once it shows what it is for."""
     experiment = ask(uri, "experiments/get-by-name?experiment_name=netinv")["experiment"]["experiment_id"]
@@ -39,26 +63,40 @@ def pages(page: Page, uri: str) -> Iterator[str]:
         return [run["info"]["run_id"] for run in found]
 
     evaluated = find(FILTER)
-    (generator, *_) = find("attributes.run_name = 'generator 0' and tags.variant = 'robust'")
+    finished = "attributes.run_name = 'generator 0' and tags.variant = 'robust' and attributes.status = 'FINISHED'"
+    (generator, *_) = find(finished)
     training = "workflowType=machine_learning"
 
     order = f"orderByKey={quote('metrics.`evaluate/evaluator_accuracy`')}&orderByAsc=false"  # which ungroups the rows
     page.goto(f"{uri}/#/experiments/{experiment}/runs?{training}&searchFilter={quote(FILTER)}&{order}")
     page.get_by_role("button", name="Close").click(timeout=PATIENCE)  # the assistant
     page.get_by_text("evaluate digits robust").first.wait_for(timeout=PATIENCE)
+    page.get_by_role("button", name="Columns").click()
+    for column in ("Dataset", "Source", "Models", *MEASURES, *SETTINGS):
+        toggle_column(page, column)
+    page.keyboard.press("Escape")
     yield "runs"
 
     page.goto(f"{uri}/#/experiments/{experiment}/runs/{generator}/model-metrics?{training}")
     page.get_by_text("accuracy").first.wait_for(timeout=PATIENCE)
     page.mouse.move(600, 600)
-    page.mouse.wheel(0, 20_000)  # the pictures come after the curves, and are loaded when they are seen
-    page.locator('img[src*="artifact"], img[src^="blob:"]').first.wait_for(timeout=PATIENCE)
+    picture = page.locator('img[src*="artifact"], img[src^="blob:"]').first
+    for _ in range(PATIENCE // 1000):  # pictures come after the curves, which arrive late, and load when they are seen
+        if picture.is_visible():
+            break
+        page.mouse.wheel(0, 20_000)
+        page.wait_for_timeout(1000)
+    picture.scroll_into_view_if_needed(timeout=PATIENCE)
     yield "images"
 
     ids = quote(json.dumps(evaluated[:5]))
     page.goto(f"{uri}/#/compare-runs?runs={ids}&experiments={quote(json.dumps([experiment]))}&{training}")
     page.get_by_text("Parallel Coordinates Plot").first.wait_for(timeout=PATIENCE)
     page.get_by_text("evaluate digits robust").first.wait_for(timeout=PATIENCE)
+    page.get_by_role("button", name="Clear All").click()
+    choose(page, 0, *SETTINGS)
+    choose(page, 1, *MEASURES)
+    page.mouse.click(900, 80)  # closes the list
     yield "compare"
 
     page.goto(f"{uri}/#/models/{MODEL}?{training}")
