@@ -44,16 +44,16 @@ class Checkpoints:
         except Exception as error:  # each kind of storage has its own
             raise InputError(f"Checkpoints cannot be kept in ray.storage={storage} ({error}).") from None
 
-    def load(self, index: int) -> tuple[History, bytes | None]:
-        """What is there of a generator: its records so far, and its last state if there is one."""
+    def load(self, index: int | str) -> tuple[History, bytes | None]:
+        """What is there of a generator or trial: its records so far, and its last state if there is one."""
         history = self._read(f"{index}.json")
         return json.loads(history) if history else [], self._read(f"{index}.pt")
 
-    def save_history(self, index: int, history: History) -> None:
+    def save_history(self, index: int | str, history: History) -> None:
         """Keep the records, at every one, so that none is logged twice."""
         self._write(f"{index}.json", json.dumps(history).encode())
 
-    def save_state(self, index: int, state: bytes) -> None:
+    def save_state(self, index: int | str, state: bytes) -> None:
         """Keep a state, after the records up to it."""
         self._write(f"{index}.pt", state)
 

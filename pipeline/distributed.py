@@ -11,15 +11,16 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from netinv.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.params import RayParams
+    from pipeline.params import Choices, Range, RayParams
 
 
 class Resumable(Protocol):
@@ -140,12 +141,7 @@ def scatter(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    num_gpus = resources.num_gpus
-    if num_gpus is None:
-        num_gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in _nodes()) else 0.0
-    room = _Room(resources.num_cpus, num_gpus, resources.num_workers)
-    if shortage := room.shortage():
-        raise InputError(shortage)
+    room = _Room.of(resources, resources.num_workers)
     references: list[Any] = [ray.put(value) for value in shared]
     latest = dict(states)
     losses = dict.fromkeys(jobs, 0)
@@ -199,6 +195,135 @@ def scatter(
             if event.state is not None:
                 latest[index], losses[index] = event.state, 0
             yield index, event
+
+
+class Trial(NamedTuple):
+    """One trial of a search."""
+
+    name: str
+    settings: dict[str, Any]
+    """What was drawn, by key of the space."""
+    record: dict[str, float]
+    """The last that its task yielded; empty before the first."""
+    outcome: str = "running"
+    """``running``, ``finished``, ``stopped early`` or ``failed``."""
+
+
+def search(
+    task: Callable[..., Iterator[dict[str, float]]],
+    shared: tuple[Any, ...],
+    space: "Mapping[str, Range | Choices]",
+    objectives: Sequence[str],
+    num_trials: int,
+    seed: int,
+    folder: Path,
+    resources: "RayParams",
+    tell: Callable[[Trial], None],
+) -> list[Trial]:
+    """Search for settings with which ``task(*shared, settings)`` does best, with Optuna and successive halving (ASHA).
+
+    The task yields records with ``share``, how much of its work is done, each objective, to be made large, and
+    ``score``, by which ASHA stops the lesser half of the trials at a quarter and at half of their work. Trials run
+    wherever the cluster has room for one worker; what they yield comes to the driver.
+
+    Args:
+        task: Runs in a worker process, perhaps on another machine.
+        shared: The arguments before the settings, the same for all.
+        space: What may be drawn, by key.
+        objectives: Keys of the records, in whose Pareto front Optuna looks on.
+        num_trials: Draws.
+        seed: Of the draws. What is drawn depends on which trial ends first as well.
+        folder: Keeps the search while it is at work: where it holds one that was killed, that one goes on. Trials that
+            were at work begin again, and the others do not.
+        resources: What a trial occupies; ``num_workers`` counts as 1.
+        tell: Called with a trial at its every record and at its end.
+
+    Returns:
+        All trials, in order of their names.
+
+    Raises:
+        InputError: The cluster can never hold one trial.
+    """
+    verbose = os.environ.get("NETINV_VERBOSE") == "1"
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"
+    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = str(int(verbose))  # the new one prints a table, whatever it is told
+    import optuna
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    room = _Room.of(resources, 1)
+    if not verbose:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def work(settings: dict[str, Any], shared: tuple[Any, ...]) -> None:
+        for record in task(*shared, settings):
+            tune.report(record)
+
+    class Teller(tune.Callback):
+        def __reduce__(self) -> Any:  # Tune keeps its callbacks in the folder, but this one lives with this process
+            return tune.Callback, ()
+
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
+            tell(told(trial, "running"))
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            tell(told(trial))
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            tell(told(trial))
+
+    def told(trial: Any, outcome: str | None = None) -> Trial:
+        record = {key: value for key, value in (trial.last_result or {}).items() if key in keys}
+        if outcome is None:
+            ended = "finished" if record.get("share") == 1 else "stopped early"
+            outcome = "failed" if trial.status == "ERROR" else ended
+        return Trial(trial.trial_id, dict(trial.config), record, outcome)
+
+    keys = {"share", "step", "samples", "score", *objectives}
+    trainable = tune.with_resources(
+        tune.with_parameters(work, shared=shared), {"CPU": room.num_cpus, "GPU": room.num_gpus}
+    )
+    tuner: Any
+    if tune.Tuner.can_restore(folder):
+        tuner = tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
+    else:
+        quarter: Any = 0.25  # declared as whole numbers, which shares of the work are not
+        halving = ASHAScheduler("share", "score", "max", max_t=1, grace_period=quarter, reduction_factor=2)
+        drawn = {key: _drawn(part) for key, part in space.items()}
+        tuner = tune.Tuner(
+            trainable,
+            param_space=drawn,
+            tune_config=tune.TuneConfig(
+                num_samples=num_trials,
+                search_alg=OptunaSearch(metric=list(objectives), mode=["max"] * len(objectives), seed=seed),
+                scheduler=halving,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=folder.name,
+                storage_path=str(folder.parent),
+                failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+                verbose=int(verbose),
+            ),
+        )
+    tuner._local_tuner._run_config.callbacks = [Teller()]
+    tuner.fit()
+    trials = tuner._local_tuner._experiment_analysis.trials
+    return sorted((told(trial) for trial in trials), key=lambda trial: trial.name)
+
+
+def _drawn(part: "Range | Choices") -> Any:
+    """A part of a search space in Tune's terms."""
+    from ray import tune
+
+    from pipeline.params import Choices
+
+    if isinstance(part, Choices):
+        return tune.choice(list(part.choices))
+    return (tune.loguniform if part.log else tune.uniform)(part.low, part.high)
 
 
 class _Group:
@@ -283,6 +408,21 @@ class _Room:
 
     def __init__(self, num_cpus: float, num_gpus: float, num_workers: int) -> None:
         self.num_cpus, self.num_gpus, self.num_workers = num_cpus, num_gpus, num_workers
+
+    @classmethod
+    def of(cls, resources: "RayParams", num_workers: int) -> "_Room":
+        """What the settings ask for.
+
+        Raises:
+            InputError: The cluster, were it idle, could not hold one job.
+        """
+        num_gpus = resources.num_gpus
+        if num_gpus is None:
+            num_gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in _nodes()) else 0.0
+        room = cls(resources.num_cpus, num_gpus, num_workers)
+        if shortage := room.shortage():
+            raise InputError(shortage)
+        return room
 
     def shortage(self) -> str | None:
         """Why the cluster, were it idle, could not hold one job; reported at once, not waited out for ever."""

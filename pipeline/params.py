@@ -1,9 +1,9 @@
 """``params.yaml`` as typed, frozen, validated configurations. The only reader of that file."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -100,6 +100,52 @@ class AblationParams(Config):
     """By the name that tables give it."""
 
 
+class Range(Config):
+    """Numbers between two bounds, drawn evenly."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Draw evenly by their logarithm."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if not self.low < self.high:
+            raise ValueError("a range needs low < high")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic range needs low > 0")
+        return self
+
+
+class Choices(Config):
+    """Some values."""
+
+    choices: tuple[int | float | str, ...] = Field(min_length=2)
+
+
+def _kind(part: Any) -> str:
+    return "choices" if (isinstance(part, dict) and "choices" in part) or isinstance(part, Choices) else "range"
+
+
+Space = dict[str, Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)]]
+"""What a search may draw: keys of ``invert.<variant>``, and ``generator.<key>`` of ``invert.common``."""
+
+
+class TuneParams(Config):
+    """The search for a variant's settings, ``python -m pipeline.tune``. No stage depends on it."""
+
+    num_trials: PositiveInt
+    """Generators trained, many of them not to their end."""
+    seed: int = Field(ge=0)
+    samples_per_class: int = Field(ge=2)
+    """Images that a trial is measured on."""
+    epsilon: PositiveFloat
+    """Bound of the attack that robustness is measured with; the same for all trials."""
+    attack_steps: PositiveInt
+    standard: Space
+    robust: Space
+
+
 class DatasetParams(Config):
     """The settings of one data set: the general ones with its preset laid over them."""
 
@@ -119,6 +165,7 @@ class Params(Config):
     export: ExportConfig
     ablation: AblationParams
     ray: RayParams
+    tune: TuneParams
     presets: dict[str, dict[str, Any]]
     """Values that a data set has of its own, under the same keys as the general ones, which they overrule."""
 

@@ -84,6 +84,11 @@ def set_key(path: str, value: Any) -> Edit:
         ("ablation.num_seeds", 1, r"ablation\.num_seeds: expected greater than or equal to 2, got 1"),
         ("ray.num_cpus", 0, r"ray\.num_cpus: expected greater than 0, got 0"),
         ("ray", {**RAY, "num_workers": 2, "num_gpus": 0.5}, r"several workers of one generator need whole GPUs"),
+        ("tune.robust", {"gamma": {"low": 2.0, "high": 1.0}}, r"tune\.robust\.gamma\.range: a range needs low < high"),
+        ("tune.robust", {"gamma": {"low": 0.0, "high": 1.0, "log": True}}, r"a logarithmic range needs low > 0"),
+        ("tune.robust", {"gamma": {"choices": [1.0]}}, r"tune\.robust\.gamma\.choices\.choices: .* at least 2 items"),
+        ("tune.robust", {"gamma": 3}, r"tune\.robust\.gamma\.range: expected"),
+        ("tune.num_trials", 0, r"tune\.num_trials: expected greater than 0"),
     ],
 )
 def test_a_bad_value_is_refused(edited: Callable[[Edit], Path], key: str, value: Any, words: str) -> None:

@@ -66,12 +66,9 @@ def executed(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
 
 
-@pytest.fixture(scope="module")
-def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh repository with this one's files, after its first `dvc repro`."""
-    project = tmp_path_factory.mktemp("project")
-    listing = run(root, "git", "ls-files").stdout.splitlines()
-    for name in listing:
+def fresh(root: Path, project: Path) -> Path:
+    """A fresh repository with this one's files, and settings that make all of it small."""
+    for name in run(root, "git", "ls-files").stdout.splitlines():
         target = project / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / name, target)
@@ -79,6 +76,13 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(project, "git", "init", "-q")
     run(project, "git", "add", "-A")
     run(project, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "start")
+    return project
+
+
+@pytest.fixture(scope="module")
+def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh repository after its first `dvc repro`."""
+    project = fresh(root, tmp_path_factory.mktemp("project"))
     result = run(project, "dvc", "repro")
     assert len(executed(result.stdout)) == 13
     return project

@@ -1,0 +1,330 @@
+"""Search the settings of a variant: many generators with Ray Tune, most of them not trained to their end.
+
+Three objectives, each from 0 to 1, none of which asks an evaluator, so that the evaluator stays a stranger:
+
+* ``accuracy``: share of the images that the classifier reads as asked for.
+* ``robustness``: share that it still does under PGD within a bound that is the same for all trials.
+* ``diversity``: entropy of the spectrum within a class over its maximum, log(Vendi score) / log(n), on the images at
+  no more than 8 x 8 pixels. Not on the classifier's features, since the cosine term of the loss is made of them, and
+  not on single pixels, where noise is the most diverse of all.
+
+The best one is that of the Pareto front with the largest product of the three, by which trials are stopped as well.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import netinv
+from netinv.errors import InputError
+from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option, write_csv, write_text
+
+if TYPE_CHECKING:
+    from netinv.adapters import AdaptedClassifier
+    from netinv.classifiers import Classifier
+    from netinv.generator import ConditionedGenerator
+    from pipeline.checkpoints import Checkpoints
+    from pipeline.distributed import Trial
+    from pipeline.params import GeneratorParams, Params, TuneParams
+    from pipeline.tracking import Run
+
+OBJECTIVES = ("accuracy", "robustness", "diversity")
+SHARES = (0.25, 0.5, 1.0)
+"""Of a trial's steps, after which it is measured, and perhaps stopped."""
+SEARCHES = SCRATCH / "tune"
+"""Searches at work."""
+VARIANTS = ("standard", "robust")
+MAX_SIDE = 8
+"""Pixels of an image's side for its diversity."""
+
+
+def train_trial(
+    classifier: "Classifier | AdaptedClassifier",
+    common: "GeneratorParams",
+    variant: dict[str, Any],
+    tune: "TuneParams",
+    settings: dict[str, Any],
+) -> Iterator[dict[str, float]]:
+    """Train a generator with some of its settings replaced, and measure it now and then.
+
+    Yields:
+        ``share`` and ``step`` of the training, ``samples`` drawn, the objectives, and their product as ``score``. A
+        training that does not stay finite is worth nothing.
+    """
+    import torch
+
+    from netinv.classifiers import freeze
+    from netinv.generator import ConditionedGenerator
+    from netinv.inversion import InversionTraining
+
+    common, config = _merged(common, variant, settings)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    freeze(classifier).to(device)
+    torch.manual_seed(common.seed)
+    generator = ConditionedGenerator(common.generator, classifier.num_classes, classifier.image_shape).to(device)
+    due = list(SHARES)
+    try:
+        for record in InversionTraining(generator, classifier, config, common.seed):
+            share = record["step"] / config.steps
+            if share >= due[0]:
+                measured = objectives(generator, classifier, config.sharpness, tune)
+                due = [later for later in due if later > share]
+                yield {"share": share, **{key: record[key] for key in ("step", "samples")}, **measured}
+    except FloatingPointError:
+        nothing = dict.fromkeys((*OBJECTIVES, "score"), 0.0)
+        yield {"share": 1.0, "step": config.steps, "samples": config.steps * config.batch_size, **nothing}
+
+
+def objectives(
+    generator: "ConditionedGenerator",
+    classifier: "Classifier | AdaptedClassifier",
+    sharpness: tuple[float, float],
+    tune: "TuneParams",
+) -> dict[str, float]:
+    """Accuracy, robustness and diversity of a generator, and their product. Leaves its training as it was."""
+    import math
+
+    import torch
+    import torch.nn.functional as F
+
+    from netinv.diversity import vendi_score
+    from netinv.robustness import survives
+    from netinv.sampling import draw
+
+    num, classes = tune.samples_per_class, generator.num_classes
+    labels = [label for label in range(classes) for _ in range(num)]
+    latent, vector = draw(
+        num * classes,
+        latent_dim=generator.config.latent_dim,
+        num_classes=classes,
+        seed=0,
+        sharpness=sharpness,
+        labels=labels,
+    )
+    device = next(generator.parameters()).device
+    training = generator.training
+    with torch.no_grad():
+        images = generator.eval()(torch.from_numpy(latent).to(device), torch.from_numpy(vector).to(device))
+    generator.train(training)
+    label = torch.tensor(labels, device=device)
+    accuracy = float(survives(classifier, images, label, 0.0).float().mean())
+    robustness = float(survives(classifier, images, label, tune.epsilon, tune.attack_steps).float().mean())
+    height, width = (min(side, MAX_SIDE) for side in images.shape[2:])
+    small = F.adaptive_avg_pool2d(images, (height, width))
+    vendi = vendi_score(small.flatten(1).view(classes, num, -1))  # (K,)
+    diversity = float(vendi.log().mean()) / math.log(num)
+    score = accuracy * robustness * diversity
+    return {"accuracy": accuracy, "robustness": robustness, "diversity": diversity, "score": score}
+
+
+def _merged(common: "GeneratorParams", variant: dict[str, Any], settings: dict[str, Any]) -> Any:
+    """The settings of a variant with others in place of some.
+
+    Raises:
+        InputError: They are no settings, or impossible ones.
+    """
+    from netinv.inversion import InversionConfig
+    from pipeline.params import GeneratorParams
+
+    generator = common.model_dump(mode="json")["generator"]
+    values = dict(variant)
+    for key, value in settings.items():
+        if key.startswith("generator."):
+            generator[key.removeprefix("generator.")] = value
+        else:
+            values[key] = [value, value] if key == "sharpness" else value
+    whole = {**common.model_dump(mode="json"), "generator": generator}
+    return GeneratorParams.parse(whole, where="common"), InversionConfig.parse(values, where="variant")
+
+
+def check_space(params: "Params", dataset: str, variant: str) -> None:
+    """See that all ends of the search space are possible settings.
+
+    Raises:
+        InputError: Names the key.
+    """
+    from pipeline.params import Choices
+
+    invert = params.for_dataset(dataset).invert
+    space = getattr(params.tune, variant)
+    if not space:
+        raise InputError(f"tune.{variant} names nothing to search.")
+    for key, part in space.items():
+        for value in part.choices if isinstance(part, Choices) else (part.low, part.high):
+            try:
+                _merged(invert.common, getattr(invert, variant).model_dump(mode="json"), {key: value})
+            except InputError as error:
+                raise InputError(f"tune.{variant}.{key}: {error}") from None
+
+
+def overrides(dataset: str, variant: str, settings: dict[str, Any]) -> list[str]:
+    """Settings as arguments of ``dvc exp run``: they overrule the data set's preset, which overrules the general ones.
+
+    >>> overrides("digits", "robust", {"gamma": 0.5, "generator.width": 8, "sharpness": 3.0})[0]
+    '--set-param=++presets.digits.invert.robust.gamma=0.5'
+    """
+    lines = []
+    for key, value in settings.items():
+        part = "common" if key.startswith("generator.") else variant
+        text = f"[{value},{value}]" if key == "sharpness" else value
+        lines.append(f"--set-param=++presets.{dataset}.invert.{part}.{key}={text}")
+    return lines
+
+
+def front(trials: "list[Trial]") -> "list[Trial]":
+    """The trials trained to their end than which no other one is better in an objective and as good in the rest.
+
+    The one with the largest score comes first.
+    """
+
+    def beaten(trial: "Trial") -> bool:
+        mine = [trial.record[key] for key in OBJECTIVES]
+        others = ([other.record[key] for key in OBJECTIVES] for other in ended)
+        return any(all(o >= m for o, m in zip(other, mine, strict=True)) and other != mine for other in others)
+
+    ended = [trial for trial in trials if trial.outcome == "finished"]
+    return sorted((trial for trial in ended if not beaten(trial)), key=lambda trial: -trial.record["score"])
+
+
+class _Told:
+    """A run for each trial, below that of the search. What a killed search logged of a trial is not logged again."""
+
+    def __init__(self, title: str, run: "Run", checkpoints: "Checkpoints", num_trials: int) -> None:
+        from tqdm import tqdm
+
+        self._title, self._run, self._checkpoints, self._num_trials = title, run, checkpoints, num_trials
+        self._open: dict[str, tuple[AbstractContextManager[Run], Run]] = {}
+        self._best = 0.0
+        self.ended: set[str] = set()
+        self._bar = tqdm(total=num_trials, desc=title, unit="trial", disable=None)
+
+    def __call__(self, trial: "Trial") -> None:
+        """Log a trial's record, once, and end its run when it has ended."""
+        if trial.name not in self._open:
+            key = f"{self._checkpoints.run}-{trial.name}"
+            context = self._run.child(f"trial {trial.name}", trial.settings, key=key)
+            self._open[trial.name] = context, context.__enter__()
+        child, run = self._open[trial.name]
+        history, _ = self._checkpoints.load(trial.name)
+        if trial.record and (not history or trial.record["step"] > history[-1]["step"]):
+            metrics = {f"tune/{key}": trial.record[key] for key in (*OBJECTIVES, "score", "step")}
+            run.log_metrics(metrics, step=int(trial.record["samples"]))
+            self._checkpoints.save_history(trial.name, [*history, trial.record])
+        if trial.outcome != "running":
+            run.set_tags({"outcome": trial.outcome})
+            del self._open[trial.name]
+            child.__exit__(RuntimeError if trial.outcome == "failed" else None, None, None)
+            self._show(trial)
+
+    def _show(self, trial: "Trial") -> None:
+        self.ended.add(trial.name)
+        self._best = max(self._best, trial.record.get("score", 0) if trial.outcome == "finished" else 0)
+        self._bar.set_postfix_str(f"best score {self._best:.3f}", refresh=False)
+        self._bar.update()
+        if self._bar.disable:
+            print(
+                f"{self._title}: {len(self.ended)} of {self._num_trials} trials, one {trial.outcome} with score "
+                f"{trial.record.get('score', 0):.3f}, best {self._best:.3f}",
+                file=sys.stderr,
+            )
+
+    def close(self, *error: Any) -> None:
+        """End the runs that are left, as the search ends."""
+        self._bar.close()
+        for child, _ in self._open.values():
+            with suppress(BaseException):  # the block that it stands for raises again
+                child.__exit__(*error)
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("variant", type=click.Choice(VARIANTS))
+@click.option("--model", type=click.Path(path_type=Path), help="Checkpoint of the classifier.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the trials and the best settings.")
+@verbose_option
+@stage_command
+def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> None:
+    """Search the settings of VARIANT (standard or robust) on DATASET; params.yaml says where, under tune."""
+    from netinv.imported import load_checkpoint
+    from pipeline import distributed, tracking
+    from pipeline.checkpoints import Checkpoints, fingerprint
+    from pipeline.params import load_params
+
+    model = model or Path("models") / dataset / "classifier"
+    out = out or Path("tune") / f"{dataset}-{variant}"
+    params = load_params()
+    tune, space = params.tune, getattr(params.tune, variant)
+    check_space(params, dataset, variant)
+    invert = params.for_dataset(dataset).invert
+    config = getattr(invert, variant)
+    classifier = load_checkpoint(model)
+    address = os.environ.get("RAY_ADDRESS")
+    distributed.check_address(address)
+    settings = [
+        f"{dataset} {variant}",
+        invert.common.model_dump_json(),
+        config.model_dump_json(),
+        tune.model_dump_json(),
+    ]
+    code = [*sorted(Path(netinv.__file__).parent.glob("*.py")), Path(__file__)]
+    title = f"tune {dataset} {variant}"
+    with ExitStack() as stack:
+        folder = stack.enter_context(replaced(out))
+        key = fingerprint([*map(str.encode, settings), *sorted(model.iterdir()), *code])
+        checkpoints = Checkpoints(str(SEARCHES), key)
+        search = (SEARCHES / key / "search").absolute()
+        if search.exists():
+            print(f"{title}: goes on with the search that was killed", file=sys.stderr)
+        run = stack.enter_context(
+            tracking.stage_run(
+                "tune",
+                dataset=dataset,
+                variant=variant,
+                params={"tune": tune.model_dump(mode="json", exclude={*VARIANTS} - {variant})},
+                inputs=[Path("runs/train") / f"{dataset}-classifier.json"],
+            )
+        )
+        told = _Told(title, run, checkpoints, tune.num_trials)
+        stack.push(told.close)
+        stack.enter_context(distributed.cluster(address))
+        trials = distributed.search(
+            train_trial,
+            (classifier, invert.common, config.model_dump(mode="json"), tune),
+            space,
+            OBJECTIVES,
+            tune.num_trials,
+            tune.seed,
+            search,
+            params.ray,
+            told,
+        )
+        for trial in trials:
+            if trial.name not in told.ended:  # it ended before the search was killed
+                told(trial)
+        if not (best := front(trials)):
+            raise InputError(f"None of the {len(trials)} trials came to its end: see their runs in MLflow.")
+        run.log_metrics({f"tune/{key}": best[0].record[key] for key in (*OBJECTIVES, "score")})
+        write_text(folder / "best.txt", "\n".join(overrides(dataset, variant, best[0].settings)) + "\n")
+        names = {trial.name for trial in best}
+        rows = [
+            {"trial": trial.name, "outcome": trial.outcome, "front": int(trial.name in names)}
+            | {key: trial.record.get(key, "") for key in ("step", *OBJECTIVES, "score")}
+            | trial.settings
+            for trial in trials
+        ]
+        write_csv(folder / "trials.csv", rows)
+        for path in sorted(folder.iterdir()):
+            run.log_artifact(path)
+    checkpoints.remove()
+    measured = ", ".join(f"{key} {best[0].record[key]:.3f}" for key in (*OBJECTIVES, "score"))
+    print(f"{title}: the best of {len(trials)} trials has {measured}", file=sys.stderr)
+    print(f"To train with its settings: xargs -a {out / 'best.txt'} dvc exp run", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

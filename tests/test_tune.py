@@ -1,0 +1,197 @@
+"""The search: what it may draw, what it measures, which trial is the best; and (slow) a real one that is killed."""
+
+import csv
+import itertools
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_pipeline import fresh, run, set_params
+
+from netinv.errors import InputError
+from pipeline.distributed import Trial
+from pipeline.params import Params, load_params
+from pipeline.tune import OBJECTIVES, check_space, front, objectives, overrides, train_trial
+
+
+@pytest.fixture
+def params(root: Path) -> Params:
+    return load_params(root / "params.yaml")
+
+
+def searching(params: Params, **space: Any) -> Params:
+    tune = params.tune.model_dump(mode="json") | {"robust": space, "standard": space}
+    return params.model_copy(update={"tune": type(params.tune).parse(tune)})
+
+
+@pytest.mark.parametrize("variant", ["standard", "robust"])
+def test_the_repositorys_own_space_is_possible(params: Params, variant: str) -> None:
+    for dataset in params.presets:
+        check_space(params, dataset, variant)
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"gamme": {"low": 0.1, "high": 1.0}}, r"tune\.standard\.gamme: variant\.gamme is not a known key"),
+        ({"gamma": {"low": -1.0, "high": 1.0}}, r"tune\.standard\.gamma: .*gamma: expected greater than or equal to 0"),
+        ({"epsilon": {"low": 0.1, "high": 0.2}}, r"tune\.standard\.epsilon: .*a perturbation needs an epsilon"),
+        ({"generator.width": {"low": 8.5, "high": 9.5}}, r"tune\.standard\.generator\.width: .* integer"),
+        ({}, r"tune\.standard names nothing"),
+    ],
+)
+def test_an_impossible_space_is_refused(params: Params, space: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_space(searching(params, **space), "digits", "standard")
+
+
+def trial(name: str, *measured: float, outcome: str = "finished") -> Trial:
+    record = dict(zip(OBJECTIVES, measured, strict=True))
+    return Trial(name, {}, record | {"score": measured[0] * measured[1] * measured[2]}, outcome)
+
+
+def test_the_front_holds_what_nothing_beats_and_begins_with_the_best_product() -> None:
+    trials = [
+        trial("one-sided", 1.0, 0.1, 0.1),
+        trial("balanced", 0.9, 0.8, 0.5),
+        trial("beaten", 0.9, 0.8, 0.4),
+        trial("promising", 1.0, 1.0, 1.0, outcome="stopped early"),
+        trial("diverse", 0.5, 0.5, 0.9),
+    ]
+    assert [t.name for t in front(trials)] == ["balanced", "diverse", "one-sided"]
+    assert front([trials[3]]) == []
+
+
+def test_overrides_name_the_keys_of_the_preset() -> None:
+    settings = {"gamma": 0.5, "sharpness": 3.0, "generator.width": 8}
+    assert overrides("mnist", "robust", settings) == [
+        "--set-param=++presets.mnist.invert.robust.gamma=0.5",
+        "--set-param=++presets.mnist.invert.robust.sharpness=[3.0,3.0]",
+        "--set-param=++presets.mnist.invert.common.generator.width=8",
+    ]
+
+
+def test_objectives_measure_and_leave_the_training_as_it_was(exported: Any, params: Params) -> None:
+    generator = exported.generators[0].train()
+    tune = params.tune.model_copy(update={"samples_per_class": 20, "epsilon": 0.02, "attack_steps": 2})
+    before = torch.get_rng_state()
+    measured = objectives(generator, exported.classifier, (3.0, 3.0), tune)
+    assert generator.training
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(0 <= measured[key] <= 1 for key in OBJECTIVES)
+    assert measured["accuracy"] >= measured["robustness"]
+    assert measured["score"] == pytest.approx(measured["accuracy"] * measured["robustness"] * measured["diversity"])
+
+    class Constant(torch.nn.Linear):  # its parameters tell the device
+        config, num_classes = generator.config, generator.num_classes
+
+        def forward(self, latent: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return torch.full((len(latent), 1, 12, 12), 0.5)
+
+    alike: Any = Constant(1, 1)
+    assert objectives(alike, exported.classifier, (3.0, 3.0), tune)["diversity"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_trial_is_measured_at_a_quarter_at_half_and_at_its_end(exported: Any, params: Params) -> None:
+    invert = params.for_dataset("digits").invert
+    tune = params.tune.model_copy(update={"samples_per_class": 4, "attack_steps": 1})
+    variant = invert.robust.model_copy(update={"steps": 40, "log_every": 5, "batch_size": 8}).model_dump(mode="json")
+    settings = {"gamma": 0.5, "sharpness": 5.0, "generator.width": 8}
+    records = list(train_trial(exported.classifier, invert.common, variant, tune, settings))
+    assert [record["share"] for record in records] == [0.25, 0.5, 1.0]
+    assert [record["samples"] for record in records] == [80, 160, 320]
+    hopeless = list(train_trial(exported.classifier, invert.common, variant, tune, {"lr": 1e30}))
+    assert hopeless[-1]["share"] == 1
+    assert hopeless[-1]["score"] == 0
+
+
+TINY = {
+    "invert.robust.steps": 300,
+    "invert.robust.log_every": 25,
+    "tune.num_trials": 6,
+    "tune.samples_per_class": 8,
+    "tune.attack_steps": 2,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_search_that_is_killed_goes_on_and_its_best_is_an_experiment(root: Path, tmp_path: Path) -> None:
+    copy = fresh(root, tmp_path / "project")
+    set_params(copy, **TINY)
+    run(copy, "dvc", "repro", "train@digits-classifier")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "RAY_", "NETINV_"))}
+    search = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.tune", "digits", "robust"],
+        cwd=copy,
+        env={**environment, "PATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert search.stderr is not None
+    ended = itertools.count(1)
+    for line in search.stderr:
+        if "trials, one" in line and next(ended) == 2:
+            break
+    time.sleep(3)
+    os.killpg(search.pid, signal.SIGKILL)
+    search.communicate()
+    assert not (copy / "tune/digits-robust").exists()
+
+    result = run(copy, sys.executable, "-m", "pipeline.tune", "digits", "robust")
+    assert "goes on with the search that was killed" in result.stderr
+    assert result.stderr.count("trials, one") == 6
+    assert "A new study" not in result.stdout + result.stderr
+    assert list((copy / ".stage/tune").iterdir()) == []
+    with (copy / "tune/digits-robust/trials.csv").open() as file:
+        trials = {row["trial"]: row for row in csv.DictReader(file)}
+    assert len(trials) == 6
+    assert {row["outcome"] for row in trials.values()} <= {"finished", "stopped early"}
+
+    run(copy, sys.executable, "-m", "pipeline.tracking", "flush")
+    parent = json.loads((copy / "runs/tune/digits-robust.json").read_text())["run_id"]
+    with sqlite3.connect(copy / "mlflow.db") as store:
+        children = dict(
+            store.execute(
+                "select name, r.run_uuid from runs r join tags t on t.run_uuid = r.run_uuid "
+                "where t.key = 'mlflow.parentRunId' and t.value = ?",
+                (parent,),
+            )
+        )
+        steps = {
+            name: [
+                s for (s,) in store.execute("select step from metrics where key = 'tune/score' and run_uuid = ?", (i,))
+            ]
+            for name, i in children.items()
+        }
+        status = dict(store.execute("select run_uuid, status from runs"))
+        names = [name for (name,) in store.execute("select name from runs where name like 'trial %'")]
+    assert set(children) == {f"trial {name}" for name in trials}
+    assert {status[run_id] for run_id in children.values()} == {"FINISHED"}
+    for name, row in trials.items():
+        logged = steps[f"trial {name}"]
+        assert sorted(set(logged)) == sorted(logged)
+        assert max(logged) == int(float(row["step"])) * 64
+    assert len(names) == len(set(names))
+
+    # The best one is an experiment, with the command that the search told.
+    command = result.stderr.strip().splitlines()[-1].partition(": ")[2]
+    assert command == "xargs -a tune/digits-robust/best.txt dvc exp run"
+    experiment = run(copy, "bash", "-c", f"{command} --name best invert@digits-robust")
+    assert "Running stage 'invert@digits-robust'" in experiment.stdout
+    shown = json.loads(run(copy, "dvc", "params", "diff", "HEAD", "best", "--json").stdout)["params.yaml"]
+    leading = [row for row in trials.values() if row["front"] == "1"]
+    best = max(leading, key=lambda row: float(row["score"]))
+    assert best["outcome"] == "finished"
+    for key in ("alpha", "gamma", "epsilon"):
+        assert shown[f"presets.digits.invert.robust.{key}"]["new"] == pytest.approx(float(best[key]))
