@@ -80,13 +80,17 @@ def pages(page: Page, uri: str) -> Iterator[str]:
     page.goto(f"{uri}/#/experiments/{experiment}/runs/{generator}/model-metrics?{training}")
     page.get_by_text("accuracy").first.wait_for(timeout=PATIENCE)
     page.mouse.move(600, 600)
-    picture = page.locator('img[src*="artifact"], img[src^="blob:"]').first
+    slider = page.get_by_role("slider").last
     for _ in range(PATIENCE // 1000):  # pictures come after the curves, which arrive late, and load when they are seen
-        if picture.is_visible():
+        if slider.is_visible():
             break
         page.mouse.wheel(0, 20_000)
         page.wait_for_timeout(1000)
-    picture.scroll_into_view_if_needed(timeout=PATIENCE)
+    step = page.locator('input[type="number"]').last
+    if step.is_enabled():  # there are several; it begins at 0, which may have no picture
+        step.fill(slider.get_attribute("aria-valuemax") or "")
+        step.press("Tab")
+    page.locator('img[src*="artifact"], img[src^="blob:"]').first.wait_for(timeout=PATIENCE)
     yield "images"
 
     ids = quote(json.dumps(evaluated[:5]))
