@@ -15,7 +15,10 @@ import pytest
 from test_pipeline import executed, project, run, set_params  # noqa: F401
 from test_tracking import answers, environment, free_port, wait_for
 
-pytestmark = pytest.mark.slow  # each experiment takes most of a minute
+pytestmark = [
+    pytest.mark.slow,  # each experiment takes most of a minute
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # SQLAlchemy's words to MLflow
+]
 
 COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm")
 
