@@ -68,9 +68,11 @@ def cluster(address: str | None) -> Iterator[None]:
         import netinv
         import pipeline
 
-        # A remote worker has neither our code nor our files: the code travels with the job.
+        # A remote worker has neither our code nor our files: the code travels with the job. As folders, since within a
+        # submitted job Ray copies the environment, and modules cannot be copied.
+        code = [module.__path__[0] for module in (netinv, pipeline)]
         try:
-            ray.init(address=address, runtime_env={"py_modules": [netinv, pipeline]}, **options)
+            ray.init(address=address, runtime_env={"py_modules": code}, **options)
         except (ConnectionError, RuntimeError) as error:
             raise InputError(f"The Ray cluster at RAY_ADDRESS={address} refused the connection: {error}") from None
     try:
@@ -355,7 +357,7 @@ class _Group:
         """Do the job, and yield its events.
 
         Raises:
-            WorkerLostError: Workers died, and Ray Train has given up starting them again.
+            WorkerLostError: Workers died, and Ray Train has given up starting them again, or its controller died.
         """
         # How often the controller looks after the workers, and how long it waits for a node to join: a week.
         os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
@@ -397,7 +399,7 @@ class _Group:
                     yield self._events.get(timeout=0.1)
             try:
                 run.result()
-            except ray.train.TrainingFailedError as error:
+            except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
                 raise WorkerLostError(str(error)) from None
             if self._error is not None:
                 raise self._error

@@ -250,13 +250,14 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
             history, record = histories[index], event.record
             if not history or record["step"] > history[-1]["step"]:  # else a worker died, and it is known already
                 history.append(record)
-                checkpoints.save_history(index, history)
                 progress.update(index, record)
                 step = int(record["samples"])
                 terms = {f"invert/{name}": value for name, value in record.items() if name != "samples"}
                 children[index].log_metrics(terms, step=step)
                 if event.grid is not None:
                     children[index].log_image(event.grid, key="samples", step=step)
+                # Last: a kill in between has the point logged again, with the same values, and not left out for ever.
+                checkpoints.save_history(index, history)
             if event.state is not None:
                 checkpoints.save_state(index, event.state)
                 states[index] = event.state

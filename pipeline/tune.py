@@ -1,16 +1,10 @@
 """Search the settings of a variant: many generators with Ray Tune, most of them not trained to their end.
 
-Three objectives, each from 0 to 1, none of which asks an evaluator, so that the evaluator stays a stranger:
-
-* ``accuracy``: share of the images that the classifier reads as asked for.
-* ``robustness``: share that it still does under PGD within a bound that is the same for all trials.
-* ``diversity``: entropy of the spectrum within a class over its maximum, log(Vendi score) / log(n), on the images at
-  no more than 8 x 8 pixels. Not on the classifier's features, since the cosine term of the loss is made of them, and
-  not on single pixels, where noise is the most diverse of all.
-
-The best one is that of the Pareto front with the largest product of the three, by which trials are stopped as well.
+The objectives are those of :mod:`netinv.objectives`. The best trial is that of their Pareto front with the largest
+product, by which trials are stopped as well.
 """
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -22,25 +16,22 @@ import click
 
 import netinv
 from netinv.errors import InputError
+from netinv.objectives import OBJECTIVES, objectives
 from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option, write_csv, write_text
 
 if TYPE_CHECKING:
     from netinv.adapters import AdaptedClassifier
     from netinv.classifiers import Classifier
-    from netinv.generator import ConditionedGenerator
     from pipeline.checkpoints import Checkpoints
     from pipeline.distributed import Trial
     from pipeline.params import GeneratorParams, Params, TuneParams
     from pipeline.tracking import Run
 
-OBJECTIVES = ("accuracy", "robustness", "diversity")
 SHARES = (0.25, 0.5, 1.0)
 """Of a trial's steps, after which it is measured, and perhaps stopped."""
 SEARCHES = SCRATCH / "tune"
 """Searches at work."""
 VARIANTS = ("standard", "robust")
-MAX_SIDE = 8
-"""Pixels of an image's side for its diversity."""
 
 
 def train_trial(
@@ -72,54 +63,15 @@ def train_trial(
         for record in InversionTraining(generator, classifier, config, common.seed):
             share = record["step"] / config.steps
             if share >= due[0]:
-                measured = objectives(generator, classifier, config.sharpness, tune)
+                measured = objectives(
+                    generator, classifier, config.sharpness, tune.samples_per_class, tune.epsilon, tune.attack_steps
+                )
+                measured["score"] = math.prod(measured.values())
                 due = [later for later in due if later > share]
                 yield {"share": share, **{key: record[key] for key in ("step", "samples")}, **measured}
     except FloatingPointError:
         nothing = dict.fromkeys((*OBJECTIVES, "score"), 0.0)
         yield {"share": 1.0, "step": config.steps, "samples": config.steps * config.batch_size, **nothing}
-
-
-def objectives(
-    generator: "ConditionedGenerator",
-    classifier: "Classifier | AdaptedClassifier",
-    sharpness: tuple[float, float],
-    tune: "TuneParams",
-) -> dict[str, float]:
-    """Accuracy, robustness and diversity of a generator, and their product. Leaves its training as it was."""
-    import math
-
-    import torch
-    import torch.nn.functional as F
-
-    from netinv.diversity import vendi_score
-    from netinv.robustness import survives
-    from netinv.sampling import draw
-
-    num, classes = tune.samples_per_class, generator.num_classes
-    labels = [label for label in range(classes) for _ in range(num)]
-    latent, vector = draw(
-        num * classes,
-        latent_dim=generator.config.latent_dim,
-        num_classes=classes,
-        seed=0,
-        sharpness=sharpness,
-        labels=labels,
-    )
-    device = next(generator.parameters()).device
-    training = generator.training
-    with torch.no_grad():
-        images = generator.eval()(torch.from_numpy(latent).to(device), torch.from_numpy(vector).to(device))
-    generator.train(training)
-    label = torch.tensor(labels, device=device)
-    accuracy = float(survives(classifier, images, label, 0.0).float().mean())
-    robustness = float(survives(classifier, images, label, tune.epsilon, tune.attack_steps).float().mean())
-    height, width = (min(side, MAX_SIDE) for side in images.shape[2:])
-    small = F.adaptive_avg_pool2d(images, (height, width))
-    vendi = vendi_score(small.flatten(1).view(classes, num, -1))  # (K,)
-    diversity = float(vendi.log().mean()) / math.log(num)
-    score = accuracy * robustness * diversity
-    return {"accuracy": accuracy, "robustness": robustness, "diversity": diversity, "score": score}
 
 
 def _merged(common: "GeneratorParams", variant: dict[str, Any], settings: dict[str, Any]) -> Any:

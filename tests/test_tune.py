@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from test_pipeline import fresh, run, set_params
 
 from netinv.errors import InputError
+from netinv.objectives import OBJECTIVES
 from pipeline.distributed import Trial
 from pipeline.params import Params, load_params
-from pipeline.tune import OBJECTIVES, check_space, front, objectives, overrides, train_trial
+from pipeline.tune import check_space, front, overrides, train_trial
 
 
 @pytest.fixture
@@ -79,27 +80,6 @@ def test_overrides_name_the_keys_of_the_preset() -> None:
     ]
 
 
-def test_objectives_measure_and_leave_the_training_as_it_was(exported: Any, params: Params) -> None:
-    generator = exported.generators[0].train()
-    tune = params.tune.model_copy(update={"samples_per_class": 20, "epsilon": 0.02, "attack_steps": 2})
-    before = torch.get_rng_state()
-    measured = objectives(generator, exported.classifier, (3.0, 3.0), tune)
-    assert generator.training
-    assert torch.equal(before, torch.get_rng_state())
-    assert all(0 <= measured[key] <= 1 for key in OBJECTIVES)
-    assert measured["accuracy"] >= measured["robustness"]
-    assert measured["score"] == pytest.approx(measured["accuracy"] * measured["robustness"] * measured["diversity"])
-
-    class Constant(torch.nn.Linear):  # its parameters tell the device
-        config, num_classes = generator.config, generator.num_classes
-
-        def forward(self, latent: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            return torch.full((len(latent), 1, 12, 12), 0.5)
-
-    alike: Any = Constant(1, 1)
-    assert objectives(alike, exported.classifier, (3.0, 3.0), tune)["diversity"] == pytest.approx(0, abs=1e-6)
-
-
 def test_a_trial_is_measured_at_a_quarter_at_half_and_at_its_end(exported: Any, params: Params) -> None:
     invert = params.for_dataset("digits").invert
     tune = params.tune.model_copy(update={"samples_per_class": 4, "attack_steps": 1})
@@ -108,6 +88,8 @@ def test_a_trial_is_measured_at_a_quarter_at_half_and_at_its_end(exported: Any, 
     records = list(train_trial(exported.classifier, invert.common, variant, tune, settings))
     assert [record["share"] for record in records] == [0.25, 0.5, 1.0]
     assert [record["samples"] for record in records] == [80, 160, 320]
+    for record in records:
+        assert record["score"] == pytest.approx(math.prod(record[name] for name in OBJECTIVES))
     hopeless = list(train_trial(exported.classifier, invert.common, variant, tune, {"lr": 1e30}))
     assert hopeless[-1]["share"] == 1
     assert hopeless[-1]["score"] == 0

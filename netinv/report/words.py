@@ -1,6 +1,7 @@
 """The report in words: what each measure means, and a sentence on each question that people ask."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 from netinv.estimates import Estimate, Measure, NotMeasured
@@ -148,32 +149,21 @@ def findings(e: Evaluated) -> list[Finding]:
             )
         return Finding(_grade(ratio, 0.7, 0.4), f"{text}.")
 
-    def useful(share: float) -> Finding:
-        aside = _aside(
-            {"on noise": headline["student_noise_accuracy"], "on real images": headline["student_real_accuracy"]}
-        )
-        return Finding(
-            _grade(share / _ceiling(headline["student_real_accuracy"]), 0.9, 0.6),
-            f"A fresh network trained on them alone reads {percentage(share)} of real test images right{aside}.",
-        )
+    def useful(student: str, sentence: str, share: float) -> Finding:
+        noise, real = headline[f"{student}_noise_accuracy"], headline[f"{student}_real_accuracy"]
+        aside = _aside({"on noise": noise, "on real images": real})
+        return Finding(_grade(share / _ceiling(real), 0.9, 0.6), f"{sentence.format(percentage(share))}{aside}.")
 
-    def teaches(share: float) -> Finding:
-        aside = _aside(
-            {"on noise": headline["distilled_noise_accuracy"], "on real images": headline["distilled_real_accuracy"]}
-        )
-        return Finding(
-            _grade(share / _ceiling(headline["distilled_real_accuracy"]), 0.9, 0.6),
-            f"One that is taught the classifier's answers to them reads {percentage(share)} right{aside}.",
-        )
-
+    trained = "A fresh network trained on them alone reads {} of real test images right"
+    taught = "One that is taught the classifier's answers to them reads {} right"
     recognition = _said("Evaluator accuracy", headline["evaluator_accuracy"], recognised)
     return [
         _said("Inversion accuracy", headline["inversion_accuracy"], fooled),
         recognition,
         _said("Robust accuracy", headline["robust_accuracy"], survives),
         _said("Diversity", headline["vendi_centred_ratio"], diverse),
-        _said("Student accuracy", headline["student_accuracy"], useful),
-        _said("Distilled student's accuracy", headline["distilled_accuracy"], teaches),
+        _said("Student accuracy", headline["student_accuracy"], partial(useful, "student", trained)),
+        _said("Distilled student's accuracy", headline["distilled_accuracy"], partial(useful, "distilled", taught)),
         _privacy_finding(e),
     ]
 
