@@ -1,4 +1,4 @@
-"""What tracking costs: ``python benchmarks/tracking.py OUT.json``, in a repository with digits and mnist fetched.
+"""What tracking costs: ``python benchmarks/tracking.py OUT.json``, in a repository with digits fetched.
 
 * Stages with tracking against the same without, in turn, on a local ``mlflow server``: wall times and their ratio, and
   processor time. One of them only waits, which shows what does not depend on a stage's work.
@@ -132,7 +132,6 @@ def main(out: Path) -> None:
         stages: dict[str, tuple[str, list[str], int]] = {
             "train digits": (STAGE.format(stage="train"), ["digits", "classifier", "--data", "data/digits"], 6),
             "invert digits": (STAGE.format(stage="invert"), ["digits", "standard", "--model", str(classifier)], 4),
-            "train mnist": (STAGE.format(stage="train"), ["mnist", "classifier", "--data", "data/mnist"], 3),
         }
         try:
             figures["wait"] = compare(WAIT, [], uri, 8)
