@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Where this is set, each stage would compile all of torch anew: seconds of every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro paper test slow lint format docs ui clean
+.PHONY: help install repro paper test slow chaos lint format docs ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ test: install lint ## Check style and types, then run the default tests
 
 slow: install ## Run the long tests as well
 	python -m pytest -m 'slow or not slow'
+
+chaos: install ## Kill workers, nodes and the driver on a real cluster, and say what came of it (half an hour)
+	python benchmarks/chaos.py
 
 lint: install ## Check style and types only
 	ruff check .
