@@ -34,12 +34,10 @@ from netinv.generator import ConditionedGenerator
 from netinv.graphs import (
     Array,
     Precision,
-    StochasticGenerator,
     classifier_model,
     compress,
     ensemble_model,
     generator_models,
-    noise_dim,
     rewritten,
     stochastic_model,
 )
@@ -107,9 +105,9 @@ def export_generators(
         name = f"generator-{i}"
         finish(name, model, inputs, expected)
         if "stochastic" in config.forms:
-            noise = np.random.default_rng(i).random((max(BATCH_SIZES), noise_dim(generator)), dtype=np.float32)
+            noise = np.random.default_rng(i).random((max(BATCH_SIZES), generator.noise_dim), dtype=np.float32)
             feeds = {**inputs, "noise": noise}
-            expected = _reference(StochasticGenerator(generator), feeds)
+            expected = _reference(generator, feeds)
             finish(
                 f"{name}-stochastic", stochastic_model(plain[i], generator), feeds, expected, noise_dim=noise.shape[1]
             )

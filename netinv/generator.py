@@ -81,6 +81,8 @@ class ConditionedGenerator(nn.Module):
         self.num_classes = num_classes
         self.image_shape = image_shape
         self.matrix_size = matrix_size(num_classes, height, width)
+        self.dropout_channels: list[int] = []
+        """Channels that each dropout layer decides on; none without dropout."""
 
         sizes = up_sizes(self.matrix_size, height, width)
         widths = [min(config.width * 2**i, config.max_width) for i in range(len(sizes))][::-1]
@@ -105,6 +107,8 @@ class ConditionedGenerator(nn.Module):
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.Dropout2d(config.dropout),
             ]
+            if config.dropout:
+                self.dropout_channels.append(widths[i + 1])
         self.up = nn.Sequential(*blocks)
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
         self.to(memory_format=torch.channels_last)
@@ -115,12 +119,20 @@ class ConditionedGenerator(nn.Module):
             if isinstance(module, nn.Dropout2d):
                 module.p = probability
 
-    def forward(self, latent: Tensor, vector: Tensor) -> Tensor:
+    @property
+    def noise_dim(self) -> int:
+        """U, the number of channels that dropout decides on."""
+        return sum(self.dropout_channels)
+
+    def forward(self, latent: Tensor, vector: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw images.
 
         Args:
             latent: z ~ N(0, I), (N, Z).
             vector: Wanted class probabilities p, (N, K).
+            noise: What dropout decides by, uniform in [0, 1), (N, U): a channel stays where its noise is at least the
+                layer's probability. Without it dropout is torch's own: on in training mode, from the global random
+                state.
 
         Returns:
             Images in [0, 1], (N, C, H, W).
@@ -131,4 +143,14 @@ class ConditionedGenerator(nn.Module):
         x = self.project_norm(x.permute(0, 3, 1, 2))  # (N, width, M, M), channels last in memory
         if self.config.conditioning == "vector_matrix":
             x = torch.cat([x, hot_matrix(label, self.num_classes, self.matrix_size)], dim=1)
-        return torch.sigmoid(self.to_image(self.up(x)))  # (N, C, H, W)
+        if noise is None or not self.dropout_channels:
+            x = self.up(x)
+        else:
+            parts = iter(torch.split(noise, self.dropout_channels, dim=1))
+            for layer in self.up:
+                if isinstance(layer, nn.Dropout2d):
+                    kept = (next(parts) >= layer.p).to(x.dtype) / (1 - layer.p)  # (N, width)
+                    x = x * kept[:, :, None, None]
+                else:
+                    x = layer(x)
+        return torch.sigmoid(self.to_image(x))  # (N, C, H, W)

@@ -118,60 +118,6 @@ def classifier_model(classifier: Classifier | AdaptedClassifier) -> ModelProto:
     return _stripped(_trace(classifier, {"images": torch.zeros(2, *classifier.image_shape)}, "logits", optimize=True))
 
 
-def noise_dim(generator: ConditionedGenerator) -> int:
-    """U, number of channels that the generator's dropout decides on; 0 where it has none."""
-    return sum(_dropout_channels(generator))
-
-
-def _dropout_channels(generator: ConditionedGenerator) -> list[int]:
-    if not generator.config.dropout:
-        return []
-    return [layer.num_features for layer in generator.up if isinstance(layer, nn.BatchNorm2d)]
-
-
-class _NoisyDropout(nn.Module):
-    """Channel dropout by explicit ``noise`` (N, C), set before each call: a channel stays where its noise is >= p."""
-
-    noise: Tensor | None = None
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.noise is not None
-        return x * ((self.noise >= self.p).float() / (1 - self.p))[:, :, None, None]
-
-
-class StochasticGenerator(nn.Module):
-    """A generator with its dropout on, as in training, fed by explicit noise; batch norm stays in evaluation mode.
-
-    Raises:
-        InputError: The generator has no dropout.
-    """
-
-    def __init__(self, generator: ConditionedGenerator) -> None:
-        super().__init__()
-        self.channels = _dropout_channels(generator)
-        if not self.channels:
-            raise InputError("The generator has no dropout and so no stochastic form: leave it out of export.forms.")
-        self.generator = copy.deepcopy(generator)
-        for i, layer in enumerate(self.generator.up):
-            if isinstance(layer, nn.Dropout2d):
-                self.generator.up[i] = _NoisyDropout(layer.p)
-        self.eval()
-
-    def forward(self, latent: Tensor, condition: Tensor, noise: Tensor) -> Tensor:
-        """Images (N, C, H, W) from latent (N, Z), condition (N, K) and noise (N, U)."""
-        layers = [layer for layer in self.generator.up if isinstance(layer, _NoisyDropout)]
-        for layer, part in zip(layers, torch.split(noise, self.channels, dim=1), strict=True):
-            layer.noise = part
-        images: Tensor = self.generator(latent, condition)
-        for layer in layers:
-            layer.noise = None
-        return images
-
-
 def _trace(network: nn.Module, inputs: Mapping[str, Tensor], output: str, optimize: bool) -> ModelProto:
     """The network as the exporter writes it; unoptimised, every parameter is there under its name in torch."""
     batch = torch.export.Dim("N")
@@ -335,7 +281,9 @@ def stochastic_model(model: ModelProto, generator: ConditionedGenerator) -> Mode
     Raises:
         InputError: The generator has no dropout.
     """
-    channels = StochasticGenerator(generator).channels
+    channels = generator.dropout_channels
+    if not channels:
+        raise InputError("The generator has no dropout and so no stochastic form: leave it out of export.forms.")
     p = generator.config.dropout
     batch = helper.make_tensor_value_info("noise", TensorProto.FLOAT, [_batch_axis(model), sum(channels)])
     constants: dict[str, Array] = {

@@ -1,7 +1,7 @@
 """The inversion loop: iterate over it, stop whenever you like, and go on from its state, elsewhere and later."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
@@ -73,6 +73,72 @@ class InversionConfig(Config):
             raise ValueError("alpha or beta must be above 0, or nothing asks for the wanted class")
         return self
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of every term of the loss, by the names of :func:`loss_terms`."""
+        return {
+            "kl": self.alpha,
+            "cross_entropy": self.beta,
+            "cosine": self.gamma,
+            "orthogonality": self.delta,
+            "total_variation": self.total_variation,
+            "pixel_statistics": self.pixel_statistics,
+        }
+
+
+def dropout_at(step: int, generator: ConditionedGenerator, config: InversionConfig) -> float:
+    """Probability of dropout in a step: the generator's own, and over the second half of the steps down to 0."""
+    return generator.config.dropout * min(1.0, 2 * (1 - step / config.steps))
+
+
+def perturbed(
+    images: Tensor,
+    condition: Condition,
+    classifier: InvertibleClassifier,
+    config: InversionConfig,
+    step: int,
+    rng: torch.Generator,
+) -> Tensor:
+    """What the classifier gets to see in a step, (N, C, H, W)."""
+    epsilon = config.epsilon * min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
+    seen = augment(images, config.shift, flip=False, rng=rng)
+    if config.perturbation == "noise":
+        return seen + noise(seen.detach(), epsilon, config.norm, rng)
+    if config.perturbation == "pgd":
+        attack_steps, step_size = config.attack_steps, config.attack_step_size
+        return seen + pgd(classifier, seen, condition.label, epsilon, attack_steps, step_size, config.norm, rng)
+    return seen
+
+
+def loss_terms(
+    images: Tensor, logits: Tensor, features: Tensor, condition: Condition, classifier: InvertibleClassifier
+) -> dict[str, Callable[[], Tensor]]:
+    """Every term of the loss of a batch, unweighted, to be called: one without a weight is seldom wanted."""
+    return {
+        "kl": partial(kl_loss, logits, condition.vector),
+        "cross_entropy": partial(F.cross_entropy, logits, condition.label),
+        "cosine": partial(cosine_loss, features),
+        "orthogonality": partial(orthogonality_loss, features),
+        "total_variation": partial(total_variation_loss, images),
+        "pixel_statistics": partial(pixel_statistics_loss, images, classifier.mean, classifier.std),
+    }
+
+
+def optimization(
+    parameters: Iterable[Tensor], config: InversionConfig
+) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.OneCycleLR]:
+    """The optimizer of some parameters, and its schedule."""
+    optimizer = torch.optim.Adam(parameters, lr=config.lr, betas=(0.9, 0.99), fused=True)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps)
+
+
+def load_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
+    """Load a state of Adam, its moments laid out in memory as the parameters: the fused step takes that for granted."""
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            values[name] = torch.empty_like(parameter).copy_(values[name])
+
 
 class InversionTraining:
     """Trains a generator in place against a frozen classifier, both on the classifier's device.
@@ -90,7 +156,7 @@ class InversionTraining:
         generator: To be trained.
         classifier: Frozen.
         config: The loss and its optimisation.
-        seed: Fixes every draw; torch's global random state is seeded too, since dropout draws from it.
+        seed: Fixes every draw.
         shared: Set in each of several workers, which then do together what one alone would do.
     """
 
@@ -102,11 +168,9 @@ class InversionTraining:
         seed: int,
         shared: GlobalBatch | None = None,
     ) -> None:
-        torch.manual_seed(seed)
         self.generator, self.classifier, self.config, self.shared = generator, classifier, config, shared
         self.rng = torch.Generator(classifier.device).manual_seed(seed)
-        self.optimizer = torch.optim.Adam(generator.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=True)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, config.lr, total_steps=config.steps)
+        self.optimizer, self.schedule = optimization(generator.parameters(), config)
         self.step = 0
         """Steps done."""
 
@@ -128,35 +192,22 @@ class InversionTraining:
             self.shared,
         )
         size = shared.local_size if shared else config.batch_size
-        weights = {
-            "kl": config.alpha,
-            "cross_entropy": config.beta,
-            "cosine": config.gamma,
-            "orthogonality": config.delta,
-            "total_variation": config.total_variation,
-            "pixel_statistics": config.pixel_statistics,
-        }
+        weights = config.weights
         generator.train()
         while self.step < config.steps:
             self.step += 1
-            generator.set_dropout(generator.config.dropout * min(1.0, 2 * (1 - self.step / config.steps)))
+            generator.set_dropout(dropout_at(self.step, generator, config))
             with shared or nullcontext():
                 condition = sample_condition(size, classifier.num_classes, rng, config.sharpness)
                 latent = torch.randn(size, generator.config.latent_dim, generator=rng, device=rng.device)  # (N, Z)
-                images = generator(latent, condition.vector)  # (N, C, H, W)
-                seen = self._perturbed(images, condition)
+                dropped = torch.rand(size, generator.noise_dim, generator=rng, device=rng.device)  # (N, U)
+                images = generator(latent, condition.vector, dropped)  # (N, C, H, W)
+                seen = perturbed(images, condition, classifier, config, self.step, rng)
                 logits, features = classifier(seen, return_features=True)  # (N, K), (N, D)
             if shared:  # the losses are of the whole batch
                 images, logits, features = map(shared.gather, (images, logits, features))
                 condition = Condition(*map(shared.gather, condition))
-            terms = {
-                "kl": partial(kl_loss, logits, condition.vector),
-                "cross_entropy": partial(F.cross_entropy, logits, condition.label),
-                "cosine": partial(cosine_loss, features),
-                "orthogonality": partial(orthogonality_loss, features),
-                "total_variation": partial(total_variation_loss, images),
-                "pixel_statistics": partial(pixel_statistics_loss, images, classifier.mean, classifier.std),
-            }
+            terms = loss_terms(images, logits, features, condition, classifier)
             values = {name: terms[name]() for name, weight in weights.items() if weight}
             loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
             self.optimizer.zero_grad(set_to_none=True)
@@ -178,21 +229,6 @@ class InversionTraining:
                 yield {"step": self.step, "samples": samples, "accuracy": float(accuracy)} | record
         generator.eval().set_dropout(generator.config.dropout)
 
-    def _perturbed(self, images: Tensor, condition: Condition) -> Tensor:
-        """What the classifier gets to see, (N, C, H, W)."""
-        config = self.config
-        epsilon = config.epsilon * min(1.0, self.step / max(1.0, config.epsilon_ramp * config.steps))
-        seen = augment(images, config.shift, flip=False, rng=self.rng)
-        if config.perturbation == "noise":
-            return seen + noise(seen.detach(), epsilon, config.norm, self.rng)
-        if config.perturbation == "pgd":
-            steps, step_size = config.attack_steps, config.attack_step_size
-            attack = pgd(
-                self.classifier, seen, condition.label, epsilon, steps, step_size, norm=config.norm, rng=self.rng
-            )
-            return seen + attack
-        return seen
-
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors on the CPU, numbers, lists and dictionaries; a copy, not a view."""
         state: dict[str, Any] = {
@@ -201,22 +237,16 @@ class InversionTraining:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": self.rng.get_state(),
-            "global_rng": torch.get_rng_state(),
         }
-        if self.rng.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.rng.device)
         return {name: _on_cpu(value) for name, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of a training with the same settings."""
         self.step = state["step"]
         self.generator.load_state_dict(state["generator"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.rng.set_state(state["rng"])
-        torch.set_rng_state(state["global_rng"])
-        if self.rng.device.type == "cuda" and "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.rng.device)
 
 
 def _on_cpu(value: Any) -> Any:

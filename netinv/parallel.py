@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class GlobalBatch(TorchFunctionMode):
-    """A context in which random draws, dropout and batch norm are those of the batch of all workers.
+    """A context in which random draws and batch norm are those of the batch of all workers.
 
     It stands on the default process group, on the CPU (gloo) or on GPUs (nccl). Dimension 0 of whatever is drawn within
     is the batch. Generators are seeded alike on all workers and stay alike, so that any worker's state is everybody's.
@@ -60,8 +60,6 @@ class GlobalBatch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch.rand, torch.randn, torch.randint):
             return self._draw(func, args, kwargs)
-        if func is F.dropout2d:
-            return self._dropout2d(*args, **kwargs)
         if func is F.batch_norm:
             return self._batch_norm(*args, **kwargs)
         if kwargs.get("generator") is not None:
@@ -73,15 +71,6 @@ class GlobalBatch(TorchFunctionMode):
         *bounds, size = args if isinstance(args[-1], Sequence) else [args]
         whole = func(*bounds, (size[0] * self.num_workers, *size[1:]), **kwargs)
         return whole.chunk(self.num_workers)[self.rank]
-
-    def _dropout2d(self, images: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        """Drop the channels that a single worker would, which draws as torch does."""
-        if not training or p == 0:
-            return F.dropout2d(images, p, training, inplace)
-        num, channels = images.shape[:2]
-        kept = torch.empty(num * self.num_workers, channels, 1, 1, dtype=images.dtype, device=images.device)
-        kept.bernoulli_(1 - p).div_(1 - p)
-        return images * kept.chunk(self.num_workers)[self.rank]
 
     def _batch_norm(
         self,

@@ -15,7 +15,7 @@ from torch import nn
 from netinv.errors import InputError
 from netinv.export import TOLERANCE, ExportConfig, check_agreement, export_generators, write_model
 from netinv.generator import ConditionedGenerator, GeneratorConfig
-from netinv.graphs import OPSET, generator_models, noise_dim, rewritten, stochastic_model
+from netinv.graphs import OPSET, generator_models, rewritten, stochastic_model
 from netinv.sampling import OnnxClassifier, OnnxGenerator, draw
 from tests.conftest import Exported
 
@@ -100,7 +100,7 @@ def test_stochastic_form_is_torchs_dropout(exported: Exported) -> None:
     """Independently of the export: a hook on each dropout layer multiplies by the mask that the noise means."""
     generator = copy.deepcopy(exported.generators[0])
     latent, condition = draw(64, latent_dim=8, num_classes=3, seed=0)
-    noise = np.random.default_rng(0).random((64, noise_dim(generator)), dtype=np.float32)
+    noise = np.random.default_rng(0).random((64, generator.noise_dim), dtype=np.float32)
     start = 0
 
     def drop(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
