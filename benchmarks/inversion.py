@@ -4,7 +4,8 @@
 measures, against the obvious loop of ``baseline.py`` where that is meaningful:
 
 * steps: samples a second of a training step, and which share of the machine's measured arithmetic that is
-* together: eight generators at once against eight in sequence
+* together: eight generators (on a GPU also 1, 4, 16 and 64) as one program, and on workers of one thread each, against
+  one after the other
 * memory: the peak of a process that trains a generator, as a worker of the pipeline does
 * sampling: from an exported generator, see ``onnx_sampling.py``
 * goals: seconds until a judge reads 0.99 or 0.95 of the images as what they were drawn for
@@ -17,6 +18,7 @@ one. The first four parts need no files, and ``--parts`` names the ones wanted.
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import multiprocessing
 import os
@@ -46,7 +48,8 @@ from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifie
 from netinv.conditioning import sample_condition
 from netinv.data import channel_statistics, load_spec, load_split
 from netinv.generator import ConditionedGenerator, GeneratorConfig
-from netinv.inversion import InversionConfig, invert
+from netinv.inversion import InversionConfig, InversionTraining, invert
+from netinv.joint import JointTraining
 from netinv.training import ClassifierTrainingConfig, predict, train_classifier
 
 STANDARD = InversionConfig(steps=400, batch_size=64, log_every=5)
@@ -70,6 +73,7 @@ GOALS = {"standard": 0.99, "robust": 0.95}
 BLOCK = 5
 """Steps between two turns, and between two looks at the clock."""
 TOGETHER = 8
+"""Generators at once."""
 
 Row = tuple[str, ...]
 """Of the table: what, netinv, baseline, ratio."""
@@ -228,50 +232,62 @@ def steps_part(arguments: argparse.Namespace, device: torch.device) -> Iterator[
             )
 
 
-def train_several(seeds: list[int], variant: str, threads: int, steps: int) -> None:
-    """Generators of one classifier, one after the other, in this process."""
+def train_several(seeds: list[int], variant: str, threads: int, steps: int, jointly: bool = False) -> None:
+    """Generators of one classifier in this process, one after the other or as one program."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = fresh_classifier((1, 28, 28), device)
     config = CONFIGS[variant].model_copy(update={"steps": steps, "log_every": steps})
+    trainings = []
     for seed in seeds:
         torch.manual_seed(seed)
         generator = ConditionedGenerator(GeneratorConfig(), 10, (1, 28, 28)).to(device)
-        list(invert(generator, classifier, config, seed))
+        trainings.append(InversionTraining(generator, classifier, config, seed))
+    for training in [JointTraining(trainings)] if jointly else trainings:
+        list(training)
     synchronize(device)
 
 
 def together_part(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Any, Row]]:
-    """Workers of one thread each, as the pipeline has them, against one process with all threads."""
-    workers = arguments.threads
-    parts = [list(range(TOGETHER))[i::workers] for i in range(workers)]
+    """Generators as one program and, on a CPU, on workers of one thread each as the pipeline has them, in turn."""
+    workers = 1 if device.type == "cuda" else arguments.threads
+    steps = 2 * BLOCK
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for variant in CONFIGS:
-            sequence = partial(train_several, list(range(TOGETHER)), variant, arguments.threads, 10)
 
-            def at_once(variant: str = variant) -> None:
-                jobs = [pool.submit(train_several, part, variant, 1, 10) for part in parts]
-                for job in jobs:
-                    job.result()
+        def by_workers(seeds: list[int], variant: str) -> None:
+            jobs = [pool.submit(train_several, seeds[i::workers], variant, 1, steps) for i in range(workers)]
+            for job in jobs:
+                job.result()
 
-            sequence(), at_once()  # the first ones warm up
-            times = [(timed(sequence, device), timed(at_once, device)) for _ in range(arguments.turns // 2)]
+        for variant, size in itertools.product(CONFIGS, (1, 4, TOGETHER, 16, 64) if workers == 1 else (TOGETHER,)):
+            seeds = list(range(size))
+            contenders = {
+                "in sequence": partial(train_several, seeds, variant, arguments.threads, steps),
+                "as one program": partial(train_several, seeds, variant, arguments.threads, steps, jointly=True),
+            }
+            if workers > 1:
+                contenders[f"on {workers} workers"] = partial(by_workers, seeds, variant)
+            times: dict[str, list[float]] = {name: [] for name in contenders}
+            for turn in range(arguments.turns // 2 + 1):
+                for name, contender in contenders.items():
+                    seconds = timed(contender, device)
+                    if turn:  # the first one warms up
+                        times[name].append(seconds)
             torch.set_num_threads(arguments.threads)
-            rates = [
-                spread([TOGETHER * 10 * STANDARD.batch_size / t for t in several])
-                for several in zip(*times, strict=True)
-            ]
-            ratio = spread([one / other for one, other in times])
-            yield (
-                variant,
-                {"in_sequence": rates[0], "at_once": rates[1], "ratio": ratio, "workers": workers},
-                (
-                    f"{variant}: {TOGETHER} generators at once, over in sequence; samples a second of all",
-                    told(rates[1], 0),
-                    told(rates[0], 0),
-                    told(ratio),
-                ),
-            )
+            samples = size * steps * STANDARD.batch_size
+            rates = {name: spread([samples / seconds for seconds in values]) for name, values in times.items()}
+            for name in list(contenders)[1:]:
+                ratio = spread([one / other for one, other in zip(times["in sequence"], times[name], strict=True)])
+                yield (
+                    f"{variant}, {size} {name}",
+                    {"at_once": rates[name], "in_sequence": rates["in sequence"], "ratio": ratio},
+                    (
+                        f"{variant}: {size} generators {name}, over in sequence; samples a second of all",
+                        told(rates[name], 0),
+                        told(rates["in sequence"], 0),
+                        told(ratio),
+                    ),
+                )
 
 
 MEMORY = """

@@ -27,7 +27,7 @@ class Resumable(Protocol):
     """An event of a job."""
 
     @property
-    def state(self) -> bytes | None:
+    def state(self) -> bytes | tuple[bytes, ...] | None:
         """From where the job can be resumed, now and then."""
 
 
@@ -118,7 +118,7 @@ def scatter(
     task: Callable[..., Iterator[Event]],
     jobs: Mapping[int, Any],
     shared: tuple[Any, ...],
-    states: Mapping[int, bytes],
+    states: Mapping[int, Any],
     resources: "RayParams",
 ) -> Iterator[tuple[int, Event]]:
     """Run ``task(*shared, job, state)`` for every job wherever the cluster has room, and stream what the tasks yield.
@@ -197,6 +197,20 @@ def scatter(
             if event.state is not None:
                 latest[index], losses[index] = event.state, 0
             yield index, event
+
+
+def jobs_per_worker(num_jobs: int, resources: "RayParams") -> int:
+    """How many jobs a worker does as one program, where the settings leave it open: on GPUs so many that none waits.
+
+    On CPUs it is one: two programs on a core each are faster than one on both.
+
+    Raises:
+        InputError: The cluster can never hold one worker.
+    """
+    if resources.generators_per_worker is not None or resources.num_workers > 1:
+        return resources.generators_per_worker or 1
+    room = _Room.of(resources, 1)
+    return -(-num_jobs // room.workers()) if room.num_gpus else 1
 
 
 class Trial(NamedTuple):
@@ -428,14 +442,18 @@ class _Room:
 
     def shortage(self) -> str | None:
         """Why the cluster, were it idle, could not hold one job; reported at once, not waited out for ever."""
-        nodes = _nodes()
-        if sum(self._workers_on(node) for node in nodes) >= self.num_workers:
+        if self.workers() >= self.num_workers:
             return None
+        nodes = _nodes()
         there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         return (
             f"A generator asks for {self.num_workers} x {self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs "
             f"(ray.num_workers, ray.num_cpus, ray.num_gpus), but the nodes have {there or 'nothing'}."
         )
+
+    def workers(self) -> int:
+        """How many workers the cluster, were it idle, could hold."""
+        return sum(map(self._workers_on, _nodes()))
 
     def _workers_on(self, node: dict[str, float]) -> int:
         workers = node.get("CPU", 0) / self.num_cpus

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from netinv.adapters import AdaptedClassifier
     from netinv.classifiers import Classifier
     from netinv.generator import ConditionedGenerator, GeneratorConfig
-    from netinv.inversion import InversionConfig
+    from netinv.inversion import InversionConfig, InversionTraining
 
 CODE = Path(netinv.__file__).parent
 SNAPSHOTS = 5
@@ -45,6 +45,17 @@ class Event(NamedTuple):
     """From where the training can be resumed, as torch saves it. The last one holds the trained generator."""
 
 
+class Events(NamedTuple):
+    """What generators that are trained as one program tell at the same step, one each."""
+
+    each: tuple[Event, ...]
+
+    @property
+    def state(self) -> tuple[bytes, ...] | None:
+        """The states of all, at a step after which they are kept."""
+        return tuple(event.state for event in self.each if event.state is not None) or None
+
+
 def train_generator(
     classifier: "Classifier | AdaptedClassifier",
     architecture: "GeneratorConfig",
@@ -57,6 +68,50 @@ def train_generator(
 
     In each of several workers of one ``torch.distributed`` group, it trains one generator for all of them.
     """
+    training = _training(classifier, architecture, config, seed, state)
+    before = training.step
+    for record in training:
+        wants_grid, wants_state = _due(before, training.step, config.steps, checkpoint_every)
+        grid = _sample_grid(training.generator, config.sharpness) if wants_grid else None
+        yield Event(record, grid, _saved(training.state_dict()) if wants_state else None)
+        before = training.step
+
+
+def train_generators(
+    classifier: "Classifier | AdaptedClassifier",
+    architecture: "GeneratorConfig",
+    config: "InversionConfig",
+    checkpoint_every: int,
+    seeds: tuple[int, ...],
+    states: tuple[bytes, ...] | None,
+) -> Iterator[Events]:
+    """Several generators as one program, from their seeds or from states of the same step; see the one above."""
+    from netinv.joint import JointTraining
+
+    joint = JointTraining(
+        [
+            _training(classifier, architecture, config, seed, state)
+            for seed, state in zip(seeds, states or [None] * len(seeds), strict=True)
+        ]
+    )
+    before = joint.step
+    for records in joint:
+        wants_grid, wants_state = _due(before, joint.step, config.steps, checkpoint_every)
+        generators = [training.generator for training in joint.trainings]
+        grids = [_sample_grid(g, config.sharpness) if wants_grid else None for g in generators]
+        kept = map(_saved, joint.state_dicts()) if wants_state else [None] * len(seeds)
+        yield Events(tuple(map(Event, records, grids, kept)))
+        before = joint.step
+
+
+def _training(
+    classifier: "Classifier | AdaptedClassifier",
+    architecture: "GeneratorConfig",
+    config: "InversionConfig",
+    seed: int,
+    state: bytes | None,
+) -> "InversionTraining":
+    """A training on this worker's device, from its seed or a state."""
     import torch
 
     from netinv.classifiers import freeze
@@ -72,16 +127,30 @@ def train_generator(
     training = InversionTraining(generator, classifier, config, seed, shared)
     if state is not None:
         training.load_state_dict(load_state(state))
-    before = training.step
+    return training
 
-    def due(interval: float) -> bool:
-        return training.step // interval > before // interval
 
-    for record in training:
-        grid = _sample_grid(generator, config.sharpness) if before == 0 or due(config.steps / SNAPSHOTS) else None
-        last = training.step == config.steps
-        yield Event(record, grid, _saved(training.state_dict()) if last or due(checkpoint_every) else None)
-        before = training.step
+def _due(before: int, step: int, steps: int, checkpoint_every: int) -> tuple[bool, bool]:
+    """Whether a grid is drawn, and whether the state is kept, at a step after the one ``before``."""
+
+    def passed(interval: float) -> bool:
+        return step // interval > before // interval
+
+    return before == 0 or passed(steps / SNAPSHOTS), step == steps or passed(checkpoint_every)
+
+
+def groups(steps: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """Who is trained with whom: at most ``size`` generators, after the same number of steps.
+
+    Example:
+        >>> groups([0, 0, 100, 0], size=2)
+        [(0, 1), (3,), (2,)]
+    """
+    result = []
+    for step in sorted(set(steps)):
+        alike = [index for index, done in enumerate(steps) if done == step]
+        result += [tuple(alike[i : i + size]) for i in range(0, len(alike), size)]
+    return result
 
 
 def _saved(state: dict[str, Any]) -> bytes:
@@ -239,13 +308,22 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
         ]
         progress = Progress(f"invert {dataset} {variant}", done, config.steps)
         stack.callback(progress.close)
-        events = distributed.scatter(
-            train_generator,
-            dict(enumerate(seeds)),
-            (classifier, common.generator, config, params.ray.checkpoint_every),
-            states,
-            params.ray,
-        )
+        shared = (classifier, common.generator, config, params.ray.checkpoint_every)
+        events: Iterator[tuple[int, Event]]
+        together = distributed.jobs_per_worker(len(seeds), params.ray)
+        if together == 1:
+            events = distributed.scatter(train_generator, dict(enumerate(seeds)), shared, states, params.ray)
+        else:
+            steps = [int(load_state(states[i])["step"]) if i in states else 0 for i in range(len(seeds))]
+            members = {group[0]: group for group in groups(steps, together)}
+            streams = distributed.scatter(
+                train_generators,
+                {first: tuple(seeds[i] for i in group) for first, group in members.items()},
+                shared,
+                {first: tuple(states[i] for i in group) for first, group in members.items() if first in states},
+                params.ray,
+            )
+            events = (pair for first, told in streams for pair in zip(members[first], told.each, strict=True))
         for index, event in events:
             history, record = histories[index], event.record
             if not history or record["step"] > history[-1]["step"]:  # else a worker died, and it is known already

@@ -66,15 +66,21 @@ class RayParams(Config):
     num_cpus: PositiveFloat
     num_gpus: NonNegativeFloat | None
     """Share of a GPU; ``null`` is one whole GPU where the cluster has any, and none where it has not."""
+    generators_per_worker: PositiveInt | None = None
+    """Generators that a worker trains as one program; ``null`` is one on CPUs, and on GPUs so many that none waits."""
     checkpoint_every: PositiveInt
     """Steps after which a generator's state is kept, at the next record: what a fault costs at most."""
     storage: str
     """Where it is kept while the stage runs: a folder, or any URL that fsspec knows, such as s3://bucket/path."""
 
     @model_validator(mode="after")
-    def _whole_gpus(self) -> "RayParams":
+    def _consistent(self) -> "RayParams":
         if self.num_workers > 1 and self.num_gpus and self.num_gpus % 1:
             raise ValueError("several workers of one generator need whole GPUs: set num_gpus to null, 0 or 1")
+        if self.num_workers > 1 and (self.generators_per_worker or 1) > 1:
+            raise ValueError(
+                "workers share one generator or train several: set num_workers or generators_per_worker to 1"
+            )
         return self
 
 

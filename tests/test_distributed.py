@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch.distributed as dist
 
 from netinv.errors import InputError
+from pipeline import distributed
 from pipeline.distributed import cluster, scatter
 from pipeline.params import RayParams
 
@@ -114,6 +115,26 @@ def test_a_job_that_the_cluster_can_never_hold_is_refused_at_once(ray_cluster: N
         with pytest.raises(InputError, match=words):
             next(scatter(_count, {0: 0}, (1,), {}, resources))
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "expected"),
+    [
+        ([{"CPU": 8}], {}, 1),
+        ([{"CPU": 8}], {"generators_per_worker": 4}, 4),
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 8}], {}, 5),  # on two GPUs
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 8}], {"num_gpus": 0.5}, 3),  # four workers
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 8}], {"num_gpus": 0}, 1),
+        ([{"CPU": 8, "GPU": 2}], {"num_workers": 2}, 1),
+        ([{"CPU": 64, "GPU": 16}], {}, 1),
+    ],
+)
+def test_generators_share_a_worker_on_gpus_so_that_none_waits(
+    nodes: list[dict[str, float]], settings: dict[str, Any], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "_nodes", lambda: nodes)
+    defaults = {"num_workers": 1, "num_cpus": 1, "num_gpus": None, "checkpoint_every": 1, "storage": "unused"}
+    assert distributed.jobs_per_worker(9, RayParams(**defaults | settings)) == expected
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,8 @@ def set_key(path: str, value: Any) -> Edit:
         ("ablation.num_seeds", 1, r"ablation\.num_seeds: expected greater than or equal to 2, got 1"),
         ("ray.num_cpus", 0, r"ray\.num_cpus: expected greater than 0, got 0"),
         ("ray", {**RAY, "num_workers": 2, "num_gpus": 0.5}, r"several workers of one generator need whole GPUs"),
+        ("ray", {**RAY, "num_workers": 2, "generators_per_worker": 2}, r"workers share one generator or train several"),
+        ("ray.generators_per_worker", 0, r"ray\.generators_per_worker: expected greater than 0, got 0"),
         ("tune.robust", {"gamma": {"low": 2.0, "high": 1.0}}, r"tune\.robust\.gamma\.range: a range needs low < high"),
         ("tune.robust", {"gamma": {"low": 0.0, "high": 1.0, "log": True}}, r"a logarithmic range needs low > 0"),
         ("tune.robust", {"gamma": {"choices": [1.0]}}, r"tune\.robust\.gamma\.choices\.choices: .* at least 2 items"),

@@ -174,6 +174,24 @@ def test_every_generator_is_in_the_registry(project: Path) -> None:
     assert all("evaluator_accuracy" in card and "CC BY 4.0" in card for _, _, card in versions)
 
 
+def test_generators_of_one_worker_come_out_as_of_workers_of_their_own(project: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy, symlinks=True)
+    set_params(copy, **{"ray.generators_per_worker": 2})
+    command = (sys.executable, "-m", "pipeline.invert", "digits", "robust", "--model", "models/digits/classifier")
+    run(copy, *command, "--out", "together", "--metrics", "together.json", "--plots", "together.csv")
+    for i in range(2):
+        alone, together = (
+            [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]
+            for text in (
+                (copy / folder / str(i) / "history.csv").read_text()
+                for folder in ("generators/digits/robust", "together")
+            )
+        )
+        assert together == [pytest.approx(record, rel=0.02, abs=0.02) for record in alone]
+    assert {path.suffix for path in (copy / ".stage").rglob("*") if path.is_file()} == {".lock"}
+
+
 def test_unreachable_server_or_cluster_is_refused_before_work(project: Path) -> None:
     command = (sys.executable, "-m", "pipeline.invert", "digits", "standard", "--model", "models/digits/classifier")
     outputs = ("--out", "elsewhere", "--metrics", "elsewhere.json", "--plots", "elsewhere.csv")

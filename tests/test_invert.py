@@ -1,0 +1,71 @@
+"""The work of the stage ``invert`` in one process: generators alone and together, from their beginning or a state."""
+
+import numpy as np
+import pytest
+import torch
+
+from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier
+from netinv.generator import GeneratorConfig
+from netinv.inversion import InversionConfig
+from pipeline.invert import Event, groups, load_state, train_generator, train_generators
+
+ARCHITECTURE = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
+CONFIG = InversionConfig(steps=10, batch_size=12, log_every=2)
+CHECKPOINT_EVERY = 4
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    return build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, (1, 9, 8), (0.5,), (0.3,))
+
+
+def test_only_those_after_the_same_number_of_steps_are_trained_together() -> None:
+    assert groups([0] * 5, size=2) == [(0, 1), (2, 3), (4,)]
+    assert groups([0] * 5, size=8) == [(0, 1, 2, 3, 4)]
+    assert groups([100, 0, 100, 0, 100], size=2) == [(1, 3), (0, 2), (4,)]
+
+
+def close(together: Event, alone: Event) -> None:
+    """The same of both, up to rounding."""
+    assert together.record == pytest.approx(alone.record, rel=1e-3, abs=1e-4)
+    assert (together.grid is None) == (alone.grid is None)
+    if together.grid is not None and alone.grid is not None:
+        assert np.abs(together.grid.astype(int) - alone.grid.astype(int)).max() <= 3
+    assert (together.state is None) == (alone.state is None)
+    if together.state is not None and alone.state is not None:
+        got, expected = (load_state(state) for state in (together.state, alone.state))
+        assert got.keys() == expected.keys()
+        assert got["step"] == expected["step"]
+        assert torch.equal(got["rng"], expected["rng"])
+        for name, tensor in expected["generator"].items():
+            torch.testing.assert_close(got["generator"][name], tensor, rtol=1e-2, atol=1e-3)
+
+
+def test_together_they_tell_what_each_would_tell_alone(classifier: Classifier) -> None:
+    seeds = (3, 7)
+    together = list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seeds, None))
+    assert [events.state is not None for events in together] == [False, True, False, True, True]
+    for i, seed in enumerate(seeds):
+        alone = list(train_generator(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seed, None))
+        assert len(alone) == len(together)
+        for events, event in zip(together, alone, strict=True):
+            close(events.each[i], event)
+
+
+def test_what_was_kept_together_goes_on_together_or_alone(classifier: Classifier) -> None:
+    seeds = (3, 7)
+    whole = list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seeds, None))
+    kept = whole[1].state
+    assert kept is not None
+    rest = list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seeds, kept))
+    assert [[e.record for e in events.each] for events in rest] == [[e.record for e in w.each] for w in whole[2:]]
+    for i, seed in enumerate(seeds):
+        alone = list(train_generator(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seed, kept[i]))
+        for events, event in zip(rest, alone, strict=True):
+            close(events.each[i], event)
+
+
+def test_what_is_done_already_tells_nothing_more(classifier: Classifier) -> None:
+    done = list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, (3,), None))[-1].state
+    assert list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, (3,), done)) == []
