@@ -1,18 +1,18 @@
 """The pipeline and one of its stages as jobs of a running cluster of two nodes, submitted as docs/scale-out.md says."""
 
-import os
+import json
 import re
+import socket
 import subprocess
-import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from test_experiments import activatable, bash
 from test_pipeline import executed, fresh, set_params
-from test_tracking import answers, environment, free_port, wait_for
+from test_tracking import environment, free_port, wait_for
 
 pytestmark = [
     pytest.mark.slow,  # a cluster starts, and the pipeline runs in it
@@ -20,34 +20,26 @@ pytestmark = [
 ]
 
 MAX_SHIPPED_MIB = 3.0
-
-
-class Nodes(NamedTuple):
-    """A head and one more node, with one CPU each."""
-
-    jobs: str
-    """URL of the job server."""
+ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex + uuid.uuid4().hex}
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the job server of a head and one more node, with one CPU each."""
     port, dashboard = free_port(), free_port()
     log = tmp_path_factory.mktemp("ray") / "log"
-    ray = str(Path(sys.executable).parent / "ray")
-    common = ["--num-cpus=1", "--disable-usage-stats", "--block"]
-    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}"]
     second = [f"--address=127.0.0.1:{port}", f"--dashboard-agent-listen-port={free_port()}"]
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    url = f"http://127.0.0.1:{dashboard}"
+    common = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--disable-usage-stats", "--block"]
     started = []
     with log.open("w") as file, tempfile.TemporaryDirectory(prefix="ray") as short:  # sockets have short names only
-        for number, arguments in enumerate((head, second)):
-            command = [ray, "start", *arguments, *common, f"--temp-dir={short}/{number}"]
-            started.append(subprocess.Popen(command, env={**environment(), "PATH": programs}, stdout=file, stderr=file))
-            wait_for(lambda: answers(f"{url}/api/version"), seconds=120)
         try:
-            wait_for(lambda: _num_nodes(f"127.0.0.1:{port}") == 2, seconds=120)
-            yield Nodes(url)
+            for number, arguments in enumerate((head, second)):
+                command = ["ray", "start", *arguments, *common, f"--temp-dir={short}/{number}"]
+                started.append(subprocess.Popen(command, env=environment(**ACCESS), stdout=file, stderr=file))
+                wait_for(lambda: listens(dashboard), seconds=120)
+            wait_for(lambda: num_nodes(f"127.0.0.1:{port}") == 2, seconds=120)
+            yield f"http://127.0.0.1:{dashboard}"
         finally:
             for process in reversed(started):
                 process.terminate()
@@ -55,14 +47,33 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
                 process.wait(60)
 
 
-def _num_nodes(address: str) -> int:
-    status = subprocess.run(
-        [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address], capture_output=True, text=True
-    )
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def num_nodes(address: str) -> int:
+    command = ["ray", "status", "--address", address]
+    status = subprocess.run(command, env=environment(**ACCESS), capture_output=True, text=True)
     return len(re.findall(r"^ 1 node_", status.stdout, re.MULTILINE))
 
 
-def test_jobs_as_the_page_says(root: Path, nodes: Nodes, tmp_path: Path) -> None:
+def shipped_mib(repository: Path, package: Path) -> float:
+    """Size of what ``ray job submit --working-dir`` sends."""
+    from ray._private.runtime_env.packaging import create_package
+    from ray._private.runtime_env.working_dir import upload_working_dir_if_needed
+
+    def keep(folder: str, excludes: list[str] | None) -> None:
+        create_package(folder, package, include_gitignore=True, excludes=excludes)
+
+    upload_working_dir_if_needed({"working_dir": str(repository)}, include_gitignore=True, upload_fn=keep)
+    return package.stat().st_size / 2**20
+
+
+def test_jobs_as_the_page_says(root: Path, job_server: str, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     text = (root / "docs/scale-out.md").read_text()
@@ -70,7 +81,8 @@ def test_jobs_as_the_page_says(root: Path, nodes: Nodes, tmp_path: Path) -> None
     remote, pipeline, stage = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)[:3]
     repository = activatable(fresh(root, tmp_path / "project"), tmp_path)
     told = {
-        "RAY_API_SERVER_ADDRESS": nodes.jobs,
+        **ACCESS,
+        "RAY_API_SERVER_ADDRESS": job_server,
         "NETINV_REMOTE": str(tmp_path / "store"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
     }
@@ -78,14 +90,14 @@ def test_jobs_as_the_page_says(root: Path, nodes: Nodes, tmp_path: Path) -> None
     output = bash(repository, remote + pipeline, **told)
     print(output)
     assert "succeeded" in output
-    shipped = re.search(r"_ray_pkg_\w+\.zip' \(([\d.]+)MiB\)", output)
-    assert shipped is not None, output
-    assert float(shipped[1]) < MAX_SHIPPED_MIB
     in_the_job, _, at_home = output.partition("succeeded")
     assert len(executed(in_the_job)) == 13
     assert executed(at_home) == []
     assert (repository / "report/index.html").is_file()
-    assert _nodes_of_generators(nodes) == 2
+    tasks = json.loads(bash(repository, "ray list tasks --filter name=train_generator --format json", **told))
+    assert len({task["node_id"] for task in tasks}) == 2
+
+    assert shipped_mib(repository, tmp_path / "package.zip") < MAX_SHIPPED_MIB  # with data and caches around
 
     set_params(repository, **{"invert.robust.gamma": 0.25})
     output = bash(repository, stage, **told)
@@ -101,11 +113,3 @@ def test_jobs_as_the_page_says(root: Path, nodes: Nodes, tmp_path: Path) -> None
     generators = [run for run in runs if run.info.run_name.startswith("generator")]
     assert len(generators) == 6  # two of each variant, and again two robust ones
     assert [run.data.params["gamma"] for run in generators].count("0.25") == 2
-
-
-def _nodes_of_generators(nodes: Nodes) -> int:
-    """On how many nodes generators were trained."""
-    from ray.util.state import list_tasks
-
-    tasks = list_tasks(address=nodes.jobs, filters=[("name", "=", "train_generator")])
-    return len({task.node_id for task in tasks})
