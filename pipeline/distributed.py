@@ -148,6 +148,7 @@ def scatter(
     latest = dict(states)
     losses = dict.fromkeys(jobs, 0)
     streams: dict[Any, tuple[int, Any]] = {}
+    lost_groups: set[int] = set()  # and started again, but not heard of yet
 
     def start(index: int) -> None:
         arguments = (*references, jobs[index])
@@ -166,13 +167,17 @@ def scatter(
         if losses[index] > MAX_RETRIES:
             raise InputError(f"The worker of generator {index} died {losses[index]} times in a row: {error}") from None
         print(f"generator {index}: its worker died, it goes on from its last checkpoint", file=sys.stderr)
+        if room.num_workers > 1:
+            lost_groups.add(index)
         start(index)
 
     for index in jobs:
         start(index)
     waiting = False
     while streams:
-        ready, _ = ray.wait(list(streams), num_returns=1, timeout=_PATIENCE)
+        ready, _ = ray.wait(list(streams), num_returns=1, timeout=1.0 if lost_groups else _PATIENCE)
+        if lost_groups:
+            _free_reserved_by_the_dead()
         if not ready:
             shortage = room.shortage()
             if shortage and not waiting:
@@ -194,9 +199,30 @@ def scatter(
             del streams[stream]
             start_again(index, error)
         else:
+            lost_groups.discard(index)
             if event.state is not None:
                 latest[index], losses[index] = event.state, 0
             yield index, event
+
+
+def _free_reserved_by_the_dead() -> None:
+    """Give back what this job's dead actors had reserved for their workers.
+
+    Ray keeps a placement group until its actor and its job have both ended, so that a group of workers that was lost
+    with its controller would for ever take the place of the one that goes on. Ray Train has an actor that sees to it;
+    that one needs a dashboard, and does not know of a group whose workers were still starting.
+    """
+    import ray
+    from ray._private.state import state  # what is public does not tell who has reserved
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    job = ray.get_runtime_context().get_job_id()
+    for serialized in state._connect_and_get_accessor().get_placement_group_table():
+        reserved = PlacementGroupTableData.FromString(serialized)
+        removed = reserved.state == PlacementGroupTableData.REMOVED
+        if reserved.creator_actor_dead and reserved.creator_job_id.hex() == job and not removed:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(reserved.placement_group_id)))
 
 
 def jobs_per_worker(num_jobs: int, resources: "RayParams") -> int:

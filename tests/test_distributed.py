@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 import torch.distributed as dist
 
@@ -55,12 +56,26 @@ def _die_once(folder: str, job: int, state: bytes | None) -> Iterator[Told]:
     for number in range(int(state or 0) + 1, 5):
         yield Told(number, b"2" if number == 2 else None)
         marker = Path(folder) / str(job)
-        if number == 3 and not marker.exists():
+        first = not dist.is_initialized() or dist.get_rank() == 0
+        if number == 3 and first and not marker.exists():
             marker.touch()
-            time.sleep(0.5)  # a little, so that the events are on their way
+            time.sleep(1)  # a little, so that the events are on their way
             os.kill(os.getpid(), signal.SIGKILL)
         if dist.is_initialized():
             dist.barrier()  # the others cannot go on without this one
+
+
+def _lose_the_controller_once(folder: str, job: int, state: bytes | None) -> Iterator[Told]:
+    """Count to 3 with a state at 1; after 2 kill what looks after the workers."""
+    for number in range(int(state or 0) + 1, 4):
+        yield Told(number, b"1" if number == 1 else None)
+        marker = Path(folder) / str(job)
+        if number == 2 and dist.get_rank() == 0 and not marker.exists():
+            marker.touch()
+            (controller,) = [p for p in psutil.process_iter() if "ray::TrainController" in " ".join(p.cmdline()[:1])]
+            controller.kill()
+            time.sleep(60)  # the workers end with it
+        dist.barrier()
 
 
 def _die(_: None, job: int, state: bytes | None) -> Iterator[Told]:
@@ -92,6 +107,13 @@ def test_a_job_whose_worker_is_killed_goes_on_from_its_last_state(
     assert numbers(events, 1) == [2, 3, 3, 4]
     if num_workers == 1:  # else Ray Train sees to it
         assert "generator 1: its worker died, it goes on from its last checkpoint" in capfd.readouterr().err
+
+
+@pytest.mark.slow  # groups of workers take seconds to start
+def test_workers_without_a_controller_leave_their_room_to_the_next(ray_cluster: None, tmp_path: Path) -> None:
+    resources = needs(num_workers=2, num_cpus=(os.cpu_count() or 2) / 2)  # all there is
+    events = list(scatter(_lose_the_controller_once, {0: 0}, (str(tmp_path),), {}, resources))
+    assert numbers(events, 0) == [1, 2, 2, 3]
 
 
 def test_a_job_whose_worker_dies_again_and_again_ends_with_one_sentence(ray_cluster: None) -> None:
