@@ -113,7 +113,7 @@ def digits_classifier() -> Classifier:
     return classifier
 
 
-def config_of(steps: int, log_every: int = LOG_EVERY) -> InversionConfig:
+def config_of(steps: int, log_every: int) -> InversionConfig:
     """The paper's loss."""
     return InversionConfig(steps=steps, batch_size=64, log_every=log_every)
 
@@ -121,8 +121,14 @@ def config_of(steps: int, log_every: int = LOG_EVERY) -> InversionConfig:
 class Work:
     """Trains the generators of a mode with Ray, and remembers how far they have come."""
 
-    def __init__(self, classifier: Classifier, mode: Mode, checkpoint_every: int = CHECKPOINT_EVERY) -> None:
-        self._classifier, self._mode, self._every = classifier, mode, checkpoint_every
+    def __init__(
+        self,
+        classifier: Classifier,
+        mode: Mode,
+        checkpoint_every: int = CHECKPOINT_EVERY,
+        log_every: int = LOG_EVERY,
+    ) -> None:
+        self._classifier, self._mode, self._every, self._log_every = classifier, mode, checkpoint_every, log_every
         self.done: dict[int, int] = {}
         """Steps by generator."""
 
@@ -132,12 +138,12 @@ class Work:
         resources = RayParams(
             num_workers=mode.num_workers, num_cpus=1, num_gpus=0, checkpoint_every=self._every, storage="unused"
         )
-        shared = (self._classifier, GeneratorConfig(), config_of(mode.steps), self._every)
+        shared = (self._classifier, GeneratorConfig(), config_of(mode.steps, self._log_every), self._every)
         jobs = {index: index for index in range(mode.generators)}
         records, states, redone = {}, {}, 0
         for index, event in distributed.scatter(train_generator, jobs, shared, {}, resources):
             step = int(event.record["step"])
-            redone = max(redone, self.done.get(index, 0) - (step - LOG_EVERY))
+            redone = max(redone, self.done.get(index, 0) - (step - self._log_every))
             self.done[index] = step
             records[index] = event.record
             if event.state is not None:
@@ -508,7 +514,8 @@ def cost_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, R
 
 
 def ensemble_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, Row]]:
-    """Four generators on two slots, and in sequence."""
+    """Four generators on two slots, and in sequence, told of and kept as often as the pipeline does."""
+    log_every, checkpoint_every = 25, 100
     mode = Mode(generators=4, num_workers=1, steps=800)
     torch.set_num_threads(1)
 
@@ -517,7 +524,7 @@ def ensemble_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, An
         for seed in range(mode.generators):
             torch.manual_seed(seed)
             generator = ConditionedGenerator(GeneratorConfig(), 10, classifier.image_shape)
-            for _ in invert(generator, classifier, config_of(mode.steps), seed):
+            for _ in invert(generator, classifier, config_of(mode.steps, log_every), seed):
                 pass
         return time.perf_counter() - start
 
@@ -525,7 +532,10 @@ def ensemble_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, An
     with distributed.cluster(None):
         Work(classifier, mode._replace(steps=5)).run()
         for turn in range(5):
-            contenders = [("ensemble", lambda: Work(classifier, mode, 10**6).run().seconds), ("sequence", in_sequence)]
+            contenders: list[tuple[str, Callable[[], float]]] = [
+                ("ensemble", lambda: Work(classifier, mode, checkpoint_every, log_every).run().seconds),
+                ("sequence", in_sequence),
+            ]
             turns.append({name: call() for name, call in contenders[:: 1 if turn % 2 else -1]})
     ratios = [turn["sequence"] / turn["ensemble"] for turn in turns]
     ratio = statistics.median(ratios)
