@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -107,6 +108,39 @@ def test_a_job_whose_worker_is_killed_goes_on_from_its_last_state(
     assert numbers(events, 1) == [2, 3, 3, 4]
     if num_workers == 1:  # else Ray Train sees to it
         assert "generator 1: its worker died, it goes on from its last checkpoint" in capfd.readouterr().err
+
+
+QUARTERS = """
+import sys, time
+from pathlib import Path
+from typing import NamedTuple
+import ray
+from pipeline.distributed import scatter
+from pipeline.params import RayParams
+
+class Told(NamedTuple):
+    gpus: str
+    state: bytes | None = None
+
+def together(folder, job, state):
+    import os
+    Path(folder, str(job)).touch()
+    while len(list(Path(folder).iterdir())) < 4:
+        time.sleep(0.05)
+    yield Told(os.environ["CUDA_VISIBLE_DEVICES"])
+
+ray.init(address="local", num_cpus=1, num_gpus=1, include_dashboard=False, logging_level="ERROR")
+quarter = RayParams(num_workers=1, num_cpus=0.25, num_gpus=0.25, checkpoint_every=1, storage="unused")
+print([event.gpus for _, event in scatter(together, {i: i for i in range(4)}, (sys.argv[1],), {}, quarter)])
+"""
+
+
+def test_four_generators_share_one_gpu(tmp_path: Path) -> None:
+    """Ray believes that there is one: each of the four begins before any of them ends."""
+    result = subprocess.run(
+        [sys.executable, "-c", QUARTERS, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert result.stdout.strip() == "['0', '0', '0', '0']", result.stderr[-2000:]
 
 
 @pytest.mark.slow  # groups of workers take seconds to start
