@@ -43,8 +43,10 @@ def toggle_column(page: Page, column: str) -> None:
 
 def choose(page: Page, box: int, *options: str) -> None:
     """Choose options of a select box, which renders only those in view."""
-    page.get_by_role("combobox").nth(box).click(force=True)
-    active = page.locator('[class*="select-item-option-active"]:visible')
+    combobox = page.get_by_role("combobox").nth(box)
+    combobox.click(force=True)
+    own = combobox.get_attribute("aria-controls")  # the list of another box may still be closing
+    active = page.locator(f'[class*="select-dropdown"]:has(#{own}) [class*="select-item-option-active"]:visible')
     for option in options:
         for _ in range(100):
             if active.get_attribute("title", timeout=PATIENCE) == option:
