@@ -67,7 +67,7 @@ ROBUST = InversionConfig(
     log_every=5,
 )
 CONFIGS = {"standard": STANDARD, "robust": ROBUST}
-"""The presets of MNIST, looked at more often."""
+"""Those of MNIST's presets, looked at more often, but for the robust sharpness of 10, which is 20 there."""
 GOALS = {"standard": 0.99, "robust": 0.95}
 """Accuracy under the inverted classifier, and under the evaluator."""
 BLOCK = 5
