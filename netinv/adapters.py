@@ -193,10 +193,12 @@ class AdaptedClassifier(nn.Module):
             Logits (N, K), or (logits, features) with features (N, D), both float32.
         """
         num = images.shape[0]  # not len(), which tracing for an export would fix
-        inputs = self._inputs(images.repeat(2, 1, 1, 1) if num == 1 else images)
         captured: list[Tensor] = []
-        with frozen(self.network), self._capture(captured if return_features else None):
-            output = self.network(inputs)
+        # In the network's own precision, whatever the caller's: it may not bear another.
+        with torch.autocast(images.device.type, enabled=False):
+            inputs = self._inputs(images.repeat(2, 1, 1, 1) if num == 1 else images)
+            with frozen(self.network), self._capture(captured if return_features else None):
+                output = self.network(inputs)
         scores = self._scores(output, self.num_classes)
         logits = scores.clamp(min=torch.finfo(scores.dtype).tiny).log() if self.output == "probabilities" else scores
         if not return_features:

@@ -9,12 +9,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.overrides import TorchFunctionMode
 
 from netinv.conditioning import Condition, sample_condition
-from netinv.inversion import InversionTraining, dropout_at, load_optimizer, loss_terms, optimization, perturbed
+from netinv.inversion import (
+    InversionTraining,
+    autocast,
+    dropout_at,
+    load_optimizer,
+    loss_terms,
+    optimization,
+    perturbed,
+)
 
 Tensors = dict[str, Tensor]
 
@@ -81,14 +90,15 @@ class JointTraining:
         while self.step < config.steps:
             self.step += 1
             first.set_dropout(dropout_at(self.step, first, config))
-            with OwnDraws(rngs):
+            with OwnDraws(rngs), autocast(config, rng.device):
                 condition = sample_condition(size, classifier.num_classes, rng, config.sharpness)
                 latent = torch.randn(size, first.config.latent_dim, generator=rng, device=rng.device)  # (G N, Z)
                 dropped = torch.rand(size, first.noise_dim, generator=rng, device=rng.device)  # (G N, U)
                 inputs = map(each, (latent, condition.vector, dropped))
-                images = vmap(self._generate)(self.stacked, *inputs).flatten(0, 1)  # (G N, C, H, W)
+                images = vmap(self._generate)(self.stacked, *inputs).flatten(0, 1).to(latent.dtype)  # (G N, C, H, W)
                 seen = perturbed(images, condition, classifier, config, self.step, rng)
                 logits, features = classifier(seen, return_features=True)  # (G N, K), (G N, D)
+            logits, features = logits.to(latent.dtype), features.to(latent.dtype)
             condition = Condition(*map(each, condition))
             batch = each(images), each(logits), each(features), condition
             values = self._values(list(weights), batch)
@@ -108,7 +118,8 @@ class JointTraining:
 
     def _generate(self, stacked: tuple[Tensors, Tensors], *inputs: Tensor) -> Tensor:
         """Images of one generator, (N, C, H, W); ``vmap`` makes it all of them."""
-        images: Tensor = functional_call(self.trainings[0].generator, stacked, inputs)
+        with _WideNorm():
+            images: Tensor = functional_call(self.trainings[0].generator, stacked, inputs)
         return images
 
     def _values(self, names: list[str], batch: tuple[Tensor, Tensor, Tensor, Condition]) -> Tensors:
@@ -164,3 +175,15 @@ class OwnDraws(TorchFunctionMode):
         *bounds, shape = args if isinstance(args[-1], Sequence) else [args]
         own = (shape[0] // len(self.rngs), *shape[1:])
         return torch.cat([func(*bounds, own, **{**kwargs, "generator": rng}) for rng in self.rngs])
+
+
+class _WideNorm(TorchFunctionMode):
+    """A context in which batch norm computes in the precision of its statistics: ``vmap`` cannot mix the two."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not F.batch_norm:
+            return func(*args, **kwargs or {})
+        x, running_mean, *others = args
+        return func(x.to(running_mean.dtype), running_mean, *others, **kwargs or {}).to(x.dtype)

@@ -88,6 +88,7 @@ class GlobalBatch(TorchFunctionMode):
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         assert weight is not None
         assert bias is not None
+        dtype, input = input.dtype, input.to(weight.dtype)  # sums of many need it
         channel = (1, -1, *(1 for _ in input.shape[2:]))
         others = [dim for dim in range(input.ndim) if dim != 1]
         count = input.numel() // input.shape[1] * self.num_workers
@@ -98,7 +99,7 @@ class GlobalBatch(TorchFunctionMode):
             running_mean.lerp_(mean, momentum)
             running_var.lerp_(variance * count / (count - 1), momentum)
         scale = weight * torch.rsqrt(variance + eps)
-        return centred * scale.view(channel) + bias.view(channel)
+        return (centred * scale.view(channel) + bias.view(channel)).to(dtype)
 
 
 def _sum(local: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def pgd(
     for _ in range(steps):
         with torch.enable_grad():
             moved = (images + delta).requires_grad_()
-            loss = F.cross_entropy(classifier(moved), label, reduction="sum")
+            loss = F.cross_entropy(classifier(moved).to(images.dtype), label, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, moved)
         direction = gradient.sign() if norm == "linf" else gradient / _length(gradient)
         delta = _project(delta + step_size * epsilon * direction, epsilon, norm)

@@ -282,6 +282,14 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> No
         AdapterConfig.parse(settings)
 
 
+def test_a_caller_in_another_precision_does_not_reach_the_network(images: Tensor) -> None:
+    adapted = AdaptedClassifier(build("conv"), SHAPE, K)
+    expected = adapted(images, return_features=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = adapted(images, return_features=True)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
 def test_modes_of_the_adapter_do_not_reach_the_network() -> None:
     network = InPlace().train()
     adapted = AdaptedClassifier(network, SHAPE)

@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.conditioning import sample_condition
 from netinv.generator import ConditionedGenerator, GeneratorConfig
-from netinv.inversion import InversionConfig, InversionTraining, invert
+from netinv.inversion import InversionConfig, InversionTraining, invert, lower_precision
 from netinv.robustness import robust_accuracy
 
 SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
@@ -52,8 +53,12 @@ def samples(generator: ConditionedGenerator, config: InversionConfig) -> tuple[t
     return generator(torch.randn(500, 8, generator=rng), condition.vector), condition.label
 
 
-def test_reaches_its_goal(classifier: Classifier) -> None:
-    config = InversionConfig(steps=150, batch_size=32, lr=5e-3, sharpness=(3.0, 3.0), log_every=60)
+PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+
+
+@PRECISIONS
+def test_reaches_its_goal(classifier: Classifier, precision: Literal["float32", "bfloat16"]) -> None:
+    config = InversionConfig(steps=150, batch_size=32, lr=5e-3, sharpness=(3.0, 3.0), precision=precision, log_every=60)
     generator, records = inverted(classifier, config)
     assert [record["step"] for record in records] == [60, 120, 150]
     assert records[-1]["samples"] == 150 * 32
@@ -83,9 +88,19 @@ def test_a_seed_reproduces_bit_for_bit(classifier: Classifier, perturbation: str
 
 
 @pytest.mark.parametrize("stop", [1, 4, 7])
-def test_a_resumed_training_ends_as_the_undisturbed_one_bit_for_bit(classifier: Classifier, stop: int) -> None:
+@PRECISIONS
+def test_a_resumed_training_ends_as_the_undisturbed_one_bit_for_bit(
+    classifier: Classifier, precision: Literal["float32", "bfloat16"], stop: int
+) -> None:
     config = InversionConfig(
-        steps=7, batch_size=8, sharpness=(1, 5), perturbation="pgd", epsilon=0.1, shift=1, log_every=1
+        steps=7,
+        batch_size=8,
+        sharpness=(1, 5),
+        perturbation="pgd",
+        epsilon=0.1,
+        shift=1,
+        precision=precision,
+        log_every=1,
     )
     undisturbed, records = inverted(classifier, config, seed=3)
     torch.manual_seed(3)
@@ -100,6 +115,44 @@ def test_a_resumed_training_ends_as_the_undisturbed_one_bit_for_bit(classifier: 
     assert first + list(resumed) == records
     expected, got = undisturbed.state_dict(), resumed.generator.state_dict()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.parametrize("perturbation", ["none", "noise", "pgd"])
+def test_precisions_differ_by_rounding_and_keep_all_but_the_layers(classifier: Classifier, perturbation: str) -> None:
+    settings = {"perturbation": perturbation, "epsilon": 0.1 if perturbation != "none" else 0.0, "shift": 1}
+    config = InversionConfig.parse({"steps": 10, "batch_size": 32, "log_every": 1, **settings})
+    (exact, expected), (rounded, records) = (
+        inverted(classifier, config.model_copy(update={"precision": precision}))
+        for precision in ("float32", "bfloat16")
+    )
+    assert records != expected
+    assert records == [pytest.approx(record, rel=0.05, abs=0.05) for record in expected]
+    assert {weight.dtype for weight in rounded.parameters()} == {torch.float32}
+    distance = torch.cat([(a - b).flatten() for a, b in zip(exact.parameters(), rounded.parameters(), strict=True)])
+    start = torch.cat(
+        [p.flatten() for p in inverted(classifier, config.model_copy(update={"steps": 1}))[0].parameters()]
+    )
+    moved = torch.cat([p.flatten() for p in exact.parameters()]) - start
+    assert distance.norm() < 0.3 * moved.norm()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "can", "lower"),
+    [
+        ("auto", "cpu", {"avx512_bf16": True}, True),
+        ("auto", "cpu", {"avx512_bf16": False, "amx_bf16": True}, True),
+        ("auto", "cpu", {"avx512_bf16": False}, False),
+        ("auto", "cpu", {}, False),
+        ("auto", "meta", {"avx512_bf16": True}, False),
+        ("float32", "cpu", {"avx512_bf16": True}, False),
+        ("bfloat16", "cpu", {}, True),
+    ],
+)
+def test_the_precision_is_chosen_by_the_processor_unless_it_is_set(
+    precision: Any, device: str, can: dict[str, bool], lower: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    assert lower_precision(InversionConfig(precision=precision), torch.device(device)) is lower
 
 
 def test_dropout_is_gone_at_the_end(classifier: Classifier) -> None:

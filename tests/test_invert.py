@@ -10,7 +10,7 @@ from netinv.inversion import InversionConfig
 from pipeline.invert import Event, groups, load_state, train_generator, train_generators
 
 ARCHITECTURE = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
-CONFIG = InversionConfig(steps=10, batch_size=12, log_every=2)
+CONFIG = InversionConfig(steps=10, batch_size=12, precision="float32", log_every=2)
 CHECKPOINT_EVERY = 4
 
 

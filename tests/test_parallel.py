@@ -25,10 +25,11 @@ EVERYTHING = InversionConfig(
     pixel_statistics=1.0,
     shift=1,
     epsilon_ramp=0.0,
+    precision="float32",
     log_every=1,
 )
 CASES = {
-    "plain": InversionConfig(steps=4, batch_size=12, log_every=1),
+    "plain": InversionConfig(steps=4, batch_size=12, precision="float32", log_every=1),
     "noise": EVERYTHING.model_copy(update={"perturbation": "noise", "epsilon": 0.1}),
     "pgd": EVERYTHING.model_copy(update={"perturbation": "pgd", "epsilon": 0.1, "attack_steps": 2}),
     "l2": EVERYTHING.model_copy(update={"perturbation": "pgd", "epsilon": 0.5, "norm": "l2"}),
