@@ -1,7 +1,7 @@
 """The inversion loop: iterate over it, stop whenever you like, and go on from its state, elsewhere and later."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from netinv.losses import (
     total_variation_loss,
 )
 from netinv.parallel import GlobalBatch
+from netinv.precision import Precision, autocast
 from netinv.robustness import Norm, augment, noise, pgd
 
 
@@ -60,9 +61,8 @@ class InversionConfig(Config):
     """Gradient steps of ``pgd``."""
     attack_step_size: PositiveFloat = 1.0
     """Length of such a step as a share of epsilon."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What the layers of the generator and of the project's own classifiers compute in. Weights, images, losses and the
-    optimizer are float32 in any case. ``auto`` is bfloat16 on processors with instructions for it, else float32."""
+    precision: Precision = "auto"
+    """What the layers of the generator and of the project's own classifiers compute in."""
     log_every: PositiveInt = 25
     """Steps between two records."""
 
@@ -143,21 +143,6 @@ def load_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
             values[name] = torch.empty_like(parameter).copy_(values[name])
 
 
-def lower_precision(config: InversionConfig, device: torch.device) -> bool:
-    """Whether layers compute in bfloat16 on a device."""
-    if config.precision == "auto" and device.type == "cpu":  # on GPUs it has not been measured
-        can: Mapping[str, Any] = getattr(
-            torch.cpu, "get_capabilities", dict
-        )()  # a torch too old to know stays at float32
-        return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-    return config.precision == "bfloat16"
-
-
-def autocast(config: InversionConfig, device: torch.device) -> torch.autocast:
-    """A context in which layers compute in the precision that is asked for."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=lower_precision(config, device))
-
-
 class InversionTraining:
     """Trains a generator in place against a frozen classifier, both on the classifier's device.
 
@@ -215,7 +200,7 @@ class InversionTraining:
         while self.step < config.steps:
             self.step += 1
             generator.set_dropout(dropout_at(self.step, generator, config))
-            with shared or nullcontext(), autocast(config, rng.device):
+            with shared or nullcontext(), autocast(config.precision, rng.device):
                 condition = sample_condition(size, classifier.num_classes, rng, config.sharpness)
                 latent = torch.randn(size, generator.config.latent_dim, generator=rng, device=rng.device)  # (N, Z)
                 dropped = torch.rand(size, generator.noise_dim, generator=rng, device=rng.device)  # (N, U)

@@ -15,15 +15,8 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.overrides import TorchFunctionMode
 
 from netinv.conditioning import Condition, sample_condition
-from netinv.inversion import (
-    InversionTraining,
-    autocast,
-    dropout_at,
-    load_optimizer,
-    loss_terms,
-    optimization,
-    perturbed,
-)
+from netinv.inversion import InversionTraining, dropout_at, load_optimizer, loss_terms, optimization, perturbed
+from netinv.precision import autocast
 
 Tensors = dict[str, Tensor]
 
@@ -90,7 +83,7 @@ class JointTraining:
         while self.step < config.steps:
             self.step += 1
             first.set_dropout(dropout_at(self.step, first, config))
-            with OwnDraws(rngs), autocast(config, rng.device):
+            with OwnDraws(rngs), autocast(config.precision, rng.device):
                 condition = sample_condition(size, classifier.num_classes, rng, config.sharpness)
                 latent = torch.randn(size, first.config.latent_dim, generator=rng, device=rng.device)  # (G N, Z)
                 dropped = torch.rand(size, first.noise_dim, generator=rng, device=rng.device)  # (G N, U)

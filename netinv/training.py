@@ -11,6 +11,7 @@ from torch import Tensor
 from netinv.classifiers import Classifier, InvertibleClassifier, freeze
 from netinv.config import Config
 from netinv.data import LabelledImages, to_float
+from netinv.precision import Precision, autocast
 from netinv.robustness import augment, pgd
 
 
@@ -32,6 +33,8 @@ class ClassifierTrainingConfig(Config):
     Source: Wong and others, Fast is better than free (2020). Far below the bounds of robust classifiers it costs next
     to no accuracy, and the images that such a classifier is inverted to are recognised by other classifiers too.
     """
+    precision: Precision = "auto"
+    """What the layers compute in."""
 
 
 def train_classifier(
@@ -59,11 +62,13 @@ def train_classifier(
         order = torch.randperm(len(labels), generator=rng).to(device)
         for index in torch.split(order, config.batch_size):
             batch = augment(to_float(images[index]), config.shift, config.flip, rng)
-            if config.epsilon:
-                freeze(classifier)
-                batch = batch + pgd(classifier, batch, labels[index], config.epsilon, steps=1, step_size=1.0)
-                classifier.train().requires_grad_(True)
-            logits = classifier(batch)
+            with autocast(config.precision, device):
+                if config.epsilon:
+                    freeze(classifier)
+                    batch = batch + pgd(classifier, batch, labels[index], config.epsilon, steps=1, step_size=1.0)
+                    classifier.train().requires_grad_(True)
+                logits = classifier(batch)
+            logits = logits.float()
             loss = F.cross_entropy(logits, labels[index])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.conditioning import sample_condition
 from netinv.generator import ConditionedGenerator, GeneratorConfig
-from netinv.inversion import InversionConfig, InversionTraining, invert, lower_precision
+from netinv.inversion import InversionConfig, InversionTraining, invert
+from netinv.precision import lower_precision
 from netinv.robustness import robust_accuracy
 
 SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
@@ -152,7 +153,7 @@ def test_the_precision_is_chosen_by_the_processor_unless_it_is_set(
     precision: Any, device: str, can: dict[str, bool], lower: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
-    assert lower_precision(InversionConfig(precision=precision), torch.device(device)) is lower
+    assert lower_precision(precision, torch.device(device)) is lower
 
 
 def test_dropout_is_gone_at_the_end(classifier: Classifier) -> None:

@@ -55,6 +55,18 @@ def test_a_seed_reproduces_bit_for_bit(epsilon: float) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
 
 
+def test_lower_precision_rounds_the_layers_and_keeps_all_else() -> None:
+    test = bars(300, seed=1)
+    records = {}
+    for precision in ("float32", "bfloat16"):
+        config = QUICK.model_copy(update={"precision": precision, "epsilon": 0.02})
+        classifier, records[precision] = trained(config, CONV)
+        assert {weight.dtype for weight in classifier.parameters()} == {torch.float32}
+        assert (predict(classifier, test.images)[0].argmax(dim=1) == test.labels).float().mean() > 0.97
+    assert records["float32"] != records["bfloat16"]
+    assert records["bfloat16"][0] == pytest.approx(records["float32"][0], rel=0.1)
+
+
 def test_epsilon_buys_robustness_and_leaves_the_classifier_trainable() -> None:
     test = bars(300, seed=1)
     accuracy = {}
