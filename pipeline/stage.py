@@ -1,5 +1,6 @@
 """What all stages share: outputs that are whole or absent, errors in one sentence, and an end when DVC ends."""
 
+import atexit
 import csv
 import errno
 import functools
@@ -89,8 +90,10 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
         _quieten()
         signal.signal(signal.SIGTERM, _unwind)
         _end_with_dvc()
+        succeeded = _leave_at_once()
         try:
             function(*args, **kwargs)
+            succeeded.set()
         except (InputError, FloatingPointError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
@@ -129,6 +132,24 @@ def _quieten() -> None:
 def _unwind(number: int, frame: FrameType | None) -> NoReturn:
     """A termination request leaves through the same clean-up as an interrupt."""
     raise KeyboardInterrupt
+
+
+def _leave_at_once() -> threading.Event:
+    """Under DVC, end the process without taking its modules down, once the event is set: torch needs half a second.
+
+    Registered before the libraries register theirs, it is called after all of those.
+    """
+    succeeded = threading.Event()
+
+    def leave() -> None:
+        if succeeded.is_set():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+
+    if "DVC_ROOT" in os.environ:
+        atexit.register(leave)
+    return succeeded
 
 
 def _end_with_dvc() -> None:

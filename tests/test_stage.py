@@ -131,6 +131,27 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize(("body", "status"), [("pass", 0), ("raise InputError('No.')", 2), ("1 / 0", 1)])
+def test_under_dvc_a_stage_that_ends_well_leaves_at_once_but_for_what_is_registered(body: str, status: int) -> None:
+    script = (
+        "import atexit, os, sys\nfrom pathlib import Path\nfrom pipeline.stage import *\n"
+        "class Slow:\n"
+        "    def __del__(self): Path('taken down').touch()\n"
+        "held = Slow()\n"
+        "@stage_command\ndef main():\n"
+        "    atexit.register(Path('registered').touch)\n"
+        "    print('told')\n"
+        f"    {body}\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "DVC_ROOT": "."}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (status, "told\n")
+    assert Path("registered").exists()
+    assert Path("taken down").exists() == (status != 0)
+
+
 def test_user_error_is_one_sentence_and_status_2() -> None:
     process = _stage("raise InputError('Say what to do.')")
     output, errors = process.communicate()
