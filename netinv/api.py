@@ -26,6 +26,7 @@ from netinv.errors import InputError
 from netinv.generator import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig
 from netinv.inversion import invert as inversion_steps
+from netinv.layers import has_batch_norm
 from netinv.sampling import draw, grid
 
 JUDGED = 1000
@@ -255,6 +256,8 @@ def invert(
         raise InputError(" ".join(errors))
     if config.pixel_statistics and adapted.config.mean is None:
         raise InputError("pixel_statistics needs the mean and std of the training images: give them to the adapter.")
+    if config.layer_statistics and not has_batch_norm(adapted):
+        raise InputError("layer_statistics needs a classifier with batch norm layers: set it to 0.")
     names = classes or tuple(str(label) for label in range(adapted.num_classes))
     if len(names) != adapted.num_classes:
         raise InputError(

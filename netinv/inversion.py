@@ -15,9 +15,11 @@ from netinv.classifiers import InvertibleClassifier
 from netinv.conditioning import Condition, sample_condition
 from netinv.config import Config
 from netinv.generator import ConditionedGenerator
+from netinv.layers import BatchNormInputs
 from netinv.losses import (
     cosine_loss,
     kl_loss,
+    layer_statistics_loss,
     orthogonality_loss,
     pixel_statistics_loss,
     total_variation_loss,
@@ -48,6 +50,8 @@ class InversionConfig(Config):
     """Weight of the total variation of the images."""
     pixel_statistics: NonNegativeFloat = 0.0
     """Weight of the distance of the images' mean and deviation from those that the classifier normalises by."""
+    layer_statistics: NonNegativeFloat = 0.0
+    """Weight of the distance of what the classifier's batch norms see from their running statistics."""
     perturbation: Literal["none", "noise", "pgd"] = "none"
     """Ask that the label survives no perturbation, random noise, or projected gradient ascent."""
     epsilon: NonNegativeFloat = 0.0
@@ -79,7 +83,8 @@ class InversionConfig(Config):
     @property
     def weights(self) -> dict[str, float]:
         """Of every term of the loss, by the names of :func:`loss_terms`."""
-        return {
+        layers = {"layer_statistics": self.layer_statistics} if self.layer_statistics else {}
+        return layers | {
             "kl": self.alpha,
             "cross_entropy": self.beta,
             "cosine": self.gamma,
@@ -113,11 +118,41 @@ def perturbed(
     return seen
 
 
+def classify(
+    images: Tensor, classifier: InvertibleClassifier, config: InversionConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the classifier says of images, in their precision.
+
+    Returns:
+        Logits (N, K), features (N, D), and of its batch norms the moments (N, 2, S) of
+        :class:`netinv.layers.BatchNormInputs`, with S = 0 where the loss does not ask for them.
+
+    Raises:
+        ValueError: The loss asks for the moments, and the classifier has no batch norm.
+    """
+    with BatchNormInputs() if config.layer_statistics else nullcontext() as inputs:
+        logits, features = classifier(images, return_features=True)
+    moments = inputs.moments(images) if inputs else images.new_zeros(len(images), 2, 0)
+    if inputs and not moments.shape[2]:
+        raise ValueError("layer_statistics needs a classifier with batch norm")
+    return logits.to(images.dtype), features.to(images.dtype), moments.to(images.dtype)
+
+
 def loss_terms(
-    images: Tensor, logits: Tensor, features: Tensor, condition: Condition, classifier: InvertibleClassifier
+    images: Tensor,
+    logits: Tensor,
+    features: Tensor,
+    moments: Tensor,
+    condition: Condition,
+    classifier: InvertibleClassifier,
 ) -> dict[str, Callable[[], Tensor]]:
-    """Every term of the loss of a batch, unweighted, to be called: one without a weight is seldom wanted."""
+    """Every term of the loss of a batch, unweighted, to be called: one without a weight is seldom wanted.
+
+    That of the layers' statistics is among them only where there are moments.
+    """
+    layers = {"layer_statistics": partial(layer_statistics_loss, moments)} if moments.shape[-1] else {}
     return {
+        **layers,
         "kl": partial(kl_loss, logits, condition.vector),
         "cross_entropy": partial(F.cross_entropy, logits, condition.label),
         "cosine": partial(cosine_loss, features),
@@ -182,7 +217,7 @@ class InversionTraining:
 
         Yields:
             Every ``log_every`` steps and after the last: ``step``, ``samples`` drawn so far, ``accuracy`` on the batch,
-            ``loss`` and each of its terms, unweighted, whether or not its weight is 0.
+            ``loss`` and each of its terms, unweighted, whether or not its weight is 0 (but for ``layer_statistics``).
 
         Raises:
             FloatingPointError: The loss is not finite; names the step.
@@ -206,12 +241,11 @@ class InversionTraining:
                 dropped = torch.rand(size, generator.noise_dim, generator=rng, device=rng.device)  # (N, U)
                 images = generator(latent, condition.vector, dropped).to(latent.dtype)  # (N, C, H, W)
                 seen = perturbed(images, condition, classifier, config, self.step, rng)
-                logits, features = classifier(seen, return_features=True)  # (N, K), (N, D)
-            logits, features = logits.to(latent.dtype), features.to(latent.dtype)
+                logits, features, moments = classify(seen, classifier, config)  # (N, K), (N, D), (N, 2, S)
             if shared:  # the losses are of the whole batch
-                images, logits, features = map(shared.gather, (images, logits, features))
+                images, logits, features, moments = map(shared.gather, (images, logits, features, moments))
                 condition = Condition(*map(shared.gather, condition))
-            terms = loss_terms(images, logits, features, condition, classifier)
+            terms = loss_terms(images, logits, features, moments, condition, classifier)
             values = {name: terms[name]() for name, weight in weights.items() if weight}
             loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
             self.optimizer.zero_grad(set_to_none=True)

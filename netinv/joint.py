@@ -15,7 +15,15 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.overrides import TorchFunctionMode
 
 from netinv.conditioning import Condition, sample_condition
-from netinv.inversion import InversionTraining, dropout_at, load_optimizer, loss_terms, optimization, perturbed
+from netinv.inversion import (
+    InversionTraining,
+    classify,
+    dropout_at,
+    load_optimizer,
+    loss_terms,
+    optimization,
+    perturbed,
+)
 from netinv.precision import autocast
 
 Tensors = dict[str, Tensor]
@@ -90,10 +98,9 @@ class JointTraining:
                 inputs = map(each, (latent, condition.vector, dropped))
                 images = vmap(self._generate)(self.stacked, *inputs).flatten(0, 1).to(latent.dtype)  # (G N, C, H, W)
                 seen = perturbed(images, condition, classifier, config, self.step, rng)
-                logits, features = classifier(seen, return_features=True)  # (G N, K), (G N, D)
-            logits, features = logits.to(latent.dtype), features.to(latent.dtype)
+                logits, features, moments = classify(seen, classifier, config)  # (G N, K), (G N, D), (G N, 2, S)
             condition = Condition(*map(each, condition))
-            batch = each(images), each(logits), each(features), condition
+            batch = each(images), each(logits), each(features), each(moments), condition
             values = self._values(list(weights), batch)
             loss = torch.stack([weights[name] * value for name, value in values.items()]).sum(dim=0)  # (G,)
             self.optimizer.zero_grad(set_to_none=True)
@@ -115,11 +122,11 @@ class JointTraining:
             images: Tensor = functional_call(self.trainings[0].generator, stacked, inputs)
         return images
 
-    def _values(self, names: list[str], batch: tuple[Tensor, Tensor, Tensor, Condition]) -> Tensors:
-        """Terms of the loss by name, each (G,), of images (G, N, C, H, W), logits, features and condition likewise."""
+    def _values(self, names: list[str], batch: tuple[Tensor, Tensor, Tensor, Tensor, Condition]) -> Tensors:
+        """Terms of the loss by name, each (G,), of images (G, N, C, H, W), and what goes with them likewise."""
 
-        def of_one(images: Tensor, logits: Tensor, features: Tensor, condition: Condition) -> Tensors:
-            terms = loss_terms(images, logits, features, condition, self.classifier)
+        def of_one(images: Tensor, logits: Tensor, features: Tensor, moments: Tensor, condition: Condition) -> Tensors:
+            terms = loss_terms(images, logits, features, moments, condition, self.classifier)
             return {name: terms[name]() for name in names}
 
         values: Tensors = vmap(of_one)(*batch) if names else {}

@@ -81,3 +81,21 @@ def pixel_statistics_loss(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     centre = (images.mean(dim=(0, 2, 3)) - mean) / std
     spread = images.std(dim=(0, 2, 3)) / std
     return (centre.square() + (spread - 1).square()).mean()
+
+
+def layer_statistics_loss(moments: Tensor) -> Tensor:
+    """Squared distance of what the classifier's batch norms see from what they saw in its training.
+
+    As for pixels, but of every channel that a batch norm normalises: mean over all those of m^2 + (s - 1)^2.
+
+    Source: the feature distribution term of DeepInversion (Yin and others, Dreaming to distill, 2020), here in units of
+    the running deviation, so that no layer outweighs the others.
+
+    Args:
+        moments: Of the channels, normalised by the running statistics: mean over the pixels of their values and of
+            their squares, (N, 2, S).
+    """
+    mean, square = moments.mean(dim=0)  # (S,) each
+    spread = (square - mean.square()).clamp(min=1e-6).sqrt()
+    loss: Tensor = (mean.square() + (spread - 1).square()).mean()
+    return loss

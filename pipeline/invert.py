@@ -248,6 +248,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
     from netinv.checkpoint import save_generator
     from netinv.generator import ConditionedGenerator
     from netinv.imported import load_checkpoint
+    from netinv.layers import has_batch_norm
     from pipeline import distributed, tracking
     from pipeline.checkpoints import Checkpoints, fingerprint
     from pipeline.params import load_params
@@ -265,6 +266,11 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
         raise InputError(
             f"invert.{variant}.pixel_statistics needs the mean and std of the training images: give them to "
             "train.classifier.source.adapter, or set it to 0."
+        )
+    if config.layer_statistics and not has_batch_norm(classifier):
+        raise InputError(
+            f"invert.{variant}.layer_statistics needs a classifier with batch norm layers, and this one has none: "
+            "set it to 0."
         )
     address = os.environ.get("RAY_ADDRESS")
     distributed.check_address(address)

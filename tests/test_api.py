@@ -214,12 +214,16 @@ def test_progress_is_shown(classifier: nn.Module, capsys: pytest.CaptureFixture[
         assert not capsys.readouterr().err  # no bar in a log file
 
 
+WITHOUT_NORM = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
 @pytest.mark.parametrize(
     ("network", "arguments", "message"),
     [
         (ConvNet(), {"num_classes": 7}, "gives 10 scores for each image, but num_classes is 7"),
         (ConvNet(), {"classes": ("a", "b")}, "2 class names were given, but the classifier knows 10"),
         (ConvNet(), {"config": netinv.InversionConfig(pixel_statistics=1)}, "pixel_statistics needs the mean and std"),
+        (WITHOUT_NORM, {"config": netinv.InversionConfig(layer_statistics=1)}, "needs a classifier with batch norm"),
         (Probabilities(), {"adapter": netinv.AdapterConfig(output="logits")}, "Probabilities are taken for logits"),
         (nn.Sequential(ConvNet(), nn.Threshold(1e9, 0)), {}, "same scores|Gradients are blocked"),
     ],

@@ -75,3 +75,29 @@ def test_no_machine_path_and_no_registry_in_committed_files(root: Path) -> None:
         if name != "tests/test_house.py" and (root / name).suffix not in {".png", ".jpg"}:
             match = forbidden.search((root / name).read_text())
             assert match is None, f"{name}: {match}"
+
+
+def _library_modules(root: Path, module: Path) -> set[Path]:
+    """The modules of the library that a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "netinv":
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found |= {root / f"{name.replace('.', '/')}.py" for name in names}
+    return {path for path in found if path.is_file()}
+
+
+def test_training_stages_depend_on_all_that_trains(root: Path) -> None:
+    """A change of the science runs them again; what reads files and settings is left out."""
+    yaml = YAML(typ="safe", pure=True)
+    stages = yaml.load(root / "dvc.yaml")["stages"]
+    plumbing = {f"netinv/{name}.py" for name in ("checkpoint", "config", "data", "errors", "files", "sources")}
+    for stage, start in (("train", "training"), ("invert", "inversion"), ("invert", "joint")):
+        known, ahead = set(), [root / f"netinv/{start}.py"]
+        while ahead:
+            module = ahead.pop()
+            if module not in known:
+                known.add(module)
+                ahead += _library_modules(root, module)
+        needed = {path.relative_to(root).as_posix() for path in known} - plumbing
+        assert not needed - set(stages[stage]["deps"]), stage

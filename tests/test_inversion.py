@@ -18,13 +18,11 @@ from netinv.robustness import robust_accuracy
 SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
 
 
-@pytest.fixture(scope="module")
-def classifier() -> Classifier:
-    """Three classes: the bright third of a 9 x 8 image; no training needed to tell them."""
+def bright_third(batch_norm: bool) -> Classifier:
+    """Three classes: the bright third of a 9 x 8 image; hardly any training needed to tell them."""
     torch.manual_seed(0)
-    network = build_classifier(
-        ConvClassifierConfig(channels=(8,), feature_dim=16, batch_norm=False), 3, (1, 9, 8), (0.5,), (0.3,)
-    )
+    config = ConvClassifierConfig(channels=(8,), feature_dim=16, batch_norm=batch_norm)
+    network = build_classifier(config, 3, (1, 9, 8), (0.5,), (0.3,))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(60):
         label = torch.randint(3, (64,))
@@ -37,6 +35,16 @@ def classifier() -> Classifier:
     network.zero_grad()
     freeze(network)
     return network
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return bright_third(batch_norm=False)
+
+
+@pytest.fixture(scope="module")
+def with_batch_norm() -> Classifier:
+    return bright_third(batch_norm=True)
 
 
 def inverted(
@@ -168,10 +176,12 @@ def test_dropout_is_gone_at_the_end(classifier: Classifier) -> None:
     assert all(dropout.p == 0.2 for dropout in dropouts)  # for whoever wants to draw with it nevertheless
 
 
-def test_logging_changes_nothing_and_reports_every_term(classifier: Classifier) -> None:
-    config = InversionConfig(steps=6, batch_size=8, delta=0.5, total_variation=0.3, pixel_statistics=0.2)
-    often, records = inverted(classifier, config.model_copy(update={"log_every": 1}))
-    seldom, _ = inverted(classifier, config.model_copy(update={"log_every": 6}))
+def test_logging_changes_nothing_and_reports_every_term(with_batch_norm: Classifier) -> None:
+    config = InversionConfig(
+        steps=6, batch_size=8, delta=0.5, total_variation=0.3, pixel_statistics=0.2, layer_statistics=0.4
+    )
+    often, records = inverted(with_batch_norm, config.model_copy(update={"log_every": 1}))
+    seldom, _ = inverted(with_batch_norm, config.model_copy(update={"log_every": 6}))
     assert all(torch.equal(a, b) for a, b in zip(often.parameters(), seldom.parameters(), strict=True))
     weights = {
         "kl": 1,
@@ -180,6 +190,7 @@ def test_logging_changes_nothing_and_reports_every_term(classifier: Classifier) 
         "orthogonality": 0.5,
         "total_variation": 0.3,
         "pixel_statistics": 0.2,
+        "layer_statistics": 0.4,
     }
     for record in records:
         assert record["loss"] == pytest.approx(sum(weight * record[name] for name, weight in weights.items()), rel=1e-5)
@@ -200,6 +211,18 @@ def test_a_weight_lowers_its_term(classifier: Classifier, term: str, weights: di
     _, without = inverted(classifier, plain)
     _, weighted = inverted(classifier, plain.model_copy(update=weights))
     assert weighted[-1][term] < without[-1][term]
+
+
+def test_layer_statistics_come_nearer_to_those_of_training(with_batch_norm: Classifier) -> None:
+    plain = InversionConfig(steps=60, batch_size=32, lr=5e-3, gamma=0, layer_statistics=1e-6)
+    _, without = inverted(with_batch_norm, plain)
+    _, weighted = inverted(with_batch_norm, plain.model_copy(update={"layer_statistics": 5.0}))
+    assert weighted[-1]["layer_statistics"] < without[-1]["layer_statistics"]
+
+
+def test_layer_statistics_of_a_classifier_without_batch_norm_are_refused(classifier: Classifier) -> None:
+    with pytest.raises(ValueError, match="needs a classifier with batch norm"):
+        inverted(classifier, InversionConfig(steps=2, batch_size=8, layer_statistics=1.0))
 
 
 def test_the_classifier_is_left_alone(classifier: Classifier) -> None:

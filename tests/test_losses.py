@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+from netinv.layers import BatchNormInputs
 from netinv.losses import (
     cosine_loss,
     kl_loss,
+    layer_statistics_loss,
     orthogonality_loss,
     pixel_statistics_loss,
     total_variation_loss,
@@ -91,6 +94,40 @@ def test_pixel_statistics() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     own = pixel_statistics_loss(images, images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3)))
     assert own.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_layer_statistics() -> None:
+    """Of a small network with batch norm after a convolution and after a linear layer, by plain sums."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3), nn.BatchNorm1d(3))
+    network.double().eval()
+    norms = network[1], network[4]
+    for norm in norms:
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    images = torch.rand(6, 1, 4, 4, dtype=torch.float64)
+    with BatchNormInputs() as inputs:
+        network(images)
+    moments = inputs.moments(images)
+    assert moments.shape == (6, 2, 5)
+    terms = []
+    for norm, seen in zip(norms, (network[0](images).transpose(0, 1).flatten(1), network[:4](images).T), strict=True):
+        for channel, mean, var in zip(
+            seen.tolist(), norm.running_mean.tolist(), norm.running_var.tolist(), strict=True
+        ):
+            values = [(value - mean) / math.sqrt(var + norm.eps) for value in channel]
+            centre = sum(values) / len(values)
+            spread = math.sqrt(sum((value - centre) ** 2 for value in values) / len(values))
+            terms.append(centre**2 + (spread - 1) ** 2)
+    assert layer_statistics_loss(moments).item() == pytest.approx(sum(terms) / 5, rel=1e-9)
+
+
+def test_batch_norms_in_training_and_networks_without_them_say_nothing() -> None:
+    images = torch.rand(4, 1, 4, 4)
+    with BatchNormInputs() as inputs:
+        nn.BatchNorm2d(1)(images)
+        nn.Conv2d(1, 1, 3)(images)
+    assert inputs.moments(images).shape == (4, 2, 0)
 
 
 def test_gradients_of_the_fast_cosine_are_those_of_the_matrix(features: torch.Tensor) -> None:
