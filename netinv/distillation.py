@@ -32,6 +32,8 @@ class DistillationConfig(Config):
     """Divides the logits of both, so that the unlikely classes count as well."""
     shift: int = Field(2, ge=0)
     """Move each image by up to so many pixels, at random."""
+    distortion: NonNegativeFloat = 0.5
+    """Stretch and turn each image at random; see :func:`netinv.robustness.distort`."""
     mix: bool = True
     """Blend each image with another one of its batch, in random parts."""
     noise: NonNegativeFloat = 0.3
@@ -60,7 +62,7 @@ def distil(
     student.train()
     for step in range(1, config.steps + 1):
         index = torch.randint(len(images), (config.batch_size,), generator=rng)
-        batch = augment(images[index], config.shift, flip=False, rng=rng)
+        batch = augment(images[index], config.shift, False, rng, config.distortion)
         if config.mix:
             share = torch.rand(len(batch), 1, 1, 1, generator=rng)
             batch = share * batch + (1 - share) * batch[torch.randperm(len(batch), generator=rng)]

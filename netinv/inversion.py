@@ -61,6 +61,8 @@ class InversionConfig(Config):
     norm: Norm = "linf"
     shift: int = Field(0, ge=0)
     """Ask that the label survives a random shift by up to so many pixels, too."""
+    distortion: NonNegativeFloat = 0.0
+    """And random stretching and turning of so much; see :func:`netinv.robustness.distort`."""
     attack_steps: PositiveInt = 1
     """Gradient steps of ``pgd``."""
     attack_step_size: PositiveFloat = 1.0
@@ -109,7 +111,7 @@ def perturbed(
 ) -> Tensor:
     """What the classifier gets to see in a step, (N, C, H, W)."""
     epsilon = config.epsilon * min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
-    seen = augment(images, config.shift, flip=False, rng=rng)
+    seen = augment(images, config.shift, False, rng, config.distortion)
     if config.perturbation == "noise":
         return seen + noise(seen.detach(), epsilon, config.norm, rng)
     if config.perturbation == "pgd":

@@ -1,4 +1,4 @@
-"""Perturbations of images: shifts, and within a bound random noise and projected gradient ascent (PGD)."""
+"""Perturbations of images: shifts, distortions, and within a bound random noise and projected gradient ascent (PGD)."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -34,8 +34,20 @@ def _random_start(images: Tensor, epsilon: float, norm: Norm, rng: torch.Generat
     return delta / _length(delta) * radius
 
 
-def augment(images: Tensor, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
-    """Random shifts (edges repeated) and mirror images, each sample its own. Images are (N, C, H, W)."""
+def distort(images: Tensor, strength: float, rng: torch.Generator) -> Tensor:
+    """Images turned, stretched, slanted and moved, each sample its own, black where nothing is left. (N, C, H, W).
+
+    Every entry of the identity's affine map, in coordinates from -1 to 1, changes by up to ``strength``, and of its
+    translation by up to half of that.
+    """
+    change = strength * (2 * torch.rand(len(images), 2, 3, generator=rng, device=rng.device) - 1)
+    maps = torch.eye(2, 3) + change.cpu() * torch.tensor([1.0, 1.0, 0.5])
+    grid = F.affine_grid(maps.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def augment(images: Tensor, shift: int, flip: bool, rng: torch.Generator, distortion: float = 0.0) -> Tensor:
+    """Mirror images, random shifts (edges repeated) and distortions, each sample its own. Images are (N, C, H, W)."""
     num, _, height, width = images.shape
     if flip:
         mirrored = torch.rand(num, generator=rng, device=rng.device).to(images.device) < 0.5
@@ -50,7 +62,7 @@ def augment(images: Tensor, shift: int, flip: bool, rng: torch.Generator) -> Ten
         columns = across[:, None] + torch.arange(width, device=images.device)  # (N, W)
         sample = torch.arange(num, device=images.device)[:, None, None]
         images = padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    return images
+    return distort(images, distortion, rng) if distortion else images
 
 
 def noise(images: Tensor, epsilon: float, norm: Norm = "linf", rng: torch.Generator | None = None) -> Tensor:

@@ -108,6 +108,7 @@ def test_a_resumed_training_ends_as_the_undisturbed_one_bit_for_bit(
         perturbation="pgd",
         epsilon=0.1,
         shift=1,
+        distortion=0.2,
         precision=precision,
         log_every=1,
     )

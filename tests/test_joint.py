@@ -25,6 +25,7 @@ ROBUST = InversionConfig(
     pixel_statistics=1.0,
     layer_statistics=1.0,
     shift=2,
+    distortion=0.2,
     perturbation="pgd",
     epsilon=0.1,
     attack_steps=2,

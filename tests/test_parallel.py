@@ -25,6 +25,7 @@ EVERYTHING = InversionConfig(
     pixel_statistics=1.0,
     layer_statistics=1.0,
     shift=1,
+    distortion=0.2,
     epsilon_ramp=0.0,
     precision="float32",
     log_every=1,

@@ -1,11 +1,13 @@
 """Training classifiers, on images small enough to be learned in seconds."""
 
+import math
+
 import pytest
 import torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
 from netinv.data import LabelledImages, channel_statistics, to_float
-from netinv.robustness import augment, robust_accuracy
+from netinv.robustness import augment, distort, robust_accuracy
 from netinv.training import ClassifierTrainingConfig, predict, train_classifier
 
 
@@ -93,3 +95,39 @@ def test_augment_shifts_and_mirrors_each_image_by_itself() -> None:
     places = {divmod(int(i), 6) for i in moved[:, 0].flatten(1).argmax(dim=1)}
     assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3, 4)}  # 2 +- 1, or 3 +- 1 mirrored
     assert augment(images, shift=0, flip=False, rng=torch.Generator()) is images
+
+
+def test_distort_moves_each_image_by_itself_and_leaves_black() -> None:
+    images = torch.ones(100, 3, 12, 10)
+    rng = torch.Generator().manual_seed(0)
+    moved = distort(images, 0.5, rng)
+    assert moved.shape == images.shape
+    assert float(moved.min()) >= 0
+    assert float(moved.max()) <= 1 + 1e-6
+    assert torch.equal(moved[:, 0], moved[:, 1])
+    assert len({float(m) for m in moved.mean(dim=(1, 2, 3))}) > 50  # zoomed in nothing is black, and zoomed out much
+    assert float(moved[:, :, 6, 5].min()) > 0.99  # the middle stays within
+    torch.testing.assert_close(distort(images, 1e-6, rng)[:, :, 1:-1, 1:-1], images[:, :, 1:-1, 1:-1])
+    again = augment(images, 0, False, torch.Generator().manual_seed(0), distortion=0.5)
+    assert torch.equal(again, moved)
+
+
+def test_distort_is_the_affine_map_of_each_image() -> None:
+    # An independent plain implementation: bilinear interpolation, pixel by pixel.
+    images = torch.rand(4, 1, 5, 6, generator=torch.Generator().manual_seed(1))
+    moved = distort(images, 0.4, torch.Generator().manual_seed(2))
+    change = 0.4 * (2 * torch.rand(4, 2, 3, generator=torch.Generator().manual_seed(2)) - 1)
+    for n in range(4):
+        for row in range(5):
+            for column in range(6):
+                x, y = (2 * column + 1) / 6 - 1, (2 * row + 1) / 5 - 1
+                a, b, c = (float(v) for v in change[n, 0])
+                d, e, f = (float(v) for v in change[n, 1])
+                across = ((1 + a) * x + b * y + c / 2 + 1) * 3 - 0.5
+                down = (d * x + (1 + e) * y + f / 2 + 1) * 2.5 - 0.5
+                value = 0.0
+                for i in (math.floor(down), math.floor(down) + 1):
+                    for j in (math.floor(across), math.floor(across) + 1):
+                        if 0 <= i < 5 and 0 <= j < 6:
+                            value += (1 - abs(down - i)) * (1 - abs(across - j)) * float(images[n, 0, i, j])
+                assert float(moved[n, 0, row, column]) == pytest.approx(value, abs=1e-5)
