@@ -13,7 +13,7 @@ from torch import Tensor
 
 from netinv.classifiers import Classifier, InvertibleClassifier
 from netinv.config import Config
-from netinv.robustness import augment
+from netinv.robustness import augment, recolour
 
 
 class DistillationConfig(Config):
@@ -34,6 +34,8 @@ class DistillationConfig(Config):
     """Move each image by up to so many pixels, at random."""
     distortion: NonNegativeFloat = 0.5
     """Stretch and turn each image at random; see :func:`netinv.robustness.distort`."""
+    recolour: float = Field(0.5, ge=0, le=1)
+    """Share of images to be given another contrast and brightness; see :func:`netinv.robustness.recolour`."""
     mix: bool = True
     """Blend each image with another one of its batch, in random parts."""
     noise: NonNegativeFloat = 0.3
@@ -66,6 +68,9 @@ def distil(
         if config.mix:
             share = torch.rand(len(batch), 1, 1, 1, generator=rng)
             batch = share * batch + (1 - share) * batch[torch.randperm(len(batch), generator=rng)]
+        if config.recolour:
+            chosen = torch.rand(len(batch), 1, 1, 1, generator=rng) < config.recolour
+            batch = torch.where(chosen, recolour(batch, rng), batch)
         if config.noise:
             deviation = config.noise * torch.rand(len(batch), 1, 1, 1, generator=rng)
             batch = (batch + deviation * torch.randn(batch.shape, generator=rng)).clamp(0, 1)

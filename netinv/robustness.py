@@ -46,6 +46,17 @@ def distort(images: Tensor, strength: float, rng: torch.Generator) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
+def recolour(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Images of another contrast and brightness, each sample its own; half of them negatives. (N, C, H, W) in [0, 1].
+
+    The contrast is uniform from -1 to 1, and what range it leaves is filled at random: no pixel leaves [0, 1].
+    """
+    draws = torch.rand(len(images), 2, generator=rng, device=rng.device).to(images)[..., None, None, None]
+    contrast = 2 * draws[:, 0] - 1
+    brightness = 0.5 + (1 - contrast.abs()) * (draws[:, 1] - 0.5)
+    return contrast * (images - 0.5) + brightness
+
+
 def augment(images: Tensor, shift: int, flip: bool, rng: torch.Generator, distortion: float = 0.0) -> Tensor:
     """Mirror images, random shifts (edges repeated) and distortions, each sample its own. Images are (N, C, H, W)."""
     num, _, height, width = images.shape

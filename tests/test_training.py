@@ -7,7 +7,7 @@ import torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
 from netinv.data import LabelledImages, channel_statistics, to_float
-from netinv.robustness import augment, distort, robust_accuracy
+from netinv.robustness import augment, distort, recolour, robust_accuracy
 from netinv.training import ClassifierTrainingConfig, predict, train_classifier
 
 
@@ -131,3 +131,18 @@ def test_distort_is_the_affine_map_of_each_image() -> None:
                         if 0 <= i < 5 and 0 <= j < 6:
                             value += (1 - abs(down - i)) * (1 - abs(across - j)) * float(images[n, 0, i, j])
                 assert float(moved[n, 0, row, column]) == pytest.approx(value, abs=1e-5)
+
+
+def test_recolour_keeps_what_is_drawn_and_its_range() -> None:
+    images = torch.rand(400, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    other = recolour(images, torch.Generator().manual_seed(1))
+    assert other.shape == images.shape
+    assert 0 <= float(other.min()) < 0.05
+    assert 0.95 < float(other.max()) <= 1
+    # Each image's pixels are a straight line of what they were, and the slopes spread over -1 to 1.
+    before, after = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (images, other))
+    slope = (before * after).sum(dim=1) / before.square().sum(dim=1)
+    torch.testing.assert_close(after, slope[:, None] * before, atol=1e-5, rtol=0)
+    assert float(slope.min()) < -0.95
+    assert float(slope.max()) > 0.95
+    assert 0.4 < float((slope < 0).float().mean()) < 0.6
