@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_the_folder_mlflow_does_not_shadow_the_library(root: Path) -> None:
     assert spec is not None
     assert spec.origin is not None
     assert not Path(spec.origin).is_relative_to(root / "mlflow")
+
+
+def test_folders_of_the_pipeline_do_not_change_how_imports_are_sorted(root: Path) -> None:
+    # Else `make test` would fail after `make repro`: a folder of a library's name counts as the project's own.
+    stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
+    outputs = {out.split("/")[0] for stage in stages.values() for out in map(str, stage.get("outs", []))}
+    imported = set().union(*(_imports(path) for path in root.glob("*/*.py"))) - {"netinv", "pipeline"}
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["isort"]
+    assert outputs & imported <= set(settings["known-third-party"])
+    assert outputs & imported
 
 
 def test_every_path_and_parameter_of_the_pipeline_exists(root: Path) -> None:
