@@ -1,4 +1,4 @@
-"""Perturbations of images: shifts, distortions, and within a bound random noise and projected gradient ascent (PGD)."""
+"""Shifts, distortions and contrasts of images; within a bound, random noise and projected gradient ascent (PGD)."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -41,8 +41,9 @@ def distort(images: Tensor, strength: float, rng: torch.Generator) -> Tensor:
     translation by up to half of that.
     """
     change = strength * (2 * torch.rand(len(images), 2, 3, generator=rng, device=rng.device) - 1)
-    maps = torch.eye(2, 3) + change.cpu() * torch.tensor([1.0, 1.0, 0.5])
-    grid = F.affine_grid(maps.to(images), list(images.shape), align_corners=False)
+    change[:, :, 2] /= 2
+    maps = (torch.eye(2, 3, device=rng.device) + change).to(images)
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
 
