@@ -27,6 +27,8 @@ class ClassifierTrainingConfig(Config):
     """Augmentation: move each image by up to so many pixels, at random."""
     flip: bool = False
     """Augmentation: mirror images left to right, at random."""
+    distortion: NonNegativeFloat = 0.0
+    """Augmentation: stretch and turn each image at random; see :func:`netinv.robustness.distort`."""
     epsilon: NonNegativeFloat = 0.0
     """Augmentation: perturb each image by a gradient step up the loss, at most so far in pixels of [0, 1].
 
@@ -61,7 +63,7 @@ def train_classifier(
         correct = torch.zeros((), device=device)
         order = torch.randperm(len(labels), generator=rng).to(device)
         for index in torch.split(order, config.batch_size):
-            batch = augment(to_float(images[index]), config.shift, config.flip, rng)
+            batch = augment(to_float(images[index]), config.shift, config.flip, rng, config.distortion)
             with autocast(config.precision, device):
                 if config.epsilon:
                     freeze(classifier)

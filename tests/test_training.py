@@ -50,7 +50,7 @@ def test_learns_the_task(architecture: ConvClassifierConfig | ResidualClassifier
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.05])
 def test_a_seed_reproduces_bit_for_bit(epsilon: float) -> None:
-    config = QUICK.model_copy(update={"epochs": 1, "shift": 1, "flip": True, "epsilon": epsilon})
+    config = QUICK.model_copy(update={"epochs": 1, "shift": 1, "flip": True, "distortion": 0.2, "epsilon": epsilon})
     (first, records), (again, same), (other, _) = (trained(config, CONV, seed) for seed in (3, 3, 4))
     assert records == same
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
@@ -78,6 +78,17 @@ def test_epsilon_buys_robustness_and_leaves_the_classifier_trainable() -> None:
         freeze(classifier)
         accuracy[epsilon] = robust_accuracy(classifier, to_float(test.images), test.labels, epsilon=0.15, steps=10)
     assert accuracy[0.15] > accuracy[0.0] + 0.1
+
+
+def test_distortion_in_training_pays_on_distorted_images() -> None:
+    test = bars(300, seed=1)
+    images = distort(to_float(test.images), 0.4, torch.Generator().manual_seed(0))
+    accuracy = {}
+    for distortion in (0.0, 0.4):
+        classifier, _ = trained(QUICK.model_copy(update={"distortion": distortion}), CONV)
+        logits, _ = predict(classifier, images)
+        accuracy[distortion] = float((logits.argmax(dim=1) == test.labels).float().mean())
+    assert accuracy[0.4] > accuracy[0.0] + 0.05
 
 
 def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
