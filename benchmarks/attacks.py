@@ -1,0 +1,142 @@
+"""Which attack gives the most in the same time: one generator for each attack and seed, everything else the preset's.
+
+``python benchmarks/attacks.py mnist --models models/mnist`` (what ``make repro DATASETS=mnist`` leaves) prints a
+Markdown table. The steps of each are set by hand so that all take the processor time of ``pgd, 1 step``, which the
+table shows; another machine or network may want others. To choose settings by it, name as ``--judge`` a network that
+takes no part in what is reported.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+
+from netinv import inversion
+from netinv.checkpoint import load_classifier
+from netinv.classifiers import Classifier, freeze
+from netinv.conditioning import sample_condition
+from netinv.generator import ConditionedGenerator
+from netinv.inversion import InversionConfig, dropout_at, optimization
+from netinv.losses import cosine_loss, kl_loss, pixel_statistics_loss, total_variation_loss
+from netinv.robustness import augment, pgd, robust_accuracy
+from netinv.sampling import draw
+from netinv.training import predict
+from pipeline.params import load_params
+
+ATTACKS = {  # steps, settings
+    "pgd, 1 step": (600, {"attack_steps": 1, "attack_step_size": 1.0}),
+    "pgd, 2 steps": (505, {"attack_steps": 2, "attack_step_size": 0.75}),
+    "pgd, 3 steps": (424, {"attack_steps": 3, "attack_step_size": 0.5}),
+    "1 step without random start": (600, {"attack_steps": 1, "attack_step_size": 1.0}),
+    "noise": (750, {"perturbation": "noise"}),
+    "free, 2 replays": (565, {}),
+    "free, 4 replays": (555, {}),
+}
+
+
+def free(
+    generator: ConditionedGenerator, classifier: Classifier, config: InversionConfig, seed: int, replays: int
+) -> Iterator[None]:
+    """Inversion by free adversarial training (Shafahi and others, 2019).
+
+    A batch is seen ``replays`` times. Each backward pass updates the generator and, by the gradient of the same images,
+    the perturbation, which the next batch takes over.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    optimizer, schedule = optimization(generator.parameters(), config)
+    size = config.batch_size
+    delta = torch.zeros(size, *classifier.image_shape)
+    generator.train()
+    for step in range(1, config.steps + 1):
+        generator.set_dropout(dropout_at(step, generator, config))
+        if step % replays == 1:
+            condition = sample_condition(size, classifier.num_classes, rng, config.sharpness)
+            latent = torch.randn(size, generator.config.latent_dim, generator=rng)
+            dropped = torch.rand(size, generator.noise_dim, generator=rng)
+            state = rng.get_state()
+        rng.set_state(state)  # the same shifts in every replay, so that the perturbation stays where it belongs
+        images = generator(latent, condition.vector, dropped)
+        seen = augment(images, config.shift, False, rng, config.distortion)
+        epsilon = config.epsilon * min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
+        delta = delta.clamp(-epsilon, epsilon)
+        moved = seen + (seen.detach() + delta).clamp(0, 1) - seen.detach()
+        moved.retain_grad()
+        logits, features = classifier(moved, return_features=True)
+        loss = (
+            config.alpha * kl_loss(logits, condition.vector)
+            + config.beta * F.cross_entropy(logits, condition.label)
+            + config.gamma * cosine_loss(features)
+            + config.total_variation * total_variation_loss(images)
+            + config.pixel_statistics * pixel_statistics_loss(images, classifier.mean, classifier.std)
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        assert moved.grad is not None
+        delta = delta + epsilon * moved.grad.sign()
+        yield
+    generator.eval()
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("--models", type=Path, required=True, help="folder of its classifier and evaluator")
+    parser.add_argument("--judge", type=Path, help="another classifier's folder, in place of the evaluator's")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
+    parser.add_argument("--scale", type=float, default=1.0, help="of all steps")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    params = load_params().for_dataset(arguments.dataset).invert
+    classifier = load_classifier(arguments.models / "classifier")
+    judge = load_classifier(arguments.judge or arguments.models / "evaluator")
+    freeze(classifier), freeze(judge)
+    print("| attack | steps | inversion accuracy | judge's accuracy | under PGD-20 | CPU seconds |")
+    print("|---|---|---|---|---|---|")
+    for name, (steps, settings) in ATTACKS.items():
+        steps = round(steps * arguments.scale)
+        config = InversionConfig.model_validate(params.robust.model_dump() | settings | {"steps": steps})
+        rows = []
+        for seed in arguments.seeds:
+            torch.manual_seed(seed)
+            generator = ConditionedGenerator(params.common.generator, classifier.num_classes, classifier.image_shape)
+            start = time.process_time()
+            training: Iterator[object] = inversion.invert(generator, classifier, config, seed)
+            if name.startswith("free"):
+                training = free(generator, classifier, config, seed, replays=int(name.split()[1]))
+            with patch.object(inversion, "pgd", partial(pgd, random_start="without" not in name)):
+                for _ in training:
+                    pass
+            seconds = time.process_time() - start
+            latent, vector = draw(
+                2000,
+                latent_dim=generator.config.latent_dim,
+                num_classes=classifier.num_classes,
+                seed=99,
+                sharpness=config.sharpness,
+            )
+            with torch.no_grad():
+                images = generator(torch.from_numpy(latent), torch.from_numpy(vector))
+            label = torch.from_numpy(vector).argmax(dim=1)
+            read = [
+                (predict(net, images)[0].argmax(dim=1) == label).float().mean().item() for net in (classifier, judge)
+            ]
+            attacked = robust_accuracy(classifier, images[:1000], label[:1000], config.epsilon)
+            rows.append((*read, attacked, seconds))
+        cells = [
+            f"{mean(column):.{places}f}" + (f" ± {stdev(column):.{places}f}" if len(rows) > 1 else "")
+            for column, places in zip(zip(*rows, strict=True), (4, 3, 3, 1), strict=True)
+        ]
+        print(f"| {name} | {steps} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
