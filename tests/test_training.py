@@ -52,7 +52,15 @@ def test_learns_the_task(architecture: ConvClassifierConfig | ResidualClassifier
 @pytest.mark.parametrize("epsilon", [0.0, 0.05])
 def test_a_seed_reproduces_bit_for_bit(epsilon: float) -> None:
     config = QUICK.model_copy(
-        update={"epochs": 1, "shift": 1, "flip": True, "distortion": 0.2, "stripes": 0.5, "epsilon": epsilon}
+        update={
+            "epochs": 1,
+            "shift": 1,
+            "flip": True,
+            "distortion": 0.2,
+            "stripes": 0.5,
+            "epsilon": epsilon,
+            "plain": 0.25,
+        }
     )
     (first, records), (again, same), (other, _) = (trained(config, CONV, seed) for seed in (3, 3, 4))
     assert records == same
@@ -102,6 +110,20 @@ def test_stripes_in_training_pay_on_striped_images() -> None:
         classifier, _ = trained(QUICK.model_copy(update={"stripes": stripes}), CONV)
         loss[stripes] = float(F.cross_entropy(predict(classifier, images)[0], test.labels))
     assert loss[0.5] < 0.85 * loss[0.0]
+
+
+def test_a_share_of_each_batch_is_left_plain() -> None:
+    data = bars(64, seed=0)
+    classifier = build_classifier(CONV, 3, (1, 9, 8), *channel_statistics(data.images))
+    seen: list[torch.Tensor] = []
+    classifier.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]) if module.training else None)
+    config = ClassifierTrainingConfig(epochs=1, batch_size=32, distortion=0.3, stripes=1.0, epsilon=0.1, plain=0.25)
+    list(train_classifier(classifier, data, config, seed=0))
+    given = {image.numpy().tobytes() for image in to_float(data.images)}
+    for batch in seen:
+        assert [image.numpy().tobytes() in given for image in batch] == [True] * 8 + [False] * 24
+    assert len(seen) == 2
+    assert len({image.numpy().tobytes() for batch in seen for image in batch[:8]}) == 16  # not the same ones each time
 
 
 def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
