@@ -12,7 +12,7 @@ from netinv.classifiers import Classifier, InvertibleClassifier, freeze
 from netinv.config import Config
 from netinv.data import LabelledImages, to_float
 from netinv.precision import Precision, autocast
-from netinv.robustness import augment, distort, pgd, stripe
+from netinv.robustness import augment, pgd, stripe
 
 
 class ClassifierTrainingConfig(Config):
@@ -40,11 +40,6 @@ class ClassifierTrainingConfig(Config):
 
     Source: Wong and others, Fast is better than free (2020). Far below the bounds of robust classifiers it costs next
     to no accuracy, and the images that such a classifier is inverted to are recognised by other classifiers too.
-    """
-    plain: float = Field(0.0, ge=0, lt=1)
-    """The share of each batch that is spared distortion, stripes and perturbation; it keeps up the accuracy.
-
-    Source: Kurakin and others, Adversarial machine learning at scale (2017), section 3, where half a batch is clean.
     """
     precision: Precision = "auto"
     """What the layers compute in."""
@@ -74,20 +69,15 @@ def train_classifier(
         correct = torch.zeros((), device=device)
         order = torch.randperm(len(labels), generator=rng).to(device)
         for index in torch.split(order, config.batch_size):
-            batch = augment(to_float(images[index]), config.shift, config.flip, rng)
-            plain, rest = batch.tensor_split([int(config.plain * len(index))])
-            if config.distortion:
-                rest = distort(rest, config.distortion, rng)
+            batch = augment(to_float(images[index]), config.shift, config.flip, rng, config.distortion)
             if config.stripes:
-                rest = stripe(rest, config.stripes, rng)
+                batch = stripe(batch, config.stripes, rng)
             with autocast(config.precision, device):
                 if config.epsilon:
                     freeze(classifier)
-                    rest = rest + pgd(
-                        classifier, rest, labels[index][len(plain) :], config.epsilon, steps=1, step_size=1.0
-                    )
+                    batch = batch + pgd(classifier, batch, labels[index], config.epsilon, steps=1, step_size=1.0)
                     classifier.train().requires_grad_(True)
-                logits = classifier(torch.cat([plain, rest]))
+                logits = classifier(batch)
             logits = logits.float()
             loss = F.cross_entropy(logits, labels[index])
             optimizer.zero_grad(set_to_none=True)

@@ -112,20 +112,6 @@ def test_stripes_in_training_pay_on_striped_images() -> None:
     assert loss[0.5] < 0.85 * loss[0.0]
 
 
-def test_a_share_of_each_batch_is_left_plain() -> None:
-    data = bars(64, seed=0)
-    classifier = build_classifier(CONV, 3, (1, 9, 8), *channel_statistics(data.images))
-    seen: list[torch.Tensor] = []
-    classifier.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]) if module.training else None)
-    config = ClassifierTrainingConfig(epochs=1, batch_size=32, distortion=0.3, stripes=1.0, epsilon=0.1, plain=0.25)
-    list(train_classifier(classifier, data, config, seed=0))
-    given = {image.numpy().tobytes() for image in to_float(data.images)}
-    for batch in seen:
-        assert [image.numpy().tobytes() in given for image in batch] == [True] * 8 + [False] * 24
-    assert len(seen) == 2
-    assert len({image.numpy().tobytes() for batch in seen for image in batch[:8]}) == 16  # not the same ones each time
-
-
 def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
     with pytest.raises(FloatingPointError, match="after epoch 1"):
         trained(QUICK.model_copy(update={"lr": 1e20}), CONV)
