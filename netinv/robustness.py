@@ -1,9 +1,5 @@
-"""Shifts, distortions, stripes and contrasts of images; perturbations within a bound.
+"""Shifts, distortions and contrasts of images; within a bound, random noise and projected gradient ascent (PGD)."""
 
-These are random noise and projected gradient ascent (PGD).
-"""
-
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -49,25 +45,6 @@ def distort(images: Tensor, strength: float, rng: torch.Generator) -> Tensor:
     maps = (torch.eye(2, 3, device=rng.device) + change).to(images)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
-
-
-def stripe(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """A share of the images darkened by stripes, each sample by its own. (N, C, H, W) in [0, 1].
-
-    A sinusoid of a period from 2 to 8 pixels takes up to a depth of the light that is uniform in [0, 1). Half of the
-    directions are uniform; the other half are upright or level, as most stripes of inverted images are.
-    """
-    num, _, height, width = images.shape
-    draws = torch.rand(num, 6, generator=rng, device=rng.device).to(images)[..., None, None, None]
-    wave_number = 2 * math.pi / (2 + 6 * draws[:, 0])  # (N, 1, 1, 1), radians per pixel
-    upright_or_level = (2 * draws[:, 1]).round() / 2
-    direction = math.pi * torch.where(draws[:, 2] < 0.5, upright_or_level, draws[:, 1])
-    rows = torch.arange(height, device=images.device)[:, None]
-    columns = torch.arange(width, device=images.device)
-    along = direction.cos() * columns + direction.sin() * rows  # (N, 1, H, W), pixels
-    wave = torch.sin(wave_number * along + 2 * math.pi * draws[:, 3])
-    depth = draws[:, 4] * (draws[:, 5] < share)
-    return images * (1 - depth * (1 + wave) / 2)
 
 
 def recolour(images: Tensor, rng: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from netinv.classifiers import Classifier, InvertibleClassifier, freeze
 from netinv.config import Config
 from netinv.data import LabelledImages, to_float
 from netinv.precision import Precision, autocast
-from netinv.robustness import augment, pgd, stripe
+from netinv.robustness import augment, pgd
 
 
 class ClassifierTrainingConfig(Config):
@@ -29,12 +29,6 @@ class ClassifierTrainingConfig(Config):
     """Augmentation: mirror images left to right, at random."""
     distortion: NonNegativeFloat = 0.0
     """Augmentation: stretch and turn each image at random; see :func:`netinv.robustness.distort`."""
-    stripes: float = Field(0.0, ge=0, le=1)
-    """Augmentation: the share of the images that are seen through stripes; see :func:`netinv.robustness.stripe`.
-
-    A classifier that takes stripes for evidence of a class is inverted to stripes. Source: the plane waves that Vaish
-    and others, Fourier-basis functions to bridge augmentation gap (2024) add to images; here they multiply.
-    """
     epsilon: NonNegativeFloat = 0.0
     """Augmentation: perturb each image by a gradient step up the loss, at most so far in pixels of [0, 1].
 
@@ -70,8 +64,6 @@ def train_classifier(
         order = torch.randperm(len(labels), generator=rng).to(device)
         for index in torch.split(order, config.batch_size):
             batch = augment(to_float(images[index]), config.shift, config.flip, rng, config.distortion)
-            if config.stripes:
-                batch = stripe(batch, config.stripes, rng)
             with autocast(config.precision, device):
                 if config.epsilon:
                     freeze(classifier)

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
 from netinv.data import LabelledImages, channel_statistics, to_float
-from netinv.robustness import augment, distort, recolour, robust_accuracy, stripe
+from netinv.robustness import augment, distort, recolour, robust_accuracy
 from netinv.training import ClassifierTrainingConfig, predict, train_classifier
 
 
@@ -51,17 +50,7 @@ def test_learns_the_task(architecture: ConvClassifierConfig | ResidualClassifier
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.05])
 def test_a_seed_reproduces_bit_for_bit(epsilon: float) -> None:
-    config = QUICK.model_copy(
-        update={
-            "epochs": 1,
-            "shift": 1,
-            "flip": True,
-            "distortion": 0.2,
-            "stripes": 0.5,
-            "epsilon": epsilon,
-            "plain": 0.25,
-        }
-    )
+    config = QUICK.model_copy(update={"epochs": 1, "shift": 1, "flip": True, "distortion": 0.2, "epsilon": epsilon})
     (first, records), (again, same), (other, _) = (trained(config, CONV, seed) for seed in (3, 3, 4))
     assert records == same
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
@@ -102,16 +91,6 @@ def test_distortion_in_training_pays_on_distorted_images() -> None:
     assert accuracy[0.4] > accuracy[0.0] + 0.02
 
 
-def test_stripes_in_training_pay_on_striped_images() -> None:
-    test = bars(300, seed=1)
-    images = stripe(to_float(test.images), 1.0, torch.Generator().manual_seed(0))
-    loss = {}
-    for stripes in (0.0, 0.5):
-        classifier, _ = trained(QUICK.model_copy(update={"stripes": stripes}), CONV)
-        loss[stripes] = float(F.cross_entropy(predict(classifier, images)[0], test.labels))
-    assert loss[0.5] < 0.85 * loss[0.0]
-
-
 def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
     with pytest.raises(FloatingPointError, match="after epoch 1"):
         trained(QUICK.model_copy(update={"lr": 1e20}), CONV)
@@ -142,38 +121,6 @@ def test_distort_moves_each_image_by_itself_and_leaves_black() -> None:
     torch.testing.assert_close(distort(images, 1e-6, rng)[:, :, 1:-1, 1:-1], images[:, :, 1:-1, 1:-1])
     again = augment(images, 0, False, torch.Generator().manual_seed(0), distortion=0.5)
     assert torch.equal(again, moved)
-
-
-def test_stripes_darken_a_share_of_the_images_by_one_sinusoid_each() -> None:
-    images = torch.full((400, 3, 16, 24), 0.8)
-    striped = stripe(images, 0.5, torch.Generator().manual_seed(0))
-    assert striped.shape == images.shape
-    assert float(striped.min()) >= 0
-    assert float(striped.max()) <= 0.8 + 1e-6
-    assert torch.equal(striped[:, 0], striped[:, 2])
-    changed = (striped != images).flatten(1).any(dim=1)
-    assert 150 < int(changed.sum()) < 250
-    # One direction and one period: away from its mean an image's spectrum is a peak of a period from 2 to 8 pixels.
-    waves = striped[changed, 0] - striped[changed, 0].mean(dim=(1, 2), keepdim=True)
-    window = torch.hann_window(16)[:, None] * torch.hann_window(24)
-    spectrum = torch.fft.fft2(waves * window, s=(64, 64)).abs().flatten(1)
-    frequency = torch.fft.fftfreq(64)
-    length = (frequency[:, None] ** 2 + frequency**2).sqrt().flatten()[spectrum.argmax(dim=1)]
-    assert float(length.min()) > 1 / 8 - 0.03
-    assert float(length.max()) < 1 / 2 + 0.03
-    level = (waves.std(dim=2) < 1e-6).all(dim=1)
-    upright = (waves.std(dim=1) < 1e-6).all(dim=1)
-    assert 0.15 < float(level.float().mean()) < 0.35
-    assert 0.15 < float(upright.float().mean()) < 0.35
-
-
-def test_stripes_keep_black_black_and_spare_all_at_no_share() -> None:
-    images = torch.rand(20, 1, 9, 7, generator=torch.Generator().manual_seed(1))
-    images[:, :, 3] = 0
-    striped = stripe(images, 1.0, torch.Generator().manual_seed(0))
-    assert float(striped[:, :, 3].abs().max()) == 0
-    assert bool((striped <= images).all())
-    assert torch.equal(stripe(images, 0.0, torch.Generator().manual_seed(0)), images)
 
 
 def test_distort_is_the_affine_map_of_each_image() -> None:
