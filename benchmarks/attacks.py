@@ -90,7 +90,8 @@ def main() -> None:
     params = load_params().for_dataset(arguments.dataset).invert
     classifier = load_classifier(arguments.models / "classifier")
     judge = load_classifier(arguments.judge or arguments.models / "evaluator")
-    freeze(classifier), freeze(judge)
+    for network in (classifier, judge):
+        freeze(network)
     print("| attack | steps | inversion accuracy | judge's accuracy | under PGD-20 | CPU seconds |")
     print("|---|---|---|---|---|---|")
     for name, (steps, settings) in ATTACKS.items():
