@@ -108,7 +108,7 @@ def pgd(
     Args:
         classifier: Images to logits. Its parameters should not require gradients.
         images: (N, C, H, W) in [0, 1], detached from any graph.
-        label: (N,), the labels to be moved away from.
+        label: (N,), the labels to be moved away from, or their probabilities, (N, K).
         epsilon: Bound of the perturbation, in pixel units.
         steps: Gradient steps; one step with a random start is fast FGSM.
         step_size: Length of a step as a fraction of epsilon.

@@ -98,6 +98,16 @@ def test_pgd_beats_noise(network: nn.Module, images: Tensor, label: Tensor) -> N
     assert loss(pgd(network, images, label, 0.05, 10, 0.25, rng=rng)) > 1.5 * loss(noise(images, 0.05, rng=rng))
 
 
+def test_pgd_moves_away_from_a_blend_of_labels(network: nn.Module, images: Tensor, label: Tensor) -> None:
+    one_hot = nn.functional.one_hot(label, NUM_CLASSES).float()
+    alone, same = (pgd(network, images, target, 0.05, 10, 0.25, random_start=False) for target in (label, one_hot))
+    torch.testing.assert_close(alone, same)
+    blend = 0.5 * one_hot + 0.5 * one_hot.roll(1, dims=1)
+    delta = pgd(network, images, blend, 0.05, 10, 0.25, random_start=False)
+    raised = [float(nn.functional.cross_entropy(network(images + d), blend)) for d in (alone, delta)]
+    assert raised[1] > raised[0] > float(nn.functional.cross_entropy(network(images), blend))
+
+
 def test_pgd_leaves_network_and_images_alone(network: nn.Module, images: Tensor, label: Tensor) -> None:
     before = [parameter.clone() for parameter in network.parameters()]
     kept = images.clone()

@@ -48,9 +48,10 @@ def test_learns_the_task(architecture: ConvClassifierConfig | ResidualClassifier
     torch.testing.assert_close(logits, predict(classifier, to_float(test.images))[0])  # uint8 or float alike
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.05])
-def test_a_seed_reproduces_bit_for_bit(epsilon: float) -> None:
-    config = QUICK.model_copy(update={"epochs": 1, "shift": 1, "flip": True, "distortion": 0.2, "epsilon": epsilon})
+@pytest.mark.parametrize(("epsilon", "mixup"), [(0.0, 0.0), (0.05, 0.0), (0.05, 0.4)])
+def test_a_seed_reproduces_bit_for_bit(epsilon: float, mixup: float) -> None:
+    augmentations = {"shift": 1, "flip": True, "distortion": 0.2, "epsilon": epsilon, "mixup": mixup}
+    config = QUICK.model_copy(update={"epochs": 1, **augmentations})
     (first, records), (again, same), (other, _) = (trained(config, CONV, seed) for seed in (3, 3, 4))
     assert records == same
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
@@ -89,6 +90,20 @@ def test_distortion_in_training_pays_on_distorted_images() -> None:
         logits, _ = predict(classifier, images)
         accuracy[distortion] = float((logits.argmax(dim=1) == test.labels).float().mean())
     assert accuracy[0.4] > accuracy[0.0] + 0.02
+
+
+def test_mixup_leaves_doubt_between_two_classes_and_not_within_one() -> None:
+    test = bars(300, seed=1)
+    upper, lower = (to_float(test.images[test.labels == label])[:80] for label in (0, 2))
+    surest = {}
+    for mixup in (0.0, 1.0):
+        classifier, records = trained(QUICK.model_copy(update={"mixup": mixup, "epochs": 8}), CONV)
+        logits, _ = predict(classifier, test.images)
+        assert (logits.argmax(dim=1) == test.labels).float().mean() > 0.97
+        blended = predict(classifier, 0.6 * upper + 0.4 * lower)[0].softmax(dim=1)
+        surest[mixup] = (float(blended.amax(dim=1).mean()), records[-1]["accuracy"])
+    assert surest[1.0][0] < surest[0.0][0] - 0.1
+    assert 0.6 < surest[1.0][1] < surest[0.0][1]  # what is blended half and half is a toss-up
 
 
 def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
