@@ -33,7 +33,7 @@ class ClassifierTrainingConfig(Config):
     """Augmentation: blend the images of a batch, and their labels, in shares drawn from Beta(mixup, mixup).
 
     Source: Zhang and others, mixup: Beyond empirical risk minimization (2018). Between two classes such a classifier
-    is as unsure as its input is mixed, and it is inverted to plainer images, which other classifiers recognise better.
+    is as unsure as its input is mixed, and what it is inverted to is mostly recognised better by other classifiers.
     """
     epsilon: NonNegativeFloat = 0.0
     """Augmentation: perturb each image by a gradient step up the loss, at most so far in pixels of [0, 1].
