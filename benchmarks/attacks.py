@@ -17,14 +17,11 @@ from unittest.mock import patch
 import torch
 
 from netinv import inversion
-from netinv.checkpoint import load_classifier
-from netinv.classifiers import Classifier, freeze
-from netinv.conditioning import sample_condition
-from netinv.generator import ConditionedGenerator
+from netinv.classifiers import Classifier, freeze, load_classifier, predict
+from netinv.generators import ConditionedGenerator, sample_condition
 from netinv.inversion import InversionConfig, classify, dropout_at, loss_terms, optimization
-from netinv.robustness import augment, pgd, robust_accuracy
+from netinv.perturbations import augment, pgd, robust_accuracy
 from netinv.sampling import draw
-from netinv.training import predict
 from pipeline.params import load_params
 
 ATTACKS = {  # steps, settings

@@ -40,12 +40,17 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
-from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
-from netinv.data import channel_statistics
-from netinv.generator import ConditionedGenerator, GeneratorConfig
+from netinv.classifiers import (
+    Classifier,
+    ClassifierTrainingConfig,
+    ConvClassifierConfig,
+    build_classifier,
+    freeze,
+    train_classifier,
+)
+from netinv.data import channel_statistics, load_digits
+from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, invert
-from netinv.sources import load_digits
-from netinv.training import ClassifierTrainingConfig, train_classifier
 from pipeline import distributed
 from pipeline.invert import load_state, train_generator
 from pipeline.params import RayParams
@@ -438,9 +443,9 @@ def generator_runs(project: Path) -> dict[str, dict[str, Any]]:
 
 BARE = """
 import json, sys
-from netinv.checkpoint import load_classifier
+from netinv.classifiers import load_classifier
 from netinv.classifiers import freeze
-from netinv.generator import ConditionedGenerator, GeneratorConfig
+from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, invert
 import torch
 classifier = load_classifier(sys.argv[1])

@@ -43,14 +43,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from netinv.checkpoint import load_classifier
-from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
-from netinv.conditioning import sample_condition
+from netinv.classifiers import (
+    Classifier,
+    ClassifierTrainingConfig,
+    ConvClassifierConfig,
+    build_classifier,
+    freeze,
+    load_classifier,
+    predict,
+    train_classifier,
+)
 from netinv.data import channel_statistics, load_spec, load_split
-from netinv.generator import ConditionedGenerator, GeneratorConfig
-from netinv.inversion import InversionConfig, InversionTraining, invert
-from netinv.joint import JointTraining
-from netinv.training import ClassifierTrainingConfig, predict, train_classifier
+from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition
+from netinv.inversion import InversionConfig, InversionTraining, JointTraining, invert
 
 STANDARD = InversionConfig(steps=400, batch_size=64, log_every=5)
 ROBUST = InversionConfig(

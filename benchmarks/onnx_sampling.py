@@ -29,9 +29,8 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from netinv.export import versions, write_model
-from netinv.generator import ConditionedGenerator, GeneratorConfig
-from netinv.graphs import compress, generator_models, rewritten
+from netinv.export import compress, generator_models, rewritten, versions, write_model
+from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.sampling import Metadata, OnnxGenerator, draw
 
 BATCHES = {1: (40, 25), 64: (20, 3), 1024: (7, 1)}
@@ -137,7 +136,7 @@ def throughput(generator: ConditionedGenerator, paths: dict[str, Path]) -> list[
 def command(path: Path, folder: Path, num: int, runs: int) -> dict[str, Any]:
     """Wall and processor seconds, and peak memory, of ``netinv sample`` from command to file."""
     code = (
-        "import re, sys, time; from netinv.cli import cli; cli.main(sys.argv[1:], standalone_mode=False);"
+        "import re, sys, time; from netinv.app.command import cli; cli.main(sys.argv[1:], standalone_mode=False);"
         "print(time.process_time(), re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     walls, cpus, memory = [], [], []

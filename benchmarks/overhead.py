@@ -23,8 +23,8 @@ HOOK = """
 import functools, importlib, importlib.abc, importlib.machinery, os, re, sys, time
 
 SCIENCE = {
-    "netinv.sources": ("fetch_dataset",),
-    "netinv.training": ("train_classifier", "predict"),
+    "netinv.data": ("fetch_dataset",),
+    "netinv.classifiers": ("train_classifier", "predict"),
     "netinv.inversion": ("InversionTraining.__iter__",),
     "netinv.evaluation": ("evaluate",),
     "netinv.export": ("export_generators", "export_classifier"),

@@ -12,7 +12,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 
 def main(folder: Path, out: Path) -> None:
     """Open the playground on a folder of exported networks in Debian's Chromium, draw once, and photograph it."""
-    command = [sys.executable, "-c", "from netinv.cli import main; main()", "playground", str(folder)]
+    command = [sys.executable, "-c", "from netinv.app import main; main()", "playground", str(folder)]
     command += ["--port", str(PORT), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server, sync_playwright() as playwright:
         try:

@@ -2,18 +2,21 @@
 
 Legend of shapes, used throughout: ``N`` batch, ``K`` number of classes (the paper's n), ``Z`` latent dimension,
 ``D`` feature dimension, ``C, H, W`` image channels, height, width, ``M`` side of the hot matrix.
+
+The packages, from the front of the house to its ground: ``app``, ``report``, ``export``, ``evaluation``, ``inversion``,
+``generators``, ``classifiers``, ``sampling``, ``results``, ``perturbations``, ``data``, ``core``. Each imports
+only from those behind it, and only what their ``__init__`` names.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from netinv.adapters import AdapterConfig
-    from netinv.api import Inversion, invert
-    from netinv.check import check_classifier
-    from netinv.generator import GeneratorConfig
+    from netinv.app import Inversion, invert
+    from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_classifier_from
+    from netinv.generators import GeneratorConfig
     from netinv.inversion import InversionConfig
-    from netinv.loading import ClassifierSource, load_classifier_from
 
 __all__ = [
     "AdapterConfig",
@@ -26,24 +29,13 @@ __all__ = [
     "load_classifier_from",
 ]
 
-_HOMES = {
-    "AdapterConfig": "adapters",
-    "ClassifierSource": "loading",
-    "GeneratorConfig": "generator",
-    "Inversion": "api",
-    "InversionConfig": "inversion",
-    "check_classifier": "check",
-    "invert": "api",
-    "load_classifier_from": "loading",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``import netinv`` and the command need no torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# A name is imported when it is first used, so that ``import netinv`` and the command need no torch.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "app": ["Inversion", "invert"],
+        "classifiers": ["AdapterConfig", "ClassifierSource", "check_classifier", "load_classifier_from"],
+        "generators": ["GeneratorConfig"],
+        "inversion": ["InversionConfig"],
+    },
+)

@@ -17,9 +17,8 @@ from pipeline.invert import Event, load_state, train_generator
 from pipeline.stage import stage_command, verbose_option, write_csv
 
 if TYPE_CHECKING:
-    from netinv.adapters import AdaptedClassifier
-    from netinv.classifiers import Classifier
-    from netinv.generator import GeneratorConfig
+    from netinv.classifiers import AdaptedClassifier, Classifier
+    from netinv.generators import GeneratorConfig
     from netinv.inversion import InversionConfig
 
 MEASURES = (
@@ -64,12 +63,11 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
     """Run every condition of the ablation on DATASET, each with several seeds."""
     from tqdm import tqdm
 
-    from netinv.classifiers import freeze
+    from netinv.classifiers import freeze, load_checkpoint
     from netinv.data import load_spec, load_split
-    from netinv.estimates import Estimate
     from netinv.evaluation import evaluate
-    from netinv.generator import ConditionedGenerator
-    from netinv.imported import load_checkpoint
+    from netinv.generators import ConditionedGenerator
+    from netinv.results import Estimate
     from pipeline import distributed, tracking
     from pipeline.params import load_params
 

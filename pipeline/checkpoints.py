@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from netinv.errors import InputError
+from netinv.core import InputError
 
 History = list[dict[str, float]]
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from netinv.errors import InputError
+from netinv.core import InputError
 
 if TYPE_CHECKING:
     from pipeline.params import Choices, Range, RayParams

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from netinv.estimates import Measure
-    from netinv.results import Results
+    from netinv.results import Measure, Results
 
     Pixels = NDArray[np.uint8]
     Table = list[tuple[object, ...]]
@@ -53,12 +52,11 @@ def main(
     """Measure the generators of VARIANT (standard or robust) on DATASET."""
     import torch
 
-    from netinv.checkpoint import load_generator
+    from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec, load_split
-    from netinv.estimates import Estimate
-    from netinv.evaluation import evaluate
-    from netinv.imported import load_checkpoint
-    from netinv.pictures import save_evaluation
+    from netinv.evaluation import evaluate, save_evaluation
+    from netinv.generators import load_generator
+    from netinv.results import Estimate
     from pipeline import tracking
     from pipeline.params import load_params
 
@@ -131,7 +129,7 @@ def _metrics(results: "Results") -> dict[str, float | str]:
 
 def _tables(results: "Results") -> "dict[str, Table]":
     """The rows of the DVC plots, by name; what was not measured has none."""
-    from netinv.estimates import Estimate
+    from netinv.results import Estimate
 
     tables: dict[str, Table] = {name: [] for name in PLOTS}
     for row in results.rows:

@@ -31,10 +31,10 @@ def generators(
     dataset: str, variant: str, data: Path, models: Path, generators: Path, out: Path, metrics: Path
 ) -> None:
     """Export the generators of VARIANT, in all forms that params.yaml names."""
-    from netinv.checkpoint import load_generator
+    from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec
     from netinv.export import export_generators
-    from netinv.imported import load_checkpoint
+    from netinv.generators import load_generator
     from netinv.sampling import Metadata
     from pipeline import tracking
     from pipeline.params import load_params
@@ -88,10 +88,10 @@ def generators(
 @stage_command
 def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path) -> None:
     """Export the classifier and the evaluator."""
+    from netinv.classifiers import load_checkpoint
+    from netinv.core import InputError
     from netinv.data import load_spec
-    from netinv.errors import InputError
     from netinv.export import export_classifier
-    from netinv.imported import load_checkpoint
     from netinv.sampling import Metadata
     from pipeline import tracking
 

@@ -17,8 +17,7 @@ from pipeline.stage import replaced, stage_command, write_text
 @stage_command
 def main(dataset: str, out: Path, metrics: Path) -> None:
     """Fetch DATASET: from scikit-learn, torchvision, a mirror (NETINV_MIRROR) or an image folder."""
-    from netinv.data import LabelledImages, save_dataset
-    from netinv.sources import fetch_dataset
+    from netinv.data import LabelledImages, fetch_dataset, save_dataset
     from pipeline import tracking
     from pipeline.params import load_params
 

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import netinv
-from netinv.errors import InputError
+from netinv.core import InputError
 from pipeline.stage import replaced, stage_command, verbose_option, write_csv, write_text
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from netinv.adapters import AdaptedClassifier
-    from netinv.classifiers import Classifier
-    from netinv.generator import ConditionedGenerator, GeneratorConfig
+    from netinv.classifiers import AdaptedClassifier, Classifier
+    from netinv.generators import ConditionedGenerator, GeneratorConfig
     from netinv.inversion import InversionConfig, InversionTraining
 
 CODE = Path(netinv.__file__).parent
@@ -86,7 +85,7 @@ def train_generators(
     states: tuple[bytes, ...] | None,
 ) -> Iterator[Events]:
     """Several generators as one program, from their seeds or from states of the same step; see the one above."""
-    from netinv.joint import JointTraining
+    from netinv.inversion import JointTraining
 
     joint = JointTraining(
         [
@@ -115,9 +114,8 @@ def _training(
     import torch
 
     from netinv.classifiers import freeze
-    from netinv.generator import ConditionedGenerator
-    from netinv.inversion import InversionTraining
-    from netinv.parallel import GlobalBatch
+    from netinv.generators import ConditionedGenerator
+    from netinv.inversion import GlobalBatch, InversionTraining
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     freeze(classifier).to(device)
@@ -244,11 +242,8 @@ class Progress:
 @stage_command
 def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plots: Path) -> None:
     """Invert the classifier of DATASET with the generators of VARIANT (standard or robust)."""
-    from netinv.adapters import AdaptedClassifier
-    from netinv.checkpoint import save_generator
-    from netinv.generator import ConditionedGenerator
-    from netinv.imported import load_checkpoint
-    from netinv.layers import has_batch_norm
+    from netinv.classifiers import AdaptedClassifier, has_batch_norm, load_checkpoint
+    from netinv.generators import ConditionedGenerator, save_generator
     from pipeline import distributed, tracking
     from pipeline.checkpoints import Checkpoints, fingerprint
     from pipeline.params import load_params

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from netinv.errors import InputError
+from netinv.core import InputError
 from pipeline.stage import write_text
 
 if TYPE_CHECKING:

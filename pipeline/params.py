@@ -7,16 +7,13 @@ from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, Posi
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from netinv.classifiers import ClassifierConfig
-from netinv.config import Config
-from netinv.errors import InputError
+from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
+from netinv.core import Config, InputError
+from netinv.data import BUILT_IN, FetchConfig
 from netinv.evaluation import EvaluationConfig
 from netinv.export import ExportConfig
-from netinv.generator import GeneratorConfig
+from netinv.generators import GeneratorConfig
 from netinv.inversion import InversionConfig
-from netinv.loading import ClassifierSource
-from netinv.sources import BUILT_IN, FetchConfig
-from netinv.training import ClassifierTrainingConfig
 
 Variant = Literal["standard", "robust"]
 

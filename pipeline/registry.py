@@ -12,10 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.config import Config
-from netinv.errors import InputError
-from netinv.estimates import Estimate, Measure, NotMeasured
-from netinv.results import Results, Row
+from netinv.core import Config, InputError
+from netinv.results import Estimate, Measure, NotMeasured, Results, Row
 from netinv.sampling import Metadata, OnnxGenerator
 
 if TYPE_CHECKING:
@@ -156,7 +154,7 @@ def _digest(results: Results, models: Path, spec: "DatasetSpec") -> str:
 
 def model_card(name: str, row: Row, metadata: Metadata, results: Results, models: Path, spec: "DatasetSpec") -> str:
     """The model card of one generator, Markdown."""
-    from netinv.imported import ImportedClassifier, load_checkpoint
+    from netinv.classifiers import ImportedClassifier, load_checkpoint
 
     classifier = load_checkpoint(models / "classifier")
     kind, origin = type(classifier).__name__, "trained on"

@@ -11,7 +11,7 @@ import click
 from pipeline.stage import replaced, stage_command, write_text
 
 if TYPE_CHECKING:
-    from netinv.report.inputs import Inverted
+    from netinv.report import Inverted
     from pipeline.params import Params
 
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 @stage_command
 def main(evaluation: Path, metrics: Path, plots: Path, runs: Path, ablation: Path, out: Path) -> None:
     """Write the report on all data sets and variants of params.yaml."""
-    from netinv.report import render
-    from netinv.report.inputs import read_ablations
+    from netinv.report import read_ablations, render
     from pipeline import tracking
     from pipeline.params import load_params
 
@@ -56,7 +55,7 @@ def collect(
     Raises:
         InputError: A stage's output is missing or damaged; names it.
     """
-    from netinv.report.inputs import Evaluated, Inverted, read_csv
+    from netinv.report import Evaluated, Inverted, read_csv
     from netinv.results import load_results
     from pipeline.tracking import flatten
 
@@ -93,7 +92,7 @@ def collect(
 
 def _exported(path: Path) -> dict[str, str]:
     """What the export stage measured; nothing where it has not run."""
-    from netinv.report.charts import number
+    from netinv.report import number
 
     values = json.loads(path.read_text()) if path.exists() else {}
     return {name: value if isinstance(value, str) else number(value) for name, value in values.items()}

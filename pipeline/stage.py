@@ -20,7 +20,7 @@ from typing import NoReturn, ParamSpec
 
 import click
 
-from netinv.errors import InputError
+from netinv.core import InputError
 
 P = ParamSpec("P")
 

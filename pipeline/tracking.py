@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.errors import InputError
+from netinv.core import InputError
 from pipeline.journal import (
     JOURNAL,
     Run,

@@ -13,10 +13,8 @@ import click
 from pipeline.stage import replaced, stage_command, write_csv, write_text
 
 if TYPE_CHECKING:
-    from netinv.classifiers import Classifier
+    from netinv.classifiers import Classifier, ClassifierSource, ImportedClassifier
     from netinv.data import DatasetSpec, LabelledImages
-    from netinv.imported import ImportedClassifier
-    from netinv.loading import ClassifierSource
     from pipeline.params import ModelParams
     from pipeline.tracking import Run
 
@@ -33,8 +31,8 @@ def main(
     dataset: str, model: Literal["classifier", "evaluator"], data: Path, out: Path, metrics: Path, plots: Path
 ) -> None:
     """Train MODEL (classifier or evaluator) on DATASET, or take the network that train.MODEL.source names."""
+    from netinv.classifiers import predict
     from netinv.data import load_spec, load_split
-    from netinv.training import predict
     from pipeline import tracking
     from pipeline.params import load_params
 
@@ -75,10 +73,8 @@ def _trained(
     import torch
     from tqdm import tqdm
 
-    from netinv.checkpoint import save_classifier
-    from netinv.classifiers import build_classifier
+    from netinv.classifiers import build_classifier, save_classifier, train_classifier
     from netinv.data import channel_statistics
-    from netinv.training import train_classifier
 
     torch.manual_seed(params.seed)
     mean, std = channel_statistics(train.images)
@@ -106,10 +102,8 @@ def _taken(
     import torch
     import torch.nn.functional as F
 
-    from netinv.check import check_classifier
-    from netinv.errors import InputError
-    from netinv.imported import import_classifier
-    from netinv.training import predict
+    from netinv.classifiers import check_classifier, import_classifier, predict
+    from netinv.core import InputError
 
     source = source.model_copy(
         update={

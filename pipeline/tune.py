@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import netinv
-from netinv.errors import InputError
-from netinv.objectives import OBJECTIVES, objectives
+from netinv.core import InputError
+from netinv.evaluation import OBJECTIVES, objectives
 from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option, write_csv, write_text
 
 if TYPE_CHECKING:
-    from netinv.adapters import AdaptedClassifier
-    from netinv.classifiers import Classifier
+    from netinv.classifiers import AdaptedClassifier, Classifier
     from pipeline.checkpoints import Checkpoints
     from pipeline.distributed import Trial
     from pipeline.params import GeneratorParams, Params, TuneParams
@@ -50,7 +49,7 @@ def train_trial(
     import torch
 
     from netinv.classifiers import freeze
-    from netinv.generator import ConditionedGenerator
+    from netinv.generators import ConditionedGenerator
     from netinv.inversion import InversionTraining
 
     common, config = _merged(common, variant, settings)
@@ -202,7 +201,7 @@ class _Told:
 @stage_command
 def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> None:
     """Search the settings of VARIANT (standard or robust) on DATASET; params.yaml says where, under tune."""
-    from netinv.imported import load_checkpoint
+    from netinv.classifiers import load_checkpoint
     from pipeline import distributed, tracking
     from pipeline.checkpoints import Checkpoints, fingerprint
     from pipeline.params import load_params

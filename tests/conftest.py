@@ -9,7 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from netinv.classifiers import Classifier
-    from netinv.generator import ConditionedGenerator
+    from netinv.generators import ConditionedGenerator
     from netinv.sampling import Metadata
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,7 +40,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
     from netinv.classifiers import ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
     from netinv.export import ExportConfig, export_classifier, export_generators, versions
-    from netinv.generator import ConditionedGenerator, GeneratorConfig
+    from netinv.generators import ConditionedGenerator, GeneratorConfig
     from netinv.inversion import InversionConfig, invert
     from netinv.sampling import Metadata
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from netinv.errors import InputError
+from netinv.core import InputError
 from pipeline.checkpoints import Checkpoints, fingerprint
 
 HISTORY = [{"step": 25.0, "loss": 1.5}, {"step": 50.0, "loss": 0.1 + 0.2}]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch.distributed as dist
 
-from netinv.errors import InputError
+from netinv.core import InputError
 from pipeline import distributed
 from pipeline.distributed import cluster, scatter
 from pipeline.params import RayParams

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from netinv.cli import cli
+from netinv.app.command import cli
 
 
 def test_every_command_and_option_in_the_documentation_exists(root: Path) -> None:
@@ -43,7 +43,7 @@ def test_the_documentation_is_built_without_a_warning(root: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     for page in ("index", "method", "bring-your-own", "extending", "responsible-use", "scale-out", "api"):
         assert (tmp_path / f"{page}.html").exists()
-    assert "netinv.api.invert" in (tmp_path / "api.html").read_text()
+    assert "netinv.invert" in (tmp_path / "api.html").read_text()
     for page in tmp_path.glob("*.html"):
         assert not re.search(r'(src|<link[^>]*href)="https?://', page.read_text()), f"{page.name} needs a network"
 

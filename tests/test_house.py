@@ -1,25 +1,121 @@
 """Rules of the house that a program can check."""
 
 import ast
+import importlib
 import importlib.util
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+FLOORS = (
+    "app",
+    "report",
+    "export",
+    "evaluation",
+    "inversion",
+    "generators",
+    "classifiers",
+    "sampling",
+    "results",
+    "perturbations",
+    "data",
+    "core",
+)
+"""The packages of the library, from the front of the house to its ground."""
+SHARED = {"params", "stage", "tracking"}
+"""Modules of the pipeline that every stage uses, and no output depends on: settings are parameters of DVC's own."""
+
 
 def _imports(path: Path) -> set[str]:
     """Top-level packages that a module imports, wherever in the module."""
-    found = set()
+    return {name.split(".")[0] for name, _ in _imported(path)}
+
+
+@cache
+def _imported(path: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """Modules that a module imports, wherever in it, each with the names that it takes from there."""
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
+            found += [(alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            found.append((node.module or "", tuple(alias.name for alias in node.names)))
     return found
+
+
+def _rooms(path: Path) -> set[str]:
+    """Packages of the library that a module imports from."""
+    rooms = set()
+    for name, taken in _imported(path):
+        if name == "netinv":
+            rooms |= {part for part in taken if part in FLOORS}
+        elif name.startswith("netinv."):
+            rooms.add(name.split(".")[1])
+    return rooms
+
+
+def _below(root: Path, rooms: set[str]) -> set[str]:
+    """Packages together with all that they stand on."""
+    whole = set(rooms)
+    for room in FLOORS:  # imports go down, so that one pass is enough
+        if room in whole:
+            whole |= set().union(*(_rooms(path) for path in (root / "netinv" / room).glob("*.py")))
+    return whole
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    for folder in ("netinv", "pipeline"):
+        yield from sorted((root / folder).rglob("*.py"))
+
+
+def _stages(root: Path) -> dict[str, Any]:
+    stages: dict[str, Any] = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
+    return stages
+
+
+def test_every_package_of_the_library_has_its_floor(root: Path) -> None:
+    assert {path.name for path in (root / "netinv").iterdir() if (path / "__init__.py").exists()} == set(FLOORS)
+    assert [path.name for path in (root / "netinv").glob("*.py")] == ["__init__.py"]
+
+
+def test_imports_go_down_only(root: Path) -> None:
+    for height, room in enumerate(FLOORS):
+        for path in (root / "netinv" / room).rglob("*.py"):
+            assert _rooms(path) <= set(FLOORS[height:]), path
+
+
+def test_nobody_imports_past_a_front_door(root: Path) -> None:
+    benchmarks = [*(root / "benchmarks").glob("*.py"), *(root / "docs").glob("*.py")]
+    for path in [*_sources(root), *benchmarks]:
+        own = path.parent.name if path.is_relative_to(root / "netinv") else ""
+        for name, taken in _imported(path):
+            parts = name.split(".")
+            if parts[0] == "netinv" and len(parts) > 1 and parts[1] != own:
+                assert len(parts) == 2, f"{path} imports {name}"
+                doors = importlib.import_module(name).__all__
+                assert set(taken) <= set(doors), f"{path} imports {set(taken) - set(doors)} of {name}"
+            if parts[0] == "pipeline" and len(parts) > 2:
+                assert path.is_relative_to(root / "pipeline" / parts[1]), f"{path} imports {name}"
+
+
+def test_no_two_modules_import_each_other(root: Path) -> None:
+    modules = {path.relative_to(root).with_suffix("").as_posix().replace("/", "."): path for path in _sources(root)}
+    ahead = {
+        name: {other for other, _ in _imported(path) if other in modules and other != name}
+        for name, path in modules.items()
+    }
+    while ahead:
+        free = {name for name, others in ahead.items() if not others & ahead.keys()}
+        assert free, f"a cycle among {sorted(ahead)}"
+        ahead = {name: others for name, others in ahead.items() if name not in free}
 
 
 def test_the_science_knows_no_pipeline_tool(root: Path) -> None:
@@ -27,9 +123,18 @@ def test_the_science_knows_no_pipeline_tool(root: Path) -> None:
         assert not _imports(path) & {"ray", "mlflow", "dvc", "pipeline"}, path
 
 
+def test_sampling_knows_no_torch(root: Path) -> None:
+    for room in ("sampling", "core"):
+        tree = [ast.parse(path.read_text()) for path in (root / "netinv" / room).glob("*.py")]
+        at_once = [node for module in tree for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not [node for node in at_once if "torch" in ast.unparse(node)], room
+
+
 @pytest.mark.parametrize(("tool", "home"), [("ray", "distributed.py"), ("mlflow", "tracking.py")])
-def test_one_module_knows_each_tool(root: Path, tool: str, home: str) -> None:
-    assert {path.name for path in (root / "pipeline").rglob("*.py") if tool in _imports(path)} == {home}
+def test_one_package_knows_each_tool(root: Path, tool: str, home: str) -> None:
+    knowing = {path for path in (root / "pipeline").rglob("*.py") if tool in _imports(path)}
+    assert knowing
+    assert {path.relative_to(root / "pipeline").parts[0] for path in knowing} == {home}
 
 
 def test_the_folder_mlflow_does_not_shadow_the_library(root: Path) -> None:
@@ -42,24 +147,22 @@ def test_the_folder_mlflow_does_not_shadow_the_library(root: Path) -> None:
 
 def test_folders_of_the_pipeline_do_not_change_how_imports_are_sorted(root: Path) -> None:
     # Else `make test` would fail after `make repro`: a folder of a library's name counts as the project's own.
-    stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
-    outputs = {out.split("/")[0] for stage in stages.values() for out in map(str, stage.get("outs", []))}
-    imported = set().union(*(_imports(path) for path in root.glob("*/*.py"))) - {"netinv", "pipeline"}
+    outputs = {out.split("/")[0] for stage in _stages(root).values() for out in map(str, stage.get("outs", []))}
+    imported = set().union(*(_imports(path) for path in _sources(root))) - {"netinv", "pipeline"}
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["isort"]
     assert outputs & imported <= set(settings["known-third-party"])
     assert outputs & imported
 
 
 def test_every_path_and_parameter_of_the_pipeline_exists(root: Path) -> None:
-    yaml = YAML(typ="safe", pure=True)
-    stages = yaml.load(root / "dvc.yaml")["stages"]
-    params = yaml.load(root / "params.yaml")
+    stages = _stages(root)
+    params = YAML(typ="safe", pure=True).load(root / "params.yaml")
     assert set(stages) == {"fetch", "train", "invert", "evaluate", "export", "export-classifiers", "register", "report"}
     for name, stage in stages.items():
         assert stage["outs"], name
         for path in stage["deps"]:
-            if path.endswith((".py", ".html")):
-                assert (root / path).is_file(), f"{name}: {path}"
+            if path.startswith(("netinv/", "pipeline/")):
+                assert (root / path).exists(), f"{name}: {path}"
         for dataset in params["presets"]:
             for key in stage.get("params", []):
                 for variant in ("standard", "robust"):
@@ -72,43 +175,44 @@ def test_every_path_and_parameter_of_the_pipeline_exists(root: Path) -> None:
                             value = value[part]
 
 
-def test_invert_depends_on_the_losses_and_train_does_not(root: Path) -> None:
-    stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
-    assert "netinv/losses.py" in stages["invert"]["deps"]
-    assert "netinv/losses.py" not in stages["train"]["deps"]
-    assert "netinv/training.py" not in stages["invert"]["deps"]
+def test_a_stage_depends_on_the_packages_that_it_uses_and_on_no_others(root: Path) -> None:
+    for name, stage in _stages(root).items():
+        own = [root / path for path in stage["deps"] if path.startswith("pipeline/")]
+        assert root / "pipeline" / f"{name.partition('-')[0]}.py" in own
+        files = [file for path in own for file in ([path] if path.is_file() else path.glob("*.py"))]
+        used = _below(root, set().union(*(_rooms(file) for file in files)))
+        assert {path for path in stage["deps"] if path.startswith("netinv/")} == {f"netinv/{room}" for room in used}
+        others = {part.split(".")[1] for file in files for part, _ in _imported(file) if part.startswith("pipeline.")}
+        assert others - SHARED <= {path.stem for path in own}, name
 
 
 def test_no_machine_path_and_no_registry_in_committed_files(root: Path) -> None:
     listing = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
     forbidden = re.compile(r"/root/|/home/\w|/work/|index-url|pypi\.org|files\.pythonhosted|registry\.npmjs")
     for name in listing.splitlines():
-        if name != "tests/test_house.py" and (root / name).suffix not in {".png", ".jpg"}:
+        if name != "tests/test_house.py" and (root / name).suffix not in {".png", ".jpg"} and (root / name).exists():
             match = forbidden.search((root / name).read_text())
             assert match is None, f"{name}: {match}"
 
 
-def _library_modules(root: Path, module: Path) -> set[Path]:
-    """The modules of the library that a module imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "netinv":
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            found |= {root / f"{name.replace('.', '/')}.py" for name in names}
-    return {path for path in found if path.is_file()}
-
-
-def test_training_stages_depend_on_all_that_trains(root: Path) -> None:
-    """A change of the science runs them again; what reads files and settings is left out."""
-    yaml = YAML(typ="safe", pure=True)
-    stages = yaml.load(root / "dvc.yaml")["stages"]
-    plumbing = {f"netinv/{name}.py" for name in ("checkpoint", "config", "data", "errors", "files", "sources")}
-    for stage, start in (("train", "training"), ("invert", "inversion"), ("invert", "joint")):
-        known, ahead = set(), [root / f"netinv/{start}.py"]
-        while ahead:
-            module = ahead.pop()
-            if module not in known:
-                known.add(module)
-                ahead += _library_modules(root, module)
-        needed = {path.relative_to(root).as_posix() for path in known} - plumbing
-        assert not needed - set(stages[stage]["deps"]), stage
+def test_the_tree_in_the_readme_is_that_of_the_folders(root: Path) -> None:
+    """Every module of the library stands there with a line of its own, below its package."""
+    readme = (root / "README.md").read_text()
+    tree = re.search(r"```\nnetinv/.*?```", readme, re.DOTALL)
+    assert tree is not None
+    told: dict[str, list[str]] = {}
+    room = ""
+    for line in tree.group().splitlines()[2:-1]:
+        if package := re.match(r"  (\w+)/ ", line):
+            room = package[1]
+            told[room] = []
+        elif module := re.match(r"    (\w+\.\w+) +\S", line):
+            told[room].append(module[1])
+    there = {
+        room: sorted(
+            path.name for path in (root / "netinv" / room).iterdir() if path.is_file() and path.name != "__init__.py"
+        )
+        for room in FLOORS
+    }
+    assert list(told) == list(FLOORS)
+    assert {room: sorted(names) for room, names in told.items()} == there

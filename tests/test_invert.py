@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier
-from netinv.generator import GeneratorConfig
+from netinv.generators import GeneratorConfig
 from netinv.inversion import InversionConfig
 from pipeline.invert import Event, groups, load_state, train_generator, train_generators
 

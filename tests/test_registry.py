@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from netinv.errors import InputError
-from netinv.estimates import Estimate, Measure, NotMeasured
+from netinv.core import InputError
+from netinv.results import Estimate, Measure, NotMeasured
 from pipeline import journal, registry, tracking
 from pipeline.register import main
 from pipeline.registry import Candidate, Standing, better
@@ -178,7 +178,7 @@ def test_registered_model_has_everything_and_is_registered_once(exported: "Expor
 def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: Path) -> None:
     from test_report import results
 
-    from netinv.checkpoint import save_classifier
+    from netinv.classifiers import save_classifier
     from netinv.data import DatasetSpec
 
     save_classifier(tmp_path / "classifier", exported.classifier)

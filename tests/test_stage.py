@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from netinv.errors import InputError
+from netinv.core import InputError
 from pipeline.stage import replaced, stage_command, write_csv, write_text
 
 
@@ -56,7 +56,7 @@ def _stage(code: str, **environment: str) -> subprocess.Popen[str]:
     script = f"""
 import time
 from pathlib import Path
-from netinv.errors import InputError
+from netinv.core import InputError
 from pipeline.stage import replaced, stage_command
 @stage_command
 def main():

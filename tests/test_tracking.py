@@ -21,8 +21,8 @@ import numpy as np
 import psutil
 import pytest
 
+from netinv.core import InputError
 from netinv.data import DatasetSpec
-from netinv.errors import InputError
 from pipeline import journal, tracking
 
 with warnings.catch_warnings():

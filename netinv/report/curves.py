@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from netinv.estimates import Estimate, Measure
 from netinv.report.charts import Axis, Interval, Series, interval_chart, line_chart
 from netinv.report.inputs import Evaluated, compared, title_of
 from netinv.report.words import HEADLINE, measure_text
+from netinv.results import Estimate, Measure
 
 if TYPE_CHECKING:
     from markupsafe import Markup

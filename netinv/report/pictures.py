@@ -5,11 +5,10 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from netinv.errors import InputError
-from netinv.pictures import COLUMNS, MAX_CLASSES
+from netinv.core import InputError
 from netinv.report.charts import number
 from netinv.report.inputs import Evaluated
-from netinv.results import Row
+from netinv.results import GRID_CLASSES, GRID_COLUMNS, Row
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,16 +59,16 @@ def figure(e: Evaluated) -> Grid:
     real = None
     if e.row("real_test").samples:
         image = _open(e.folder / "real_test.png")
-        image = image.crop((0, 0, (image.width + 1) // COLUMNS - 1, image.height))
+        image = image.crop((0, 0, (image.width + 1) // GRID_COLUMNS - 1, image.height))
         real = picture_of(image, 1, "a real test image of each class")
-    return Grid(title, picture, columns, e.results.classes[:MAX_CLASSES], real)
+    return Grid(title, picture, columns, e.results.classes[:GRID_CLASSES], real)
 
 
 def class_grid(e: Evaluated, name: str, title: str) -> Grid:
     """Several images of each class from one source."""
     image = _open(e.folder / f"{name.replace(' ', '-')}.png")
-    picture = picture_of(image, COLUMNS, f"{title}: a row of {COLUMNS} images for each class")
-    return Grid(title, picture, [], e.results.classes[:MAX_CLASSES])
+    picture = picture_of(image, GRID_COLUMNS, f"{title}: a row of {GRID_COLUMNS} images for each class")
+    return Grid(title, picture, [], e.results.classes[:GRID_CLASSES])
 
 
 def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
@@ -79,7 +78,7 @@ def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
         return []
     image = _open(e.folder / f"{row.name.replace(' ', '-')}-neighbours.png")
     kinds = list(dict.fromkeys(pair.distance for pair in audit.pairs))
-    labels = sorted({pair.label for pair in audit.pairs})[:MAX_CLASSES]
+    labels = sorted({pair.label for pair in audit.pairs})[:GRID_CLASSES]
     width, height = (image.width + 1) // len(kinds), (image.height + 1) // len(labels)
     pairs = {(pair.distance, pair.label): pair for pair in audit.pairs}
     found: dict[str, list[tuple[str, Picture, str, str]]] = {kind: [] for kind in kinds}

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from netinv.estimates import Measure, NotMeasured
-from netinv.pictures import MAX_CLASSES
 from netinv.report.charts import number
 from netinv.report.inputs import REFERENCES, Ablation, Evaluated, compared, title_of
 from netinv.report.pictures import Picture, picture_of
 from netinv.report.words import HEADLINE, MeasureText, measure_text
-from netinv.results import Audit, Row
+from netinv.results import GRID_CLASSES, Audit, Measure, NotMeasured, Row
 
 MAX_CONFUSIONS = 10
 """Most frequent confusions named."""
@@ -208,7 +206,7 @@ def confusion(found: Sequence[Evaluated]) -> list[Matrix]:
 
 def _matrix(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Matrix:
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
-    if len(classes) <= MAX_CLASSES:
+    if len(classes) <= GRID_CLASSES:
         return Matrix(title, [list(zip(*both, strict=True)) for both in zip(shares, counts, strict=True)])
     from PIL import Image
 
@@ -217,4 +215,4 @@ def _matrix(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str])
     mistakes = [(count, i, j) for i, row in enumerate(counts) for j, count in enumerate(row) if i != j and count]
     worst = sorted(mistakes, reverse=True)[:MAX_CONFUSIONS]
     words = "; ".join(f"{classes[i]} read as {classes[j]}: {count}" for count, i, j in worst)
-    return Matrix(title, [], picture_of(image, MAX_CLASSES / 2, f"Confusion matrix: {title}"), words)
+    return Matrix(title, [], picture_of(image, GRID_CLASSES / 2, f"Confusion matrix: {title}"), words)

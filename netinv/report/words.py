@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
-from netinv.estimates import Estimate, Measure, NotMeasured
 from netinv.report.charts import number, percentage
 from netinv.report.inputs import Evaluated
+from netinv.results import Estimate, Measure, NotMeasured
 
 Grade = Literal["good", "fair", "bad", "unknown"]
 

@@ -1,0 +1,21 @@
+"""What people start: inversion in one call, the command ``netinv``, the playground."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from netinv.app.api import Inversion, classifier_vendi, invert
+    from netinv.app.command import main
+
+__all__ = [
+    "Inversion",
+    "classifier_vendi",
+    "invert",
+    "main",
+]
+
+# The command draws from exported generators in an install without torch, which the rest needs.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__, submod_attrs={"api": ["Inversion", "classifier_vendi", "invert"], "command": ["main"]}
+)

@@ -1,0 +1,312 @@
+"""Inversion in one call, for notebooks, scripts and the command: a network in, a trained generator out."""
+
+import copy
+import csv
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from netinv.classifiers import (
+    DEFAULT,
+    AdaptedClassifier,
+    AdapterConfig,
+    InvertibleClassifier,
+    behaviour,
+    has_batch_norm,
+)
+from netinv.core import Config, InputError
+from netinv.evaluation import vendi_score
+from netinv.generators import ConditionedGenerator, GeneratorConfig, load_generator, save_generator
+from netinv.inversion import InversionConfig
+from netinv.inversion import invert as inversion_steps
+from netinv.sampling import draw, grid
+
+JUDGED = 1000
+"""Fresh images on which a finished generator's accuracy is measured."""
+BATCH = 100
+"""Images drawn at a time."""
+GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
+"""Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
+
+History = list[dict[str, float]]
+
+
+class _Record(Config):
+    """What ``inversion.json`` holds."""
+
+    classes: tuple[str, ...]
+    accuracy: float
+    config: InversionConfig
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A trained generator, and how it came about. In a notebook it shows as a grid with a row for each class."""
+
+    generator: ConditionedGenerator
+    config: InversionConfig
+    """How it was trained; the architecture is ``generator.config``."""
+    history: History
+    """Records of the training, each with step, samples, accuracy on the batch, loss and its terms."""
+    classes: tuple[str, ...]
+    """Names of the K classes, in label order."""
+    accuracy: float
+    """Inversion accuracy, the share of fresh images (without dropout) that the classifier reads as what was asked."""
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num: int = 16,
+        *,
+        label: int | str | None = None,
+        seed: int = 0,
+        sharpness: tuple[float, float] | None = None,
+    ) -> Tensor:
+        """Draw images, the same for the same seed, as does the exported generator.
+
+        Args:
+            num: N, how many.
+            label: Wanted class, by number or name; ``None`` leaves it to chance.
+            seed: Fixes every draw.
+            sharpness: Range of the condition's sharpness; ``None`` is the one of the training.
+
+        Returns:
+            (N, C, H, W) in [0, 1], float32, on the CPU.
+        """
+        labels = None if label is None else [self._label(label)] * num
+        images, _ = self._draw(num, seed, labels, sharpness)
+        return images
+
+    def _label(self, label: int | str) -> int:
+        if isinstance(label, str):
+            if label not in self.classes:
+                raise InputError(f"There is no class {label!r}; there are: {', '.join(self.classes[:20])}.")
+            return self.classes.index(label)
+        if not 0 <= label < len(self.classes):
+            raise InputError(f"There is no class {label}; classes go from 0 to {len(self.classes) - 1}.")
+        return label
+
+    def _draw(
+        self, num: int, seed: int, labels: list[int] | None, sharpness: tuple[float, float] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) and their labels (N,), on the CPU."""
+        latent, vector = (
+            torch.from_numpy(array)
+            for array in draw(
+                num,
+                latent_dim=self.generator.config.latent_dim,
+                num_classes=len(self.classes),
+                seed=seed,
+                sharpness=sharpness or self.config.sharpness,
+                labels=labels,
+            )
+        )
+        device = next(self.generator.parameters()).device
+        parts = zip(torch.split(latent, BATCH), torch.split(vector, BATCH), strict=True)
+        images = [self.generator(z.to(device), p.to(device)).cpu() for z, p in parts]
+        return torch.cat(images).contiguous(), vector.argmax(dim=1)
+
+    def grid(self, seed: int = 0) -> Image.Image:
+        """One picture with a row for each class, of the first classes if there are many."""
+        classes = min(len(self.classes), GRID_ROWS)
+        labels = [label for label in range(classes) for _ in range(GRID_COLUMNS)]
+        with torch.no_grad():
+            images, _ = self._draw(len(labels), seed, labels)
+        channels, height, width = images.shape[1:]
+        scale = max(1, GRID_SIDE // max(height, width))
+        images = images.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+        pixels = grid([images.numpy()], len(labels), (channels, scale * height, scale * width), GRID_COLUMNS)
+        return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        picture = io.BytesIO()
+        self.grid().save(picture, format="PNG")
+        return picture.getvalue()
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights, settings and history into a folder, whole or not at all.
+
+        An earlier inversion in that folder is replaced.
+
+        Raises:
+            InputError: The folder holds something else.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()) and not (folder / "inversion.json").exists():
+            raise InputError(f"{folder} holds other files: name a new folder.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            save_generator(partial, self.generator)
+            record = _Record(classes=self.classes, accuracy=self.accuracy, config=self.config)
+            (partial / "inversion.json").write_text(record.model_dump_json(indent=2) + "\n")
+            with (partial / "history.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(self.history[0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.history)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.chmod(0o755)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: The folder does not hold an inversion, or holds a damaged one.
+        """
+        path = Path(folder) / "inversion.json"
+        try:
+            record = _Record.parse(json.loads(path.read_text()), where=str(path))
+            with (Path(folder) / "history.csv").open(newline="") as file:
+                history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        except (OSError, json.JSONDecodeError, TypeError) as error:
+            raise InputError(f"{folder} does not hold a readable inversion ({error}).") from None
+        return cls(load_generator(Path(folder)), record.config, history, record.classes, record.accuracy)
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write the generator as one ONNX file, checked against torch; ``netinv sample`` draws from it without torch.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        from netinv.export import ExportConfig, export_generators, versions
+        from netinv.sampling import Metadata
+
+        path = Path(path)
+        metadata = Metadata(
+            kind="generator",
+            dataset="",
+            variant="robust" if self.config.epsilon else "standard",
+            classes=self.classes,
+            image_shape=self.generator.image_shape,
+            run_id="",
+            licence="",
+            versions=versions(),
+            latent_dim=self.generator.config.latent_dim,
+            sharpness=self.config.sharpness,
+        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+                export_generators(
+                    Path(folder), [copy.deepcopy(self.generator).cpu()], {}, metadata, ExportConfig(forms=())
+                )
+                (Path(folder) / "generator-0.onnx").replace(path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
+
+
+def invert(
+    classifier: nn.Module,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int | None = None,
+    adapter: AdapterConfig = DEFAULT,
+    config: InversionConfig | None = None,
+    generator: GeneratorConfig | None = None,
+    classes: tuple[str, ...] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    on_record: Callable[[dict[str, float]], None] | None = None,
+) -> Inversion:
+    """Train a generator that draws images of whatever class of a classifier you ask for.
+
+    The classifier is left as it was found: mode, gradients, hooks, device; so is torch's random state.
+
+    Args:
+        classifier: Any network that maps a batch of images to one score for each class, or one adapted already.
+        image_shape: (C, H, W) of the images to be generated.
+        num_classes: K; ``None`` takes the network's word for it.
+        adapter: What the classifier takes and gives, where that is not images in [0, 1] and one tensor of scores.
+        config: The loss and its optimisation; ``None`` is the defaults.
+        generator: The generator's architecture; ``None`` is the defaults.
+        classes: Names of the classes; ``None`` numbers them.
+        seed: Fixes weights and draws.
+        progress: Show a bar.
+        on_record: Called with each record of the history as it comes.
+
+    Raises:
+        InputError: The classifier cannot be inverted as it is; says why.
+        FloatingPointError: The loss is not finite; names the step.
+
+    Example:
+        >>> inversion = invert(classifier, image_shape=(1, 28, 28), num_classes=10)  # doctest: +SKIP
+        >>> inversion.sample(label=3, num=16).shape  # doctest: +SKIP
+        torch.Size([16, 1, 28, 28])
+    """
+    config, generator = config or InversionConfig(), generator or GeneratorConfig()
+    adapted = (
+        classifier
+        if isinstance(classifier, AdaptedClassifier)
+        else AdaptedClassifier(classifier, image_shape, num_classes, adapter)
+    )
+    if errors := [finding.message for finding in behaviour(adapted) if finding.severity == "error"]:
+        raise InputError(" ".join(errors))
+    if config.pixel_statistics and adapted.config.mean is None:
+        raise InputError("pixel_statistics needs the mean and std of the training images: give them to the adapter.")
+    if config.layer_statistics and not has_batch_norm(adapted):
+        raise InputError("layer_statistics needs a classifier with batch norm layers: set it to 0.")
+    names = classes or tuple(str(label) for label in range(adapted.num_classes))
+    if len(names) != adapted.num_classes:
+        raise InputError(
+            f"{len(names)} class names were given, but the classifier knows {adapted.num_classes} classes."
+        )
+    history: History = []
+    cuda = [adapted.device] if adapted.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=cuda),
+        tqdm(total=config.steps, desc="invert", unit="step", disable=None if progress else True) as bar,
+    ):
+        torch.manual_seed(seed)
+        network = ConditionedGenerator(generator, adapted.num_classes, adapted.image_shape).to(adapted.device)
+        for record in inversion_steps(network, adapted, config, seed):
+            history.append(record)
+            bar.set_postfix_str(f"accuracy {record['accuracy']:.3f}", refresh=False)
+            bar.update(int(record["step"]) - bar.n)
+            if on_record is not None:
+                on_record(record)
+    network.eval()
+    untested = Inversion(network, config, history, names, accuracy=0.0)
+    return Inversion(network, config, history, names, inversion_accuracy(untested, adapted))
+
+
+@torch.no_grad()
+def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int = JUDGED) -> float:
+    """Share of fresh images that a classifier reads as the class they were drawn for."""
+    images, labels = inversion._draw(num, seed=1, labels=None)
+    pairs = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
+    right = [classifier(part.to(classifier.device)).argmax(dim=1).cpu() == wanted for part, wanted in pairs]
+    return float(torch.cat(right).float().mean())
+
+
+@torch.no_grad()
+def classifier_vendi(inversion: Inversion, classifier: InvertibleClassifier, num: int = 50) -> float:
+    """Diversity within the inverted classifier: Vendi score of its own features, mean over classes.
+
+    It needs no data, but those features are what the training spreads: never the only evidence of diversity.
+
+    Args:
+        inversion: Draws the images.
+        classifier: The one that was inverted.
+        num: Images of each class.
+    """
+    scores = []
+    for label in range(len(inversion.classes)):
+        images = inversion.sample(num, label=label, seed=2)
+        _, features = classifier(images.to(classifier.device), return_features=True)
+        scores.append(vendi_score(features[(features != 0).any(dim=1)].cpu()))
+    return float(torch.stack(scores).mean())

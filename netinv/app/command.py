@@ -1,0 +1,122 @@
+"""The command ``netinv``. Each subcommand imports what it needs when it runs, so that a light install has them all."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from netinv.app import commands
+from netinv.app.parsing import parse_mixture, parse_sharpness
+from netinv.core import InputError
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="netinv")
+def cli() -> None:
+    """Network inversion: draw images that a classifier reads as the class you ask for."""
+
+
+for command in (commands.check, commands.invert, commands.evaluate, commands.report, commands.export):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command; what its user can mend is one sentence on stderr and exit status 2."""
+    try:
+        sys.exit(cli.main(sys.argv[1:] or ["--help"], prog_name="netinv", standalone_mode=False))
+    except InputError as error:
+        message = str(error)
+    except click.ClickException as error:
+        message = error.format_message()
+    except (click.Abort, KeyboardInterrupt):
+        print("error: Interrupted; nothing half-written was left behind.", file=sys.stderr)
+        sys.exit(130)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--label", "labels", multiple=True, help="Wanted class, by number or name; repeat it for several.")
+@click.option("--mixture", help="Wanted probabilities in place of a class, such as 3:0.6,8:0.4; they sum to 1.")
+@click.option("--num", default=64, show_default=True, type=click.IntRange(1), help="Images, of each wanted class.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes every draw.")
+@click.option("--to-seed", type=click.IntRange(0), help="Go from --seed's image to this one's, in --num steps.")
+@click.option("--sharpness", help="Of the drawn conditions: a number, or a range LOW:HIGH.  [default: the file's]")
+@click.option("--generator", type=click.IntRange(0), help="Which one of an ensemble draws.  [default: they take turns]")
+@click.option("--columns", type=click.IntRange(1), help="Images in a row of the grid.")
+@click.option("--verify", type=click.Path(path_type=Path), help="Classifier in ONNX, which tells the accuracy.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.  [default: one for each core]")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help=".png (a grid), .npz, or a new folder of PNGs."
+)
+def sample(
+    model: Path,
+    labels: tuple[str, ...],
+    mixture: str | None,
+    num: int,
+    seed: int,
+    to_seed: int | None,
+    sharpness: str | None,
+    generator: int | None,
+    columns: int | None,
+    verify: Path | None,
+    threads: int | None,
+    out: Path,
+) -> None:
+    """Draw images from MODEL, a generator or an ensemble in ONNX."""
+    from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, save
+
+    network = OnnxGenerator(model, num_threads=threads)
+    classifier = OnnxClassifier(verify, num_threads=threads) if verify else None
+    if classifier:
+        classifier.check_fits(network)
+    if labels and mixture:
+        raise InputError("Both --label and --mixture were given: give one of them.")
+    wanted = [network.label(text) for text in labels]
+    arguments: dict[str, Any] = {
+        "mixture": parse_mixture(mixture, network) if mixture else None,
+        "sharpness": parse_sharpness(sharpness) if sharpness else None,
+    }
+    classes: list[int | None] = [*wanted] or [None]
+    total = num * len(classes)
+    batches: Iterable[Samples]
+    if to_seed is None:
+        each = [label for label in wanted for _ in range(num)] or None
+        batches = network.stream(total, seed=seed, labels=each, generator=generator, **arguments)
+    else:
+        batches = [
+            network.interpolate(num, seeds=(seed, to_seed), label=label, generator=generator or 0, **arguments)
+            for label in classes
+        ]
+    if columns is None and (len(wanted) > 1 or to_seed is not None):
+        columns = num
+    correct = 0
+
+    def verified(batches: Iterable[Samples]) -> Iterator[Samples]:
+        nonlocal correct
+        for batch in batches:
+            if classifier:
+                correct += classifier.num_correct(batch.images, batch.labels)
+            yield batch
+
+    save(out, verified(batches), total, network, columns)
+    print(f"{total} {'image' if total == 1 else 'images'} in {out}")
+    if classifier:
+        print(f"accuracy under {verify}: {correct / total:.4f} ({correct} of {total})")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("onnx"))
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port on this machine.")
+@click.option("--browser/--no-browser", default=True, help="Open it in the default browser.")
+def playground(folder: Path, port: int, browser: bool) -> None:
+    """Open a page, on this machine only, to draw from the generators below FOLDER (default: onnx) by hand."""
+    from netinv.app.playground import serve
+
+    serve(folder, port, browser)

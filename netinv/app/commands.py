@@ -1,0 +1,283 @@
+"""The subcommands of ``netinv`` for a classifier of one's own: check, invert, evaluate, report, export."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from netinv.app.parsing import parse_pairs, parse_source
+from netinv.core import InputError
+
+if TYPE_CHECKING:
+    from netinv.classifiers import CheckReport, Classifier
+    from netinv.data import Dataset
+    from netinv.results import Measure
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EVALUATOR_EPOCHS = 5
+"""Passes over the data when an evaluator has to be trained."""
+
+
+def source_options(command: Command) -> Command:
+    """The argument and the options that say where a classifier comes from, what it takes and what it gives."""
+    options = [
+        click.argument("model"),
+        click.option("--weights", help="File of weights, or a name such as DEFAULT for torchvision's own."),
+        click.option("--weights-prefix", help="Where in that file the network's names begin.  [default: found]"),
+        click.option("--argument", "arguments", multiple=True, help="NAME=VALUE for the factory; repeat it."),
+        click.option("--image-shape", help="Channels, height, width of the images, such as 3,32,32."),
+        click.option("--num-classes", type=click.IntRange(2), help="Classes.  [default: as the network has]"),
+        click.option("--mean", help="Mean of each channel that it is normalised by, such as 0.49,0.48,0.45."),
+        click.option("--std", help="Standard deviation of each channel, likewise."),
+        click.option("--input-shape", help="Shape that the network takes, if not the images'; 784 for flat rows."),
+        click.option("--channel-order", type=click.Choice(["rgb", "bgr"]), help="[default: rgb]"),
+        click.option(
+            "--output",
+            type=click.Choice(["auto", "logits", "probabilities", "log_probabilities"]),
+            help="What the network gives.  [default: auto]",
+        ),
+        click.option("--output-entry", help="Place or key of the logits in a tuple or a mapping.  [default: found]"),
+        click.option("--feature-layer", help="Module whose input is the features.  [default: the last linear layer]"),
+        click.option("--device", help="Such as cpu or cuda:0.  [default: a GPU where there is one]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def as_json(command: Command) -> Command:
+    """The option ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")(command)
+
+
+@click.command()
+@source_options
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled images: a data set, or a folder of images.")
+@as_json
+def check(data: Path | None, as_json: bool, **options: Any) -> None:
+    """Try MODEL out before the work, and tell the usual mistakes. Exit status 1 where inversion would be in vain.
+
+    MODEL is torchvision:NAME, a factory PACKAGE.MODULE:FUNCTION, a .pt2 exported program, or a checkpoint's folder.
+    """
+    from netinv.classifiers import check_classifier, load_network
+
+    source, device = parse_source(options)
+    network = load_network(source, device)
+    labelled, num_classes = None, network.num_classes
+    if data is not None:
+        dataset = read_data(data, network.image_shape)
+        labelled, num_classes = dataset.test, num_classes or len(dataset.classes)
+    report = check_classifier(network.module, network.image_shape, num_classes, network.adapter, labelled)
+    print(report.model_dump_json(indent=2) if as_json else told(source.model, report))
+    sys.exit(0 if report.ok else 1)
+
+
+@click.command()
+@source_options
+@click.option("--steps", type=click.IntRange(1), help="Steps of the training.")
+@click.option(
+    "--set", "settings", multiple=True, help="NAME=VALUE of the inversion, or generator.NAME=VALUE; repeat it."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes weights and draws.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the trained generator.")
+@as_json
+def invert(steps: int | None, settings: tuple[str, ...], seed: int, out: Path, as_json: bool, **options: Any) -> None:
+    """Train a generator that draws images of any class of MODEL.
+
+    MODEL is torchvision:NAME, a factory PACKAGE.MODULE:FUNCTION, a .pt2 exported program, or a checkpoint's folder.
+    """
+    from netinv.app.api import invert as invert_classifier
+    from netinv.classifiers import load_classifier_from
+    from netinv.generators import GeneratorConfig
+    from netinv.inversion import InversionConfig
+
+    values = parse_pairs(settings, "--set")
+    architecture = {name.removeprefix("generator."): value for name, value in values.items() if "." in name}
+    loss = {name: value for name, value in values.items() if "." not in name}
+    config = InversionConfig.parse(loss | ({"steps": steps} if steps else {}), where="--set")
+    generator = GeneratorConfig.parse(architecture, where="--set generator")
+    source, device = parse_source(options)
+    classifier = load_classifier_from(source, device)
+    try:
+        inversion = invert_classifier(
+            classifier, image_shape=classifier.image_shape, config=config, generator=generator, seed=seed
+        )
+    except FloatingPointError as error:
+        raise InputError(str(error)) from None
+    inversion.save(out)
+    last = inversion.history[-1]
+    if as_json:
+        print(json.dumps({"out": str(out), "accuracy": inversion.accuracy, "steps": config.steps, "last": last}))
+    else:
+        print(f"{out}: inversion accuracy {inversion.accuracy:.3f} after {config.steps} steps")
+
+
+@click.command()
+@source_options
+@click.option(
+    "--inversion", "folders", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder; repeat it."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Real images: a data set, or a folder of images.")
+@click.option("--evaluator", type=click.Path(path_type=Path), help="Checkpoint or .pt2 of an independent classifier.")
+@click.option("--num-samples", default=2000, show_default=True, type=click.IntRange(10), help="Images drawn of each.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for measures and pictures.")
+@as_json
+def evaluate(
+    folders: tuple[Path, ...],
+    data: Path | None,
+    evaluator: Path | None,
+    num_samples: int,
+    out: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained."""
+    from netinv.app.api import Inversion, classifier_vendi
+    from netinv.classifiers import ClassifierSource, load_classifier_from
+    from netinv.core import new_folder, save_csv
+    from netinv.evaluation import EvaluationConfig, save_evaluation
+    from netinv.evaluation import evaluate as measure
+
+    source, device = parse_source(options)
+    classifier = load_classifier_from(source, device)
+    inversions = [Inversion.load(folder) for folder in folders]
+    dataset = None if data is None else read_data(data, classifier.image_shape)
+    judge: Any = None
+    if evaluator is not None:
+        judge = load_classifier_from(ClassifierSource(model=str(evaluator)), device)
+    elif dataset is not None:
+        judge = train_evaluator(dataset, device)
+    evaluation = measure(
+        [inversion.generator.to(device) for inversion in inversions],
+        classifier,
+        judge,
+        inversions[0].classes if dataset is None else dataset.classes,
+        None if dataset is None else dataset.train,
+        None if dataset is None else dataset.test,
+        EvaluationConfig(num_samples=num_samples),
+        inversions[0].config.sharpness,
+    )
+    with new_folder(out) as folder:
+        train, test = (None, None) if dataset is None else (dataset.train, dataset.test)
+        save_evaluation(folder, evaluation, train, test)
+        curves = [{"generator": i, **record} for i, inversion in enumerate(inversions) for record in inversion.history]
+        save_csv(folder / "curves.csv", curves)
+        settings = {"model": source.model, **inversions[0].generator.config.model_dump(mode="json")}
+        settings |= inversions[0].config.model_dump(mode="json")
+        (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+    vendi = [classifier_vendi(inversion, classifier) for inversion in inversions]
+    if as_json:
+        headline = {name: value.model_dump(mode="json") for name, value in evaluation.results.headline.items()}
+        print(json.dumps({"out": str(out), "headline": headline, "classifier_vendi": vendi}))
+        return
+    for name, value in evaluation.results.headline.items():
+        print(f"{name.replace('_', ' '):28} {measured(value)}")
+    print(f"{'vendi, classifier features':28} {', '.join(f'{value:.2f}' for value in vendi)}")
+    print(evaluation.results.verdict)
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="HTML file.")
+@as_json
+def report(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Write one self-contained page on all FOLDERS of `netinv evaluate`, each shown as a variant of its name."""
+    from netinv.core import write_text
+    from netinv.report import Evaluated, Inverted, read_csv, read_settings, render
+    from netinv.results import load_results
+
+    variants = [
+        Evaluated(
+            folder.resolve().name,
+            load_results(folder / "results.json"),
+            folder,
+            curves=read_csv(folder / "curves.csv"),
+            settings=read_settings(folder / "settings.json"),
+            export={},
+        )
+        for folder in folders
+    ]
+    name = variants[0].settings.get("model", "classifier")
+    page = render([Inverted(name, variants, training={}, export={}, runs=[])])
+    write_text(out, page)
+    print(json.dumps({"out": str(out), "bytes": len(page)}) if as_json else f"{out}: {len(page) / 1e6:.1f} MB")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="ONNX file.")
+@as_json
+def export(folder: Path, out: Path, as_json: bool) -> None:
+    """Write the generator in FOLDER as an ONNX file, which `netinv sample` draws from without torch."""
+    from netinv.app.api import Inversion
+
+    Inversion.load(folder).to_onnx(out)
+    print(json.dumps({"out": str(out), "bytes": out.stat().st_size}) if as_json else f"{out}: written and checked")
+
+
+def read_data(path: Path, image_shape: tuple[int, int, int]) -> "Dataset":
+    """A data set of this library, or a folder of images with ``train/<class>/`` and ``test/<class>/``.
+
+    Raises:
+        InputError: It is neither, or its images have another shape.
+    """
+    from netinv.data import Dataset, FolderConfig, load_spec, load_split, read_image_folder
+
+    if not (path / "spec.json").exists():
+        folder = FolderConfig.parse({"path": str(path), "image_shape": image_shape}, where="--data")
+        return read_image_folder(folder)
+    spec = load_spec(path)
+    if spec.image_shape != image_shape:
+        raise InputError(f"{path} has images of shape {spec.image_shape}, not {image_shape}: give that --image-shape.")
+    return Dataset(spec.classes, load_split(path, "train"), load_split(path, "test"), spec.source, spec.licence)
+
+
+def train_evaluator(dataset: "Dataset", device: str) -> "Classifier":
+    """An independent judge: a small residual network trained on the real images."""
+    from netinv.classifiers import (
+        ClassifierTrainingConfig,
+        ResidualClassifierConfig,
+        build_classifier,
+        train_classifier,
+    )
+    from netinv.data import channel_statistics
+
+    mean, std = channel_statistics(dataset.train.images)
+    channels, height, width = dataset.train.images.shape[1:]
+    shape = (channels, height, width)
+    evaluator = build_classifier(ResidualClassifierConfig(), len(dataset.classes), shape, mean, std).to(device)
+    for record in train_classifier(evaluator, dataset.train, ClassifierTrainingConfig(epochs=EVALUATOR_EPOCHS), seed=1):
+        print(f"evaluator: epoch {record['epoch']:.0f}, training accuracy {record['accuracy']:.3f}", file=sys.stderr)
+    return evaluator
+
+
+def told(model: str, report: "CheckReport") -> str:
+    """A check's report for people."""
+    lines = [f"classifier  {model}, {report.parameters:,} parameters"]
+    if report.output_range is not None:
+        low, high = report.output_range
+        layer = f"the input of {report.feature_layer}" if report.feature_layer else "the logits themselves"
+        lines += [
+            f"images      {report.image_shape}, given to the network as {report.input_shape}",
+            f"outputs     {report.num_classes} classes, {report.output}, from {low:.3g} to {high:.3g}",
+            f"features    {report.feature_dim}, {layer}",
+        ]
+    if report.accuracy is not None:
+        lines.append(f"accuracy    {report.accuracy:.3f} on {report.num_images} images")
+    if report.images_per_second is not None:
+        lines.append(f"speed       {report.images_per_second:.0f} images a second, forward and backward")
+    lines += [f"{finding.severity}: {finding.message}" for finding in report.findings]
+    return "\n".join(lines)
+
+
+def measured(measure: "Measure") -> str:
+    """A measure in a few characters, or why there is none."""
+    from netinv.results import Estimate
+
+    if isinstance(measure, Estimate):
+        return f"{measure.value:.3f}  ({measure.low:.3f} to {measure.high:.3f})"
+    return f"not measured: {measure.not_measured}"

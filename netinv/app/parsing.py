@@ -1,0 +1,102 @@
+"""What people type, as values: each form is refused in one sentence that shows how to write it."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from netinv.core import InputError
+
+if TYPE_CHECKING:
+    from netinv.classifiers import ClassifierSource
+    from netinv.sampling import OnnxGenerator
+
+
+def parse_mixture(text: str, generator: "OnnxGenerator") -> dict[int, float]:
+    """Shares by label, from a text such as ``3:0.6,8:0.4``.
+
+    Raises:
+        InputError: The text has another form, or names a class that there is not.
+    """
+    mixture: dict[int, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().rpartition(":")
+        try:
+            share = float(number) if name else None
+        except ValueError:
+            share = None
+        if share is None:
+            raise InputError(f"The mixture {text!r} has no share in {part!r}: write it like 3:0.6,8:0.4.")
+        label = generator.label(name.strip())
+        if label in mixture:
+            raise InputError(f"The mixture {text!r} names the class {name} twice: give each class one share.")
+        mixture[label] = share
+    return mixture
+
+
+def parse_sharpness(text: str) -> tuple[float, float]:
+    """A range of the sharpness, from a text such as ``3`` or ``1:5``.
+
+    Raises:
+        InputError: The text has another form.
+    """
+    low, colon, high = text.partition(":")
+    try:
+        return float(low), float(high if colon else low)
+    except ValueError:
+        raise InputError(f"The sharpness {text!r} is no number: write it like 3, or 1:5 for a range.") from None
+
+
+def parse_source(options: dict[str, Any]) -> "tuple[ClassifierSource, str]":
+    """Settings of a classifier, and the device, from the options of :func:`source_options`.
+
+    Raises:
+        InputError: An option has another form, or settings do not go together.
+    """
+    import torch
+
+    from netinv.classifiers import ClassifierSource
+
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    device = given.pop("device", "cuda" if torch.cuda.is_available() else "cpu")
+    for name, kind in (("image_shape", int), ("input_shape", int), ("mean", float), ("std", float)):
+        if name in given:
+            given[name] = parse_numbers(given[name], kind, f"--{name.replace('_', '-')}")
+    if str(given.get("output_entry", "")).isdigit():
+        given["output_entry"] = int(given["output_entry"])
+    given["arguments"] = parse_pairs(given.get("arguments", ()), "--argument")
+    names = ("mean", "std", "input_shape", "channel_order", "output", "output_entry", "feature_layer")
+    given["adapter"] = {name: given.pop(name) for name in names if name in given}
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device {device!r} cannot be used ({str(error).splitlines()[0]}).") from None
+    return ClassifierSource.parse(given), device
+
+
+def parse_numbers(text: str, kind: type, option: str) -> list[Any]:
+    """Numbers between commas.
+
+    Raises:
+        InputError: The text has another form.
+    """
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text!r} is no list of numbers: write it like 3,32,32.") from None
+
+
+def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
+    """Values by name, from texts such as ``steps=300``; a value is JSON, or else a text.
+
+    Raises:
+        InputError: A text has another form.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"{option} {pair!r} has no name and value: write it like NAME=VALUE.")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values

@@ -1,0 +1,174 @@
+"""A page on this machine to draw from exported generators by hand. Needs gradio: ``pip install 'netinv[playground]'``.
+
+The page talks to this machine only: it is served on 127.0.0.1, has no analytics, and loads nothing from elsewhere.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netinv.app.parsing import parse_mixture
+from netinv.core import InputError
+from netinv.sampling import OnnxClassifier, OnnxGenerator, Pixels, Samples, save, softmax, to_pixels
+
+if TYPE_CHECKING:
+    import gradio
+
+ANY = "any"
+"""What the page offers when no class is wanted."""
+_CSS = """
+#images img {image-rendering: pixelated}
+#images .thumbnail-item {display: flex; flex-direction: column; aspect-ratio: auto; height: auto; overflow: visible}
+#images .caption-label {position: static; max-width: none; white-space: pre-line; text-align: left; width: 100%}
+"""
+
+
+def find_networks(folder: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Exported networks below a folder: generators by the name that the page shows, and classifiers.
+
+    Raises:
+        InputError: There is no generator.
+    """
+    generators: dict[str, Path] = {}
+    classifiers: list[Path] = []
+    for path in sorted(folder.rglob("*.onnx")):
+        try:
+            OnnxGenerator(path)
+            generators[str(path.relative_to(folder))] = path
+        except InputError:
+            try:
+                OnnxClassifier(path)
+                classifiers.append(path)
+            except InputError:
+                continue  # somebody else's file
+    if not generators:
+        raise InputError(
+            f"{folder} holds no exported generator: run the pipeline, or name the folder of its ONNX files."
+        )
+    return generators, classifiers
+
+
+def verdicts(samples: Samples, generator: OnnxGenerator, classifiers: list[Path]) -> tuple[list[str], str]:
+    """What each fitting classifier reads in each image, and a line on all of them in Markdown."""
+    names = generator.metadata.classes
+    captions = [f"wanted {names[label]}" for label in samples.labels]
+    summary = [f"**{len(samples.labels)} images**"]
+    for path in classifiers:
+        classifier = OnnxClassifier(path)
+        if classifier.metadata.dataset != generator.metadata.dataset:
+            continue
+        classifier.check_fits(generator)
+        shares = softmax(classifier(samples.images))  # (N, K)
+        read = shares.argmax(axis=1)
+        name = classifier.metadata.variant
+        captions = [
+            f"{caption}\n{name} {'✓' if label == wanted else '✗'} {names[label]} ({share:.0%})"
+            for caption, wanted, label, share in zip(captions, samples.labels, read, shares.max(axis=1), strict=True)
+        ]
+        summary.append(f"{name} reads **{np.mean(read == samples.labels):.1%}** as wanted")
+    return captions, " · ".join(summary)
+
+
+def page(folder: Path) -> "gradio.Blocks":
+    """The page, not yet served.
+
+    Raises:
+        InputError: gradio is not installed, or the folder holds no generator.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        import gradio as gr
+    except ImportError:
+        raise InputError("The playground needs gradio: pip install 'netinv[playground]'.") from None
+    generators, classifiers = find_networks(folder)
+    downloads = Path(tempfile.mkdtemp(prefix="netinv-playground-"))
+
+    def controls(model: str) -> tuple[Any, Any]:
+        """The classes and the default sharpness of a model."""
+        metadata = OnnxGenerator(generators[model]).metadata
+        low, high = metadata.sharpness
+        return gr.Dropdown(choices=[ANY, *metadata.classes], value=ANY), (low * high) ** 0.5
+
+    def draw_images(
+        model: str, label: str, mixture: str, sharpness: float, num: float, seed: float
+    ) -> tuple[list[tuple[Pixels, str]], str, str]:
+        try:
+            generator = OnnxGenerator(generators[model])
+            samples = generator.sample(
+                int(num),
+                seed=int(seed),
+                labels=None if label == ANY or mixture.strip() else generator.label(label),
+                mixture=parse_mixture(mixture, generator) if mixture.strip() else None,
+                sharpness=sharpness,
+            )
+            captions, summary = verdicts(samples, generator, classifiers)
+            path = downloads / f"{Path(model).with_suffix('').as_posix().replace('/', '-')}-seed-{int(seed)}.png"
+            save(path, [samples], len(samples.labels), generator)
+        except InputError as error:
+            raise gr.Error(str(error)) from None
+        images = to_pixels(samples.images).transpose(0, 2, 3, 1)
+        if images.shape[-1] == 1:
+            images = images[..., 0]
+        return list(zip(images, captions, strict=True)), summary, str(path)
+
+    first = next(iter(generators))
+    classes, sharpness = controls(first)
+    with gr.Blocks(title="Network inversion", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+        gr.Markdown("# Network inversion\nImages that a classifier reads as the class you ask for.")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                model = gr.Dropdown([*generators], value=first, label="Model")
+                label = gr.Dropdown(classes.choices, value=ANY, label="Class")
+                mixture = gr.Textbox(label="Mixture", placeholder="3:0.6,8:0.4", info="Shares in place of a class.")
+                slider = gr.Slider(0.1, 20, value=sharpness, label="Sharpness", info="How peaked the conditions are.")
+                num = gr.Slider(1, 100, value=25, step=1, label="Images")
+                seed = gr.Number(0, minimum=0, precision=0, label="Seed")
+                button = gr.Button("Draw", variant="primary")
+                download = gr.DownloadButton("Save as PNG")
+            with gr.Column(scale=3):
+                summary = gr.Markdown()
+                gallery = gr.Gallery(label="Images", columns=5, height=720, format="png", elem_id="images")
+        inputs, outputs = [model, label, mixture, slider, num, seed], [gallery, summary, download]
+        model.change(controls, model, [label, slider])
+        button.click(draw_images, inputs, outputs)
+        blocks.load(draw_images, inputs, outputs)
+    return blocks  # type: ignore[no-any-return, unused-ignore]  # gradio may be absent, and with it its types
+
+
+def serve(folder: Path, port: int, browser: bool) -> None:
+    """Serve the page on 127.0.0.1 until interrupted.
+
+    Args:
+        folder: Where the exported networks are, at any depth.
+        port: Port on this machine.
+        browser: Open the page in the default browser.
+
+    Raises:
+        InputError: gradio is not installed, the folder holds no generator, or the port is taken.
+    """
+    blocks = page(folder)
+    import gradio as gr
+
+    font = ["system-ui", "sans-serif"]  # the default theme asks another host for its fonts
+    try:
+        blocks.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            inbrowser=browser,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            footer_links=[],
+            ssr_mode=False,
+            enable_monitoring=False,
+            theme=gr.themes.Default(font=font, font_mono=["monospace"]),
+            css=_CSS,
+        )
+    except OSError:
+        raise InputError(f"Port {port} is taken: give another one with --port.") from None
+    print(f"The playground is at http://127.0.0.1:{port}; end it with Ctrl-C.", flush=True)
+    blocks.block_thread()

@@ -1,0 +1,49 @@
+"""Classifiers: the project's own and their training, and other people's behind an adapter."""
+
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig
+from netinv.classifiers.batch_norm import BatchNormInputs, has_batch_norm
+from netinv.classifiers.check import CheckReport, check_classifier
+from netinv.classifiers.checkpoints import load_classifier, save_classifier
+from netinv.classifiers.findings import behaviour
+from netinv.classifiers.imported import ImportedClassifier, import_classifier, load_checkpoint
+from netinv.classifiers.loading import load_classifier_from, load_network
+from netinv.classifiers.networks import (
+    Classifier,
+    ClassifierConfig,
+    ConvClassifierConfig,
+    InvertibleClassifier,
+    ResidualClassifierConfig,
+    build_classifier,
+    freeze,
+)
+from netinv.classifiers.sources import ClassifierSource
+from netinv.classifiers.training import ClassifierTrainingConfig, predict, train_classifier
+
+__all__ = [
+    "DEFAULT",
+    "AdaptedClassifier",
+    "AdapterConfig",
+    "BatchNormInputs",
+    "CheckReport",
+    "Classifier",
+    "ClassifierConfig",
+    "ClassifierSource",
+    "ClassifierTrainingConfig",
+    "ConvClassifierConfig",
+    "ImportedClassifier",
+    "InvertibleClassifier",
+    "ResidualClassifierConfig",
+    "behaviour",
+    "build_classifier",
+    "check_classifier",
+    "freeze",
+    "has_batch_norm",
+    "import_classifier",
+    "load_checkpoint",
+    "load_classifier",
+    "load_classifier_from",
+    "load_network",
+    "predict",
+    "save_classifier",
+    "train_classifier",
+]

@@ -1,0 +1,65 @@
+"""What the batch norms of a frozen classifier see of a batch: they know from its training what they should see."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from netinv.classifiers.networks import InvertibleClassifier
+
+
+class BatchNormInputs(TorchFunctionMode):
+    """A context that notes the inputs of batch norms in evaluation mode, normalised by their running statistics.
+
+    It needs no hooks, so it sees those of any network that calls ``torch.nn.functional.batch_norm``; a program that
+    was exported from one calls something else.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._moments: list[Tensor] = []
+
+    def moments(self, images: Tensor) -> Tensor:
+        """Mean over the pixels of each input channel, and of its square, (N, 2, S); S is 0 where nothing was noted.
+
+        Args:
+            images: The batch that was classified, (N, C, H, W).
+        """
+        return torch.cat(self._moments, dim=2) if self._moments else images.new_zeros(len(images), 2, 0)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            self._note(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _note(
+        self,
+        input: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> None:
+        if training:  # it has no statistics to compare with
+            return
+        values = input.to(running_mean.dtype).flatten(2) if input.ndim > 2 else input.to(running_mean.dtype)[:, :, None]
+        values = (values - running_mean[:, None]) * torch.rsqrt(running_var + eps)[:, None]  # (N, S, pixels)
+        self._moments.append(torch.stack([values.mean(dim=2), values.square().mean(dim=2)], dim=1))
+
+
+@torch.no_grad()
+def has_batch_norm(classifier: InvertibleClassifier) -> bool:
+    """Whether a frozen classifier has batch norms that can be watched."""
+    images = torch.zeros(2, *classifier.image_shape, device=classifier.device)
+    with BatchNormInputs() as inputs:
+        classifier(images)
+    return bool(inputs.moments(images).shape[2])

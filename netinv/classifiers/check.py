@@ -1,0 +1,241 @@
+"""A classifier tried out before the work: what it is, and the usual mistakes in plain words."""
+
+import math
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, OutputKind, probe_images
+from netinv.classifiers.findings import Code, Finding, Severity, as_found, behaviour
+from netinv.core import Config, InputError
+from netinv.data import LabelledImages, channel_statistics, to_float
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation that most pretrained colour networks are normalised by."""
+MAX_IMAGES = 500
+"""Labelled images that a check looks at."""
+TIMED_SECONDS = 0.5
+"""How long throughput is measured."""
+
+
+class CheckReport(Config):
+    """What a classifier is, as far as it could be found out, and what is wrong with it."""
+
+    findings: tuple[Finding, ...]
+    parameters: int
+    image_shape: tuple[int, int, int]
+    """(C, H, W) of the images that it is asked about."""
+    input_shape: tuple[int, ...] | None = None
+    """What the network itself is given."""
+    num_classes: int | None = None
+    """K."""
+    output: OutputKind | None = None
+    output_range: tuple[float, float] | None = None
+    """Smallest and largest score on the images of the check."""
+    feature_layer: str | None = None
+    """Name of the module whose input is the features."""
+    feature_dim: int | None = None
+    """D."""
+    images_per_second: float | None = None
+    """Forward and backward, on this machine."""
+    accuracy: float | None = None
+    """On the labelled images."""
+    num_images: int = 0
+    """Labelled images behind the accuracy."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def check_classifier(
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    num_classes: int | None = None,
+    config: AdapterConfig = DEFAULT,
+    data: LabelledImages | None = None,
+) -> CheckReport:
+    """Try a network out, and leave it as it was found.
+
+    Args:
+        network: Any module, as for :class:`~netinv.classifiers.AdaptedClassifier`.
+        image_shape: (C, H, W).
+        num_classes: K as its owner believes it to be.
+        config: What the network takes and gives, as its owner believes it to be.
+        data: Labelled images, uint8 or float in [0, 1], on which the beliefs can be tested.
+    """
+    findings = list(as_found(network, config))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    try:
+        classifier, more = _adapt(network, image_shape, num_classes, config)
+    except InputError as error:
+        findings.append(Finding(severity="error", code="unusable", message=str(error)))
+        return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=image_shape)
+    findings += more
+    findings += behaviour(classifier)
+    measured = _measured(classifier, data, findings)
+    order = ("error", "warning", "note")
+    low, high = classifier.output_range
+    return CheckReport(
+        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
+        parameters=parameters,
+        image_shape=image_shape,
+        input_shape=config.input_shape if config.input_shape is not None else image_shape,
+        num_classes=classifier.num_classes,
+        output=classifier.output,
+        output_range=(low, high),
+        feature_layer=classifier.feature_layer,
+        feature_dim=classifier.feature_dim,
+        images_per_second=None if any(f.severity == "error" for f in findings) else _throughput(classifier),
+        accuracy=measured.accuracy,
+        num_images=measured.num,
+    )
+
+
+def _adapt(
+    network: nn.Module, image_shape: tuple[int, int, int], num_classes: int | None, config: AdapterConfig
+) -> tuple[AdaptedClassifier, list[Finding]]:
+    """The adapter, for the network's own K where that is not the one believed in."""
+    try:
+        return AdaptedClassifier(network, image_shape, num_classes, config), []
+    except InputError as error:
+        try:
+            classifier = AdaptedClassifier(network, image_shape, None, config)
+        except InputError:
+            raise error from None
+        return classifier, [Finding(severity="error", code="num_classes", message=str(error))]
+
+
+class _Measured(NamedTuple):
+    accuracy: float | None
+    num: int
+
+
+def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findings: list[Finding]) -> _Measured:
+    """Accuracy on labelled images, and what else they show; appends to the findings."""
+
+    def add(severity: Severity, code: Code, message: str) -> None:
+        findings.append(Finding(severity=severity, code=code, message=message))
+
+    if data is None:
+        add("note", "data", "Without labelled images, accuracy, normalisation and channel order cannot be tested.")
+        return _Measured(None, 0)
+    if tuple(data.images.shape[1:]) != classifier.image_shape:
+        add("error", "data", f"The labelled images are {tuple(data.images.shape[1:])}, not {classifier.image_shape}.")
+        return _Measured(None, 0)
+    brightest = float(data.images.max())
+    if data.images.is_floating_point() and brightest > 1.5:
+        message = f"Pixels in 0..255? The labelled images reach {brightest:.0f}; give uint8, or floats in [0, 1]."
+        add("error", "pixel_range", message)
+        return _Measured(None, 0)
+    num_classes = classifier.num_classes
+    given = int(data.labels.max()) + 1
+    if given > num_classes:
+        add(
+            "error",
+            "num_classes",
+            f"The images have labels up to {given - 1}, but the classifier knows {num_classes} classes.",
+        )
+        return _Measured(None, 0)
+    if given < num_classes:
+        add("warning", "num_classes", f"The images have {given} classes, but the classifier knows {num_classes}.")
+
+    chosen = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:MAX_IMAGES]
+    images, labels = data.images[chosen], data.labels[chosen].to(classifier.device)
+    images = (images if images.is_floating_point() else to_float(images)).to(classifier.device)
+    predicted = _predict(classifier, images)
+    accuracy = float((predicted == labels).float().mean())
+    best = _better(classifier, images, labels, accuracy)
+    if best is not None:
+        add("warning", best.code, f"{best.message} (accuracy {best.accuracy:.3f} instead of {accuracy:.3f}).")
+    elif bool((predicted == predicted[0]).all()) and not bool((labels == labels[0]).all()):
+        add("warning", "constant", f"The classifier takes all {len(labels)} images for class {int(predicted[0])}.")
+    elif accuracy < 1.5 / num_classes:
+        add(
+            "warning",
+            "accuracy",
+            f"The accuracy of {accuracy:.3f} is hardly better than chance: are these its weights, its classes in this "
+            "order, and images of its kind?",
+        )
+    return _Measured(accuracy, len(labels))
+
+
+def _predict(classifier: AdaptedClassifier, images: Tensor) -> Tensor:
+    """Predicted labels, (N,)."""
+    with torch.no_grad():
+        return torch.cat([classifier(batch).argmax(dim=1) for batch in torch.split(images, 100)])
+
+
+class _Alternative(NamedTuple):
+    config: AdapterConfig
+    code: Code
+    message: str
+    accuracy: float = 0.0
+
+
+def _better(classifier: AdaptedClassifier, images: Tensor, labels: Tensor, accuracy: float) -> _Alternative | None:
+    """The other treatment of the images under which the classifier is much more often right, if there is one."""
+    margin = max(0.03, 3 * math.sqrt(max(accuracy * (1 - accuracy), 0.02) / len(labels)))
+    best = None
+    for alternative in _alternatives(classifier, images):
+        other = AdaptedClassifier(
+            classifier.network, classifier.image_shape, classifier.num_classes, alternative.config
+        )
+        measured = float((_predict(other, images) == labels).float().mean())
+        if measured > accuracy + margin and (best is None or measured > best.accuracy):
+            best = alternative._replace(accuracy=measured)
+    return best
+
+
+def _alternatives(classifier: AdaptedClassifier, images: Tensor) -> Iterator[_Alternative]:
+    """Treatments of the images that people mistake for one another, one change at a time."""
+    config, channels = classifier.config, classifier.input_shape[0]
+    zero, one = (0.0,) * channels, (1.0,) * channels
+
+    def changed(mean: tuple[float, ...], std: tuple[float, ...]) -> AdapterConfig:
+        return config.model_copy(update={"mean": mean, "std": std})
+
+    yield _Alternative(
+        changed(zero, (1 / 255,) * channels),
+        "pixel_range",
+        "It was trained on pixels in 0..255: set mean to 0 and std to 1/255 for each channel",
+    )
+    if config.mean is not None:
+        yield _Alternative(
+            changed(zero, one), "normalisation", "Double normalisation, it does better without: leave out mean and std"
+        )
+    else:
+        own = channel_statistics((images * 255).round().to("cpu", torch.uint8))
+        guesses = [own if len(own[0]) == channels else (own[0] * 3, own[1] * 3), ((0.5,) * channels, (0.5,) * channels)]
+        guesses += [IMAGENET] if channels == 3 else []
+        for mean, std in guesses:
+            rounded = tuple(round(value, 3) for value in mean), tuple(round(value, 3) for value in std)
+            message = (
+                f"Normalisation is missing: set mean and std as in training, such as {rounded[0]} and {rounded[1]}"
+            )
+            yield _Alternative(changed(mean, std), "normalisation", message)
+    if channels == 3:
+        other = "rgb" if config.channel_order == "bgr" else "bgr"
+        yield _Alternative(
+            config.model_copy(update={"channel_order": other}),
+            "channel_order",
+            f"It takes its channels in the order {other.upper()}: set channel_order to {other}",
+        )
+
+
+def _throughput(classifier: AdaptedClassifier, batch_size: int = 16) -> float:
+    """Images a second, forward and backward, after one batch to warm up."""
+    images = probe_images(classifier.image_shape, batch_size).to(classifier.device)
+    done, start = -1, 0.0
+    while done < 1 or time.perf_counter() - start < TIMED_SECONDS:
+        if done == 0:
+            start = time.perf_counter()
+        given = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(classifier(given).sum(), given)
+        float(gradient.sum())  # waits for a GPU
+        done += 1
+    return done * batch_size / (time.perf_counter() - start)

@@ -1,0 +1,190 @@
+"""What shows of a network on a few made-up images: the usual mistakes in plain words."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from netinv.classifiers.adapters import AdaptedClassifier, AdapterConfig, probe_images
+from netinv.core import Config
+
+Severity = Literal["error", "warning", "note"]
+Code = Literal[
+    "unusable",
+    "num_classes",
+    "output",
+    "gradients",
+    "constant",
+    "pixel_range",
+    "normalisation",
+    "channel_order",
+    "train_mode",
+    "random",
+    "batch_dependent",
+    "accuracy",
+    "features",
+    "data",
+]
+
+
+class Finding(Config):
+    """One thing that a check found."""
+
+    severity: Severity
+    """An error makes inversion fail or mean nothing, a warning makes it doubtful, a note is good to know."""
+    code: Code
+    message: str
+    """What is so, and what to do about it."""
+
+
+def as_found(network: nn.Module, config: AdapterConfig) -> Iterator[Finding]:
+    """What can be seen without running the network."""
+    if any(module.training for module in network.modules() if isinstance(module, _MODAL)):
+        yield Finding(
+            severity="note",
+            code="train_mode",
+            message="The network came in training mode; here it is evaluated in evaluation mode, and left as it was.",
+        )
+    if config.mean is not None:
+        inside = [name for name, module in network.named_modules() if type(module).__name__ == "Normalize"]
+        inside += [
+            name
+            for name, buffer in network.named_buffers()
+            if name.rpartition(".")[2] in ("mean", "pixel_mean", "_mean") and buffer.numel() == len(config.mean)
+        ]
+        if inside:
+            yield Finding(
+                severity="warning",
+                code="normalisation",
+                message=f"Double normalisation? The network normalises by itself ({inside[0]}), the adapter "
+                "does so once more: leave out mean and std.",
+            )
+
+
+_MODAL = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
+"""Modules that do something else in training mode."""
+
+
+def behaviour(classifier: AdaptedClassifier) -> Iterator[Finding]:
+    """What shows on a few made-up images, without any data."""
+    for finding in _output_findings(classifier):
+        yield finding
+        if finding.severity == "error":
+            return  # what follows would judge the wrong numbers
+    images = probe_images(classifier.image_shape).to(classifier.device)
+    with torch.no_grad():
+        logits = classifier(images)
+        again = classifier(images)
+        fewer = classifier(images[::2])
+    scale = float(logits.abs().mean()) + 1e-6
+    constant = float(logits.std(dim=0).max()) < 1e-6 * scale
+    yield from _gradient_findings(classifier, images, constant)
+    if constant:
+        yield Finding(
+            severity="error",
+            code="constant",
+            message="The classifier gives the same scores for every image: its weights are not loaded, its input is "
+            "overwritten, or its activations are dead.",
+        )
+        return
+    if not torch.allclose(logits, again, atol=1e-3 * scale):
+        yield Finding(
+            severity="warning",
+            code="random",
+            message="The same images get other scores the second time, even in evaluation mode: some dropout or noise "
+            "does not heed the mode (F.dropout without training=self.training?).",
+        )
+    elif not torch.allclose(logits[::2], fewer, atol=1e-2 * scale):
+        yield Finding(
+            severity="warning",
+            code="batch_dependent",
+            message="An image's scores depend on the other images of its batch: the network was exported in training "
+            "mode, or its batch norm keeps no running statistics. Export it after eval().",
+        )
+    yield from _scale_findings(classifier, images)
+    if classifier.feature_layer is None:
+        yield Finding(
+            severity="note",
+            code="features",
+            message="No linear layer was found, so that the logits stand in for the features: name a feature_layer.",
+        )
+
+
+def _output_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
+    """The kind of output that is believed in against the one that shows."""
+    believed, shown = classifier.output, classifier.detected_output
+    low, high = classifier.output_range
+    if believed == "logits" and shown == "probabilities":
+        message = (
+            "Probabilities are taken for logits: the outputs are not negative and each row sums to 1, and a second "
+            "soft-max would flatten them. Set output to probabilities, or remove the network's soft-max."
+        )
+    elif believed == "probabilities" and shown != "probabilities":
+        kind = "Log-probabilities" if shown == "log_probabilities" else "Logits"
+        message = (
+            f"{kind} are taken for probabilities: the outputs reach from {low:.3g} to {high:.3g}. "
+            f"Set output to {shown}, or to auto."
+        )
+    elif believed == "log_probabilities" and shown == "probabilities":
+        message = "Probabilities are taken for log-probabilities. Set output to probabilities, or to auto."
+    else:
+        if shown == "logits" and low >= 0 and high <= 1:
+            yield Finding(
+                severity="warning",
+                code="output",
+                message="All outputs lie in [0, 1] but no row sums to 1: a sigmoid for each class? They are taken for "
+                "logits; give the values before the sigmoid.",
+            )
+        return
+    yield Finding(severity="error", code="output", message=message)
+
+
+def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: bool) -> Iterator[Finding]:
+    """Whether the scores tell the images which way to go."""
+    images = images.clone().requires_grad_()
+    advice = "Look for no_grad, detach, argmax, rounding or conversion to numpy in its forward."
+    logits = classifier(images)
+    if not logits.requires_grad:
+        message = f"Gradients are blocked: the scores do not depend on the images as far as torch knows. {advice}"
+        yield Finding(severity="error", code="gradients", message=message)
+        return
+    weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device)
+    (gradient,) = torch.autograd.grad((logits * weights).sum(), images, allow_unused=True)
+    if gradient is None or not bool(gradient.any()):
+        if not constant:
+            message = f"Gradients are blocked: they are 0 for every image. {advice}"
+            yield Finding(severity="error", code="gradients", message=message)
+    elif not bool(gradient.isfinite().all()):
+        yield Finding(severity="error", code="gradients", message="Gradients of the scores are not finite.")
+
+
+def _scale_findings(classifier: AdaptedClassifier, images: Tensor) -> Iterator[Finding]:
+    """Activations at the first batch norm against its running statistics, which remember the training images."""
+    norms = [m for m in classifier.network.modules() if isinstance(m, nn.BatchNorm2d) and m.running_var is not None]
+    if not norms or norms[0].running_var is None:
+        return
+    seen: list[Tensor] = []
+    handle = norms[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    try:
+        with torch.no_grad():
+            classifier(images)
+    finally:
+        handle.remove()
+    if not seen or norms[0].num_batches_tracked is None or not int(norms[0].num_batches_tracked):
+        return
+    ratio = float((seen[0].var(dim=(0, 2, 3)) / norms[0].running_var.clamp(min=1e-12)).sqrt().median())
+    if ratio < 0.03:
+        yield Finding(
+            severity="warning",
+            code="pixel_range",
+            message=f"Was it trained on pixels in 0..255? Its first batch norm remembers inputs {1 / ratio:.0f} times "
+            "as strong as these. If so, set mean to 0 and std to 1/255 for each channel.",
+        )
+    elif ratio > 30:
+        yield Finding(
+            severity="warning",
+            code="pixel_range",
+            message=f"Its first batch norm sees inputs {ratio:.0f} times as strong as in training: images are "
+            "in [0, 1] here, and so are mean and std.",
+        )

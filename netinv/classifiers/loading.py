@@ -1,0 +1,131 @@
+"""Classifiers from anywhere: torchvision, a factory of one's own, an exported program, a checkpoint of this library.
+
+No file is unpickled. A factory runs its author's code and an exported program is one: take them from people you trust.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from netinv.classifiers.adapters import AdaptedClassifier
+from netinv.classifiers.checkpoints import load_classifier
+from netinv.classifiers.programs import read_program
+from netinv.classifiers.sources import ClassifierSource, Network, shape_of
+from netinv.classifiers.weights import load_weights
+from netinv.core import InputError
+
+
+def load_classifier_from(source: ClassifierSource, device: str | torch.device = "cpu") -> AdaptedClassifier:
+    """Load a classifier and adapt it.
+
+    Raises:
+        InputError: The source cannot be read, its weights do not fit, or the network does not fit the images.
+    """
+    return AdaptedClassifier(*load_network(source, device))
+
+
+def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -> Network:
+    """Load a classifier's network as it is, in evaluation mode, to check it or to adapt it.
+
+    Raises:
+        InputError: The source cannot be read, or its weights do not fit.
+    """
+    path = Path(source.model)
+    if source.model.startswith("torchvision:"):
+        network = _torchvision(source)
+    elif path.suffix == ".pt2":
+        network = read_program(path, source)
+    elif path.suffix == ".onnx":
+        raise InputError(
+            f"{path}: no maintained converter brings ONNX files back to torch, where gradients are; export the network "
+            "with torch.export to a .pt2 file, or name a factory that builds or converts it."
+        )
+    elif path.is_dir():
+        classifier = load_classifier(path)
+        network = Network(classifier, classifier.image_shape, classifier.num_classes, source.adapter)
+    elif path.is_file():
+        raise InputError(
+            f"{path} holds no architecture: name the factory that builds the network as the model, "
+            "package.module:function or torchvision:NAME, and this file as its weights."
+        )
+    elif ":" in source.model:
+        network = _from_factory(source)
+    else:
+        raise InputError(
+            f"{source.model} is no model: expected torchvision:NAME, package.module:function, a .pt2 file or a folder "
+            "with a checkpoint."
+        )
+    for part in network.module.modules():
+        part.training = False  # and not through eval(), which exported programs refuse
+    return network._replace(module=network.module.to(device))
+
+
+def _torchvision(source: ClassifierSource) -> Network:
+    """A model of torchvision's registry, with weights of its own, of a file, or fresh."""
+    from torchvision import models
+
+    name = source.model.removeprefix("torchvision:")
+    try:
+        members = models.get_model_weights(name).__members__
+    except ValueError:
+        known = ", ".join(models.list_models(module=models))
+        raise InputError(f"torchvision has no classifier {name!r}; it has: {known}.") from None
+    entry = members.get((source.weights or "").rpartition(".")[2])
+    settings = dict(source.arguments)
+    if entry is None and source.num_classes is not None:
+        settings["num_classes"] = source.num_classes
+    module: nn.Module = _call(source.model, models.get_model_builder(name), settings)
+    if entry is None:
+        if source.weights is not None:
+            load_weights(module, Path(source.weights), source.weights_prefix)
+        return Network(module, shape_of(source), source.num_classes, source.adapter)
+    try:
+        state = entry.get_state_dict(check_hash=True, weights_only=True, map_location="cpu", progress=False)
+    except OSError as error:
+        raise InputError(
+            f"The weights of {name} cannot be downloaded ({error}): fetch {entry.url} yourself, give that file as the "
+            "weights, and mean and std to the adapter."
+        ) from None
+    module.load_state_dict(state)
+    preset = entry.transforms()
+    adapter = source.adapter
+    if adapter.mean is None:
+        adapter = adapter.model_copy(update={"mean": tuple(preset.mean), "std": tuple(preset.std)})
+    if adapter.input_shape is None and source.image_shape is not None:
+        adapter = adapter.model_copy(update={"input_shape": (3, preset.crop_size[0], preset.crop_size[0])})
+    image_shape = source.image_shape or (3, preset.crop_size[0], preset.crop_size[0])
+    return Network(module, image_shape, source.num_classes, adapter)
+
+
+def _from_factory(source: ClassifierSource) -> Network:
+    """What a function of the user's gives, found from the current folder as well as among installed packages."""
+    module_name, _, function_name = source.model.partition(":")
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        try:
+            factory = getattr(importlib.import_module(module_name), function_name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(f"{source.model} cannot be imported ({error}): check its name and the folder.") from error
+        module = _call(source.model, factory, source.arguments)
+    finally:
+        sys.path.remove(folder)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{source.model} gives a {type(module).__name__}, not a torch.nn.Module.")
+    if source.weights is not None:
+        load_weights(module, Path(source.weights), source.weights_prefix)
+    return Network(module, shape_of(source), source.num_classes, source.adapter)
+
+
+def _call(name: str, factory: Any, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return factory(**arguments)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} fails ({type(error).__name__}: {error}).") from error

@@ -1,0 +1,137 @@
+"""Programs of ``torch.export`` as networks: without unpickling, for any batch, with their features marked."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from netinv.classifiers.sources import ClassifierSource, Network, shape_of
+from netinv.core import InputError, listed
+
+MARK = "netinv_features"
+"""Name of the identity that marks the features of an exported program."""
+
+
+def read_program(path: Path, source: ClassifierSource) -> Network:
+    """A program of ``torch.export``, with its features marked and its batch set free."""
+    if source.weights is not None:
+        raise InputError(f"{path} holds its own weights: leave out {source.weights}.")
+    with _no_unpickling(path):
+        try:
+            program = torch.export.load(path)
+        except Exception as error:
+            raise InputError(f"{path} is not a readable exported program ({str(error).splitlines()[0]}).") from error
+    inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    if len(inputs) != 1:
+        raise InputError(f"{path} takes {len(inputs)} inputs, and a classifier takes one: images.")
+    batch, *shape = inputs[0].meta["val"].shape
+    module = program.module()
+    assert isinstance(module, fx.GraphModule)
+    adapter = source.adapter
+    if adapter.feature_layer is None and _mark_features(module):
+        adapter = adapter.model_copy(update={"feature_layer": MARK})
+    known = tuple(shape) if all(isinstance(side, int) for side in shape) else None
+    if known is not None and adapter.input_shape is None and known != source.image_shape:
+        adapter = adapter.model_copy(update={"input_shape": known})
+    image_shape = source.image_shape or (known if known is not None and len(known) == 3 else shape_of(source))
+    network: nn.Module = module
+    if isinstance(batch, int):
+        network = InParts(module, batch, fixed=True)
+    else:
+        limit = program.range_constraints[batch.node.expr].upper
+        if limit.is_Integer:
+            network = InParts(module, int(limit), fixed=False)
+    if network is not module and adapter.feature_layer is not None:
+        adapter = adapter.model_copy(update={"feature_layer": f"network.{adapter.feature_layer}"})
+    return Network(network, image_shape, source.num_classes, adapter)
+
+
+@contextmanager
+def _no_unpickling(path: Path) -> Iterator[None]:
+    """Refuse an archive with pickled objects or compiled code, and force torch to load the rest as plain tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            code = [name for name in names if "/aotinductor/" in name or "/custom_obj" in name or "/opaque_obj" in name]
+            for name in names:
+                if name.endswith("_config.json"):
+                    entries = json.loads(archive.read(name)).get("config", {})
+                    code += [key for key, entry in entries.items() if entry.get("use_pickle")]
+                if "/sample_inputs/" in name:
+                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+    except pickle.UnpicklingError:
+        code = ["sample_inputs"]
+    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is not a readable exported program ({error}).") from None
+    if code:
+        raise InputError(
+            f"{path} holds pickled objects or compiled code ({listed(list(code), 3)}), which are not loaded."
+        )
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        else:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+
+
+def _mark_features(program: fx.GraphModule) -> bool:
+    """Send the input of the last linear operation through an identity, where an adapter can read it."""
+    places = {torch.ops.aten.linear.default: 0, torch.ops.aten.addmm.default: 1}
+    for node in reversed(program.graph.nodes):
+        place = places.get(node.target)
+        if place is not None:
+            program.add_submodule(MARK, nn.Identity())
+            with program.graph.inserting_before(node):
+                marked = program.graph.call_module(MARK, (node.args[place],))
+            node.update_arg(place, marked)
+            program.recompile()
+            return True
+    return False
+
+
+class InParts(nn.Module):
+    """A network that takes a fixed or bounded batch, for any batch.
+
+    Args:
+        network: Images to scores.
+        size: Images that it takes at once.
+        fixed: It takes no fewer either; the last part is filled up with copies of its last image.
+    """
+
+    def __init__(self, network: nn.Module, size: int, fixed: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        self.fixed = fixed
+
+    def forward(self, images: Tensor) -> Any:
+        """What the network gives, put together."""
+        num = len(images)
+        short = -num % self.size
+        if self.fixed and short:
+            images = torch.cat([images, images[-1:].expand(short, *images.shape[1:])])
+        return _joined([self.network(part) for part in torch.split(images, self.size)], num)
+
+
+def _joined(parts: list[Any], num: int) -> Any:
+    """Outputs of one structure as one output of ``num`` rows."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(parts)[:num] if first.ndim else first
+    if isinstance(first, Mapping):
+        return {key: _joined([part[key] for part in parts], num) for key in first}
+    if isinstance(first, (tuple, list)):
+        return [_joined(list(column), num) for column in zip(*parts, strict=True)]
+    return first

@@ -1,0 +1,43 @@
+"""Where a classifier comes from, in words that a file or a command line can hold."""
+
+from typing import Any, NamedTuple
+
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from netinv.classifiers.adapters import AdapterConfig
+from netinv.core import Config, InputError
+
+
+class ClassifierSource(Config):
+    """Where a classifier comes from, what it takes and what it gives."""
+
+    model: str = Field(min_length=1)
+    """``torchvision:NAME``, a factory ``package.module:function``, a ``.pt2`` exported program, or the folder of a
+    checkpoint that this library wrote."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the factory or of torchvision's model."""
+    weights: str | None = None
+    """File of weights, safetensors or ``torch.save`` of tensors; for torchvision also a name such as ``DEFAULT``."""
+    weights_prefix: str | None = None
+    """Where in that file the network's names begin, such as ``state_dict.module``; ``None`` looks for it."""
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """(C, H, W) of the images to be generated; ``None`` where the source knows it."""
+    num_classes: PositiveInt | None = None
+    """K; ``None`` is what the network gives."""
+    adapter: AdapterConfig = AdapterConfig()
+
+
+class Network(NamedTuple):
+    """A network with what is known about it, ready for :class:`~netinv.classifiers.AdaptedClassifier`."""
+
+    module: nn.Module
+    image_shape: tuple[int, int, int]
+    num_classes: int | None
+    adapter: AdapterConfig
+
+
+def shape_of(source: ClassifierSource) -> tuple[int, int, int]:
+    if source.image_shape is None:
+        raise InputError(f"{source.model} does not tell the shape of its images: give image_shape.")
+    return source.image_shape

@@ -1,0 +1,119 @@
+"""Training a classifier, as a plain generator: iterate over it, and stop whenever you like."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from netinv.classifiers.networks import Classifier, InvertibleClassifier, freeze
+from netinv.core import Config, Precision, autocast
+from netinv.data import LabelledImages, to_float
+from netinv.perturbations import augment, pgd
+
+
+class ClassifierTrainingConfig(Config):
+    """How a classifier is trained: AdamW with a one-cycle learning rate."""
+
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 128
+    lr: PositiveFloat = 3e-3
+    """Peak learning rate."""
+    weight_decay: NonNegativeFloat = 1e-2
+    shift: int = Field(0, ge=0)
+    """Augmentation: move each image by up to so many pixels, at random."""
+    flip: bool = False
+    """Augmentation: mirror images left to right, at random."""
+    distortion: NonNegativeFloat = 0.0
+    """Augmentation: stretch and turn each image at random; see :func:`netinv.perturbations.distort`."""
+    mixup: NonNegativeFloat = 0.0
+    """Augmentation: blend the images of a batch, and their labels, in shares drawn from Beta(mixup, mixup).
+
+    Source: Zhang and others, mixup: Beyond empirical risk minimization (2018). Between two classes such a classifier
+    is as unsure as its input is mixed, and what it is inverted to is mostly recognised better by other classifiers.
+    """
+    epsilon: NonNegativeFloat = 0.0
+    """Augmentation: perturb each image by a gradient step up the loss, at most so far in pixels of [0, 1].
+
+    Source: Wong and others, Fast is better than free (2020). Far below the bounds of robust classifiers it costs next
+    to no accuracy, and the images that such a classifier is inverted to are recognised by other classifiers too.
+    """
+    precision: Precision = "auto"
+    """What the layers compute in."""
+
+
+def _mixup(alpha: float, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Images and labels (N,) to blended images and their labels' probabilities (N, K); draws from the global state."""
+    from torchvision.transforms.v2 import MixUp  # a second of import that few need
+
+    blend: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = MixUp(alpha=alpha, num_classes=num_classes)
+    return blend
+
+
+def train_classifier(
+    classifier: Classifier, data: LabelledImages, config: ClassifierTrainingConfig, seed: int
+) -> Iterator[dict[str, float]]:
+    """Train in place, on the classifier's device.
+
+    Yields:
+        After every epoch: ``epoch``, ``samples`` seen so far, mean training ``loss`` and ``accuracy`` of the epoch; of
+        blended images the label of the larger share counts as right.
+
+    Raises:
+        FloatingPointError: The loss is not finite; names the epoch.
+    """
+    device = classifier.mean.device
+    rng = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # dropout and mixup draw from the global state
+    images, labels = data.images.to(device), data.labels.to(device)
+    batches = math.ceil(len(labels) / config.batch_size)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.epochs * batches)
+    blend = _mixup(config.mixup, classifier.num_classes) if config.mixup else None
+    for epoch in range(config.epochs):
+        classifier.train()
+        total_loss = torch.zeros((), device=device)
+        correct = torch.zeros((), device=device)
+        order = torch.randperm(len(labels), generator=rng).to(device)
+        for index in torch.split(order, config.batch_size):
+            batch = augment(to_float(images[index]), config.shift, config.flip, rng, config.distortion)
+            target = labels[index]
+            if blend:
+                batch, target = blend(batch, target)
+            with autocast(config.precision, device):
+                if config.epsilon:
+                    freeze(classifier)
+                    batch = batch + pgd(classifier, batch, target, config.epsilon, steps=1, step_size=1.0)
+                    classifier.train().requires_grad_(True)
+                logits = classifier(batch)
+            logits = logits.float()
+            loss = F.cross_entropy(logits, target)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            total_loss += loss.detach() * len(index)
+            correct += (logits.argmax(dim=1) == (target.argmax(dim=1) if blend else target)).sum()
+        mean_loss = float(total_loss) / len(labels)
+        if not math.isfinite(mean_loss):
+            raise FloatingPointError(f"The classifier's loss is {mean_loss} after epoch {epoch + 1}; lower train.lr.")
+        yield {
+            "epoch": epoch + 1,
+            "samples": (epoch + 1) * len(labels),
+            "loss": mean_loss,
+            "accuracy": float(correct) / len(labels),
+        }
+    classifier.eval()
+
+
+@torch.no_grad()
+def predict(classifier: InvertibleClassifier, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) and features (N, D) of images, uint8 or float in [0, 1], a batch at a time."""
+    device = classifier.device
+    outputs = []
+    for batch in torch.split(images, batch_size):
+        batch = batch.to(device)
+        outputs.append(classifier(to_float(batch) if batch.dtype == torch.uint8 else batch, return_features=True))
+    return torch.cat([logits for logits, _ in outputs]), torch.cat([features for _, features in outputs])

@@ -1,0 +1,114 @@
+"""Other people's files of weights, read without unpickling, and filled in where their names fit."""
+
+import pickle
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from netinv.core import InputError, listed
+
+HARMLESS: tuple[Any, ...] = (
+    Namespace,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "bool")),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+)
+"""What training checkpoints often hold beside tensors (options, numpy's numbers), and weights-only loading refuses."""
+
+
+def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> None:
+    """Fill a network from a file of weights.
+
+    Args:
+        network: In place.
+        path: Safetensors, or tensors in mappings written by ``torch.save``; other entries are passed over.
+        prefix: Where the network's names begin, dots between the keys of nested mappings; ``None`` looks for the one
+            place where every name of the network is found with its shape.
+
+    Raises:
+        InputError: The file cannot be read without unpickling, or no place or several places fit.
+    """
+    tensors = read_tensors(path)
+    wanted = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    places = _places(tensors, wanted)
+    if prefix is not None:
+        places = [prefix.removesuffix(".") + "." if prefix else ""]
+    misfits = {place: _misfit(tensors, wanted, place) for place in places}
+    fitting = [place for place, misfit in misfits.items() if not misfit]
+    if len(fitting) > 1:
+        names = ", ".join(place.removesuffix(".") or "(top level)" for place in fitting)
+        raise InputError(
+            f"{path} holds weights that fit in {len(fitting)} places: name one as weights_prefix: {names}."
+        )
+    if not fitting:
+        best = places[0] if places else ""
+        held, asked = listed(list(tensors), 3), listed(list(wanted), 3)
+        reason = misfits.get(best) or f"it has {held} where the network has {asked}"
+        where = f" (under {best.removesuffix('.')})" if best else ""
+        raise InputError(f"{path} does not hold the weights of this network{where}: {reason}.")
+    # Batch counters are the one thing that a file may lack.
+    network.load_state_dict(
+        {name: tensors.get(fitting[0] + name, value) for name, value in wanted.items()}, strict=False
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file by name, dots between the keys of nested mappings, on the CPU.
+
+    Raises:
+        InputError: The file is missing or damaged, or holds more than tensors and plain values.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals(list(HARMLESS)):
+            return _flatten(torch.load(path, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} holds Python objects, which are not unpickled: save just its weights, where it was made, "
+            "by torch.save(model.state_dict(), path)."
+        ) from None
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} is not a readable file of weights ({reason}).") from None
+
+
+def _flatten(value: Any, name: str = "") -> dict[str, Tensor]:
+    if isinstance(value, Tensor):
+        return {name: value}
+    if not isinstance(value, Mapping):
+        return {}
+    tensors: dict[str, Tensor] = {}
+    for key, item in value.items():
+        tensors |= _flatten(item, f"{name}.{key}" if name else str(key))
+    return tensors
+
+
+def _places(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Every prefix under which at least one wanted name is found, the richest first."""
+    found: Counter[str] = Counter()
+    for name in tensors:
+        starts = [0, *(i + 1 for i, character in enumerate(name) if character == ".")]
+        found.update(name[:start] for start in starts if name[start:] in wanted)
+    return [place for place, _ in found.most_common()]
+
+
+def _misfit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: str) -> str:
+    """Why the tensors under a prefix are not the wanted ones, in words; empty if they are."""
+    given = {name.removeprefix(place): tensor for name, tensor in tensors.items() if name.startswith(place)}
+    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in given if name not in wanted and not name.endswith("num_batches_tracked")]
+    other = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
+    reasons = [f"it lacks {listed(missing, 3)}"] if missing else []
+    reasons += [f"it has {listed(unknown, 3)}, which the network has not"] if unknown else []
+    reasons += [f"{name} is {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}" for name in other[:2]]
+    return ", and ".join(reasons)

@@ -1,0 +1,22 @@
+"""What every room stands on: settings, errors, files, precision, weights on disk. Imports torch only when asked to."""
+
+from netinv.core.config import Config, explain
+from netinv.core.errors import InputError, listed
+from netinv.core.files import new_folder, save_csv, write_text
+from netinv.core.precision import Precision, autocast
+from netinv.core.weights import read_config, read_weights, write_network
+
+__all__ = [
+    "Config",
+    "InputError",
+    "Precision",
+    "autocast",
+    "explain",
+    "listed",
+    "new_folder",
+    "read_config",
+    "read_weights",
+    "save_csv",
+    "write_network",
+    "write_text",
+]

@@ -1,0 +1,47 @@
+"""The base of every configuration: typed, frozen, strict, and able to say what is wrong with its input."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from netinv.core.errors import InputError
+
+
+class Config(BaseModel):
+    """A frozen set of settings. Unknown keys, wrong types and impossible values are refused on construction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Validate a plain mapping (from YAML or JSON), strictly: the string "3" is no number.
+
+        Args:
+            values: The mapping.
+            where: Prefix for key names in messages, such as ``invert.robust``.
+
+        Raises:
+            InputError: Names every offending key, what was expected and what was given.
+        """
+        try:
+            # Through JSON, since only there does strict validation take a list for a tuple.
+            return cls.model_validate_json(json.dumps(values, default=str), strict=True)
+        except ValidationError as error:
+            raise InputError(explain(error, where)) from None
+
+
+def explain(error: ValidationError, where: str = "") -> str:
+    """A clause for each offending key: its dotted name, what was expected, what was given."""
+    clauses = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in (*filter(None, [where]), *item["loc"])) or "the file"
+        if item["type"] == "missing":
+            clauses.append(f"{key} is required, but was not given")
+        elif item["type"] == "extra_forbidden":
+            clauses.append(f"{key} is not a known key")
+        else:
+            message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+            clauses.append(f"{key}: {message}, got {item['input']!r}")
+    return "; ".join(clauses)

@@ -1,0 +1,21 @@
+"""The one exception that people are meant to read."""
+
+from collections.abc import Sequence
+
+
+class InputError(ValueError):
+    """Input that its giver can mend; the message is one sentence that says how.
+
+    Commands print it without a stack trace and exit with status 2. Everything else that goes wrong is a defect
+    and keeps its trace.
+    """
+
+
+def listed(items: Sequence[str], most: int = 20) -> str:
+    """Names in a sentence, the first few of many.
+
+    Example:
+        >>> listed(["a", "b", "c"], most=2), listed([])
+        ('a, b and 1 more', 'nothing')
+    """
+    return (", ".join(items[:most]) or "nothing") + (f" and {len(items) - most} more" if len(items) > most else "")

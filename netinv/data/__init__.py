@@ -1,0 +1,31 @@
+"""Data sets on disk, and where they come from."""
+
+from netinv.data.dataset import (
+    Dataset,
+    DatasetSpec,
+    LabelledImages,
+    channel_statistics,
+    load_spec,
+    load_split,
+    save_dataset,
+    to_float,
+)
+from netinv.data.fetching import BUILT_IN, FetchConfig, fetch_dataset, load_digits
+from netinv.data.folders import FolderConfig, read_image_folder
+
+__all__ = [
+    "BUILT_IN",
+    "Dataset",
+    "DatasetSpec",
+    "FetchConfig",
+    "FolderConfig",
+    "LabelledImages",
+    "channel_statistics",
+    "fetch_dataset",
+    "load_digits",
+    "load_spec",
+    "load_split",
+    "read_image_folder",
+    "save_dataset",
+    "to_float",
+]

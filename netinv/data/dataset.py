@@ -1,0 +1,146 @@
+"""Image data sets as tensors: the one on-disk format that every stage reads.
+
+A data set is a folder with three files:
+
+* ``train.safetensors`` and ``test.safetensors``: ``images``, uint8 (N, C, H, W), and ``labels``, int64 (N,)
+* ``spec.json``: a :class:`DatasetSpec`
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from netinv.core import Config, InputError
+
+Split = Literal["train", "test"]
+
+
+class DatasetSpec(Config):
+    """What a data set is; stored beside its tensors as ``spec.json``."""
+
+    name: str
+    classes: tuple[str, ...]
+    """Class names, in label order."""
+    image_shape: tuple[int, int, int]
+    """(C, H, W)."""
+    num_train: int
+    num_test: int
+    source: str
+    """Where the images came from, in words."""
+    licence: str
+    """What the source says about use of the images."""
+    checksums: dict[str, str]
+    """SHA-256 of each tensor file, by file name."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.classes)
+
+
+class LabelledImages(NamedTuple):
+    """A split of a data set."""
+
+    images: Tensor
+    """uint8, (N, C, H, W)."""
+    labels: Tensor
+    """int64, (N,)."""
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [0, 1]."""
+    return images.float().div_(255)
+
+
+def save_dataset(
+    folder: Path,
+    name: str,
+    classes: tuple[str, ...],
+    train: LabelledImages,
+    test: LabelledImages,
+    source: str,
+    licence: str,
+) -> DatasetSpec:
+    """Write a data set's three files into an existing folder."""
+    checksums = {}
+    for split, data in (("train", train), ("test", test)):
+        path = folder / f"{split}.safetensors"
+        # Not save_file: it tells of a full disk with an exception of its own.
+        content = save({"images": data.images.contiguous(), "labels": data.labels.contiguous()})
+        path.write_bytes(content)
+        checksums[path.name] = hashlib.sha256(content).hexdigest()
+    channels, height, width = train.images.shape[1:]
+    spec = DatasetSpec(
+        name=name,
+        classes=classes,
+        image_shape=(channels, height, width),
+        num_train=len(train.labels),
+        num_test=len(test.labels),
+        source=source,
+        licence=licence,
+        checksums=checksums,
+    )
+    (folder / "spec.json").write_text(spec.model_dump_json(indent=2) + "\n")
+    return spec
+
+
+def load_spec(folder: Path) -> DatasetSpec:
+    """Read ``spec.json``.
+
+    Raises:
+        InputError: The file is missing or is not a spec.
+    """
+    path = Path(folder) / "spec.json"
+    try:
+        return DatasetSpec.parse(json.loads(path.read_text()), where=str(path))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a readable data-set spec ({error}): run the fetch stage again.") from None
+
+
+def load_split(folder: Path, split: Split) -> LabelledImages:
+    """Read one split.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    path = Path(folder) / f"{split}.safetensors"
+    try:
+        tensors = load_file(path)
+        return LabelledImages(tensors["images"], tensors["labels"])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{path} is not a readable data-set split ({error}): run the fetch stage again.") from None
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per-channel mean and standard deviation in [0, 1] units of uint8 images (N, C, H, W).
+
+    A constant channel gets a standard deviation of 1, so that normalising by it is harmless.
+    """
+    channels = images.shape[1]
+    # In float64 from a histogram: exact, and no float copy of the data set.
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for c in range(channels):
+        share = torch.bincount(images[:, c].flatten(), minlength=256).double()
+        share /= share.sum()
+        mean = float((share * values).sum())
+        variance = float((share * (values - mean) ** 2).sum())
+        means.append(mean)
+        stds.append(variance**0.5 or 1.0)
+    return tuple(means), tuple(stds)
+
+
+class Dataset(NamedTuple):
+    """A data set as its source gives it."""
+
+    classes: tuple[str, ...]
+    train: LabelledImages
+    test: LabelledImages
+    source: str
+    licence: str

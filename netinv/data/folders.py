@@ -1,0 +1,261 @@
+"""Image folders and archives of them: ``train/<class>/<image>`` and ``test/<class>/<image>``."""
+
+import gzip
+import hashlib
+import io
+import math
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import Field, PositiveInt
+from tqdm import tqdm
+
+from netinv.core import Config, InputError
+from netinv.data.dataset import Dataset, LabelledImages, Split
+
+ARCHIVES = (".tar.gz", ".tgz", ".zip")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's decoders that a file may reach; some of the others run programs."""
+MAX_FILE_BYTES = 64 * 2**20
+"""Largest file of an archive."""
+MAX_PIXELS = 50_000_000
+"""Largest image, before it is resized."""
+MAX_DATASET_BYTES = 8 * 2**30
+"""Largest data set, as tensors: stages hold them in memory."""
+SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
+
+
+class FolderConfig(Config):
+    """An image folder: ``train/<class>/<image>`` and ``test/<class>/<image>``."""
+
+    path: str
+    """The folder, an archive of it (.tar.gz, .tgz, .zip), or a folder of archives that hold it together."""
+    image_shape: tuple[Literal[1, 3], PositiveInt, PositiveInt]
+    """(C, H, W) that every image is converted to: 1 channel is grey, 3 are RGB."""
+    source: str = ""
+    """What the images are, in words, for reports."""
+    licence: str = "Not stated."
+    """What their owner says about their use."""
+    sha256: dict[str, str] = Field(default={})
+    """Expected SHA-256 of the archives, by file name; an archive that differs is refused."""
+
+
+# ---- image folders
+
+
+class File(NamedTuple):
+    """A file in a class folder."""
+
+    split: Split
+    label: str
+    """Name of its class."""
+    name: str
+    where: str
+    """How messages call it."""
+    content: bytes
+
+
+def read_image_folder(config: FolderConfig) -> Dataset:
+    """Read an image folder, packed or not, in one pass, and convert every image to the declared shape.
+
+    Classes are in alphabetic order, and so are the images of a class. Hidden files, and files outside
+    ``train/<class>/`` and ``test/<class>/``, are passed over; every other file must be an image.
+
+    Raises:
+        InputError: Names what is missing, damaged, unsafe or not an image.
+    """
+    path = Path(config.path).expanduser()
+    origin, files = _open(path, config.sha256)
+    size = math.prod(config.image_shape)
+    parts: dict[Split, dict[tuple[str, str], NDArray[np.uint8]]] = {"train": {}, "test": {}}
+    for file in tqdm(files, f"read {path.name}", unit=" images", disable=None):
+        images = parts[file.split]
+        if (file.label, file.name) in images:
+            raise InputError(f"{file.where} is there twice: remove one.")
+        if sum(map(len, parts.values())) * size > MAX_DATASET_BYTES:
+            raise InputError(
+                f"{path} is larger than {MAX_DATASET_BYTES >> 30} GiB as images of shape {config.image_shape}: "
+                "declare a smaller image_shape or take fewer images."
+            )
+        images[file.label, file.name] = _decode(file, config.image_shape)
+    train_classes, test_classes = (sorted({label for label, _ in parts[split]}) for split in ("train", "test"))
+    for split, classes in (("train", train_classes), ("test", test_classes)):
+        if not classes:
+            raise InputError(
+                f"{path} has no classes in {split}/: expected images as {split}/<class>/<image>, with the same classes "
+                "in train/ and test/."
+            )
+    if train_classes != test_classes:
+        only = {"train": set(train_classes) - set(test_classes), "test": set(test_classes) - set(train_classes)}
+        told = " and ".join(f"{', '.join(sorted(names))} only in {split}/" for split, names in only.items() if names)
+        raise InputError(f"The classes of {path} differ: {told}; every class needs images in both.")
+    return Dataset(
+        classes=tuple(train_classes),
+        train=_stack(parts["train"], train_classes),
+        test=_stack(parts["test"], train_classes),
+        source=f"{config.source}: {origin}" if config.source else origin,
+        licence=config.licence,
+    )
+
+
+def _stack(images: dict[tuple[str, str], NDArray[np.uint8]], classes: list[str]) -> LabelledImages:
+    """Sorted by class and name, whatever the order in which they were read."""
+    keys = sorted(images)
+    return LabelledImages(
+        torch.from_numpy(np.stack([images[key] for key in keys])),
+        torch.tensor([classes.index(label) for label, _ in keys]),
+    )
+
+
+def _decode(file: File, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """An image file as uint8 (C, H, W): upright, grey or RGB without alpha, resized bilinearly (aspect not kept)."""
+    channels, height, width = image_shape
+    try:
+        image: Image.Image = Image.open(io.BytesIO(file.content), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(f"{file.where} has {image.width}x{image.height} pixels: at most {MAX_PIXELS:,} are read.")
+        if image.mode.startswith(("I", "F")):
+            # Pillow would clip 16 bits to 8, and make white of almost everything.
+            raise InputError(f"{file.where} has pixels of more than 8 bits (mode {image.mode}): convert it to 8 bits.")
+        image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+    except InputError:
+        raise
+    except Exception as error:  # decoders of damaged files fail in every possible way
+        reason = "no known image format" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise InputError(f"{file.where} is not a readable image ({reason}): replace or remove it.") from None
+
+
+def _open(path: Path, sha256: dict[str, str]) -> tuple[str, Iterator[File]]:
+    """What an image folder is, in words without machine paths, and its files."""
+    if not path.exists():
+        raise InputError(f"The image folder {path} does not exist.")
+    if path.is_file():
+        if not path.name.endswith(ARCHIVES):
+            raise InputError(f"{path} is no archive that can be read: expected {', '.join(ARCHIVES)}.")
+        archives = [path]
+    elif (path / "train").is_dir() or (path / "test").is_dir():
+        archives = []
+    else:
+        archives = sorted(file for file in path.iterdir() if file.name.endswith(ARCHIVES))
+        if not archives:
+            raise InputError(
+                f"{path} is no image folder: expected train/ and test/ with class sub-folders, or archives of them "
+                f"({', '.join(ARCHIVES)})."
+            )
+    digests = {archive.name: digest(archive, "sha256") for archive in archives}
+    for name, expected in sha256.items():
+        if name not in digests:
+            raise InputError(f"{path} has no archive {name}, for which a sha256 is declared.")
+        if digests[name] != expected.lower():
+            raise InputError(
+                f"{path if path.is_file() else path / name} is damaged or altered (SHA-256 {digests[name]}, expected "
+                f"{expected}): get it again."
+            )
+    if not archives:
+        return f"image folder {path.resolve().name}", _folder_files(path)
+    origin = " and ".join(f"{name} (SHA-256 {digest})" for name, digest in digests.items())
+    return f"image folder in {origin}", (file for archive in archives for file in _archive_files(archive))
+
+
+def digest(path: Path, algorithm: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _folder_files(root: Path) -> Iterator[File]:
+    for path in sorted(path for split in ("train", "test") for path in root.glob(f"{split}/*/*")):
+        place = _place(path.relative_to(root).as_posix(), str(root))
+        if place is None:
+            continue
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: images must lie directly in their class folder.")
+        try:
+            yield File(*place, where=str(path), content=path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _archive_files(archive: Path) -> Iterator[File]:
+    """The files of an archive in memory, one by one; nothing is unpacked to disk."""
+    members = _zip_members if archive.name.endswith(".zip") else _tar_members
+    try:
+        for name, size, is_link, read in members(archive):
+            place = _place(name, archive.name)
+            if is_link:
+                raise InputError(f"{archive} holds the link {name}: pack the file itself.")
+            if size > MAX_FILE_BYTES:
+                raise InputError(f"{archive} holds {name} of {size:,} bytes: at most {MAX_FILE_BYTES:,} are read.")
+            if place is not None:
+                yield File(*place, where=f"{name} in {archive}", content=read())
+    except (OSError, EOFError, RuntimeError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
+        # RuntimeError: a zip file with a password, or with a compression that Python lacks.
+        raise InputError(
+            f"{archive} cannot be read, it is damaged or cut short ({error}): get it or make it again."
+        ) from None
+
+
+Member = tuple[str, int, bool, Callable[[], bytes]]
+"""Path, size in bytes, whether it is a link or a device, and a function that reads it."""
+
+
+def _tar_members(archive: Path) -> Iterator[Member]:
+    with gzip.open(archive) as stream:
+        # tarfile's own decompression of a stream does not check the sum at its end; gzip's does, when it is read.
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                if not member.isdir():
+                    yield member.name, member.size, not member.isfile(), partial(_read_member, tar, member)
+        while stream.read(2**20):
+            pass
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # it is a regular file
+    return file.read()
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            if not member.is_dir():
+                is_link = stat.S_ISLNK(member.external_attr >> 16)
+                yield member.filename, member.file_size, is_link, partial(file.read, member)
+
+
+def _place(path: str, container: str) -> tuple[Split, str, str] | None:
+    """Split, class and file name of a path such as ``any/folder/train/cat/1.png``; ``None`` if it has no such place.
+
+    Raises:
+        InputError: The path leads out of its container, or lies deeper than a class folder.
+    """
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts:
+        raise InputError(f"{container} holds the path {path}, which leads out of it: refused.")
+    if any(part.startswith(".") for part in pure.parts):
+        return None
+    for position, part in enumerate(pure.parts):
+        if part in SPLITS:
+            match pure.parts[position + 1 :]:
+                case (label, file):
+                    return SPLITS[part], label, file
+                case () | (_,):
+                    return None
+            raise InputError(f"{path} in {container} lies too deep: expected {part}/<class>/<image>.")
+    return None

@@ -1,0 +1,222 @@
+"""Every measure of a set of generators, with its controls. ``docs/measures.md`` says what each number means.
+
+A row of the result is a source of images: each generator, their ensemble, and as references real training images,
+real test images and uniform noise, so that no number has to be read alone.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from netinv.classifiers import InvertibleClassifier
+from netinv.core import InputError
+from netinv.data import LabelledImages, to_float
+from netinv.evaluation.config import EvaluationConfig
+from netinv.evaluation.headline import headline, verdict
+from netinv.evaluation.measures import Measures
+from netinv.evaluation.privacy import MIN_POOL, Pools, membership
+from netinv.evaluation.rows import REAL, Draws, empty_row, measured_row, reference_for
+from netinv.evaluation.samples import Source, broken, dropout_layers, ensemble, first, generate, observe, to_uint8
+from netinv.evaluation.students import distilled_accuracy
+from netinv.generators import ConditionedGenerator
+from netinv.results import Bootstrap, Kind, Measure, NotMeasured, Results, Row
+
+
+class Evaluation(NamedTuple):
+    """Results, and the images behind them."""
+
+    results: Results
+    images: dict[str, LabelledImages]
+    """Of each row, by its name."""
+
+
+def evaluate(
+    generators: Sequence[ConditionedGenerator],
+    classifier: InvertibleClassifier,
+    evaluator: InvertibleClassifier | None,
+    classes: Sequence[str],
+    train: LabelledImages | None,
+    test: LabelledImages | None,
+    config: EvaluationConfig,
+    sharpness: tuple[float, float] = (1.0, 1.0),
+) -> Evaluation:
+    """Measure generators against the classifier they invert, an independent evaluator, and real images.
+
+    Args:
+        generators: At least one.
+        classifier: The inverted classifier, in evaluation mode.
+        evaluator: A classifier that no generator ever saw; ``None`` if there is none. All networks on one device.
+        classes: Names of the K classes.
+        train: Real training images, or ``None`` if they are not to be had.
+        test: Real images that neither network was trained on, or ``None``.
+        config: What to measure and how.
+        sharpness: Range of the condition's sharpness to draw from: the one the generators were trained on.
+
+    Raises:
+        InputError: There is no generator, the networks and the data set are not of one shape, or the evaluator is
+            broken.
+    """
+    _expect_one_shape(generators, classifier, evaluator, classes, train, test)
+    rng, bootstrap = np.random.default_rng(config.seed), Bootstrap(config.seed, config.resamples)
+
+    def seen(name: str, kind: Kind, images: Tensor, label: Tensor, vector: Tensor | None = None) -> Source:
+        return observe(name, kind, images, label, vector, classifier, evaluator)
+
+    def drawn(generator: ConditionedGenerator, name: str) -> Draws:
+        def sample(num: int, s: tuple[float, float], dropout: bool = False) -> Source:
+            images, vector = generate(generator, num, config.seed, s, dropout)
+            return seen(name, "generator", images, vector.argmax(dim=1), vector)
+
+        drops = any(layer.p > 0 for layer in dropout_layers(generator))
+        return Draws(
+            sample(config.num_samples, sharpness),
+            sample(config.num_samples, sharpness, dropout=True) if drops else None,
+            [sample(config.sharpness_samples, (s, s)) for s in config.sharpness],
+        )
+
+    draws = [
+        drawn(generator, f"generator {i}")
+        for i, generator in enumerate(tqdm(generators, "evaluate: draw", unit="generator", disable=None))
+    ]
+    draws.append(_ensemble(draws))
+    # Real images are observed once, and serve both as rows and as the audit's pools.
+    real: dict[str, Source] = {}
+    order: dict[str, NDArray[np.int64]] = {}
+    for name, data in zip(REAL, (train, test), strict=True):
+        if data is not None and len(data.labels):
+            order[name] = rng.permutation(len(data.labels))[: max(config.num_samples, config.privacy_pool)]
+            images = to_float(data.images[order[name]])
+            real[name] = seen(name, "reference", images, data.labels[order[name]])
+    _expect_sound_evaluator(real)
+    pools = _pools(real, order, config)
+    told = _membership(real, bootstrap)
+    real = {name: first(source, config.num_samples) for name, source in real.items()}
+    pixels = torch.from_numpy(rng.random((config.num_samples, *classifier.image_shape), dtype=np.float32))
+    noise = seen("noise", "reference", pixels, torch.zeros(len(pixels), dtype=torch.long))
+    # Noise is of no class. What the classifier takes it for stands in, and the evaluator may agree or not.
+    noise = dataclasses.replace(noise, label=noise.logits.argmax(dim=1))
+
+    sources = [*(d.plain for d in draws), *real.values(), noise]
+    reference = reference_for(sources[:-1], real, test, pools, config, bootstrap, classifier)
+    rows: list[Row] = []
+    for i, source in enumerate(tqdm(sources, "evaluate: measure", unit="row", disable=None)):
+        if source.kind == "ensemble" and len(generators) == 1:
+            rows.append(rows[0].model_copy(update={"name": source.name, "kind": source.kind}))
+        else:
+            rows.append(measured_row(source, draws[i] if i < len(draws) else None, reference))
+    rows += [empty_row(name, "reference", 0, "no real images were given") for name in REAL if name not in real]
+    leak, sentence = verdict(rows, told)
+    results = Results(
+        classes=tuple(classes),
+        image_shape=classifier.image_shape,
+        settings=config.model_dump(mode="json"),
+        sharpness=sharpness,
+        vendi_n=reference.vendi_n,
+        headline=headline(rows, sources[: len(generators)], bootstrap)
+        | {"membership_auc": told}
+        | _distilled(generators, real, noise, test, config, bootstrap, classifier),
+        verdict=sentence,
+        leak=leak,
+        rows=tuple(rows),
+    )
+    return Evaluation(results, {s.name: LabelledImages(to_uint8(s.images), s.label) for s in sources})
+
+
+def _expect_one_shape(
+    generators: Sequence[ConditionedGenerator],
+    classifier: InvertibleClassifier,
+    evaluator: InvertibleClassifier | None,
+    classes: Sequence[str],
+    train: LabelledImages | None,
+    test: LabelledImages | None,
+) -> None:
+    if not generators:
+        raise InputError("There is no generator to evaluate: run the invert stage first.")
+    networks: list[tuple[str, InvertibleClassifier]] = [("the classifier", classifier)] + (
+        [("the evaluator", evaluator)] if evaluator is not None else []
+    )
+    given: list[tuple[str, int, tuple[int, ...]]] = [(n, c.num_classes, c.image_shape) for n, c in networks]
+    given += [(f"generator {i}", g.num_classes, g.image_shape) for i, g in enumerate(generators)]
+    for name, data in (("the training split", train), ("the test split", test)):
+        if data is not None:
+            given.append((name, len(classes), tuple(data.images.shape[1:])))
+    for name, num_classes, shape in given:
+        if (num_classes, shape) != (len(classes), classifier.image_shape):
+            raise InputError(
+                f"The data set has {len(classes)} classes and the classifier takes images of shape "
+                f"{classifier.image_shape}, but {name} has {num_classes} classes and images of shape {shape}: "
+                "run its stage again."
+            )
+
+
+def _ensemble(draws: Sequence[Draws]) -> Draws:
+    dropout = [d.dropout for d in draws if d.dropout is not None]
+    return Draws(
+        ensemble([d.plain for d in draws]),
+        ensemble(dropout) if len(dropout) == len(draws) else None,
+        [ensemble(sources) for sources in zip(*(d.sharpness for d in draws), strict=True)],
+    )
+
+
+def _distilled(
+    generators: Sequence[ConditionedGenerator],
+    real: dict[str, Source],
+    noise: Source,
+    test: LabelledImages | None,
+    config: EvaluationConfig,
+    bootstrap: Bootstrap,
+    classifier: InvertibleClassifier,
+) -> Measures:
+    """``distilled_accuracy`` of all generators together, and its two controls. Not of every row: it takes minutes."""
+
+    def accuracy(images: Tensor) -> Measure:
+        return distilled_accuracy(images, test, config.student_architecture, config.distillation, classifier, bootstrap)
+
+    controls = {
+        "distilled_noise_accuracy": accuracy(noise.images),
+        "distilled_real_accuracy": accuracy(real["real_train"].images)
+        if "real_train" in real
+        else NotMeasured(not_measured="no real images were given"),
+    }
+    if config.distillation is None:
+        return {"distilled_accuracy": controls["distilled_noise_accuracy"], **controls}
+    num, sharpness = -(-config.distillation.images // len(generators)), config.distillation.sharpness
+    drawn = [generate(g, num, config.seed + i, sharpness, dropout=False)[0] for i, g in enumerate(generators)]
+    return {"distilled_accuracy": accuracy(torch.cat(drawn)), **controls}
+
+
+def _expect_sound_evaluator(real: dict[str, Source]) -> None:
+    """Features of real images are what all others are compared with."""
+    for source in real.values():
+        if source.features is not None and not torch.isfinite(source.features).all():
+            raise InputError(
+                "The evaluator gives values that are not finite for real images: train it again, or leave it out."
+            )
+
+
+def _pools(real: dict[str, Source], order: dict[str, NDArray[np.int64]], config: EvaluationConfig) -> Pools | str:
+    """The real images of the privacy audit, or why there are none; ``order`` tells their places in their splits."""
+    if len(real) < len(REAL):
+        return "it needs real training and real test images"
+    size = min([config.privacy_pool, *(len(source.label) for source in real.values())])
+    if size < MIN_POOL:
+        return f"{size} real images on one side, at least {MIN_POOL} are needed"
+    train, test = (first(real[name], size) for name in REAL)
+    index = [order[name][:size] for name in REAL]
+    return Pools(train.images, test.images, train.features, test.features, index[0], index[1])
+
+
+def _membership(real: dict[str, Source], bootstrap: Bootstrap) -> Measure:
+    if len(real) < len(REAL):
+        return NotMeasured(not_measured="it needs real training and real test images")
+    train, test = (real[name] for name in REAL)
+    why = broken(train) or broken(test)
+    if why is not None:
+        return NotMeasured(not_measured=why)
+    return membership(train.logits, train.label, test.logits, test.label, bootstrap)

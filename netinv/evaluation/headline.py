@@ -1,0 +1,74 @@
+"""What people compare and remember of all rows: the headline numbers, and the verdict on privacy."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from netinv.evaluation.measures import Measures
+from netinv.evaluation.privacy import MEMBERSHIP_ALARM
+from netinv.evaluation.samples import Source
+from netinv.results import Bootstrap, Estimate, Measure, Row
+
+
+def headline(rows: Sequence[Row], generated: Sequence[Source], bootstrap: Bootstrap) -> Measures:
+    """The numbers that people compare: means over generators, the ensemble's, and their controls."""
+    by_name = {row.name: row for row in rows}
+    per_generator = [row.measures for row in rows if row.kind == "generator"]
+    together = by_name["ensemble"].measures
+    result: Measures = {}
+    for name in ("inversion_accuracy", "evaluator_accuracy"):
+        result[name] = _pooled(per_generator, name, generated, bootstrap)
+        result[f"{name}_min"] = _worst(m[name] for m in per_generator)
+    result["classifier_test_accuracy"] = by_name["real_test"].measures["inversion_accuracy"]
+    result["evaluator_test_accuracy"] = by_name["real_test"].measures["evaluator_accuracy"]
+    for name in (
+        "inversion_accuracy_gap",
+        "kl",
+        "intensity_error",
+        "vendi_ratio",
+        "vendi_centred_ratio",
+        "vendi_pixels_ratio",
+        "cosine_within",
+        "density",
+        "coverage",
+        "frechet",
+        "robust_accuracy",
+        "student_accuracy",
+    ):
+        result[name] = together[name]
+    for name in ("inversion_accuracy", "evaluator_accuracy", "vendi_centred_ratio"):
+        result[f"{name}_dropout"] = by_name["ensemble"].dropout[name]
+    result["frechet_floor"] = by_name["real_train"].measures["frechet"]
+    result["student_noise_accuracy"] = by_name["noise"].measures["student_accuracy"]
+    result["student_real_accuracy"] = by_name["real_train"].measures["student_accuracy"]
+    return result
+
+
+def _pooled(per_generator: Sequence[Measures], name: str, generated: Sequence[Source], bootstrap: Bootstrap) -> Measure:
+    """Mean over all samples of all generators, or the first generator's reason if one has no number."""
+    for found in per_generator:
+        if not isinstance(found[name], Estimate):
+            return found[name]
+    correct = [s.correct if name == "inversion_accuracy" else s.evaluator_correct for s in generated]
+    return bootstrap.mean(np.concatenate([c for c in correct if c is not None]))
+
+
+def _worst(measures: Iterable[Measure]) -> Measure:
+    """The smallest of them, or the first reason if none has a number."""
+    measures = list(measures)
+    numbers = [m for m in measures if isinstance(m, Estimate)]
+    return min(numbers, key=lambda m: m.value) if numbers else measures[0]
+
+
+def verdict(rows: Sequence[Row], told: Measure) -> tuple[bool | None, str]:
+    """Both audits: of the first generator that leaks, else of the ensemble; and of the classifier."""
+    audits = [row.audit for row in rows if row.kind != "reference"]
+    first = next((found for found in audits if found.memorised), audits[-1])
+    if not isinstance(told, Estimate):
+        return first.memorised, first.verdict
+    exposed = told.low > MEMBERSHIP_ALARM
+    sentence = (
+        f"The classifier itself {'gives away' if exposed else 'hardly gives away'} which images it was trained on: its "
+        f"loss tells them from test images with an AUC of {told.value:.2f} (chance is 0.50)."
+    )
+    return exposed or first.memorised, f"{first.verdict} {sentence}"

@@ -1,0 +1,91 @@
+"""An evaluation as files: ``results.json``, and grids of the images that it looked at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from netinv.data import LabelledImages
+from netinv.evaluation.evaluate import Evaluation
+from netinv.results import GRID_CLASSES, GRID_COLUMNS, Row
+from netinv.sampling import Pixels, grid
+
+SIDE = 64
+"""Pixels up to which the images in a grid are enlarged."""
+
+
+def save_evaluation(
+    folder: Path, evaluation: Evaluation, train: LabelledImages | None, test: LabelledImages | None
+) -> Pixels:
+    """Write everything that the report shows of an evaluation.
+
+    The files are ``results.json``, ``figure2.png`` (the paper's: a row for each class, a column for each generator), a
+    grid ``<row>.png`` for each source of images, and ``<row>-neighbours.png`` where images have nearest neighbours.
+
+    Args:
+        folder: An existing folder.
+        evaluation: What was found.
+        train: The training images that it was given, for the neighbours.
+        test: The test images, likewise.
+
+    Returns:
+        The picture of ``figure2.png``, (H, W) or (H, W, 3).
+    """
+    (folder / "results.json").write_text(evaluation.results.model_dump_json(indent=1) + "\n")
+    figure = _figure_2(evaluation)
+    Image.fromarray(figure).save(folder / "figure2.png")
+    for row in evaluation.results.rows:
+        name = row.name.replace(" ", "-")
+        if row.name in evaluation.images:
+            Image.fromarray(_class_grid(row.name, evaluation)).save(folder / f"{name}.png")
+        if row.kind != "reference" and row.audit.pairs and train is not None and test is not None:
+            Image.fromarray(_neighbours(row, evaluation, train, test)).save(folder / f"{name}-neighbours.png")
+    return figure
+
+
+def _first_of_class(data: LabelledImages, label: int, num: int) -> Sequence[Pixels | None]:
+    """The first images of a class, unselected, then ``None``."""
+    images = [image.numpy() for image in data.images[data.labels == label][:num]]
+    return images + [None] * (num - len(images))
+
+
+def _figure_2(evaluation: Evaluation) -> Pixels:
+    """The paper's Figure 2: a row for each class, a column for each generator."""
+    classes = min(len(evaluation.results.classes), GRID_CLASSES)
+    columns = [evaluation.images[row.name] for row in evaluation.results.rows if row.kind == "generator"]
+    # Generators share their draws: another place in each column, or the columns would show one draw.
+    cells = [_first_of_class(data, k, i + 1)[i] for k in range(classes) for i, data in enumerate(columns)]
+    return _grid(cells, len(columns), evaluation.results.image_shape)
+
+
+def _class_grid(name: str, evaluation: Evaluation) -> Pixels:
+    """A row for each class, ``GRID_COLUMNS`` images in each."""
+    classes = min(len(evaluation.results.classes), GRID_CLASSES)
+    cells = [image for k in range(classes) for image in _first_of_class(evaluation.images[name], k, GRID_COLUMNS)]
+    return _grid(cells, GRID_COLUMNS, evaluation.results.image_shape)
+
+
+def _neighbours(row: Row, evaluation: Evaluation, train: LabelledImages, test: LabelledImages) -> Pixels:
+    """For each class and kind of distance: the generated image, its nearest training image, its nearest test image."""
+    pairs = sorted(row.audit.pairs, key=lambda pair: pair.label)
+    distances = list(dict.fromkeys(pair.distance for pair in pairs))
+    labels = list(dict.fromkeys(pair.label for pair in pairs))[:GRID_CLASSES]
+    made = evaluation.images[row.name].images
+    by_place = {(pair.label, pair.distance): pair for pair in pairs}
+    cells: list[Pixels | None] = []
+    for label in labels:
+        for distance in distances:
+            pair = by_place[label, distance]
+            cells += [made[pair.sample].numpy(), train.images[pair.train].numpy(), test.images[pair.test].numpy()]
+    return _grid(cells, 3 * len(distances), evaluation.results.image_shape)
+
+
+def _grid(cells: Sequence[Pixels | None], columns: int, image_shape: tuple[int, int, int]) -> Pixels:
+    """One picture of many, row by row, enlarged where they are tiny; absent ones are white. (H, W) or (H, W, 3)."""
+    channels, height, width = image_shape
+    scale = max(1, SIDE // max(height, width))
+    images = np.stack([np.full(image_shape, 255, np.uint8) if cell is None else cell for cell in cells])
+    large = images.repeat(scale, axis=2).repeat(scale, axis=3).astype(np.float32) / np.float32(255)
+    pixels = grid([large], len(images), (channels, scale * height, scale * width), columns)
+    return pixels[:, :, 0] if channels == 1 else pixels

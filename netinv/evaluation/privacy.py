@@ -1,0 +1,319 @@
+"""Privacy audit: do generated images lie closer to the training images than to images the classifier never saw?
+
+A nearest distance alone says nothing, since it shrinks as the pool grows. So the pools are of equal size, training
+images against test images, and the difference of the two distances is judged by a permutation test: if nothing was
+memorised, the names "train" and "test" are exchangeable, and dealing them out anew shows what chance can do. That
+holds however alike the generated images are, where resampling them alone would take a lucky neighbour for evidence.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from netinv.evaluation.metrics import nearest_neighbours, ssim
+from netinv.results import (
+    LEVEL,
+    MIN_SAMPLES,
+    Audit,
+    Bootstrap,
+    Comparison,
+    Estimate,
+    Measure,
+    NotMeasured,
+    Pair,
+    spread_estimate,
+)
+
+MIN_POOL = 50
+"""Fewer images than this on either side prove nothing."""
+NEIGHBOURS = 12
+"""Nearest real images known of each generated one. All of one pool by chance: 1 in 2000; the last then stands in."""
+COPY_QUANTILE = 0.01
+"""A near copy is closer to its real neighbour than this share of the test images is to theirs in the training pool."""
+SIGNIFICANCE = 0.01
+"""Bound on the p-value, divided by the number of tests."""
+MEMBERSHIP_ALARM = 0.6
+"""An area under the ROC curve that lies above this, interval and all, is a leak. Any classifier is a little surer of
+what it was trained on: with enough images to measure it, 0.5 is always exceeded."""
+DECISIVE = ("pixel", "ssim")
+"""Distances that decide. The evaluator learnt from the training images too, so its features cannot accuse alone."""
+
+
+Distance = Literal["pixel", "ssim", "feature"]
+
+
+class Neighbours(NamedTuple):
+    """The nearest real images of N queries, nearest first."""
+
+    distance: NDArray[np.float64]
+    """(N, NEIGHBOURS)."""
+    member: NDArray[np.int64]
+    """Indices into the joint pool, (N, NEIGHBOURS)."""
+
+
+class Pools:
+    """Training and test images in equal numbers, joined: the training images first.
+
+    Args:
+        train: Training images, (N, C, H, W) in [0, 1], at least ``len(test)`` of them or all there are.
+        test: Test images, likewise.
+        train_features: Features of the training images, (N, D), or ``None``.
+        test_features: Features of the test images.
+        train_index: Index of each training image in its split.
+        test_index: Index of each test image in its split.
+
+    Raises:
+        ValueError: The pools differ in size or are too small.
+    """
+
+    def __init__(
+        self,
+        train: Tensor,
+        test: Tensor,
+        train_features: Tensor | None,
+        test_features: Tensor | None,
+        train_index: NDArray[np.int64],
+        test_index: NDArray[np.int64],
+    ) -> None:
+        if len(train) != len(test) or len(train) < MIN_POOL:
+            raise ValueError(f"Expected pools of one size of at least {MIN_POOL}, got {len(train)} and {len(test)}")
+        self.size = len(train)
+        self.images = torch.cat([train, test])
+        self.features: Tensor | None = None
+        if train_features is not None and test_features is not None:
+            self.features = F.normalize(torch.cat([train_features, test_features]), dim=1)
+        self.index = np.concatenate([train_index, test_index])
+        self.is_train = np.arange(2 * self.size) < self.size
+        control = slice(self.size, self.size + 1000)  # test images, searched for among the training images
+        features = self.features[control] if self.features is not None else None
+        controls = self.neighbours(self.images[control], features, size=self.size)
+        self.copy_distance = {
+            kind: float(np.quantile(found.distance[:, 0], COPY_QUANTILE)) for kind, found in controls.items()
+        }
+
+    def neighbours(
+        self, images: Tensor, features: Tensor | None, size: int | None = None
+    ) -> dict[Distance, Neighbours]:
+        """Nearest members of the joint pool, or of its first ``size`` members, by each kind of distance."""
+        pixel = _nearest(images.flatten(1), self.images.flatten(1)[:size])
+        found: dict[Distance, Neighbours] = {"pixel": pixel}
+        if min(images.shape[-2:]) >= 7:
+            # Structural similarity to all of the pool is out of reach: to the nearest by pixels.
+            candidates = [self.images[pixel.member[:, i]] for i in range(NEIGHBOURS)]
+            dissimilarity = np.stack([1 - ssim(images, candidate).numpy() for candidate in candidates], axis=1)
+            order = dissimilarity.argsort(axis=1, kind="stable")
+            found["ssim"] = Neighbours(
+                np.take_along_axis(dissimilarity, order, axis=1), np.take_along_axis(pixel.member, order, axis=1)
+            )
+        if features is not None and self.features is not None:
+            found["feature"] = _nearest(F.normalize(features, dim=1), self.features[:size])
+        return found
+
+
+def _nearest(queries: Tensor, pool: Tensor) -> Neighbours:
+    distance, index = nearest_neighbours(queries, pool, NEIGHBOURS)
+    return Neighbours(distance.numpy(), index.numpy())
+
+
+def audit(
+    pools: Pools,
+    images: Tensor,
+    features: Tensor | None,
+    label: Tensor,
+    num_classes: int,
+    seed: int,
+    permutations: int = 1000,
+) -> Audit:
+    """Audit generated images.
+
+    Args:
+        pools: The real images.
+        images: (N, C, H, W) in [0, 1].
+        features: Features of the images under the network that gave the pools' features, (N, D).
+        label: Wanted label, (N,), int64.
+        num_classes: K.
+        seed: Seed of the permutations.
+        permutations: How often "train" and "test" are dealt out anew.
+    """
+    if len(images) < MIN_SAMPLES:
+        return not_audited(f"{len(images)} samples, at least {MIN_SAMPLES} are needed")
+    labels = label.numpy()
+    rng = np.random.default_rng(seed)
+    deals = rng.permuted(np.tile(pools.is_train, (permutations, 1)), axis=1)  # (R, P)
+    comparisons: dict[str, Comparison | NotMeasured] = {
+        "ssim": NotMeasured(not_measured="the images are smaller than the 7 x 7 window"),
+        "feature": NotMeasured(not_measured="no evaluator was given"),
+    }
+    pairs: list[Pair] = []
+    for kind, found in pools.neighbours(images, features).items():
+        comparisons[kind] = _compare(found, pools.is_train, deals, pools.copy_distance[kind], labels, num_classes, seed)
+        pairs += _closest_pairs(kind, found, pools, labels)
+    memorised, verdict = _judge(comparisons)
+    return Audit(verdict=verdict, memorised=memorised, pool=pools.size, comparisons=comparisons, pairs=tuple(pairs))
+
+
+def membership(
+    train_logits: Tensor, train_label: Tensor, test_logits: Tensor, test_label: Tensor, bootstrap: Bootstrap
+) -> Measure:
+    """How well the classifier's loss tells its training images from others: the area under the ROC curve, AUC.
+
+    0.5 is chance, 1 is certainty. The simplest membership inference attack: what the classifier is surer of, it has
+    seen. It asks the classifier itself, so it finds a memory that the generated images do not show.
+
+    Args:
+        train_logits: Of the classifier on training images, (N, K).
+        train_label: (N,), int64.
+        test_logits: On images that it never saw, (M, K).
+        test_label: (M,), int64.
+        bootstrap: Gives the interval.
+
+    Source: Yeom and others, Privacy Risk in Machine Learning: Analyzing the Connection to Overfitting (2018).
+    """
+    fewest = min(len(train_label), len(test_label))
+    if fewest < MIN_POOL:
+        return NotMeasured(not_measured=f"{fewest} real images on one side, at least {MIN_POOL} are needed")
+    if train_logits.shape[1] < 2:
+        return NotMeasured(not_measured="with one class every answer is right")
+    train = -F.cross_entropy(train_logits.double(), train_label, reduction="none").numpy()
+    test = -F.cross_entropy(test_logits.double(), test_label, reduction="none").numpy()
+    draws = zip(bootstrap.draws(len(train), 0), bootstrap.draws(len(test), 1), strict=True)
+    return spread_estimate(_auc(train, test), [_auc(train[i], test[j]) for i, j in draws], fewest)
+
+
+def _auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
+    """Chance that a positive score exceeds a negative one, ties counted half."""
+    ordered = np.sort(negative)
+    below, up_to = np.searchsorted(ordered, positive, "left"), np.searchsorted(ordered, positive, "right")
+    return float((below + up_to).mean() / (2 * len(negative)))
+
+
+def not_audited(why: str) -> Audit:
+    """The audit of what cannot be audited."""
+    return Audit(verdict=f"Not audited: {why}.", memorised=None, pool=0, comparisons={}, pairs=())
+
+
+def _split(found: Neighbours, is_train: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Place among the neighbours of the nearest training and of the nearest test image.
+
+    Args:
+        found: Neighbours of N queries.
+        is_train: The names dealt out, (..., P) for a joint pool of P.
+
+    Returns:
+        Both (..., N). Where all neighbours are of one name, the last one stands in for the other.
+    """
+    inside = is_train[..., found.member]  # (..., N, NEIGHBOURS)
+    last = NEIGHBOURS - 1
+    train = np.where(inside.any(axis=-1), inside.argmax(axis=-1), last)
+    test = np.where(inside.all(axis=-1), last, inside.argmin(axis=-1))
+    return train, test
+
+
+def _distances(found: Neighbours, is_train: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Distance to the nearest training and to the nearest test image, (..., N) each."""
+    rows = np.arange(len(found.distance))
+    train, test = _split(found, is_train)
+    return found.distance[rows, train], found.distance[rows, test]
+
+
+def _compare(
+    found: Neighbours,
+    is_train: NDArray[np.bool_],
+    deals: NDArray[np.bool_],
+    copy_distance: float,
+    labels: NDArray[np.int64],
+    num_classes: int,
+    seed: int,
+) -> Comparison:
+    member = labels[:, None] == np.arange(num_classes)  # (N, K)
+    counts = member.sum(axis=0)
+
+    def statistics(deal: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Mean difference, surplus of near copies, and mean difference of each class, (..., 2 + K)."""
+        train, test = _distances(found, deal)
+        difference = train - test
+        surplus = (train < copy_distance).mean(axis=-1) - (test < copy_distance).mean(axis=-1)
+        by_class = difference @ member / np.maximum(1, counts)
+        return np.concatenate([difference.mean(axis=-1)[..., None], surplus[..., None], by_class], axis=-1)
+
+    observed = statistics(is_train)
+    chance = np.concatenate([statistics(block) for block in np.array_split(deals, -(-len(deals) // 50))])  # (R, 2 + K)
+    low, high = np.quantile(chance, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+
+    def estimate(i: int, n: int) -> Measure:
+        if n < MIN_SAMPLES:
+            return NotMeasured(not_measured=f"{n} samples, at least {MIN_SAMPLES} are needed")
+        value = float(observed[i])
+        return Estimate(value=value, low=value - float(high[i]), high=value - float(low[i]), n=n)
+
+    bootstrap = Bootstrap(seed)
+    train, test = _distances(found, is_train)
+    return Comparison(
+        train=bootstrap.mean(train),
+        test=bootstrap.mean(test),
+        train_minus_test=estimate(0, len(labels)),
+        p_value=_p_value(chance[:, 0] <= observed[0]),
+        copies_train=bootstrap.mean(train < copy_distance),
+        copies_test=bootstrap.mean(test < copy_distance),
+        copies_p_value=_p_value(chance[:, 1] >= observed[1]),
+        copy_distance=copy_distance,
+        by_class=tuple(estimate(2 + k, int(count)) for k, count in enumerate(counts)),
+    )
+
+
+def _p_value(as_extreme: NDArray[np.bool_]) -> float:
+    """Share of the deals, the real one counted among them, so that it is never 0."""
+    return float((1 + as_extreme.sum()) / (1 + len(as_extreme)))
+
+
+def _closest_pairs(kind: Distance, found: Neighbours, pools: Pools, labels: NDArray[np.int64]) -> list[Pair]:
+    """For each class that appears, the sample with the smallest distance to a training image."""
+    first_train, first_test = _split(found, pools.is_train)
+    train_distance, test_distance = _distances(found, pools.is_train)
+    pairs = []
+    for k in np.unique(labels):
+        members = np.flatnonzero(labels == k)
+        sample = members[train_distance[members].argmin()]
+        pairs.append(
+            Pair(
+                distance=kind,
+                label=int(k),
+                sample=int(sample),
+                train=int(pools.index[found.member[sample, first_train[sample]]]),
+                test=int(pools.index[found.member[sample, first_test[sample]]]),
+                train_distance=float(train_distance[sample]),
+                test_distance=float(test_distance[sample]),
+            )
+        )
+    return pairs
+
+
+def _judge(comparisons: dict[str, Comparison | NotMeasured]) -> tuple[bool, str]:
+    made = {kind: c for kind, c in comparisons.items() if isinstance(c, Comparison)}
+    bound = SIGNIFICANCE / (2 * sum(kind in made for kind in DECISIVE))
+    closer = [kind for kind, c in made.items() if c.p_value <= bound]
+    copies = [kind for kind, c in made.items() if c.copies_p_value <= bound]
+    found = [kind for kind in DECISIVE if kind in (*closer, *copies)]
+    if found:
+        kind = found[0]
+        comparison = made[kind]
+        shares = [m.value for m in (comparison.copies_train, comparison.copies_test) if isinstance(m, Estimate)]
+        return True, (
+            f"Training images leak: by {' and '.join(found)} distance the generated images lie closer to training "
+            f"images than to test images, more than chance allows; {shares[0]:.1%} are near copies of a training "
+            f"image, {shares[1]:.1%} of a test image."
+        )
+    if "feature" in (*closer, *copies):
+        return False, (
+            "No training image was found copied: by pixels and structure the generated images lie no closer to "
+            "training than to test images. The evaluator's features put them closer to training images, which its own "
+            "training can explain."
+        )
+    return False, (
+        "No sign of memorised training images: the generated images lie no closer to training images than to test "
+        "images, by any distance measured."
+    )

@@ -1,0 +1,259 @@
+"""One row of the results: everything about one source of images."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from netinv.classifiers import InvertibleClassifier
+from netinv.data import LabelledImages
+from netinv.evaluation.config import EvaluationConfig
+from netinv.evaluation.diversity import (
+    NEIGHBOURS,
+    VendiScores,
+    overall_diversity,
+    resemblance,
+    vendi_by_class,
+    vendi_mean,
+    vendi_ratio,
+    vendi_scores,
+)
+from netinv.evaluation.measures import (
+    Measures,
+    accuracies,
+    accuracies_by_class,
+    accuracies_by_gap,
+    accuracies_off_ties,
+    accuracy_bin,
+    calibration,
+    confusion,
+    intensity,
+    missing,
+    survival,
+)
+from netinv.evaluation.metrics import ball_radii
+from netinv.evaluation.privacy import Pools, audit, not_audited
+from netinv.evaluation.samples import Source, broken, constant
+from netinv.evaluation.students import student_accuracy
+from netinv.results import MIN_SAMPLES, Audit, Bootstrap, Kind, Measure, NotMeasured, RobustPoint, Row
+
+REAL = ("real_train", "real_test")
+"""Rows of real images."""
+MEASURES = (
+    "inversion_accuracy",
+    "inversion_accuracy_gap",
+    "evaluator_accuracy",
+    "evaluator_accuracy_gap",
+    "kl",
+    "intensity_error",
+    "intensity_correlation",
+    "vendi",
+    "vendi_ratio",
+    "vendi_overall",
+    "vendi_centred",
+    "vendi_centred_ratio",
+    "vendi_pixels",
+    "vendi_pixels_ratio",
+    "cosine_within",
+    "cosine_between",
+    "density",
+    "coverage",
+    "frechet",
+    "robust_accuracy",
+    "student_accuracy",
+)
+"""The measures of a row."""
+
+
+class Draws(NamedTuple):
+    """What was drawn from one generator, or from the ensemble."""
+
+    plain: Source
+    dropout: Source | None
+    """With dropout left on; ``None`` for a generator that has none."""
+    sharpness: list[Source]
+    """At each fixed sharpness."""
+
+
+class Reference(NamedTuple):
+    """What every row is measured with and against."""
+
+    config: EvaluationConfig
+    bootstrap: Bootstrap
+    classifier: InvertibleClassifier
+    test: LabelledImages | None
+    real_test: Source | None
+    radii: Tensor | None
+    vendi_n: int
+    vendi: dict[str, VendiScores]
+    """Of real test images, by the name of the measure."""
+    num_compared: int
+    """Samples behind the coverage and the Frechet distance of every row."""
+    num_overall: int
+    """Samples behind the overall Vendi score of every row."""
+    pools: Pools | str
+    """Real images of the privacy audit, or why there are none."""
+
+
+def reference_for(
+    sources: Sequence[Source],
+    real: dict[str, Source],
+    test: LabelledImages | None,
+    pools: Pools | str,
+    config: EvaluationConfig,
+    bootstrap: Bootstrap,
+    classifier: InvertibleClassifier,
+) -> Reference:
+    """One n for every row, since Vendi scores and Frechet distances depend on it. Classes too small do not count."""
+    counts = np.concatenate([np.bincount(s.label.numpy(), minlength=s.num_classes) for s in sources])
+    vendi_n = min([config.vendi_samples, *counts[counts >= MIN_SAMPLES].tolist()])
+    real_test = real.get("real_test")
+    radii = None
+    vendi = {}
+    if real_test is not None:
+        vendi = _vendi_scores(real_test, real_test, vendi_n, bootstrap)
+        if real_test.features is not None and len(real_test.label) > NEIGHBOURS:
+            radii = ball_radii(real_test.features, NEIGHBOURS)
+    num_compared = min(len(s.label) for s in sources if s.name != "real_test")
+    num_overall = min(len(s.label) for s in sources)
+    return Reference(
+        config, bootstrap, classifier, test, real_test, radii, vendi_n, vendi, num_compared, num_overall, pools
+    )
+
+
+def measured_row(source: Source, draws: Draws | None, reference: Reference) -> Row:
+    """Everything about one source."""
+    config, bootstrap = reference.config, reference.bootstrap
+    why = broken(source)
+    if why is not None:
+        return empty_row(source.name, source.kind, len(source.label), why)
+    curve = _curve(source, reference)
+    vendi, vendi_by_class = _vendi(source, reference)
+    return Row(
+        name=source.name,
+        kind=source.kind,
+        samples=len(source.label),
+        measures=_measures(source, curve, vendi, reference),
+        dropout=_with_dropout(draws, reference),
+        by_class=accuracies_by_class(source, bootstrap) | {"vendi": vendi_by_class},
+        confusion=confusion(source),
+        by_gap=accuracies_by_gap(source, bootstrap),
+        by_sharpness=tuple(
+            accuracy_bin(drawn, bootstrap, s, s) for s, drawn in zip(config.sharpness, draws.sharpness, strict=True)
+        )
+        if draws
+        else (),
+        calibration=calibration(source, bootstrap),
+        robustness=curve,
+        audit=_audit(source, reference),
+    )
+
+
+def _curve(source: Source, reference: Reference) -> tuple[RobustPoint, ...]:
+    """Accuracy under attack at each epsilon."""
+    config = reference.config
+    kept = survival(
+        source, reference.classifier, config.epsilons, config.attack_steps, config.robust_samples, config.seed
+    )
+    return tuple(
+        RobustPoint(epsilon=epsilon, accuracy=reference.bootstrap.mean(column.numpy()))
+        for epsilon, column in zip(config.epsilons, kept.T, strict=True)
+    )
+
+
+def _measures(source: Source, curve: Sequence[RobustPoint], vendi: Measures, reference: Reference) -> Measures:
+    """All of ``MEASURES``."""
+    config, bootstrap = reference.config, reference.bootstrap
+    found = (
+        accuracies(source, bootstrap)
+        | accuracies_off_ties(source, bootstrap)
+        | intensity(source, bootstrap)
+        | vendi
+        | overall_diversity(source, reference.num_overall, bootstrap)
+        | resemblance(source, reference.real_test, reference.radii, reference.num_compared, bootstrap)
+        | {
+            "robust_accuracy": next(p.accuracy for p in curve if p.epsilon == config.robust_epsilon),
+            "student_accuracy": student_accuracy(
+                source,
+                reference.test,
+                config.student_architecture,
+                config.student,
+                bootstrap,
+                reference.classifier.device,
+            ),
+        }
+    )
+    return {name: found[name] for name in MEASURES}
+
+
+def _with_dropout(draws: Draws | None, reference: Reference) -> Measures:
+    """All of ``MEASURES`` for the images drawn with dropout left on."""
+    if draws is None or draws.dropout is None:
+        return missing(MEASURES, "the generator has no dropout" if draws else "these images are not generated")
+    source = draws.dropout
+    why = broken(source)
+    if why is not None:
+        return missing(MEASURES, why)
+    curve, (vendi, _) = _curve(source, reference), _vendi(source, reference)
+    return _measures(source, curve, vendi, reference)
+
+
+def _vendi(source: Source, reference: Reference) -> tuple[Measures, tuple[Measure, ...]]:
+    """Every Vendi score and its ratio to that of real test images, and ``vendi`` of each class."""
+    names = [name for name in MEASURES if name.startswith("vendi") and name != "vendi_overall"]
+    why = constant(source.images)
+    if why:
+        return missing(names, why), (NotMeasured(not_measured=why),) * source.num_classes
+    result = missing(names, "no evaluator was given")
+    if reference.real_test is None:
+        result |= missing([name for name in names if "centred" in name], "no real test images were given")
+    by_class: tuple[Measure, ...] = (NotMeasured(not_measured="no evaluator was given"),) * source.num_classes
+    for name, scores in _vendi_scores(source, reference.real_test, reference.vendi_n, reference.bootstrap).items():
+        result[name] = vendi_mean(scores)
+        result[f"{name}_ratio"] = (
+            vendi_ratio(scores, reference.vendi[name])
+            if name in reference.vendi
+            else NotMeasured(not_measured="no real test images were given")
+        )
+        if name == "vendi":
+            by_class = vendi_by_class(scores)
+    return result, by_class
+
+
+def _vendi_scores(source: Source, real_test: Source | None, n: int, bootstrap: Bootstrap) -> dict[str, VendiScores]:
+    """Vendi scores on pixels, on evaluator features, and on these centred on their mean over real test images."""
+    vectors = {"vendi_pixels": source.images.flatten(1)}
+    if source.features is not None:
+        vectors["vendi"] = source.features
+        if real_test is not None and real_test.features is not None:
+            vectors["vendi_centred"] = source.features - real_test.features.mean(dim=0)
+    return {name: vendi_scores(own, source, n, bootstrap) for name, own in vectors.items()}
+
+
+def _audit(source: Source, reference: Reference) -> Audit:
+    pools, config = reference.pools, reference.config
+    if isinstance(pools, str):
+        return not_audited(pools)
+    # Of real images those in the pools: the training images are the copies that an audit must find.
+    chosen = slice(min(config.privacy_samples, pools.size) if source.kind == "reference" else config.privacy_samples)
+    features = source.features[chosen] if source.features is not None else None
+    return audit(pools, source.images[chosen], features, source.label[chosen], source.num_classes, config.seed)
+
+
+def empty_row(name: str, kind: Kind, samples: int, why: str) -> Row:
+    """A row of which nothing can be measured."""
+    return Row(
+        name=name,
+        kind=kind,
+        samples=samples,
+        measures=missing(MEASURES, why),
+        dropout=missing(MEASURES, why),
+        by_class={},
+        confusion={},
+        by_gap=(),
+        by_sharpness=(),
+        calibration=(),
+        robustness=(),
+        audit=not_audited(why),
+    )

@@ -1,0 +1,249 @@
+"""Trained networks as single-file ONNX models that need no torch, each checked against torch before it is written.
+
+The forms of a generator, all with inputs and outputs in float32 and any batch size:
+
+* plain: ``latent`` (N, Z) and ``condition`` (N, K) to ``images`` (N, C, H, W)
+* stochastic: one more input, ``noise`` (N, U), uniform in [0, 1), decides which channels the dropout drops. With the
+  noise outside the graph the caller's seed fixes the pixels, which the random operators of ONNX cannot promise
+* ensemble: all generators of a variant, and one more input, ``generator`` (N,), int64, that names who draws each image
+* float16 and int8: the plain form with its weights rounded. They are turned back into float32 once, when the file
+  is opened, so that these forms run as fast as the plain one; only the file is smaller
+"""
+
+import copy
+import importlib.metadata
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import ModelProto, helper
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from netinv.classifiers import AdaptedClassifier, Classifier
+from netinv.core import Config, InputError
+from netinv.export.forms import Array, Precision, compress, ensemble_model, stochastic_model
+from netinv.export.graphs import classifier_model, generator_models
+from netinv.export.rewriting import rewritten
+from netinv.generators import ConditionedGenerator
+from netinv.sampling import Metadata, draw
+
+TOLERANCE = 1e-5
+"""How far an exported network may be from torch, in pixels of [0, 1], or in logits as a share of the largest one."""
+BATCH_SIZES = (1, 7, 64, 1000)
+"""Where that is checked."""
+
+Form = Literal["stochastic", "ensemble", "float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float16", "int8")
+
+
+class ExportConfig(Config):
+    """Which forms of a generator are exported beside the plain one, and what a smaller form may cost."""
+
+    forms: tuple[Form, ...] = ("stochastic", "ensemble", "float16", "int8")
+    max_accuracy_loss: float = Field(0.01, ge=0, le=1)
+    """A smaller form that loses more than this in inversion or evaluator accuracy is refused: it is not written."""
+    num_samples: PositiveInt = 1000
+    """Images on which that loss is measured."""
+
+
+def export_generators(
+    folder: Path,
+    generators: Sequence[ConditionedGenerator],
+    judges: Mapping[str, Callable[[Tensor], Tensor]],
+    metadata: Metadata,
+    config: ExportConfig,
+) -> dict[str, float]:
+    """Write the generators of a variant, each in its forms, and their ensemble.
+
+    The files are ``generator-<i>.onnx``, ``generator-<i>-<form>.onnx`` and ``ensemble.onnx``.
+
+    Args:
+        folder: An existing folder.
+        generators: Of one architecture, on the CPU.
+        judges: Classifiers, from images (N, C, H, W) to logits (N, K), by name: a smaller form may not lose accuracy
+            under any of them.
+        metadata: What the plain form says of itself; the other forms follow from it.
+        config: The forms and their bound.
+
+    Returns:
+        ``max_difference`` from torch over all files, and for each smaller form its ``size`` as a share of the plain
+        one, the ``loss`` of accuracy under each judge (the worst of all generators), and how many were ``refused``.
+
+    Raises:
+        FloatingPointError: A file differs from torch by more than ``TOLERANCE``.
+        InputError: The stochastic form is wanted of a generator without dropout, or the folder cannot be written.
+    """
+    generators = [copy.deepcopy(generator).eval() for generator in generators]
+    plain = generator_models(generators)
+    models = [rewritten(model) for model in plain]
+    inputs = _random_inputs(generators[0])
+    references = [_reference(generator, inputs) for generator in generators]
+    differences: list[float] = []
+    measures: dict[str, float] = {}
+
+    def finish(name: str, model: ModelProto, feeds: Mapping[str, Array], expected: Array, **changes: Any) -> None:
+        differences.append(check_agreement(name, model, feeds, expected))
+        write_model(folder / f"{name}.onnx", model, replace(metadata, **changes))
+
+    for i, (generator, model, expected) in enumerate(zip(generators, models, references, strict=True)):
+        name = f"generator-{i}"
+        finish(name, model, inputs, expected)
+        if "stochastic" in config.forms:
+            noise = np.random.default_rng(i).random((max(BATCH_SIZES), generator.noise_dim), dtype=np.float32)
+            feeds = {**inputs, "noise": noise}
+            expected = _reference(generator, feeds)
+            finish(
+                f"{name}-stochastic", stochastic_model(plain[i], generator), feeds, expected, noise_dim=noise.shape[1]
+            )
+        for precision in PRECISIONS:
+            if precision in config.forms:
+                small = compress(model, precision)
+                losses = accuracy_losses(model, small, judges, metadata, config.num_samples)
+                refused = max(losses.values()) > config.max_accuracy_loss
+                if not refused:
+                    write_model(folder / f"{name}-{precision}.onnx", small, replace(metadata, precision=precision))
+                measures[f"{precision}/refused"] = measures.get(f"{precision}/refused", 0) + refused
+                measures[f"{precision}/size"] = small.ByteSize() / model.ByteSize()
+                for judge, loss in losses.items():
+                    key = f"{precision}/{judge}_accuracy_loss"
+                    measures[key] = max(loss, measures.get(key, -1.0))
+    if "ensemble" in config.forms:
+        turns = np.arange(max(BATCH_SIZES)) % len(generators)
+        expected = np.stack([references[turn][row] for row, turn in enumerate(turns)])
+        feeds = {**inputs, "generator": turns}
+        finish("ensemble", ensemble_model(models), feeds, expected, num_generators=len(generators))
+    return {"max_difference": max(differences), **measures}
+
+
+def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, metadata: Metadata) -> float:
+    """Write a classifier; returns its largest difference from torch, as a share of the largest logit.
+
+    Raises:
+        FloatingPointError: It is larger than ``TOLERANCE``.
+        InputError: The path cannot be written, or the network, one from elsewhere, cannot be traced.
+    """
+    classifier = copy.deepcopy(classifier).eval()
+    try:
+        model = classifier_model(classifier)
+    except torch.onnx.OnnxExporterError as error:
+        if not isinstance(classifier, AdaptedClassifier):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"torch cannot export this network to ONNX ({reason}).") from error
+    images = np.random.default_rng(0).random((max(BATCH_SIZES), *classifier.image_shape), dtype=np.float32)
+    inputs = {"images": images}
+    difference = check_agreement(path.stem, model, inputs, _reference(classifier, inputs))
+    write_model(path, model, metadata)
+    return difference
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that write the files, for :class:`~netinv.sampling.Metadata`."""
+    return {name: importlib.metadata.version(name) for name in ("netinv", "torch", "onnx", "onnxscript")}
+
+
+def write_model(path: Path, model: ModelProto, metadata: Metadata) -> None:
+    """Put the metadata into a model and write it to a file, whole or not at all.
+
+    Raises:
+        onnx.checker.ValidationError: The model is not valid ONNX.
+        InputError: The path cannot be written.
+    """
+    model.producer_name, model.producer_version = "netinv", metadata.versions.get("netinv", "")
+    helper.set_model_props(model, metadata.to_entries())
+    onnx.checker.check_model(model, full_check=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(model.SerializeToString(deterministic=True))
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_agreement(name: str, model: ModelProto, inputs: Mapping[str, Array], expected: Array) -> float:
+    """Compare a model in onnxruntime with what torch gave, at all ``BATCH_SIZES``.
+
+    Args:
+        name: What the model is called in the error.
+        model: The model.
+        inputs: By name, each of ``max(BATCH_SIZES)`` rows.
+        expected: torch's output for all rows.
+
+    Returns:
+        The largest difference, as a share of the largest expected value where that is above 1.
+
+    Raises:
+        FloatingPointError: It is larger than ``TOLERANCE``, or not a number.
+    """
+    scale = max(1.0, float(np.abs(expected).max()))
+    worst = 0.0
+    session = _session(model)
+    for size in BATCH_SIZES:
+        output = session.run(None, {key: value[:size] for key, value in inputs.items()})[0]
+        difference = float(np.abs(output - expected[:size]).max()) / scale
+        if not difference <= TOLERANCE:
+            raise FloatingPointError(
+                f"{name} as ONNX differs from torch by {difference:.2g} at batch size {size}, "
+                f"more than the {TOLERANCE:g} allowed."
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def accuracy_losses(
+    model: ModelProto,
+    small: ModelProto,
+    judges: Mapping[str, Callable[[Tensor], Tensor]],
+    metadata: Metadata,
+    num_samples: int,
+) -> dict[str, float]:
+    """What a smaller form loses in accuracy under each judge, on the same draws; negative where it gains."""
+    latent, condition = draw(
+        num_samples,
+        latent_dim=metadata.latent_dim,
+        num_classes=len(metadata.classes),
+        seed=0,
+        sharpness=metadata.sharpness,
+    )
+    label = torch.from_numpy(condition.argmax(axis=1))
+    feeds = {"latent": latent, "condition": condition}
+    full, rounded = (torch.from_numpy(_session(m).run(None, feeds)[0]) for m in (model, small))
+    with torch.no_grad():
+        return {
+            name: float((judge(full).argmax(dim=1) == label).float().mean())
+            - float((judge(rounded).argmax(dim=1) == label).float().mean())
+            for name, judge in judges.items()
+        }
+
+
+def _session(model: ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised as well
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _random_inputs(generator: ConditionedGenerator) -> dict[str, Array]:
+    """Latents and conditions from nearly uniform to nearly one-hot, ``max(BATCH_SIZES)`` rows."""
+    latent, condition = draw(
+        max(BATCH_SIZES),
+        latent_dim=generator.config.latent_dim,
+        num_classes=generator.num_classes,
+        seed=0,
+        sharpness=(0.1, 100.0),
+    )
+    return {"latent": latent, "condition": condition}
+
+
+@torch.no_grad()
+def _reference(network: nn.Module, inputs: Mapping[str, Array]) -> Array:
+    output: Array = network(*(torch.from_numpy(value) for value in inputs.values())).numpy()
+    return output

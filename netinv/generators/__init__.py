@@ -1,0 +1,15 @@
+"""The conditioned generator: what it is asked for, the network, its files."""
+
+from netinv.generators.checkpoints import load_generator, save_generator
+from netinv.generators.conditioning import Condition, sample_condition
+from netinv.generators.network import ConditionedGenerator, GeneratorConfig, up_sizes
+
+__all__ = [
+    "Condition",
+    "ConditionedGenerator",
+    "GeneratorConfig",
+    "load_generator",
+    "sample_condition",
+    "save_generator",
+    "up_sizes",
+]

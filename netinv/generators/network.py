@@ -1,0 +1,156 @@
+"""The conditioned generator G(z, p) -> images (paper, section 2)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from netinv.core import Config
+from netinv.generators.conditioning import hot_matrix, matrix_size
+
+
+class GeneratorConfig(Config):
+    """Architecture of a generator."""
+
+    conditioning: Literal["vector_matrix", "vector", "embedding"] = "vector_matrix"
+    """The paper's vector and hot matrix, the vector alone, or a learned embedding of the label."""
+    latent_dim: PositiveInt = 64
+    """Z, length of the latent vector."""
+    hidden_dim: PositiveInt = 64
+    """Length of the linear map of the condition vector that joins the latent vector."""
+    width: PositiveInt = 16
+    """Channels at the image's resolution; twice as many at each halving."""
+    max_width: PositiveInt = 64
+    """Bound on that doubling."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Probability that an up-convolution drops a whole channel, the paper's source of diversity. Inversion ends
+    at 0."""
+
+
+def up_sizes(size: int, height: int, width: int) -> list[tuple[int, int]]:
+    """Spatial sizes from the hot matrix's M x M to the image's H x W.
+
+    Halve the image (rounding up) for as long as both sides stay at least M; the first step stretches M x M to the
+    smallest of those sizes, the others double.
+
+    Example:
+        >>> up_sizes(10, 28, 28), up_sizes(2, 16, 20)
+        ([(10, 10), (14, 14), (28, 28)], [(2, 2), (2, 3), (4, 5), (8, 10), (16, 20)])
+    """
+    sizes = [(height, width)]
+    while min(height, width) > 1:
+        height, width = -(-height // 2), -(-width // 2)
+        if min(height, width) < size:
+            break
+        sizes.append((height, width))
+    if sizes[-1] != (size, size):
+        sizes.append((size, size))
+    elif len(sizes) == 1:
+        sizes.append((size, size))  # the image is M x M itself: still one up-convolution, at one size
+    return sizes[::-1]
+
+
+def _up_convolution(in_channels: int, out_channels: int, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+    """Source size to target size: a stride-2 transposed convolution where that doubles, else convolve and resize."""
+    if all(-(-t // 2) == s and t > 1 for s, t in zip(source, target, strict=True)):
+        kernel = tuple(4 - t % 2 for t in target)  # 4 reaches an even side exactly, 3 an odd one
+        return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, bias=False)  # type: ignore[arg-type]
+    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    # Resizing last costs source over target of the arithmetic of resizing first.
+    return convolution if source == target else nn.Sequential(convolution, nn.Upsample(size=target, mode="bilinear"))
+
+
+class ConditionedGenerator(nn.Module):
+    """Vector-matrix conditioned generator for any number of classes and any image shape.
+
+    The condition vector is mapped to ``hidden_dim``, joined with the latent vector and up-convolved to M x M, where
+    the hot matrix joins as one more channel; further up-convolutions reach the image size. The label is the vector's
+    arg-max and the matrix follows from it, so both are made inside and an exported generator needs only two inputs.
+
+    Args:
+        config: The architecture.
+        num_classes: K.
+        image_shape: (C, H, W).
+    """
+
+    def __init__(self, config: GeneratorConfig, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.config = config
+        self.num_classes = num_classes
+        self.image_shape = image_shape
+        self.matrix_size = matrix_size(num_classes, height, width)
+        self.dropout_channels: list[int] = []
+        """Channels that each dropout layer decides on; none without dropout."""
+
+        sizes = up_sizes(self.matrix_size, height, width)
+        widths = [min(config.width * 2**i, config.max_width) for i in range(len(sizes))][::-1]
+        self.condition: nn.Module
+        if config.conditioning == "embedding":
+            self.condition = nn.Embedding(num_classes, config.hidden_dim)
+        else:
+            self.condition = nn.Linear(num_classes, config.hidden_dim)
+        # On a 1 x 1 input an up-convolution to M x M is a linear layer, and much slower than one.
+        self.project = nn.Sequential(
+            nn.Linear(config.hidden_dim + config.latent_dim, self.matrix_size**2 * widths[0], bias=False),
+            nn.Unflatten(1, (self.matrix_size, self.matrix_size, widths[0])),
+        )
+        self.project_norm = nn.Sequential(nn.BatchNorm2d(widths[0]), nn.LeakyReLU(0.2, inplace=True))
+        matrix_channels = int(config.conditioning == "vector_matrix")
+        blocks: list[nn.Module] = []
+        for i in range(len(sizes) - 1):
+            in_channels = widths[i] + (matrix_channels if i == 0 else 0)
+            blocks += [
+                _up_convolution(in_channels, widths[i + 1], sizes[i], sizes[i + 1]),
+                nn.BatchNorm2d(widths[i + 1]),
+                nn.LeakyReLU(0.2, inplace=True),
+                nn.Dropout2d(config.dropout),
+            ]
+            if config.dropout:
+                self.dropout_channels.append(widths[i + 1])
+        self.up = nn.Sequential(*blocks)
+        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.to(memory_format=torch.channels_last)
+
+    def set_dropout(self, probability: float) -> None:
+        """Drop channels with another probability than the configuration's from now on."""
+        for module in self.up:
+            if isinstance(module, nn.Dropout2d):
+                module.p = probability
+
+    @property
+    def noise_dim(self) -> int:
+        """U, the number of channels that dropout decides on."""
+        return sum(self.dropout_channels)
+
+    def forward(self, latent: Tensor, vector: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Draw images.
+
+        Args:
+            latent: z ~ N(0, I), (N, Z).
+            vector: Wanted class probabilities p, (N, K).
+            noise: What dropout decides by, uniform in [0, 1), (N, U): a channel stays where its noise is at least the
+                layer's probability. Without it dropout is torch's own: on in training mode, from the global random
+                state.
+
+        Returns:
+            Images in [0, 1], (N, C, H, W).
+        """
+        label = vector.argmax(dim=1)  # (N,)
+        condition = self.condition(label if self.config.conditioning == "embedding" else vector)  # (N, hidden_dim)
+        x = self.project(torch.cat([condition, latent], dim=1))  # (N, M, M, width)
+        x = self.project_norm(x.permute(0, 3, 1, 2))  # (N, width, M, M), channels last in memory
+        if self.config.conditioning == "vector_matrix":
+            x = torch.cat([x, hot_matrix(label, self.num_classes, self.matrix_size)], dim=1)
+        if noise is None or not self.dropout_channels:
+            x = self.up(x)
+        else:
+            parts = iter(torch.split(noise, self.dropout_channels, dim=1))
+            for layer in self.up:
+                if isinstance(layer, nn.Dropout2d):
+                    kept = (next(parts) >= layer.p).to(x.dtype) / (1 - layer.p)  # (N, width)
+                    x = x * kept[:, :, None, None]
+                else:
+                    x = layer(x)
+        return torch.sigmoid(self.to_image(x))  # (N, C, H, W)

@@ -1,0 +1,75 @@
+"""How a generator is trained against a frozen classifier."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from netinv.core import Config, Precision
+from netinv.perturbations import Norm
+
+
+class InversionConfig(Config):
+    """How a generator is trained against a frozen classifier. Defaults are the paper's loss without robustness."""
+
+    steps: PositiveInt = 500
+    batch_size: int = Field(128, ge=2)
+    lr: PositiveFloat = 2e-3
+    """Peak learning rate of Adam, one cycle over all steps; its first beta cycles between 0.85 and 0.95 meanwhile."""
+    sharpness: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    """Range of the condition's sharpness s; (1, 1) is the paper's plain soft-max."""
+    alpha: NonNegativeFloat = 1.0
+    """Weight of the KL divergence."""
+    beta: NonNegativeFloat = 1.0
+    """Weight of the cross-entropy."""
+    gamma: NonNegativeFloat = 0.1
+    """Weight of the mean cosine similarity over all pairs."""
+    delta: NonNegativeFloat = 0.0
+    """Weight of the feature-orthogonality term."""
+    total_variation: NonNegativeFloat = 0.0
+    """Weight of the total variation of the images."""
+    pixel_statistics: NonNegativeFloat = 0.0
+    """Weight of the distance of the images' mean and deviation from those that the classifier normalises by."""
+    layer_statistics: NonNegativeFloat = 0.0
+    """Weight of the distance of what the classifier's batch norms see from their running statistics."""
+    perturbation: Literal["none", "noise", "pgd"] = "none"
+    """Ask that the label survives no perturbation, random noise, or projected gradient ascent."""
+    epsilon: NonNegativeFloat = 0.0
+    """Bound of the perturbation, in pixels of [0, 1]."""
+    epsilon_ramp: float = Field(0.5, ge=0, le=1)
+    """Share of the steps over which epsilon grows from 0 to its bound."""
+    norm: Norm = "linf"
+    shift: int = Field(0, ge=0)
+    """Ask that the label survives a random shift by up to so many pixels, too."""
+    distortion: NonNegativeFloat = 0.0
+    """And random stretching and turning of so much; see :func:`netinv.perturbations.distort`."""
+    attack_steps: PositiveInt = 1
+    """Gradient steps of ``pgd``."""
+    attack_step_size: PositiveFloat = 1.0
+    """Length of such a step as a share of epsilon."""
+    precision: Precision = "auto"
+    """What the layers of the generator and of the project's own classifiers compute in."""
+    log_every: PositiveInt = 25
+    """Steps between two records."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "InversionConfig":
+        if self.sharpness[0] > self.sharpness[1]:
+            raise ValueError("sharpness is a range (low, high) with low <= high")
+        if (self.perturbation != "none") != (self.epsilon > 0):
+            raise ValueError("a perturbation needs an epsilon above 0, and epsilon a perturbation other than none")
+        if not self.alpha and not self.beta:
+            raise ValueError("alpha or beta must be above 0, or nothing asks for the wanted class")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of every term of the loss, by the names of :func:`loss_terms`."""
+        layers = {"layer_statistics": self.layer_statistics} if self.layer_statistics else {}
+        return layers | {
+            "kl": self.alpha,
+            "cross_entropy": self.beta,
+            "cosine": self.gamma,
+            "orthogonality": self.delta,
+            "total_variation": self.total_variation,
+            "pixel_statistics": self.pixel_statistics,
+        }

@@ -1,0 +1,104 @@
+"""A measured number with its confidence interval, or the reason why there is none."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import FiniteFloat, NonNegativeInt
+
+from netinv.core import Config
+
+Floats = NDArray[np.float64]
+
+MIN_SAMPLES = 10
+"""Fewer samples than this give no mean worth an interval."""
+SPREAD_RESAMPLES = 50
+"""Resamples behind a standard error; 50 are enough for one (Efron and Tibshirani, An Introduction to the Bootstrap)."""
+MAX_DRAWN = 1_000_000
+"""Values that are resampled at a time."""
+LEVEL = 0.95
+"""Confidence level of every interval."""
+Z = 1.959964
+"""Quantile of the normal distribution for that level."""
+
+
+class Estimate(Config):
+    """A number and its 95 % bootstrap interval."""
+
+    value: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    n: NonNegativeInt
+    """Samples behind the number."""
+
+
+class NotMeasured(Config):
+    """What stands in a number's place when there is none."""
+
+    not_measured: str
+    """Why, as a clause."""
+
+
+Measure = Estimate | NotMeasured
+
+
+class Bootstrap(NamedTuple):
+    """Confidence intervals by resampling. The same seed gives the same intervals, in whatever order they are made."""
+
+    seed: int
+    resamples: int = 1000
+    """Resamples behind a percentile interval."""
+
+    def mean(self, values: NDArray[np.generic]) -> Measure:
+        """Mean of independent values, one for each sample, (N,), with its percentile interval.
+
+        Where every value is 0, or every value 1, resampling shows no spread at all; a proportion of none or all of n
+        is then given the exact (Clopper-Pearson) bound.
+        """
+        values = values.astype(np.float64)
+        num = len(values)
+        if num < MIN_SAMPLES:
+            return NotMeasured(not_measured=f"{num} samples, at least {MIN_SAMPLES} are needed")
+        if not np.isfinite(values).all():
+            return NotMeasured(not_measured=f"{int((~np.isfinite(values)).sum())} of {num} values are not finite")
+        mean = float(values.mean())
+        rng = np.random.default_rng(self.seed)
+        distinct, counts = np.unique(values, return_counts=True)
+        if len(distinct) == 1 and mean in (0.0, 1.0):
+            margin = 1 - ((1 - LEVEL) / 2) ** (1 / num)
+            low, high = (0.0, margin) if mean == 0 else (1 - margin, 1.0)
+            return Estimate(value=mean, low=low, high=high, n=num)
+        if len(distinct) <= 20:
+            # The counts of a resample are multinomial: the same bootstrap, without drawing each sample.
+            means = rng.multinomial(num, counts / num, size=self.resamples) @ distinct / num
+        else:
+            block = max(1, MAX_DRAWN // num)
+            sizes = [min(block, self.resamples - done) for done in range(0, self.resamples, block)]
+            means = np.concatenate([values[rng.integers(0, num, (size, num))].mean(axis=1) for size in sizes])
+        low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Estimate(value=mean, low=float(low), high=float(high), n=num)
+
+    def draws(self, num: int, stream: int = 0) -> Iterator[NDArray[np.int64]]:
+        """Indices (num,) of ``SPREAD_RESAMPLES`` resamples of a sample of ``num``; streams are independent."""
+        rng = np.random.default_rng([self.seed, stream])
+        for _ in range(SPREAD_RESAMPLES):
+            yield rng.integers(0, num, num)
+
+
+def spread_estimate(value: float, replicates: Sequence[float] | Floats, n: int) -> Measure:
+    """A statistic with its normal bootstrap interval: the value and 1.96 standard deviations of its replicates.
+
+    For statistics of a whole sample, such as a Vendi score: a resample repeats samples, which shifts them (duplicates
+    are less diverse), so that only the spread of their replicates is of use, not their place.
+
+    Args:
+        value: The statistic of the sample itself.
+        replicates: The statistic of each resample.
+        n: Samples behind the value.
+    """
+    if not (math.isfinite(value) and np.isfinite(replicates).all()):
+        return NotMeasured(not_measured="the result is not finite")
+    margin = Z * float(np.std(replicates, ddof=1))
+    return Estimate(value=value, low=value - margin, high=value + margin, n=n)

@@ -1,0 +1,20 @@
+"""Draws, grids and exported generators, with numpy and onnxruntime alone."""
+
+from netinv.sampling.draws import draw, softmax
+from netinv.sampling.grids import Pixels, grid, to_pixels
+from netinv.sampling.metadata import Metadata
+from netinv.sampling.onnx_models import OnnxClassifier, OnnxGenerator, Samples
+from netinv.sampling.saving import save
+
+__all__ = [
+    "Metadata",
+    "OnnxClassifier",
+    "OnnxGenerator",
+    "Pixels",
+    "Samples",
+    "draw",
+    "grid",
+    "save",
+    "softmax",
+    "to_pixels",
+]

@@ -1,0 +1,42 @@
+"""Many images as one picture."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netinv.sampling.draws import Floats
+
+Pixels = NDArray[np.uint8]
+
+
+def to_pixels(images: Floats) -> Pixels:
+    """Images in [0, 1] to the nearest uint8."""
+    pixels: Pixels = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+    return pixels
+
+
+def grid(batches: Iterable[Floats], num: int, image_shape: tuple[int, int, int], columns: int | None = None) -> Pixels:
+    """One picture of many, row by row, a white pixel between neighbours.
+
+    Args:
+        batches: Images (N, C, H, W) in [0, 1], ``num`` in all.
+        num: How many there are.
+        image_shape: (C, H, W), of one or three channels.
+        columns: Images in a row; ``None`` makes the grid about square.
+
+    Returns:
+        (rows * (H + 1) - 1, columns * (W + 1) - 1, C).
+    """
+    channels, height, width = image_shape
+    columns = columns or math.isqrt(max(num, 1) - 1) + 1
+    rows = -(-max(num, 1) // columns)
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)
+    index = 0
+    for batch in batches:
+        for image in to_pixels(batch):
+            top, left = index // columns * (height + 1), index % columns * (width + 1)
+            canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+            index += 1
+    return canvas

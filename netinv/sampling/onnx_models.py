@@ -1,0 +1,316 @@
+"""Images from exported generators, with numpy and onnxruntime alone: neither torch nor the pipeline is needed.
+
+generator = OnnxGenerator("generator-0.onnx")
+samples = generator.sample(64, labels=3, seed=0)
+OnnxClassifier("classifier.onnx").accuracy(samples.images, samples.labels)
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netinv.core import InputError, listed
+from netinv.sampling.draws import BATCH_SIZE, Floats, Integers, draw_batches
+from netinv.sampling.sessions import open_session, run_session
+
+
+class Samples(NamedTuple):
+    """Images and what they were drawn from."""
+
+    images: Floats
+    """(N, C, H, W), in [0, 1]."""
+    labels: Integers
+    """Wanted label, the arg-max of the condition, (N,)."""
+    latent: Floats
+    """(N, Z)."""
+    condition: Floats
+    """(N, K)."""
+
+
+class OnnxGenerator:
+    """A generator, or an ensemble of them, from one exported file.
+
+    The same file, seed and arguments give the same pixels on one machine; across machines and onnxruntime versions
+    they agree within 1e-5.
+
+    Args:
+        path: The ONNX file.
+        num_threads: Threads for each operator; ``None`` is one for each core.
+
+    Raises:
+        InputError: The file cannot be opened, or is not a generator of this project; says what it lacks.
+    """
+
+    def __init__(self, path: str | Path, num_threads: int | None = None) -> None:
+        self.path = Path(path)
+        self.metadata, self._session = open_session(self.path, "generator", num_threads)
+        self.num_classes = len(self.metadata.classes)
+
+    def __call__(
+        self, latent: Floats, condition: Floats, *, noise: Floats | None = None, generator: Integers | None = None
+    ) -> Floats:
+        """Images (N, C, H, W) in [0, 1] from explicit inputs.
+
+        Args:
+            latent: (N, Z).
+            condition: Wanted class probabilities, (N, K).
+            noise: Uniform in [0, 1), (N, U); the stochastic form needs it.
+            generator: Which generator draws each image, (N,); an ensemble needs it.
+        """
+        feeds: dict[str, NDArray[Any]] = {"latent": latent, "condition": condition}
+        if self.metadata.noise_dim:
+            if noise is None:
+                raise ValueError(f"Expected noise of shape (N, {self.metadata.noise_dim}): {self.path} is stochastic")
+            feeds["noise"] = noise
+        if self.metadata.num_generators:
+            if generator is None:
+                raise ValueError(f"Expected generator of shape (N,): {self.path} is an ensemble")
+            feeds["generator"] = generator
+        return run_session(self._session, feeds)
+
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        labels: int | Sequence[int] | None = None,
+        mixture: Mapping[int, float] | None = None,
+        sharpness: float | tuple[float, float] | None = None,
+        generator: int | None = None,
+    ) -> Samples:
+        """Draw images.
+
+        Args:
+            num: N. The first n images are the same whatever N is.
+            seed: Fixes every draw; not negative.
+            labels: Wanted label of all images, or of each; ``None`` leaves it to chance.
+            mixture: Wanted probabilities by label, the same for all images, in place of drawn ones; sums to 1.
+            sharpness: s of the condition softmax(s * e), or its range; ``None`` is the file's own.
+            generator: Which one of an ensemble draws; ``None`` lets them take turns.
+
+        Raises:
+            InputError: An argument is out of its range; says what is possible.
+        """
+        batches = list(
+            self.stream(
+                num,
+                seed=seed,
+                labels=labels,
+                mixture=mixture,
+                sharpness=sharpness,
+                generator=generator,
+            )
+        )
+        return Samples(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+
+    def stream(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        labels: int | Sequence[int] | None = None,
+        mixture: Mapping[int, float] | None = None,
+        sharpness: float | tuple[float, float] | None = None,
+        generator: int | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[Samples]:
+        """The images of :meth:`sample`, a batch at a time, so that memory does not grow with ``num``."""
+        if num < 0:
+            raise InputError(f"The number of images is {num}: give 0 or more.")
+        if labels is not None and mixture is not None:
+            raise InputError("Both labels and a mixture were given: give one of them.")
+        if isinstance(labels, int):
+            labels = [labels] * num
+        fixed = None if mixture is None else self._mixture(mixture)
+        draws = draw_batches(
+            num,
+            latent_dim=self.metadata.latent_dim,
+            num_classes=self.num_classes,
+            seed=_checked_seed(seed),
+            sharpness=self._sharpness(sharpness),
+            labels=None if labels is None else self._labels(labels, num),
+            batch_size=batch_size,
+        )
+        return self._draw_images(draws, fixed, seed, self._turns(num, generator), batch_size)
+
+    def interpolate(
+        self,
+        num: int,
+        *,
+        seeds: tuple[int, int],
+        label: int | None = None,
+        mixture: Mapping[int, float] | None = None,
+        sharpness: float | tuple[float, float] | None = None,
+        generator: int = 0,
+    ) -> Samples:
+        """Draw the way from one seed's first image to the other's.
+
+        The latent moves along the great circle between the two, so that it stays as likely as they are; the
+        condition and, in the stochastic form, the dropout stay those of the first seed.
+
+        Args:
+            num: N, both ends included; at least 2.
+            seeds: The two ends.
+            label: As in :meth:`sample`, as what follows.
+            mixture: Wanted probabilities by label.
+            sharpness: s of the condition, or its range.
+            generator: Which one of an ensemble draws.
+
+        Raises:
+            InputError: An argument is out of its range; says what is possible.
+        """
+        if num < 2:
+            raise InputError(f"The number of images is {num}: an interpolation needs its two ends, so 2 or more.")
+        first, last = (
+            self.sample(1, seed=seed, labels=label, mixture=mixture, sharpness=sharpness, generator=generator)
+            for seed in seeds
+        )
+        latent = _great_circle(first.latent[0], last.latent[0], np.linspace(0, 1, num))
+        condition = np.repeat(first.condition, num, axis=0)
+        noise = None
+        if self.metadata.noise_dim:
+            noise = np.repeat(_noise_rng(seeds[0]).random((1, self.metadata.noise_dim), dtype=np.float32), num, axis=0)
+        images = self(latent, condition, noise=noise, generator=np.full(num, generator, np.int64))
+        return Samples(images, condition.argmax(axis=1), latent, condition)
+
+    def label(self, text: str) -> int:
+        """The label that a person means by a class's name or its number; a name comes first.
+
+        Raises:
+            InputError: There is no such class; lists those there are.
+        """
+        if text in self.metadata.classes:
+            return self.metadata.classes.index(text)
+        if text.isascii() and text.isdigit() and int(text) < self.num_classes:
+            return int(text)
+        raise InputError(f"Label {text} does not exist: {self._known()}")
+
+    def _known(self) -> str:
+        return f"the classes are {listed([f'{i} ({name})' for i, name in enumerate(self.metadata.classes)])}."
+
+    def _labels(self, labels: Sequence[int], num: int) -> Sequence[int]:
+        if len(labels) != num:
+            raise InputError(f"{len(labels)} labels were given for {num} images: give one for each, or one for all.")
+        for label in {*labels}:
+            if not 0 <= label < self.num_classes:
+                raise InputError(f"Label {label} does not exist: {self._known()}")
+        return labels
+
+    def _mixture(self, mixture: Mapping[int, float]) -> Floats:
+        """(K,)."""
+        vector = np.zeros(self.num_classes, np.float32)
+        for label, share in mixture.items():
+            if not 0 <= label < self.num_classes:
+                raise InputError(f"Label {label} does not exist: {self._known()}")
+            if not 0 <= share <= 1:
+                raise InputError(f"The mixture gives label {label} a share of {share}: a share lies from 0 to 1.")
+            vector[label] = share
+        total = math.fsum(mixture.values())
+        if abs(total - 1) > 1e-6:
+            raise InputError(f"The shares of the mixture sum to {total:g}: they must sum to 1.")
+        return vector
+
+    def _sharpness(self, sharpness: float | tuple[float, float] | None) -> tuple[float, float]:
+        if sharpness is None:
+            return self.metadata.sharpness
+        low, high = sharpness if isinstance(sharpness, tuple) else (sharpness, sharpness)
+        if not 0 < low <= high < math.inf:
+            raise InputError(
+                f"The sharpness is {sharpness}: give a number above 0, or a range of two, the lower first."
+            )
+        return low, high
+
+    def _turns(self, num: int, generator: int | None) -> Integers:
+        """Which generator draws each image, (N,)."""
+        count = self.metadata.num_generators or 1
+        if generator is None:
+            return np.arange(num) % count
+        if not 0 <= generator < count:
+            raise InputError(f"Generator {generator} does not exist: {self.path} holds {count}, counted from 0.")
+        return np.full(num, generator, np.int64)
+
+    def _draw_images(
+        self,
+        draws: Iterator[tuple[Floats, Floats]],
+        fixed: Floats | None,
+        seed: int,
+        turns: Integers,
+        batch_size: int,
+    ) -> Iterator[Samples]:
+        noise_rng = _noise_rng(seed)
+        for index, (latent, condition) in enumerate(draws):
+            if fixed is not None:
+                condition = np.tile(fixed, (len(latent), 1))
+            noise = None
+            if self.metadata.noise_dim:
+                noise = noise_rng.random((len(latent), self.metadata.noise_dim), dtype=np.float32)
+            turn = turns[index * batch_size : index * batch_size + len(latent)]
+            images = self(latent, condition, noise=noise, generator=turn)
+            yield Samples(images, condition.argmax(axis=1), latent, condition)
+
+
+class OnnxClassifier:
+    """A classifier from an exported file.
+
+    Args:
+        path: The ONNX file.
+        num_threads: Threads for each operator; ``None`` is one for each core.
+
+    Raises:
+        InputError: The file cannot be opened, or is not a classifier of this project; says what it lacks.
+    """
+
+    def __init__(self, path: str | Path, num_threads: int | None = None) -> None:
+        self.path = Path(path)
+        self.metadata, self._session = open_session(self.path, "classifier", num_threads)
+
+    def __call__(self, images: Floats) -> Floats:
+        """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        return run_session(self._session, {"images": images})
+
+    def accuracy(self, images: Floats, labels: Integers) -> float:
+        """Share of the images (N, C, H, W) that are read as their labels (N,)."""
+        return self.num_correct(images, labels) / len(labels)
+
+    def num_correct(self, images: Floats, labels: Integers) -> int:
+        """Number of the images (N, C, H, W) that are read as their labels (N,)."""
+        return int((self(images).argmax(axis=1) == labels).sum())
+
+    def check_fits(self, generator: OnnxGenerator) -> None:
+        """Make sure that the classifier takes the generator's images and knows the same classes.
+
+        Raises:
+            InputError: It does not; says what differs.
+        """
+        for name in ("image_shape", "classes"):
+            ours, theirs = getattr(self.metadata, name), getattr(generator.metadata, name)
+            if ours != theirs:
+                raise InputError(f"{self.path} does not fit {generator.path}: their {name} are {ours} and {theirs}.")
+
+
+def _checked_seed(seed: int) -> int:
+    if seed < 0:
+        raise InputError(f"The seed is {seed}: give 0 or more.")
+    return seed
+
+
+def _noise_rng(seed: int) -> np.random.Generator:
+    """The third stream of a seed, beside the two of :func:`draw_batches`."""
+    return np.random.default_rng(_checked_seed(seed)).spawn(3)[2]
+
+
+def _great_circle(first: Floats, last: Floats, share: NDArray[np.float64]) -> Floats:
+    """Spherical interpolation (Shoemake, 1985) of direction, linear of length, at shares (N,) of the way: (N, Z)."""
+    lengths = np.linalg.norm([first, last], axis=1)
+    angle = math.acos(np.clip((first @ last) / lengths.prod(), -1, 1))
+    if math.sin(angle) < 1e-6:  # the same direction, or opposite ones: any way is as short
+        weights = np.stack([1 - share, share])
+    else:
+        weights = np.stack([np.sin((1 - share) * angle), np.sin(share * angle)]) / math.sin(angle)
+    direction = weights.T @ (np.stack([first, last]) / lengths[:, None])
+    latent: Floats = (direction * ((1 - share) * lengths[0] + share * lengths[1])[:, None]).astype(np.float32)
+    return latent

@@ -1,0 +1,92 @@
+"""Samples as files: a grid, arrays, or a folder of pictures."""
+
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from netinv.core import InputError
+from netinv.sampling.grids import Pixels, grid, to_pixels
+from netinv.sampling.onnx_models import OnnxGenerator, Samples
+
+
+def save(
+    path: Path, batches: Iterable[Samples], num: int, generator: OnnxGenerator, columns: int | None = None
+) -> None:
+    """Write samples as they come, whole or not at all.
+
+    Args:
+        path: ``.png`` is one grid; ``.npz`` holds the arrays of :class:`Samples`, by name; a path without a suffix is
+            a new folder of PNGs, named by place and label.
+        batches: ``num`` samples in all.
+        num: How many there are.
+        generator: Where they come from.
+        columns: Images in a row of the grid.
+
+    Raises:
+        InputError: The path has another suffix, is taken by a folder, or cannot be written.
+    """
+    if path.suffix not in {".png", ".npz", ""}:
+        raise InputError(f"{path} ends in {path.suffix}: give a .png, a .npz, or a new folder's name without a suffix.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder already: name a file or a new folder.")
+    with _replaced(path) as partial:
+        if path.suffix == ".png":
+            images = (batch.images for batch in batches)
+            _save_png(partial, grid(images, num, generator.metadata.image_shape, columns))
+        elif path.suffix == ".npz":
+            _save_npz(partial, batches, num, generator)
+        else:
+            _save_folder(partial, batches)
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def _save_png(path: Path, pixels: Pixels) -> None:
+    """Pixels (H, W, C) of one or three channels."""
+    from PIL import Image
+
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
+
+
+def _save_folder(path: Path, batches: Iterable[Samples]) -> None:
+    path.mkdir()
+    index = 0
+    for batch in batches:
+        for image, label in zip(to_pixels(batch.images), batch.labels, strict=True):
+            _save_png(path / f"{index:06}-{label}.png", image.transpose(1, 2, 0))
+            index += 1
+
+
+def _save_npz(path: Path, batches: Iterable[Samples], num: int, generator: OnnxGenerator) -> None:
+    """What ``numpy.savez`` writes, without holding all images: only they are large, so they go first."""
+    small = []
+    header = {"descr": "<f4", "fortran_order": False, "shape": (num, *generator.metadata.image_shape)}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("images.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for batch in batches:
+                file.write(batch.images.astype("<f4", copy=False).tobytes())
+                small.append(batch._replace(images=batch.images[:0]))
+        whole = Samples(*(np.concatenate(parts) for parts in zip(*small, strict=True)))
+        for name in ("labels", "latent", "condition"):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, getattr(whole, name), allow_pickle=False)

@@ -1,0 +1,302 @@
+"""Inversion in one call: as the first page of the documentation shows it, in a notebook, and back from disk."""
+
+import io
+import re
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from zoo import ZOO, ConvNet, Probabilities, Residual
+
+import netinv
+from netinv.app.api import Inversion, inversion_accuracy
+from netinv.classifiers import AdaptedClassifier
+from netinv.core import InputError
+from netinv.data import load_digits, to_float
+from netinv.sampling import OnnxGenerator
+
+SHAPE = (1, 16, 16)
+QUICK: dict[str, Any] = {
+    "config": netinv.InversionConfig(steps=150, batch_size=64, log_every=50, lr=5e-3),
+    "generator": netinv.GeneratorConfig(width=8, max_width=16),
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def classifier() -> nn.Module:
+    """Handwritten digits, as somebody without this library would train on them: normalised, in training mode."""
+    torch.manual_seed(0)
+    train = load_digits().train
+    images, labels = (to_float(train.images) - 0.3) / 0.38, train.labels
+    network = ConvNet(in_channels=1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for epoch in range(4):
+        for index in torch.randperm(len(labels), generator=torch.Generator().manual_seed(epoch)).split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(network(images[index]), labels[index]).backward()
+            optimizer.step()
+    optimizer.zero_grad()
+    return network
+
+
+ADAPTER = netinv.AdapterConfig(mean=(0.3,), std=(0.38,))
+
+
+@pytest.fixture(scope="module")
+def inversion(classifier: nn.Module) -> Inversion:
+    return netinv.invert(classifier, image_shape=SHAPE, num_classes=10, adapter=ADAPTER, **QUICK)
+
+
+def test_import_is_light(root: Path) -> None:
+    code = (
+        "import sys, netinv, netinv.app.command, netinv.sampling, netinv.app.commands; "
+        "assert 'invert' in dir(netinv); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_every_public_name_is_there() -> None:
+    for name in netinv.__all__:
+        assert getattr(netinv, name).__name__ == name
+    with pytest.raises(AttributeError, match="attribute inverse"):
+        _ = netinv.inverse
+
+
+@pytest.mark.parametrize(
+    ("settings", "accuracy"), [(QUICK, 0.5), pytest.param({}, 0.9, marks=pytest.mark.slow)], ids=["quick", "default"]
+)
+def test_the_lines_of_the_first_page_work(
+    settings: dict[str, Any],
+    accuracy: float,
+    classifier: nn.Module,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Run as they stand but for the shape of the images, which is the digits' here, and at first fewer steps."""
+    monkeypatch.setattr(netinv, "invert", partial(netinv.invert, **settings), raising=False)
+    pages = [root / "docs" / "index.md", root / "README.md"]
+    blocks = [
+        block
+        for page in pages
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        if "netinv.invert(" in block
+    ]
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    block = blocks[0]
+    assert all(other == block for other in blocks)
+    assert "(1, 28, 28)" in block
+    names: dict[str, Any] = {"classifier": nn.Sequential(nn.BatchNorm2d(1, affine=False), classifier)}
+    names["classifier"][0].running_mean.fill_(0.3)
+    names["classifier"][0].running_var.fill_(0.38**2)
+    exec(block.replace("(1, 28, 28)", "(1, 16, 16)"), names)
+    assert names["inversion"].accuracy > accuracy
+    assert names["images"].shape == (16, 1, 16, 16)
+    assert (tmp_path / "inversion" / "weights.safetensors").exists()
+    assert OnnxGenerator("generator.onnx").sample(2, labels=3).images.shape == (2, 1, 16, 16)
+
+
+def test_inverts(inversion: Inversion, classifier: nn.Module) -> None:
+    assert inversion.accuracy > 0.5  # far fewer steps than by default; chance is 0.1
+    images = inversion.sample(200, label=7)
+    assert images.shape == (200, *SHAPE)
+    assert images.dtype == torch.float32
+    assert images.min() >= 0
+    assert images.max() <= 1
+    logits = AdaptedClassifier(classifier, SHAPE, config=ADAPTER)(images)
+    assert (logits.argmax(dim=1) == 7).float().mean() > 0.3
+    assert [record["step"] for record in inversion.history] == [50, 100, 150]
+    assert inversion.history[-1]["samples"] == 150 * 64
+    assert inversion.config == QUICK["config"]
+    assert inversion.classes == tuple("0123456789")
+    assert not inversion.generator.training
+
+
+def test_accuracy_is_a_share_of_fresh_images(inversion: Inversion) -> None:
+    class Fixed(nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, images: Tensor) -> Tensor:
+            return F.one_hot(torch.full((len(images),), 4), 10).float()
+
+    _, labels = inversion._draw(1000, seed=1, labels=None)
+    assert inversion_accuracy(inversion, Fixed()) == pytest.approx(float((labels == 4).float().mean()))  # type: ignore[arg-type]
+
+
+def test_the_classifier_and_the_random_state_are_left_as_found(classifier: nn.Module) -> None:
+    classifier.train()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    state = torch.random.get_rng_state()
+    netinv.invert(classifier, image_shape=SHAPE, **QUICK | {"config": netinv.InversionConfig(steps=2)})
+    assert all(module.training for module in classifier.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in classifier.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in classifier.modules())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_same_seed_gives_the_same_generator(classifier: nn.Module) -> None:
+    quick = QUICK | {"config": netinv.InversionConfig(steps=3)}
+    a, b, c = (netinv.invert(classifier, image_shape=SHAPE, seed=seed, **quick).sample(4) for seed in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_sample_is_steady_and_takes_names(inversion: Inversion) -> None:
+    named = Inversion(inversion.generator, inversion.config, inversion.history, tuple("abcdefghij"), 0.0)
+    torch.testing.assert_close(named.sample(5, label="d"), inversion.sample(5, label=3))
+    torch.testing.assert_close(inversion.sample(3, seed=4), inversion.sample(8, seed=4)[:3], atol=1e-6, rtol=1e-5)
+    assert not torch.equal(inversion.sample(3), inversion.sample(3, sharpness=(9, 9)))
+    with pytest.raises(InputError, match="no class 'z'; there are: a, b"):
+        named.sample(label="z")
+    with pytest.raises(InputError, match="classes go from 0 to 9"):
+        named.sample(label=10)
+
+
+def test_shows_as_a_grid_in_a_notebook(inversion: Inversion) -> None:
+    with Image.open(io.BytesIO(inversion._repr_png_())) as picture:
+        assert picture.size == (8 * 49 - 1, 10 * 49 - 1)
+        pixels = np.asarray(picture)
+    first = inversion.sample(8, label=0)[0, 0]
+    np.testing.assert_allclose(pixels[:48:3, :48:3], first.numpy() * 255, atol=1)
+
+
+def test_comes_back_from_disk(inversion: Inversion, tmp_path: Path) -> None:
+    inversion.save(tmp_path / "a" / "inversion")
+    inversion.save(tmp_path / "a" / "inversion")  # replaces an earlier one
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["inversion"]
+    back = Inversion.load(tmp_path / "a" / "inversion")
+    assert torch.equal(back.sample(4), inversion.sample(4))
+    assert (back.config, back.classes, back.accuracy) == (inversion.config, inversion.classes, inversion.accuracy)
+    assert back.history == inversion.history
+
+
+def test_other_files_are_not_overwritten(inversion: Inversion, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds other files"):
+        inversion.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(InputError, match="does not hold a readable inversion"):
+        Inversion.load(tmp_path)
+
+
+def test_the_exported_generator_draws_the_same(inversion: Inversion, tmp_path: Path) -> None:
+    inversion.to_onnx(tmp_path / "generator.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["generator.onnx"]
+    samples = OnnxGenerator(tmp_path / "generator.onnx").sample(6, seed=3, labels=2)
+    np.testing.assert_allclose(samples.images, inversion.sample(6, seed=3, label=2).numpy(), atol=1e-5)
+
+
+def test_records_are_told_as_they_come(classifier: nn.Module) -> None:
+    told: list[dict[str, float]] = []
+    quick = QUICK | {"config": netinv.InversionConfig(steps=4, log_every=2)}
+    inversion = netinv.invert(classifier, image_shape=SHAPE, on_record=told.append, **quick)
+    assert told == inversion.history
+    assert [record["step"] for record in told] == [2, 4]
+
+
+def test_progress_is_shown(classifier: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    for progress in (True, False):
+        quick = QUICK | {"config": netinv.InversionConfig(steps=2), "progress": progress}
+        netinv.invert(classifier, image_shape=SHAPE, **quick)
+        assert not capsys.readouterr().err  # no bar in a log file
+
+
+WITHOUT_NORM = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "message"),
+    [
+        (ConvNet(), {"num_classes": 7}, "gives 10 scores for each image, but num_classes is 7"),
+        (ConvNet(), {"classes": ("a", "b")}, "2 class names were given, but the classifier knows 10"),
+        (ConvNet(), {"config": netinv.InversionConfig(pixel_statistics=1)}, "pixel_statistics needs the mean and std"),
+        (WITHOUT_NORM, {"config": netinv.InversionConfig(layer_statistics=1)}, "needs a classifier with batch norm"),
+        (Probabilities(), {"adapter": netinv.AdapterConfig(output="logits")}, "Probabilities are taken for logits"),
+        (nn.Sequential(ConvNet(), nn.Threshold(1e9, 0)), {}, "same scores|Gradients are blocked"),
+    ],
+)
+def test_what_cannot_be_inverted_is_refused_before_the_work(
+    network: nn.Module, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        netinv.invert(network, image_shape=(3, 16, 16), **arguments)
+
+
+def test_an_adapted_classifier_is_taken_as_it_is() -> None:
+    adapted = AdaptedClassifier(Residual(), (3, 16, 16))
+    quick = QUICK | {"config": netinv.InversionConfig(steps=2, batch_size=4)}
+    assert netinv.invert(adapted, image_shape=(3, 16, 16), **quick).sample(2).shape == (2, 3, 16, 16)
+
+
+# What the library promises about classifiers that it has never seen, on digits enlarged to the size in question
+
+
+def trained_on_digits(network: nn.Module, shape: tuple[int, int, int], steps: int) -> nn.Module:
+    """A network trained on digits of another shape, with plain torch."""
+    torch.manual_seed(0)
+    train = load_digits().train
+    images = F.interpolate(to_float(train.images), shape[1:], mode="bilinear").expand(-1, shape[0], -1, -1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    for _ in range(steps):
+        index = torch.randint(0, len(images), (48,))
+        optimizer.zero_grad()
+        F.cross_entropy(network.train()(images[index]), train.labels[index]).backward()
+        optimizer.step()
+    return network.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("name", "shape"), [("residual", (3, 32, 32)), ("conv", (1, 28, 28))])
+def test_the_defaults_invert_a_classifier_never_seen(name: str, shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    network = trained_on_digits(ConvNet(in_channels=1) if name == "conv" else Residual(), shape, steps=500)
+    start = time.process_time()
+    inversion = netinv.invert(network, image_shape=shape, num_classes=10, progress=False)
+    assert inversion.accuracy >= 0.98
+    assert time.process_time() - start < 1200  # ten minutes on two cores
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_resnet18_at_64_pixels_from_end_to_end(tmp_path: Path) -> None:
+    shape = (3, 64, 64)
+    torch.manual_seed(0)
+    network = trained_on_digits(ZOO["torchvision"](), shape, steps=100)
+    config = netinv.InversionConfig(steps=150, batch_size=32)
+    inversion = netinv.invert(network, image_shape=shape, num_classes=10, config=config, progress=False)
+    assert inversion.accuracy > 0.5
+    inversion.to_onnx(tmp_path / "generator.onnx")
+    images = OnnxGenerator(tmp_path / "generator.onnx").sample(4, labels=3).images
+    np.testing.assert_allclose(images, inversion.sample(4, label=3).numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_resnet18_at_224_pixels_takes_steps_within_6_gib() -> None:
+    code = (
+        "import resource, netinv, torchvision, netinv.app.api as api;"
+        "from netinv.classifiers import AdaptedClassifier; from netinv.generators import ConditionedGenerator;"
+        "from netinv.inversion import invert; shape = (3, 224, 224);"
+        "classifier = AdaptedClassifier(torchvision.models.resnet18(), shape);"
+        "generator = ConditionedGenerator(netinv.GeneratorConfig(), 1000, shape);"
+        "config = netinv.InversionConfig(steps=2, batch_size=64, log_every=1);"
+        "print(*[record['loss'] for record in invert(generator, classifier, config, 0)]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *losses, gib = done.stdout.split()
+    assert len(losses) == 2
+    assert float(gib) < 6

@@ -1,0 +1,240 @@
+"""The commands check, invert, evaluate and export, as typed in a shell."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from zoo import ConvNet
+
+from netinv.app import command
+from netinv.app.api import Inversion
+from netinv.app.commands import parse_pairs, parse_source, read_data
+from netinv.core import InputError
+from netinv.results import load_results
+from netinv.sampling import OnnxGenerator
+
+FACTORY = ("zoo:ConvNet", "--image-shape", "3,8,8", "--device", "cpu")
+TINY = ("--set", "batch_size=8", "--set", "generator.width=8", "--set", "generator.max_width=8")
+
+
+class Shell:
+    """Runs the command in this process; knows what it printed and how it ended."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+
+    def __call__(self, *words: Any) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["netinv", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        printed = self.capsys.readouterr()
+        return int(end.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder of two classes, red and blue."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for channel, name in ((2, "blue"), (0, "red")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(40):
+                pixels = rng.integers(0, 80, (8, 8, 3), dtype=np.uint8)
+                pixels[:, :, channel] += 150
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that tells red from blue."""
+    torch.manual_seed(0)
+    train = read_data(folder, (3, 8, 8)).train
+    network = ConvNet(num_classes=2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(15):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(train.images / 255), train.labels).backward()
+        optimizer.step()
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_file(network.state_dict(), path)
+    return path
+
+
+def colours(weights: Path) -> tuple[str, ...]:
+    return (*FACTORY, "--weights", str(weights), "--argument", "num_classes=2")
+
+
+def test_help_needs_no_torch(root: Path) -> None:
+    code = "import sys, netinv.app.command as c; c.cli(['-h'], standalone_mode=False); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    for name in ("check", "invert", "sample", "evaluate", "export"):
+        assert f"\n  {name} " in done.stdout
+
+
+def test_check_tells_what_it_found(shell: Shell, folder: Path, weights: Path) -> None:
+    code, out, err = shell("check", *colours(weights), "--data", folder)
+    assert code == 0
+    assert "outputs     2 classes, logits, from " in out
+    assert "features    24, the input of out" in out
+    assert "accuracy    1.000 on 80 images" in out
+    assert "error:" not in out + err
+
+
+def test_check_ends_with_1_where_inversion_would_be_in_vain(shell: Shell, folder: Path) -> None:
+    code, out, _ = shell("check", *FACTORY, "--data", folder, "--json")
+    assert code == 1
+    report = json.loads(out)
+    assert report["num_classes"] == 10
+    assert [finding["code"] for finding in report["findings"] if finding["severity"] == "error"] == ["num_classes"]
+
+
+def test_check_finds_swapped_channels(shell: Shell, folder: Path, weights: Path) -> None:
+    code, out, _ = shell("check", *colours(weights), "--data", folder, "--channel-order", "bgr")
+    assert code == 0
+    assert "warning: It takes its channels in the order RGB: set channel_order to rgb" in out
+
+
+def test_from_a_classifier_to_measures_and_an_onnx_file_without_data(
+    shell: Shell, weights: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "inversion"
+    code, printed, _ = shell("invert", *colours(weights), "--steps", 60, *TINY, "--out", out, "--json")
+    assert code == 0
+    told = json.loads(printed)
+    inversion = Inversion.load(out)
+    assert told["accuracy"] == inversion.accuracy > 0.7
+    assert inversion.config.steps == 60
+    assert inversion.config.batch_size == 8
+    assert inversion.generator.config.width == 8
+
+    results = tmp_path / "evaluation"
+    measure = ("evaluate", *colours(weights), "--inversion", out, "--num-samples", 100, "--out")
+    code, printed, _ = shell(*measure, results)
+    assert code == 0
+    assert "evaluator accuracy           not measured: " in printed
+    assert "vendi, classifier features" in printed
+    headline = load_results(results / "results.json").headline
+    assert headline["inversion_accuracy"].value > 0.7  # type: ignore[union-attr]
+    code, printed, _ = shell(*measure, tmp_path / "again", "--json")
+    told = json.loads(printed)
+    assert told["headline"]["inversion_accuracy"] == headline["inversion_accuracy"].model_dump()
+    assert 1 <= told["classifier_vendi"][0] <= 24
+
+    code, printed, _ = shell("report", results, "--out", tmp_path / "report.html")
+    assert code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Not measured" in page or "not measured" in page
+    assert "there are no real images" in page or "no evaluator" in page
+    assert not re.search(r"(src|href)=[\"']https?://", page)
+
+    code, printed, _ = shell("export", out, "--out", tmp_path / "generator.onnx")
+    assert code == 0
+    drawn = OnnxGenerator(tmp_path / "generator.onnx").sample(3, labels=1).images
+    np.testing.assert_allclose(drawn, inversion.sample(3, label=1).numpy(), atol=1e-5)
+
+
+def test_with_an_image_folder_an_evaluator_judges_too(
+    shell: Shell, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell("invert", *colours(weights), "--steps", 3, *TINY, "--out", tmp_path / "inversion")
+    results = tmp_path / "evaluation"
+    code, _, err = shell(
+        "evaluate", *colours(weights), "--inversion", tmp_path / "inversion", "--data", folder, "--num-samples", 60,
+        "--out", results,
+    )  # fmt: skip
+    assert code == 0
+    assert "evaluator: epoch 5" in err
+    found = load_results(results / "results.json")
+    shell("report", results, "--out", tmp_path / "report.html")
+    assert "real, test" in (tmp_path / "report.html").read_text()
+    assert found.classes == ("blue", "red")
+    assert found.headline["evaluator_accuracy"].n == 60  # type: ignore[union-attr]
+    real = next(row for row in found.rows if row.name == "real_test")
+    assert real.measures["evaluator_accuracy"].value > 0.9  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("check", "zoo:ConvNet", "--image-shape", "3x8x8"), "--image-shape '3x8x8' is no list of numbers"),
+        (("check", "zoo:ConvNet"), "zoo:ConvNet does not tell the shape of its images: give image_shape"),
+        (("check", "zoo:ConvNet", "--image-shape", "3,8"), "image_shape.2 is required"),
+        (("check", *FACTORY, "--mean", "0.5"), "mean and std are given together"),
+        (("check", *FACTORY, "--data", "nowhere"), "nowhere"),
+        (("check", "zoo:ConvNet", "--image-shape", "3,8,8", "--device", "warp"), "The device 'warp' cannot be used"),
+        (("check", "torchvision:resnet19", "--image-shape", "3,8,8"), "has no classifier 'resnet19'"),
+        (("invert", *FACTORY, "--out", "x", "--set", "gama=1"), "--set.gama is not a known key"),
+        (("invert", *FACTORY, "--out", "x", "--set", "generator.width=wide"), "--set generator.width: expected"),
+        (("invert", *FACTORY, "--out", "x", "--set", "gamma"), "has no name and value"),
+        (("invert", *FACTORY, "--out", "x", "--num-classes", "3"), "10 scores for each image, but num_classes is 3"),
+        (("invert", *FACTORY), "Missing option '--out'"),
+        (("evaluate", *FACTORY, "--inversion", "nowhere", "--out", "x"), "does not hold a readable inversion"),
+        (("export", "nowhere", "--out", "x.onnx"), "does not hold a readable inversion"),
+        (("report", "nowhere", "--out", "x.html"), "nowhere/results.json"),
+    ],
+)
+def test_one_sentence_says_what_is_wrong(
+    words: tuple[str, ...], message: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = shell(*words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_has_all_its_settings() -> None:
+    source, device = parse_source(
+        {
+            "model": "zoo:NamedOutput",
+            "arguments": ("depth=3", "kind=wide"),
+            "image_shape": "3,16,16",
+            "mean": "0.5,0.5,0.5",
+            "std": "1,1,1",
+            "output": "logits",
+            "output_entry": "1",
+            "feature_layer": None,
+            "device": "cpu",
+        }
+    )
+    assert device == "cpu"
+    assert source.arguments == {"depth": 3, "kind": "wide"}
+    assert source.image_shape == (3, 16, 16)
+    assert source.adapter.mean == (0.5, 0.5, 0.5)
+    assert source.adapter.output_entry == 1
+
+
+def test_values_of_pairs_are_json_or_text() -> None:
+    assert parse_pairs(("a=1", "b=[1, 2]", "c=pgd", "d=x=y"), "--set") == {"a": 1, "b": [1, 2], "c": "pgd", "d": "x=y"}
+    with pytest.raises(InputError, match="write it like NAME=VALUE"):
+        parse_pairs(("=1",), "--set")
+
+
+def test_shell_completion_knows_the_commands(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from netinv.app import main; main()"],
+        cwd=root,
+        env={"_NETINV_COMPLETE": "bash_complete", "COMP_WORDS": "netinv ch", "COMP_CWORD": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "plain,check"

@@ -1,0 +1,306 @@
+"""Adapters: every family gives its own logits and features, and is left as it was found."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from zoo import ZOO, ConvHead, ConvNet, InPlace, K, NamedOutput, PairOutput, Perceptron, Probabilities
+
+from netinv.classifiers import AdaptedClassifier, AdapterConfig
+from netinv.classifiers.adapters import detect_output, frozen, probe_images
+from netinv.core import InputError
+
+SHAPE = (3, 16, 16)
+HEADS = {"conv": "out", "transformer": "head", "perceptron": "layers.4", "torchvision": "fc", "mapping": "out"}
+
+
+def build(name: str) -> nn.Module:
+    """A network of the zoo with batch statistics worth the name."""
+    torch.manual_seed(0)
+    network = ZOO[name]()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    return network
+
+
+def config_for(name: str) -> AdapterConfig:
+    if name == "perceptron":
+        return AdapterConfig(input_shape=(3 * 16 * 16,))
+    if name == "mapping":
+        return AdapterConfig(output_entry="logits")
+    return AdapterConfig()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_gives_the_networks_own_logits_and_features(name: str, images: Tensor) -> None:
+    network = build(name)
+    adapted = AdaptedClassifier(network, SHAPE, K, config_for(name))
+    logits, features = adapted(images, return_features=True)
+    with frozen(network), torch.no_grad():
+        torch.testing.assert_close(features, network.embed(images.clone()))
+        output: Any = network(images.flatten(1) if name == "perceptron" else images.clone())
+    expected = {"pair": lambda: output[0], "mapping": lambda: output["logits"], "probabilities": output_log(output)}
+    torch.testing.assert_close(logits, expected.get(name, lambda: output)())
+    assert adapted.feature_dim == features.shape[1]
+    assert adapted.output == {"probabilities": "probabilities", "log probabilities": "log_probabilities"}.get(
+        name, "logits"
+    )
+    if name in HEADS:
+        assert adapted.feature_layer == HEADS[name]
+
+
+def output_log(output: Any) -> Any:
+    return lambda: output.log()
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_images_get_gradients_and_the_network_is_left_as_found(name: str, images: Tensor) -> None:
+    network = build(name).train()
+    next(iter(network.children())).eval()  # a mode of its own for one part
+    next(network.parameters()).requires_grad_(False)
+    modes = [module.training for module in network.modules()]
+    flags = [parameter.requires_grad for parameter in network.parameters()]
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    given = images.clone().requires_grad_()
+
+    adapted = AdaptedClassifier(network, SHAPE, K, config_for(name))
+    logits, features = adapted(given, return_features=True)
+    (logits.sum() + features.sum()).backward()
+
+    assert given.grad is not None
+    assert given.grad.abs().sum() > 0
+    torch.testing.assert_close(given.detach(), images)  # in-place operations met a copy
+    assert [module.training for module in network.modules()] == modes
+    assert [parameter.requires_grad for parameter in network.parameters()] == flags
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_one_image_gives_what_it_gives_among_others(name: str, images: Tensor) -> None:
+    adapted = AdaptedClassifier(build(name), SHAPE, K, config_for(name))
+    with torch.no_grad():
+        logits, features = adapted(images, return_features=True)
+        one_logits, one_features = adapted(images[2:3], return_features=True)
+    torch.testing.assert_close(one_logits, logits[2:3], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(one_features, features[2:3], atol=1e-5, rtol=1e-4)
+
+
+def test_a_failing_network_is_left_as_found_too(images: Tensor) -> None:
+    network = build("conv").train()
+    adapted = AdaptedClassifier(network, SHAPE)
+    with pytest.raises(RuntimeError):
+        adapted(images[:, :2], return_features=True)
+    assert all(module.training for module in network.modules())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert not network.out._forward_pre_hooks
+
+
+class Recorder(nn.Module):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(1, K)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.seen = inputs.detach()
+        return self.out(inputs.flatten(1).mean(dim=1, keepdim=True))
+
+
+def seen_by_network(images: Tensor, **config: Any) -> Tensor:
+    network = Recorder()
+    channels, height, width = images.shape[1:]
+    AdaptedClassifier(network, (channels, height, width), config=AdapterConfig(**config))(images)
+    return network.seen
+
+
+def test_normalises(images: Tensor) -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    seen = seen_by_network(images, mean=mean, std=std)
+    for c in range(3):
+        torch.testing.assert_close(seen[:, c], (images[:, c] - mean[c]) / std[c])
+
+
+def test_pixels_in_0_to_255(images: Tensor) -> None:
+    torch.testing.assert_close(seen_by_network(images, mean=(0, 0, 0), std=(1 / 255,) * 3), images * 255)
+
+
+def test_normalisation_counts_in_the_networks_channel_order(images: Tensor) -> None:
+    seen = seen_by_network(images, channel_order="bgr", mean=(0.1, 0.2, 0.3), std=(1, 1, 1))
+    torch.testing.assert_close(seen[:, 0], images[:, 2] - 0.1)
+    torch.testing.assert_close(seen[:, 2], images[:, 0] - 0.3)
+
+
+def test_statistics_are_those_of_the_images_channels() -> None:
+    config = AdapterConfig(channel_order="bgr", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    adapted = AdaptedClassifier(ConvNet(), SHAPE, config=config)
+    torch.testing.assert_close(adapted.mean.flatten(), torch.tensor([0.3, 0.2, 0.1]))
+    torch.testing.assert_close(adapted.std.flatten(), torch.tensor([0.6, 0.5, 0.4]))
+
+
+def test_grey_images_for_a_colour_network_and_the_other_way_round(images: Tensor) -> None:
+    grey = images[:, :1]
+    torch.testing.assert_close(seen_by_network(grey, input_shape=(3, 16, 16)), grey.expand(-1, 3, -1, -1))
+    seen = seen_by_network(images, input_shape=(1, 16, 16))
+    torch.testing.assert_close(seen[:, 0], 0.299 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2])
+
+
+def test_resizes(images: Tensor) -> None:
+    assert seen_by_network(images, input_shape=(3, 24, 32)).shape == (5, 3, 24, 32)
+    expected = F.interpolate(images, (8, 8), mode="bilinear", antialias=True)
+    torch.testing.assert_close(seen_by_network(images, input_shape=(3, 8, 8)), expected)
+
+
+def test_double_and_half_precision(images: Tensor) -> None:
+    for dtype in (torch.float64, torch.bfloat16):
+        network = build("conv").to(dtype)
+        logits, features = AdaptedClassifier(network, SHAPE)(images, return_features=True)
+        assert logits.dtype == features.dtype == torch.float32
+        assert network.out.weight.dtype == dtype
+
+
+def test_a_saturated_soft_max_still_has_gradients(images: Tensor) -> None:
+    network = Probabilities()
+    with torch.no_grad():
+        network.out.weight.mul_(300)  # gaps of tens of nats: all but one of the probabilities are tiny
+    given = images.requires_grad_()
+    logits = AdaptedClassifier(network, SHAPE)(given)
+    assert logits.isfinite().all()
+    F.cross_entropy(logits, logits.argmin(dim=1)).backward()
+    assert given.grad is not None
+    assert given.grad.isfinite().all()
+    assert (given.grad.flatten(1).abs().sum(dim=1) > 0).all()
+    with torch.no_grad():
+        network.out.weight.mul_(300)  # now they are exactly 0
+        assert (network.eval()(images) == 0).any()
+        assert AdaptedClassifier(network, SHAPE)(images).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        (torch.tensor([[0.1, 0.9], [0.5, 0.5]]), "probabilities"),
+        (torch.tensor([[0.1, 0.9], [0.5, 0.6]]), "logits"),
+        (torch.tensor([[0.1, 0.9], [0.5, 0.5]]).log(), "log_probabilities"),
+        (torch.tensor([[-0.1, -0.9], [-1.0, -2.0]]), "logits"),
+        (torch.tensor([[1.5, -0.5]]), "logits"),  # sums to 1, but no probabilities
+    ],
+)
+def test_detects_the_kind_of_output(rows: Tensor, kind: str) -> None:
+    assert detect_output(rows) == kind
+
+
+def test_features_of_a_named_layer(images: Tensor) -> None:
+    network = build("conv")
+    adapted = AdaptedClassifier(network, SHAPE, config=AdapterConfig(feature_layer="hidden"))
+    _, features = adapted(images, return_features=True)
+    with frozen(network):
+        torch.testing.assert_close(features, network.convolutions(images).flatten(1))
+
+
+def test_logits_stand_in_where_no_layer_makes_features(images: Tensor) -> None:
+    class Templates(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.templates = nn.Parameter(torch.randn(K, 3 * 16 * 16))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) @ self.templates.T
+
+    adapted = AdaptedClassifier(Templates(), SHAPE)
+    logits, features = adapted(images, return_features=True)
+    assert adapted.feature_layer is None
+    assert torch.equal(logits, features)
+
+
+def test_a_network_that_works_in_parts_keeps_its_features_in_order(images: Tensor) -> None:
+    class InParts(ConvNet):
+        def forward(self, x: Tensor) -> Any:
+            return torch.cat([ConvNet.forward(self, part) for part in x.split(2)])
+
+    network = InParts()
+    _, features = AdaptedClassifier(network, SHAPE)(images, return_features=True)
+    with frozen(network):
+        torch.testing.assert_close(features, network.embed(images))
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "num_classes", "config", "message"),
+    [
+        (ConvNet(), SHAPE, 7, {}, "gives 10 scores for each image, but num_classes is 7"),
+        (ConvNet(1), SHAPE, None, {}, "fails on a batch of shape .* to have 1 channels, but got 3"),
+        (ConvNet(), (2, 16, 16), None, {"input_shape": (3, 16, 16)}, "2 channels cannot be converted to 3"),
+        (Perceptron(), SHAPE, None, {}, "fails on a batch of shape"),
+        (ConvNet(), SHAPE, None, {"mean": (0.5,), "std": (0.5,)}, "1 values, but the classifier takes 3 channels"),
+        (ConvNet(1), (1, 16, 16), None, {"channel_order": "bgr"}, "bgr needs 3 channels"),
+        (ConvNet(), SHAPE, None, {"feature_layer": "neck"}, "no module 'neck'; the last ones in use are: .*out"),
+        (NamedOutput(), SHAPE, None, {}, "2 entries of the output could be the logits, of logits, projection, loss"),
+        (PairOutput(), SHAPE, None, {"output_entry": 5}, "no entry 5; it has: 0, 1"),
+        (nn.Conv2d(3, 4, 3), SHAPE, None, {}, r"one row of scores for each image, .* shape \(8, 4, 14, 14\)"),
+        (ConvNet(num_classes=1), SHAPE, None, {}, "one score for each image; wrap it"),
+    ],
+)
+def test_says_what_does_not_fit(
+    network: nn.Module, shape: tuple[int, int, int], num_classes: int | None, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        AdaptedClassifier(network, shape, num_classes, AdapterConfig(**config))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_refuses_outputs_that_are_not_finite() -> None:
+    network = ConvHead()
+    with torch.no_grad():
+        network.out.bias.fill_(float("nan"))
+    with pytest.raises(InputError, match="not finite"):
+        AdaptedClassifier(network, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mean": [0.5]},
+        {"mean": [0.5], "std": [0.5, 0.5]},
+        {"std": [0.0], "mean": [0.0]},
+        {"input_shape": [3, 16]},
+        {"output": "softmax"},
+        {"shape": 3},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        AdapterConfig.parse(settings)
+
+
+def test_a_caller_in_another_precision_does_not_reach_the_network(images: Tensor) -> None:
+    adapted = AdaptedClassifier(build("conv"), SHAPE, K)
+    expected = adapted(images, return_features=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = adapted(images, return_features=True)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_modes_of_the_adapter_do_not_reach_the_network() -> None:
+    network = InPlace().train()
+    adapted = AdaptedClassifier(network, SHAPE)
+    adapted.eval()
+    assert network.training
+
+
+def test_probes_are_images() -> None:
+    images = probe_images((3, 8, 8))
+    assert images.shape == (8, 3, 8, 8)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert torch.equal(images, probe_images((3, 8, 8)))

@@ -1,0 +1,330 @@
+"""Every usual mistake provoked on a trained classifier, and caught in words; and silence where there is none."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from zoo import ZOO, ConvHead, ConvNet, K, LogProbabilities, NamedOutput, PairOutput, Probabilities
+
+from netinv.classifiers import AdapterConfig, CheckReport, ClassifierSource, check_classifier, load_network
+from netinv.classifiers.adapters import frozen
+from netinv.data import LabelledImages
+
+SHAPE = (3, 16, 16)
+CLASSES = 6
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+NORMALISED = AdapterConfig(mean=MEAN, std=STD)
+
+
+def coloured(num: int, seed: int) -> LabelledImages:
+    """Noise in which one of three colours stands out, dark or bright: six classes that hang on order and scale."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, CLASSES, (num,), generator=rng)
+    images = 60 * torch.rand(num, *SHAPE, generator=rng)
+    images[torch.arange(num), labels % 3] += torch.where(labels < 3, 60, 180)[:, None, None]
+    return LabelledImages(images.to(torch.uint8), labels)
+
+
+@pytest.fixture(scope="module")
+def data() -> LabelledImages:
+    return coloured(300, seed=1)
+
+
+def trained(network: nn.Module, treat: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A network that its owner trained on images of his own treatment."""
+    train = coloured(600, seed=0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for step in range(40):
+        part = slice(step % 8 * 75, step % 8 * 75 + 75)
+        output = network(treat(train.images[part].float() / 255))
+        F.cross_entropy(output, train.labels[part]).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return network.eval()
+
+
+def normalise(images: Tensor) -> Tensor:
+    return (images - 0.5) / 0.25
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """Trained as most are: normalised outside, in the order red, green, blue."""
+    torch.manual_seed(0)
+    return trained(ConvNet(num_classes=CLASSES), normalise)
+
+
+def codes(report: CheckReport, *severities: str) -> set[str]:
+    return {finding.code for finding in report.findings if finding.severity in (severities or ("error", "warning"))}
+
+
+def message(report: CheckReport, code: str) -> str:
+    return next(finding.message for finding in report.findings if finding.code == code)
+
+
+def test_no_fault_is_found_where_there_is_none(network: nn.Module, data: LabelledImages) -> None:
+    report = check_classifier(network, SHAPE, CLASSES, NORMALISED, data)
+    assert report.findings == ()
+    assert report.ok
+    assert report.accuracy is not None
+    assert report.accuracy > 0.95
+    assert report.num_images == 300
+    assert (report.num_classes, report.feature_dim, report.feature_layer, report.output) == (6, 24, "out", "logits")
+    assert report.output_range is not None
+    assert report.output_range[0] < 0 < report.output_range[1]
+    assert report.images_per_second is not None
+    assert report.images_per_second > 10
+    assert report.parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_no_error_is_found_in_any_family_and_it_is_left_as_found(name: str) -> None:
+    torch.manual_seed(0)
+    network = ZOO[name]()
+    modes = [module.training for module in network.modules()]
+    config = {"perceptron": {"input_shape": (768,)}, "mapping": {"output_entry": "logits"}}.get(name, {})
+    report = check_classifier(network, SHAPE, K, AdapterConfig.parse(config))
+    assert report.ok
+    assert codes(report) == set()
+    assert "data" in codes(report, "note")
+    assert [module.training for module in network.modules()] == modes
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_probabilities_taken_for_logits() -> None:
+    report = check_classifier(Probabilities(), SHAPE, config=AdapterConfig(output="logits"))
+    assert codes(report, "error") == {"output"}
+    assert message(report, "output").startswith("Probabilities are taken for logits")
+    assert codes(check_classifier(Probabilities(), SHAPE), "error") == set()  # found out by itself
+
+
+@pytest.mark.parametrize(
+    ("network", "believed", "words"),
+    [
+        (ConvNet(), "probabilities", "Logits are taken for probabilities"),
+        (LogProbabilities(), "probabilities", "Log-probabilities are taken for probabilities"),
+        (Probabilities(), "log_probabilities", "Probabilities are taken for log-probabilities"),
+    ],
+)
+def test_other_outputs_taken_for_what_they_are_not(network: nn.Module, believed: Any, words: str) -> None:
+    report = check_classifier(network, SHAPE, config=AdapterConfig(output=believed))
+    assert codes(report, "error") == {"output"}
+    assert words in message(report, "output")
+
+
+def test_sigmoids() -> None:
+    report = check_classifier(nn.Sequential(ConvNet(), nn.Sigmoid()), SHAPE)
+    assert codes(report) == {"output"}
+    assert "sigmoid" in message(report, "output")
+
+
+def test_pixels_in_0_to_255_shown_by_labelled_images(data: LabelledImages) -> None:
+    torch.manual_seed(0)
+    network = trained(ConvNet(num_classes=CLASSES), lambda images: images * 255)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.num_batches_tracked = None  # so that only the images can tell
+    report = check_classifier(network, SHAPE, data=data)
+    assert codes(report) == {"pixel_range"}
+    assert "trained on pixels in 0..255: set mean to 0 and std to 1/255" in message(report, "pixel_range")
+    cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
+    assert check_classifier(network, SHAPE, config=cured, data=data).findings == ()
+
+
+def test_pixels_in_0_to_255_shown_by_batch_norm_alone() -> None:
+    torch.manual_seed(0)
+    network = trained(ConvNet(num_classes=CLASSES), lambda images: images * 255)
+    report = check_classifier(network, SHAPE)
+    assert codes(report) == {"pixel_range"}
+    assert "trained on pixels in 0..255?" in message(report, "pixel_range")
+    cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
+    assert codes(check_classifier(network, SHAPE, config=cured)) == set()
+
+
+def test_mean_and_std_in_units_of_0_to_255(network: nn.Module) -> None:
+    report = check_classifier(network, SHAPE, config=AdapterConfig(mean=(0, 0, 0), std=(0.001, 0.001, 0.001)))
+    assert codes(report) == {"pixel_range"}
+    assert "times as strong as in training" in message(report, "pixel_range")
+
+
+def test_labelled_images_in_0_to_255(network: nn.Module, data: LabelledImages) -> None:
+    report = check_classifier(network, SHAPE, config=NORMALISED, data=data._replace(images=data.images.float()))
+    assert codes(report) == {"pixel_range"}
+    assert "labelled images reach 2" in message(report, "pixel_range")
+
+
+def test_missing_normalisation(network: nn.Module, data: LabelledImages) -> None:
+    report = check_classifier(network, SHAPE, data=data)
+    assert codes(report) == {"normalisation"}
+    assert message(report, "normalisation").startswith("Normalisation is missing")
+
+
+class SelfNormalising(nn.Module):
+    """Normalises inside, without any sign of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(normalise(images))
+
+
+def test_double_normalisation_shown_by_labelled_images(network: nn.Module, data: LabelledImages) -> None:
+    report = check_classifier(SelfNormalising(network), SHAPE, config=NORMALISED, data=data)
+    assert codes(report) == {"normalisation"}
+    assert message(report, "normalisation").startswith("Double normalisation")
+    assert check_classifier(SelfNormalising(network), SHAPE, data=data).findings == ()
+
+
+def test_double_normalisation_shown_by_the_network_itself(network: nn.Module) -> None:
+    class Normalize(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return normalise(images)
+
+    both = nn.Sequential(Normalize(), network)
+    assert codes(check_classifier(both, SHAPE, config=NORMALISED)) == {"normalisation"}
+    assert codes(check_classifier(both, SHAPE)) == set()
+    network_with_buffer = SelfNormalising(network)
+    network_with_buffer.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+    assert codes(check_classifier(network_with_buffer, SHAPE, config=NORMALISED)) == {"normalisation"}
+
+
+def test_blue_before_red(data: LabelledImages) -> None:
+    torch.manual_seed(0)
+    network = trained(ConvNet(num_classes=CLASSES), lambda images: normalise(images.flip(1)))
+    report = check_classifier(network, SHAPE, config=NORMALISED, data=data)
+    assert codes(report) == {"channel_order"}
+    assert "in the order BGR: set channel_order to bgr" in message(report, "channel_order")
+    cured = NORMALISED.model_copy(update={"channel_order": "bgr"})
+    assert check_classifier(network, SHAPE, config=cured, data=data).findings == ()
+
+
+def test_training_mode_is_noted(network: nn.Module) -> None:
+    network.train()
+    try:
+        report = check_classifier(network, SHAPE, config=NORMALISED)
+        assert network.training
+    finally:
+        network.eval()
+    assert codes(report, "note") == {"train_mode", "data"}
+    assert report.ok
+
+
+def test_a_program_exported_in_training_mode(tmp_path: Path) -> None:
+    network = ConvNet().train()
+    network.dropout = nn.Identity()
+    torch.export.save(torch.export.export(network, (torch.rand(4, *SHAPE),)), tmp_path / "network.pt2")
+    report = check_classifier(*load_network(ClassifierSource(model=str(tmp_path / "network.pt2"))))
+    assert codes(report) == {"batch_dependent"}
+    assert "exported in training mode" in message(report, "batch_dependent")
+
+
+def test_dropout_that_does_not_heed_the_mode() -> None:
+    class Restless(ConvNet):
+        def forward(self, images: Tensor) -> Any:
+            return self.out(F.dropout(self.embed(images)))
+
+    report = check_classifier(Restless(), SHAPE)
+    assert codes(report) == {"random"}
+    assert "training=self.training" in message(report, "random")
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, images: ConvNet.forward(self, images).detach(),
+        torch.no_grad()(ConvNet.forward),
+        lambda self, images: ConvNet.forward(self, images.round()),
+        lambda self, images: F.one_hot(ConvNet.forward(self, images).argmax(dim=1), 10).float(),
+    ],
+    ids=["detach", "no_grad", "rounded", "hard labels"],
+)
+def test_blocked_gradients(forward: Any) -> None:
+    network = type("Blocked", (ConvNet,), {"forward": forward})()
+    report = check_classifier(network, SHAPE)
+    assert "gradients" in codes(report, "error")
+    assert message(report, "gradients").startswith("Gradients are blocked")
+    assert report.images_per_second is None
+
+
+def test_constant_output() -> None:
+    network = ConvNet()
+    with torch.no_grad():
+        network.out.weight.zero_()
+    report = check_classifier(network, SHAPE)
+    assert codes(report, "error") == {"constant"}
+    assert "same scores for every image" in message(report, "constant")
+
+
+def test_one_class_for_everything(network: nn.Module, data: LabelledImages) -> None:
+    biased = ConvNet(num_classes=CLASSES)
+    biased.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        biased.out.bias[2] += 1e4
+    report = check_classifier(biased, SHAPE, config=NORMALISED, data=data)
+    assert codes(report) == {"constant"}
+    assert "takes all 300 images for class 2" in message(report, "constant")
+
+
+def test_labels_that_have_nothing_to_do_with_the_classifier(network: nn.Module, data: LabelledImages) -> None:
+    shuffled = data.labels[torch.randperm(300, generator=torch.Generator().manual_seed(2))]
+    report = check_classifier(network, SHAPE, config=NORMALISED, data=data._replace(labels=shuffled))
+    assert codes(report) == {"accuracy"}
+    assert "hardly better than chance" in message(report, "accuracy")
+
+
+@pytest.mark.parametrize("believed", [4, 7])
+def test_another_number_of_classes_than_believed(network: nn.Module, believed: int) -> None:
+    report = check_classifier(network, SHAPE, believed, NORMALISED)
+    assert codes(report, "error") == {"num_classes"}
+    assert message(report, "num_classes") == (
+        f"The classifier gives 6 scores for each image, but num_classes is {believed}."
+    )
+    assert report.num_classes == 6
+
+
+def test_labels_that_the_classifier_does_not_know(network: nn.Module, data: LabelledImages) -> None:
+    report = check_classifier(network, SHAPE, config=NORMALISED, data=data._replace(labels=data.labels + 1))
+    assert codes(report, "error") == {"num_classes"}
+    assert "labels up to 6, but the classifier knows 6 classes" in message(report, "num_classes")
+    fewer = LabelledImages(data.images[data.labels < 5], data.labels[data.labels < 5])
+    assert codes(check_classifier(network, SHAPE, config=NORMALISED, data=fewer)) == {"num_classes"}
+
+
+def test_images_of_another_shape(network: nn.Module, data: LabelledImages) -> None:
+    report = check_classifier(network, SHAPE, config=NORMALISED, data=data._replace(images=data.images[:, :, :8]))
+    assert codes(report, "error") == {"data"}
+
+
+def test_what_cannot_be_used_at_all_is_a_finding_too() -> None:
+    report = check_classifier(ConvNet(1), SHAPE)
+    assert codes(report, "error") == {"unusable"}
+    assert "to have 1 channels, but got 3" in message(report, "unusable")
+    assert codes(check_classifier(NamedOutput(), SHAPE), "error") == {"unusable"}
+    assert codes(check_classifier(PairOutput(), SHAPE, num_classes=24), "error") == set()  # the other entry fits
+
+
+def test_logits_that_stand_in_for_features() -> None:
+    class Templates(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.templates = nn.Parameter(torch.randn(5, 768))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1) @ self.templates.T
+
+    assert "features" in codes(check_classifier(Templates(), SHAPE), "note")
+    assert "features" not in codes(check_classifier(ConvHead(), SHAPE), "note")
+
+
+def test_nothing_is_learned_from_the_check(network: nn.Module, data: LabelledImages) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    check_classifier(network, SHAPE, config=NORMALISED, data=data)
+    with frozen(network):
+        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert all(parameter.requires_grad for parameter in network.parameters())

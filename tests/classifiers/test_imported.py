@@ -1,0 +1,202 @@
+"""Networks from elsewhere as checkpoints: alone, and in the pipeline."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision import models
+from zoo import ConvNet, Probabilities, Residual
+
+from netinv.classifiers import (
+    AdapterConfig,
+    ClassifierSource,
+    ConvClassifierConfig,
+    import_classifier,
+    load_checkpoint,
+    save_classifier,
+)
+from netinv.classifiers.adapters import frozen
+from netinv.classifiers.networks import ConvClassifier
+from netinv.core import InputError
+from netinv.data import load_digits, save_dataset
+from netinv.export.graphs import classifier_model
+
+SHAPE = (3, 16, 16)
+ADAPTER = AdapterConfig(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def exported(network: nn.Module, path: Path, batch: object) -> Path:
+    with frozen(network):
+        program = torch.export.export(network, (torch.rand(2, *SHAPE),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+    return path
+
+
+def sources(tmp_path: Path) -> dict[str, ClassifierSource]:
+    """One of each kind, from files in ``tmp_path``."""
+    torch.manual_seed(0)
+    factory, torchvision = Probabilities(3, 7), models.squeezenet1_1(num_classes=4)
+    save_file(factory.state_dict(), tmp_path / "factory.safetensors")
+    torch.save({"state_dict": torchvision.state_dict()}, tmp_path / "torchvision.pt")
+    return {
+        "factory": ClassifierSource(
+            model="zoo:Probabilities",
+            arguments={"in_channels": 3, "num_classes": 7},
+            weights=str(tmp_path / "factory.safetensors"),
+            image_shape=SHAPE,
+            adapter=ADAPTER,
+        ),
+        "torchvision": ClassifierSource(
+            model="torchvision:squeezenet1_1",
+            weights=str(tmp_path / "torchvision.pt"),
+            image_shape=SHAPE,
+            num_classes=4,
+            adapter=AdapterConfig(input_shape=(3, 32, 32)),
+        ),
+        "program": ClassifierSource(
+            model=str(exported(Residual(), tmp_path / "any.pt2", torch.export.Dim("n"))), adapter=ADAPTER
+        ),
+        "program of a fixed batch": ClassifierSource(model=str(exported(ConvNet(), tmp_path / "fixed.pt2", None))),
+    }
+
+
+def test_the_folder_is_all_that_is_needed(images: Tensor, tmp_path: Path) -> None:
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    expected = {}
+    for name, source in sources(origin).items():
+        folder = tmp_path / name
+        folder.mkdir()
+        expected[name] = import_classifier(source, folder)(images, return_features=True)
+    shutil.rmtree(origin)
+    for name, (logits, features) in expected.items():
+        classifier = load_checkpoint(tmp_path / name)
+        shutil.rmtree(tmp_path / name)
+        # As a worker on another machine gets it.
+        for copy in (classifier, pickle.loads(pickle.dumps(classifier))):
+            given = copy(images, return_features=True)
+            torch.testing.assert_close(given[0], logits)
+            torch.testing.assert_close(given[1], features)
+            assert copy.image_shape == SHAPE
+
+
+def test_it_is_exported_with_all_that_its_adapter_does(images: Tensor, tmp_path: Path) -> None:
+    import onnxruntime
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    classifier = import_classifier(sources(tmp_path)["factory"], folder)
+    session = onnxruntime.InferenceSession(classifier_model(classifier).SerializeToString())
+    for num in (1, 5):
+        (logits,) = session.run(None, {"images": images[:num].numpy()})
+        np.testing.assert_allclose(logits, classifier(images[:num]).detach().numpy(), atol=1e-5)
+
+
+def test_this_librarys_own_are_read_as_they_are(tmp_path: Path) -> None:
+    network = ConvClassifier(ConvClassifierConfig(channels=(4,)), 3, (1, 8, 8), (0.5,), (0.5,))
+    save_classifier(tmp_path, network)
+    assert isinstance(load_checkpoint(tmp_path), ConvClassifier)
+
+
+def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    import_classifier(sources(tmp_path)["factory"], folder)
+    (folder / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="not a readable file of weights"):
+        load_checkpoint(folder)
+    (folder / "config.json").write_text('{"network": "imported"}')
+    with pytest.raises(InputError, match=r"config\.json: source"):
+        load_checkpoint(folder)
+
+
+# In the pipeline
+
+
+FACTORY = """
+import torch
+
+def build():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3, stride=2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(392, 10)
+    )
+
+def for_seven():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 7))
+"""
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path) -> Path:
+    """A folder with this repository's parameters, the digits, and a factory of its owner's."""
+    shutil.copy(root / "params.yaml", tmp_path)
+    (tmp_path / "my_models.py").write_text(FACTORY)
+    dataset = load_digits()
+    (tmp_path / "data" / "digits").mkdir(parents=True)
+    save_dataset(tmp_path / "data" / "digits", "digits", *dataset)
+    return tmp_path
+
+
+def stage(project: Path, root: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "NETINV_", "DVC_"))}
+    return subprocess.run(
+        [sys.executable, "-m", f"pipeline.{name}", *arguments],
+        cwd=project,
+        env={**inherited, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def set_source(project: Path, model: str, steps: int = 4) -> None:
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    preset = params["presets"]["digits"]
+    preset["train"] = {"classifier": {"source": {"model": model, "adapter": {"mean": [0.3], "std": [0.3]}}}}
+    preset["invert"] = {"common": {"num_generators": 1}, "standard": {"steps": steps}}
+    yaml.dump(params, project / "params.yaml")
+
+
+def train(project: Path, root: Path) -> subprocess.CompletedProcess[str]:
+    files = ("--metrics", "metrics/train.json", "--plots", "plots/train.csv")
+    return stage(
+        project, root, "train", "digits", "classifier", "--data", "data/digits", "--out", "models/classifier", *files
+    )
+
+
+def test_the_pipeline_inverts_a_network_from_elsewhere(project: Path, root: Path) -> None:
+    set_source(project, "my_models:build")
+    result = train(project, root)
+    assert result.returncode == 0, result.stderr
+    accuracy = json.loads((project / "metrics/train.json").read_text())["test_accuracy"]
+    assert f"train digits classifier: test accuracy {accuracy:.4f}" in result.stderr
+    files = ("--metrics", "metrics/invert.json", "--plots", "plots/invert.csv")
+    model = ("--model", "models/classifier")
+    result = stage(project, root, "invert", "digits", "standard", *model, "--out", "generators", *files)
+    assert result.returncode == 0, result.stderr
+    assert (project / "generators/0/weights.safetensors").is_file()
+
+
+def test_a_network_that_does_not_fit_is_refused_before_the_work(project: Path, root: Path) -> None:
+    set_source(project, "my_models:for_seven")
+    result = train(project, root)
+    assert result.returncode == 2
+    assert result.stderr == "error: The classifier gives 7 scores for each image, but num_classes is 10.\n"
+    assert not (project / "models/classifier").exists()

@@ -1,0 +1,346 @@
+"""Classifiers from every source, and what each source is refused for."""
+
+import argparse
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from zoo import ConvNet, InPlace, K, NamedOutput, Probabilities, Residual, Transformer
+
+from netinv.classifiers import (
+    AdaptedClassifier,
+    AdapterConfig,
+    ClassifierSource,
+    ConvClassifierConfig,
+    load_classifier_from,
+    save_classifier,
+)
+from netinv.classifiers.adapters import frozen
+from netinv.classifiers.networks import ConvClassifier
+from netinv.classifiers.weights import load_weights, read_tensors
+from netinv.core import InputError
+
+SHAPE = (3, 16, 16)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def export(network: nn.Module, path: Path, images: Tensor, batch: Any = None) -> Path:
+    with frozen(network):
+        torch.export.save(torch.export.export(network, (images,), dynamic_shapes=({0: batch},)), path)
+    return path
+
+
+# Exported programs
+
+
+@pytest.mark.parametrize(
+    ("network", "batch"),
+    [
+        (ConvNet(), None),
+        (ConvNet(), torch.export.Dim("n")),
+        (Residual(), torch.export.Dim("n", max=3)),
+        (Transformer(), None),
+    ],
+    ids=["fixed", "any", "up to 3", "transformer"],
+)
+def test_exported_program(network: nn.Module, batch: Any, images: Tensor, tmp_path: Path) -> None:
+    path = export(network, tmp_path / "network.pt2", images[:2], batch)
+    classifier = load_classifier_from(ClassifierSource(model=str(path)))
+    assert classifier.image_shape == SHAPE
+    given = images.requires_grad_()
+    logits, features = classifier(given, return_features=True)
+    expected_logits, expected_features = AdaptedClassifier(network, SHAPE)(images, return_features=True)
+    torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(features, expected_features, atol=1e-5, rtol=1e-4)
+    (logits.sum() + features.sum()).backward()
+    assert given.grad is not None
+    assert (given.grad.flatten(1).abs().sum(dim=1) > 0).all()
+    one = classifier(images[:1].detach())
+    torch.testing.assert_close(one, expected_logits[:1].detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_exported_program_with_a_mapping_and_a_fixed_batch(images: Tensor, tmp_path: Path) -> None:
+    network = NamedOutput()
+    path = export(network, tmp_path / "network.pt2", images[:2])
+    adapter = AdapterConfig(output_entry="logits")
+    classifier = load_classifier_from(ClassifierSource(model=str(path), adapter=adapter))
+    expected = AdaptedClassifier(network, SHAPE, config=adapter)(images)
+    torch.testing.assert_close(classifier(images), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_exported_program_of_another_size(images: Tensor, tmp_path: Path) -> None:
+    path = export(ConvNet(), tmp_path / "network.pt2", images[:2])
+    classifier = load_classifier_from(ClassifierSource(model=str(path), image_shape=(1, 8, 8)))
+    assert classifier(torch.rand(2, 1, 8, 8)).shape == (2, K)
+
+
+class Bomb:
+    """Tells whether it was unpickled."""
+
+    def __reduce__(self) -> Any:
+        return exec, ("import sys; sys.modules['exploded'] = sys",)
+
+
+def with_entry(source: Path, target: Path, ending: str, content: bytes) -> Path:
+    """A copy of an archive with one more entry, or another content of the entry with that ending."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as new:
+        names = old.namelist()
+        for name in names:
+            new.writestr(name, content if name.endswith(ending) else old.read(name))
+        if not any(name.endswith(ending) for name in names):
+            new.writestr(f"{names[0].split('/')[0]}/{ending}", content)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        ("data/sample_inputs/model.pt", b"bomb"),
+        ("data/constants/custom_obj_0", b""),
+        ("data/aotinductor/model/model.so", b""),
+        ("model_weights_config.json", b'{"config": {"out.weight": {"path_name": "weight_0", "use_pickle": true}}}'),
+    ],
+)
+def test_no_exported_program_is_unpickled(ending: str, content: bytes, images: Tensor, tmp_path: Path) -> None:
+    path = export(ConvNet(), tmp_path / "network.pt2", images[:2])
+    if content == b"bomb":
+        torch.save((Bomb(),), tmp_path / "bomb.pt")
+        content = (tmp_path / "bomb.pt").read_bytes()
+    crafted = with_entry(path, tmp_path / "crafted.pt2", ending, content)
+    with pytest.raises(InputError, match="pickled objects or compiled code"):
+        load_classifier_from(ClassifierSource(model=str(crafted)))
+    assert "exploded" not in sys.modules
+
+
+def test_what_is_no_exported_program(tmp_path: Path) -> None:
+    path = tmp_path / "network.pt2"
+    with pytest.raises(InputError, match="not a readable exported program"):
+        load_classifier_from(ClassifierSource(model=str(path)))
+    path.write_bytes(b"no archive")
+    with pytest.raises(InputError, match="not a readable exported program"):
+        load_classifier_from(ClassifierSource(model=str(path)))
+
+
+# Weights
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return ConvNet()
+
+
+def wrapped(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3, "best": 0.5},
+        lambda state: {"state_dict": wrapped("module.", state)},
+        lambda state: {"model_state": wrapped("_orig_mod.", state), "options": argparse.Namespace(lr=0.1)},
+        lambda state: {"state_dict": wrapped("model.net.", state) | {"loss.weight": torch.ones(3)}},
+        lambda state: {"a": {"b": {"c": state}}, "accuracy": np.float64(0.9), "seen": np.int64(3)},
+        lambda state: {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")},
+    ],
+    ids=["plain", "nested", "data parallel", "compiled", "lightning", "numpy", "no counters"],
+)
+def test_finds_the_weights_in_a_checkpoint(layout: Any, network: nn.Module, tmp_path: Path) -> None:
+    torch.save(layout(network.state_dict()), tmp_path / "weights.pt")
+    fresh = ConvNet()
+    load_weights(fresh, tmp_path / "weights.pt")
+    assert same(network, fresh)
+
+
+def test_safetensors(network: nn.Module, tmp_path: Path) -> None:
+    save_file(wrapped("module.", network.state_dict()), tmp_path / "weights.safetensors")
+    fresh = ConvNet()
+    load_weights(fresh, tmp_path / "weights.safetensors")
+    assert same(network, fresh)
+
+
+def test_a_whole_training_checkpoint_with_its_optimizer(tmp_path: Path) -> None:
+    network = ConvNet()
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.rand(4, *SHAPE)).sum().backward()
+    optimizer.step()
+    torch.save({"model": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 1}, tmp_path / "last.pth")
+    fresh = ConvNet()
+    load_weights(fresh, tmp_path / "last.pth")
+    assert same(network, fresh)
+
+
+def test_of_several_weights_one_must_be_named(network: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"model": ConvNet().state_dict(), "ema": {"module": network.state_dict()}}, path)
+    fresh = ConvNet()
+    with pytest.raises(InputError, match=r"fit in 2 places: name one as weights_prefix: model, ema\.module"):
+        load_weights(fresh, path)
+    load_weights(fresh, path, "ema.module")
+    assert same(network, fresh)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (Residual, "it lacks convolutions.0.weight.* and it has stem.weight"),
+        (NamedOutput, "has projection.weight, projection.bias, which the network has not"),
+        (lambda: ConvNet(num_classes=7), r"out.weight is \(7, 24\), not \(10, 24\)"),
+        (lambda: nn.PReLU(), "it has weight where the network has convolutions.0.weight"),
+    ],
+)
+def test_says_why_weights_do_not_fit(other: Any, message: str, tmp_path: Path) -> None:
+    torch.save(other().state_dict(), tmp_path / "weights.pt")
+    fresh = ConvNet()
+    before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
+    with pytest.raises(InputError, match=message):
+        load_weights(fresh, tmp_path / "weights.pt")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in fresh.state_dict().items())
+
+
+def test_weights_are_never_unpickled(tmp_path: Path) -> None:
+    torch.save({"state_dict": ConvNet().state_dict(), "more": Bomb()}, tmp_path / "bomb.pt")
+    torch.save(ConvNet(), tmp_path / "module.pt")
+    (tmp_path / "bare.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
+    for name in ("bomb.pt", "module.pt", "bare.pt"):
+        with pytest.raises(InputError, match="holds Python objects, which are not unpickled"):
+            read_tensors(tmp_path / name)
+    assert "exploded" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_damaged_and_missing_weights(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a readable file of weights"):
+        read_tensors(tmp_path / name)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match="not a readable file of weights"):
+        read_tensors(tmp_path / name)
+
+
+# Torchvision
+
+
+def test_torchvision_with_a_file_of_weights(images: Tensor, tmp_path: Path) -> None:
+    network = torchvision.models.resnet18(num_classes=K)
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "weights.pth")
+    source = ClassifierSource(
+        model="torchvision:resnet18", weights=str(tmp_path / "weights.pth"), num_classes=K, image_shape=SHAPE
+    )
+    classifier = load_classifier_from(source)
+    torch.testing.assert_close(classifier(images), AdaptedClassifier(network, SHAPE)(images))
+    assert classifier.feature_layer == "fc"
+    assert not any(module.training for module in classifier.network.modules())
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of downloads in which SqueezeNet's published weights lie, in name only."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name = Path(torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url).name
+    path = tmp_path / "hub" / "checkpoints" / name
+    path.parent.mkdir(parents=True)
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("weights", ["DEFAULT", "IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V1"])
+def test_torchvision_with_its_own_weights(weights: str, hub: Path) -> None:
+    source = ClassifierSource(model="torchvision:squeezenet1_1", weights=weights, image_shape=(3, 64, 64))
+    classifier = load_classifier_from(source)
+    assert classifier.num_classes == 1000
+    assert classifier.config.mean == (0.485, 0.456, 0.406)
+    assert classifier.input_shape == (3, 224, 224)
+    assert classifier.image_shape == (3, 64, 64)
+    assert same(classifier.network, _with(torch.load(hub, weights_only=True)))
+
+
+def _with(state: dict[str, Tensor]) -> nn.Module:
+    network = torchvision.models.squeezenet1_1()
+    network.load_state_dict(state)
+    return network
+
+
+def test_torchvision_without_a_network_says_which_file_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    with pytest.raises(InputError, match=r"cannot be downloaded .*: fetch https://\S+resnet18-\w+\.pth yourself"):
+        load_classifier_from(ClassifierSource(model="torchvision:resnet18", weights="DEFAULT"))
+
+
+# Factories and the rest
+
+
+def test_factory_in_the_current_folder(images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_models.py").write_text("import zoo\n\n\ndef build(k):\n    return zoo.Probabilities(3, k)\n")
+    network = Probabilities(3, 7)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    source = ClassifierSource(
+        model="my_models:build", arguments={"k": 7}, weights="weights.safetensors", image_shape=SHAPE
+    )
+    classifier = load_classifier_from(source)
+    assert classifier.num_classes == 7
+    assert classifier.output == "probabilities"
+    torch.testing.assert_close(classifier(images), AdaptedClassifier(network, SHAPE)(images))
+    assert sys.path == path
+
+
+def test_checkpoint_of_this_library(tmp_path: Path) -> None:
+    network = ConvClassifier(ConvClassifierConfig(channels=(4,)), K, (1, 8, 8), (0.5,), (0.5,))
+    save_classifier(tmp_path, network)
+    classifier = load_classifier_from(ClassifierSource(model=str(tmp_path)))
+    images = torch.rand(3, 1, 8, 8)
+    with frozen(network):
+        expected = network(images, return_features=True)
+    for given, wanted in zip(classifier(images, return_features=True), expected, strict=True):
+        torch.testing.assert_close(given, wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "torchvision:resnet19"}, "torchvision has no classifier 'resnet19'; it has: alexnet, "),
+        ({"model": "torchvision:resnet18"}, "does not tell the shape of its images: give image_shape"),
+        ({"model": "zoo:Missing"}, "cannot be imported .*has no attribute 'Missing'"),
+        ({"model": "no_such_module:build"}, "cannot be imported .*No module named"),
+        ({"model": "zoo:ConvNet", "arguments": {"depth": 3}}, "zoo:ConvNet fails .TypeError"),
+        ({"model": "zoo:dict"}, "cannot be imported|gives a dict"),
+        ({"model": "collections:OrderedDict"}, "gives a OrderedDict, not a torch.nn.Module"),
+        ({"model": "model.onnx"}, "no maintained converter"),
+        ({"model": "resnet18"}, "resnet18 is no model: expected torchvision:NAME"),
+        ({"model": __file__}, "holds no architecture: name the factory"),
+    ],
+)
+def test_says_what_is_wrong_with_a_source(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_classifier_from(ClassifierSource.parse(settings))
+
+
+def test_a_source_comes_from_plain_settings() -> None:
+    source = ClassifierSource.parse(
+        {"model": "zoo:InPlace", "image_shape": [3, 16, 16], "num_classes": 10, "adapter": {"output": "logits"}}
+    )
+    assert isinstance(load_classifier_from(source).network, InPlace)
+    with pytest.raises(InputError, match=r"source\.adapter\.meen is not a known key"):
+        ClassifierSource.parse({"model": "zoo:InPlace", "adapter": {"meen": [0.5]}}, where="source")

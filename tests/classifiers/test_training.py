@@ -1,0 +1,183 @@
+"""Training classifiers, on images small enough to be learned in seconds."""
+
+import math
+
+import pytest
+import torch
+
+from netinv.classifiers import (
+    Classifier,
+    ClassifierTrainingConfig,
+    ConvClassifierConfig,
+    ResidualClassifierConfig,
+    build_classifier,
+    freeze,
+    predict,
+    train_classifier,
+)
+from netinv.data import LabelledImages, channel_statistics, to_float
+from netinv.perturbations import augment, recolour, robust_accuracy
+from netinv.perturbations.augmentations import distort
+
+
+def bars(num: int, seed: int) -> LabelledImages:
+    """Three classes: a bright bar in the upper, middle or lower third of an 8 x 9 image, on noise."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (num,), generator=rng)
+    images = torch.randint(0, 120, (num, 1, 9, 8), generator=rng, dtype=torch.uint8)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, 3 * label + 1] += 100
+    return LabelledImages(images, labels)
+
+
+def trained(
+    config: ClassifierTrainingConfig, architecture: ConvClassifierConfig | ResidualClassifierConfig, seed: int = 0
+) -> tuple[Classifier, list[dict[str, float]]]:
+    data = bars(600, seed=0)
+    torch.manual_seed(seed)
+    classifier = build_classifier(architecture, 3, (1, 9, 8), *channel_statistics(data.images))
+    return classifier, list(train_classifier(classifier, data, config, seed))
+
+
+CONV = ConvClassifierConfig(channels=(8,), feature_dim=16, batch_norm=False)
+QUICK = ClassifierTrainingConfig(epochs=4, batch_size=32, lr=1e-2)
+
+
+@pytest.mark.parametrize("architecture", [CONV, ResidualClassifierConfig(channels=(8, 16))])
+def test_learns_the_task(architecture: ConvClassifierConfig | ResidualClassifierConfig) -> None:
+    classifier, records = trained(QUICK, architecture)
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    assert records[-1]["samples"] == 4 * 600
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert not classifier.training
+    test = bars(300, seed=1)
+    logits, features = predict(classifier, test.images, batch_size=77)
+    assert (logits.argmax(dim=1) == test.labels).float().mean() > 0.97
+    assert features.shape == (300, 16)
+    torch.testing.assert_close(logits, predict(classifier, to_float(test.images))[0])  # uint8 or float alike
+
+
+@pytest.mark.parametrize(("epsilon", "mixup"), [(0.0, 0.0), (0.05, 0.0), (0.05, 0.4)])
+def test_a_seed_reproduces_bit_for_bit(epsilon: float, mixup: float) -> None:
+    augmentations = {"shift": 1, "flip": True, "distortion": 0.2, "epsilon": epsilon, "mixup": mixup}
+    config = QUICK.model_copy(update={"epochs": 1, **augmentations})
+    (first, records), (again, same), (other, _) = (trained(config, CONV, seed) for seed in (3, 3, 4))
+    assert records == same
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+def test_lower_precision_rounds_the_layers_and_keeps_all_else() -> None:
+    test = bars(300, seed=1)
+    records = {}
+    for precision in ("float32", "bfloat16"):
+        config = QUICK.model_copy(update={"precision": precision, "epsilon": 0.02})
+        classifier, records[precision] = trained(config, CONV)
+        assert {weight.dtype for weight in classifier.parameters()} == {torch.float32}
+        assert (predict(classifier, test.images)[0].argmax(dim=1) == test.labels).float().mean() > 0.97
+    assert records["float32"] != records["bfloat16"]
+    assert records["bfloat16"][0] == pytest.approx(records["float32"][0], rel=0.1)
+
+
+def test_epsilon_buys_robustness_and_leaves_the_classifier_trainable() -> None:
+    test = bars(300, seed=1)
+    accuracy = {}
+    for epsilon in (0.0, 0.15):
+        classifier, _ = trained(QUICK.model_copy(update={"epsilon": epsilon}), CONV)
+        assert all(weight.requires_grad for weight in classifier.parameters())
+        freeze(classifier)
+        accuracy[epsilon] = robust_accuracy(classifier, to_float(test.images), test.labels, epsilon=0.15, steps=10)
+    assert accuracy[0.15] > accuracy[0.0] + 0.1
+
+
+def test_distortion_in_training_pays_on_distorted_images() -> None:
+    test = bars(300, seed=1)
+    images = distort(to_float(test.images), 0.4, torch.Generator().manual_seed(0))
+    accuracy = {}
+    for distortion in (0.0, 0.4):
+        classifier, _ = trained(QUICK.model_copy(update={"distortion": distortion}), CONV)
+        logits, _ = predict(classifier, images)
+        accuracy[distortion] = float((logits.argmax(dim=1) == test.labels).float().mean())
+    assert accuracy[0.4] > accuracy[0.0] + 0.02
+
+
+def test_mixup_leaves_doubt_between_two_classes_and_not_within_one() -> None:
+    test = bars(300, seed=1)
+    upper, lower = (to_float(test.images[test.labels == label])[:80] for label in (0, 2))
+    surest = {}
+    for mixup in (0.0, 1.0):
+        classifier, records = trained(QUICK.model_copy(update={"mixup": mixup, "epochs": 8}), CONV)
+        logits, _ = predict(classifier, test.images)
+        assert (logits.argmax(dim=1) == test.labels).float().mean() > 0.97
+        blended = predict(classifier, 0.6 * upper + 0.4 * lower)[0].softmax(dim=1)
+        surest[mixup] = (float(blended.amax(dim=1).mean()), records[-1]["accuracy"])
+    assert surest[1.0][0] < surest[0.0][0] - 0.1
+    assert 0.6 < surest[1.0][1] < surest[0.0][1]  # what is blended half and half is a toss-up
+
+
+def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
+    with pytest.raises(FloatingPointError, match="after epoch 1"):
+        trained(QUICK.model_copy(update={"lr": 1e20}), CONV)
+
+
+def test_augment_shifts_and_mirrors_each_image_by_itself() -> None:
+    images = torch.zeros(200, 2, 5, 6)
+    images[:, :, 2, 2] = 1
+    moved = augment(images, shift=1, flip=True, rng=torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape
+    assert torch.equal(moved.sum(dim=(1, 2, 3)), torch.full((200,), 2.0))  # still one pixel in both channels
+    assert torch.equal(moved[:, 0], moved[:, 1])
+    places = {divmod(int(i), 6) for i in moved[:, 0].flatten(1).argmax(dim=1)}
+    assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3, 4)}  # 2 +- 1, or 3 +- 1 mirrored
+    assert augment(images, shift=0, flip=False, rng=torch.Generator()) is images
+
+
+def test_distort_moves_each_image_by_itself_and_leaves_black() -> None:
+    images = torch.ones(100, 3, 12, 10)
+    rng = torch.Generator().manual_seed(0)
+    moved = distort(images, 0.5, rng)
+    assert moved.shape == images.shape
+    assert float(moved.min()) >= 0
+    assert float(moved.max()) <= 1 + 1e-6
+    assert torch.equal(moved[:, 0], moved[:, 1])
+    assert len({float(m) for m in moved.mean(dim=(1, 2, 3))}) > 50  # zoomed in nothing is black, and zoomed out much
+    assert float(moved[:, :, 6, 5].min()) > 0.99  # the middle stays within
+    torch.testing.assert_close(distort(images, 1e-6, rng)[:, :, 1:-1, 1:-1], images[:, :, 1:-1, 1:-1])
+    again = augment(images, 0, False, torch.Generator().manual_seed(0), distortion=0.5)
+    assert torch.equal(again, moved)
+
+
+def test_distort_is_the_affine_map_of_each_image() -> None:
+    # An independent plain implementation: bilinear interpolation, pixel by pixel.
+    images = torch.rand(4, 1, 5, 6, generator=torch.Generator().manual_seed(1))
+    moved = distort(images, 0.4, torch.Generator().manual_seed(2))
+    change = 0.4 * (2 * torch.rand(4, 2, 3, generator=torch.Generator().manual_seed(2)) - 1)
+    for n in range(4):
+        for row in range(5):
+            for column in range(6):
+                x, y = (2 * column + 1) / 6 - 1, (2 * row + 1) / 5 - 1
+                a, b, c = (float(v) for v in change[n, 0])
+                d, e, f = (float(v) for v in change[n, 1])
+                across = ((1 + a) * x + b * y + c / 2 + 1) * 3 - 0.5
+                down = (d * x + (1 + e) * y + f / 2 + 1) * 2.5 - 0.5
+                value = 0.0
+                for i in (math.floor(down), math.floor(down) + 1):
+                    for j in (math.floor(across), math.floor(across) + 1):
+                        if 0 <= i < 5 and 0 <= j < 6:
+                            value += (1 - abs(down - i)) * (1 - abs(across - j)) * float(images[n, 0, i, j])
+                assert float(moved[n, 0, row, column]) == pytest.approx(value, abs=1e-5)
+
+
+def test_recolour_keeps_what_is_drawn_and_its_range() -> None:
+    images = torch.rand(400, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    other = recolour(images, torch.Generator().manual_seed(1))
+    assert other.shape == images.shape
+    assert 0 <= float(other.min()) < 0.05
+    assert 0.95 < float(other.max()) <= 1
+    # Each image's pixels are a straight line of what they were, and the slopes spread over -1 to 1.
+    before, after = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (images, other))
+    slope = (before * after).sum(dim=1) / before.square().sum(dim=1)
+    torch.testing.assert_close(after, slope[:, None] * before, atol=1e-5, rtol=0)
+    assert float(slope.min()) < -0.95
+    assert float(slope.max()) > 0.95
+    assert 0.4 < float((slope < 0).float().mean()) < 0.6

@@ -1,0 +1,105 @@
+"""The on-disk format: what is written is what is read, and what cannot be read is said in one sentence."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from netinv.core import InputError
+from netinv.data import DatasetSpec, LabelledImages, channel_statistics, load_spec, load_split, save_dataset, to_float
+
+
+@pytest.fixture
+def train() -> LabelledImages:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (12, 3, 5, 4), generator=rng, dtype=torch.uint8)
+    return LabelledImages(images, torch.arange(12) % 2)
+
+
+@pytest.fixture
+def saved(tmp_path: Path, train: LabelledImages) -> DatasetSpec:
+    # A view that is not contiguous, as permuted images are.
+    test = LabelledImages(
+        train.images.flip(0).permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2), train.labels.flip(0)
+    )
+    return save_dataset(tmp_path, "cats", ("cat", "dog"), train, test, "made up", "none")
+
+
+def test_round_trip(tmp_path: Path, train: LabelledImages, saved: DatasetSpec) -> None:
+    for split, expected in (("train", train.images), ("test", train.images.flip(0))):
+        images, labels = load_split(tmp_path, split)  # type: ignore[arg-type]
+        assert images.dtype == torch.uint8
+        assert labels.dtype == torch.int64
+        assert torch.equal(images, expected)
+    assert load_spec(tmp_path) == saved
+    assert saved.num_classes == 2
+    assert saved.image_shape == (3, 5, 4)
+    assert (saved.num_train, saved.num_test) == (12, 12)
+
+
+def test_checksums_are_those_of_the_files(tmp_path: Path, saved: DatasetSpec) -> None:
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["spec.json", "test.safetensors", "train.safetensors"]
+    for name, checksum in saved.checksums.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == checksum
+
+
+def test_same_images_give_the_same_files(tmp_path: Path, train: LabelledImages, saved: DatasetSpec) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    test = load_split(tmp_path, "test")
+    assert save_dataset(again, "cats", ("cat", "dog"), train, test, "made up", "none") == saved
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no tensors"])
+def test_unreadable_split_names_the_file_and_the_remedy(tmp_path: Path, saved: DatasetSpec, damage: str) -> None:
+    path = tmp_path / "train.safetensors"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        path.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    with pytest.raises(
+        InputError, match=r"train\.safetensors is not a readable data-set split.*run the fetch stage again"
+    ):
+        load_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "not a readable data-set spec.*run the fetch stage again"),
+        ({"num_train": "12"}, "num_train: expected a valid integer, got '12'"),
+        ({"colour": True}, "colour is not a known key"),
+    ],
+)
+def test_unreadable_spec_says_what_is_wrong(
+    tmp_path: Path, saved: DatasetSpec, change: dict[str, object] | None, message: str
+) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text("{" if change is None else json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=message):
+        load_spec(tmp_path)
+
+
+def test_to_float_covers_zero_to_one(train: LabelledImages) -> None:
+    assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+    before = train.images.clone()
+    to_float(train.images)
+    assert torch.equal(train.images, before)
+
+
+def test_channel_statistics_agree_with_numpy(train: LabelledImages) -> None:
+    mean, std = channel_statistics(train.images)
+    pixels = train.images.numpy() / 255
+    np.testing.assert_allclose(mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, pixels.std(axis=(0, 2, 3)), rtol=1e-9)
+
+
+def test_constant_channel_is_harmless() -> None:
+    mean, std = channel_statistics(torch.full((4, 1, 2, 2), 51, dtype=torch.uint8))
+    assert mean == pytest.approx((0.2,))
+    assert std == (1.0,)

@@ -1,0 +1,252 @@
+"""Inversion of a small classifier: it reaches its goal, is reproducible, and does what its settings say."""
+
+import io
+import math
+from typing import Any, Literal
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.core.precision import lower_precision
+from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition
+from netinv.inversion import InversionConfig, InversionTraining, invert
+from netinv.perturbations import robust_accuracy
+
+SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
+
+
+def bright_third(batch_norm: bool) -> Classifier:
+    """Three classes: the bright third of a 9 x 8 image; hardly any training needed to tell them."""
+    torch.manual_seed(0)
+    config = ConvClassifierConfig(channels=(8,), feature_dim=16, batch_norm=batch_norm)
+    network = build_classifier(config, 3, (1, 9, 8), (0.5,), (0.3,))
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(60):
+        label = torch.randint(3, (64,))
+        images = 0.5 * torch.rand(64, 1, 9, 8)
+        images[torch.arange(64), 0, 3 * label + 1] += 0.5
+        loss = torch.nn.functional.cross_entropy(network(images), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.zero_grad()
+    freeze(network)
+    return network
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return bright_third(batch_norm=False)
+
+
+@pytest.fixture(scope="module")
+def with_batch_norm() -> Classifier:
+    return bright_third(batch_norm=True)
+
+
+def inverted(
+    classifier: Classifier, config: InversionConfig, seed: int = 0
+) -> tuple[ConditionedGenerator, list[dict[str, float]]]:
+    torch.manual_seed(seed)
+    generator = ConditionedGenerator(SMALL, 3, (1, 9, 8))
+    return generator, list(invert(generator, classifier, config, seed))
+
+
+@torch.no_grad()
+def samples(generator: ConditionedGenerator, config: InversionConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(99)
+    condition = sample_condition(500, 3, rng, config.sharpness)
+    return generator(torch.randn(500, 8, generator=rng), condition.vector), condition.label
+
+
+PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+
+
+@PRECISIONS
+def test_reaches_its_goal(classifier: Classifier, precision: Literal["float32", "bfloat16"]) -> None:
+    config = InversionConfig(steps=150, batch_size=32, lr=5e-3, sharpness=(3.0, 3.0), precision=precision, log_every=60)
+    generator, records = inverted(classifier, config)
+    assert [record["step"] for record in records] == [60, 120, 150]
+    assert records[-1]["samples"] == 150 * 32
+    assert not generator.training
+    images, label = samples(generator, config)
+    assert (classifier(images).argmax(dim=1) == label).float().mean() > 0.97
+
+
+def test_robust_samples_survive_what_standard_ones_do_not(classifier: Classifier) -> None:
+    standard = InversionConfig(steps=150, batch_size=32, lr=5e-3, sharpness=(5.0, 5.0))
+    robust = standard.model_copy(update={"alpha": 0.1, "perturbation": "pgd", "epsilon": 0.2, "shift": 1})
+    kept = {}
+    for name, config in (("standard", standard), ("robust", robust)):
+        images, label = samples(inverted(classifier, config)[0], config)
+        kept[name] = robust_accuracy(classifier, images, label, epsilon=0.15, steps=10)
+    assert kept["robust"] > kept["standard"] + 0.1
+
+
+@pytest.mark.parametrize("perturbation", ["none", "noise", "pgd"])
+def test_a_seed_reproduces_bit_for_bit(classifier: Classifier, perturbation: str) -> None:
+    settings = {"perturbation": perturbation, "epsilon": 0.1 if perturbation != "none" else 0.0, "shift": 1}
+    config = InversionConfig.parse({"steps": 5, "batch_size": 8, **settings})
+    (first, records), (again, same), (other, _) = (inverted(classifier, config, seed) for seed in (3, 3, 4))
+    assert records == same
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+@PRECISIONS
+def test_a_resumed_training_ends_as_the_undisturbed_one_bit_for_bit(
+    classifier: Classifier, precision: Literal["float32", "bfloat16"], stop: int
+) -> None:
+    config = InversionConfig(
+        steps=7,
+        batch_size=8,
+        sharpness=(1, 5),
+        perturbation="pgd",
+        epsilon=0.1,
+        shift=1,
+        distortion=0.2,
+        precision=precision,
+        log_every=1,
+    )
+    undisturbed, records = inverted(classifier, config, seed=3)
+    torch.manual_seed(3)
+    interrupted = InversionTraining(ConditionedGenerator(SMALL, 3, (1, 9, 8)), classifier, config, seed=3)
+    first = [record for _, record in zip(range(stop), interrupted, strict=False)]
+    saved = io.BytesIO()
+    torch.save(interrupted.state_dict(), saved)
+    list(interrupted)  # what is done afterwards does not reach the state
+    saved.seek(0)
+    resumed = InversionTraining(ConditionedGenerator(SMALL, 3, (1, 9, 8)), classifier, config, seed=99)
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    assert first + list(resumed) == records
+    expected, got = undisturbed.state_dict(), resumed.generator.state_dict()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.parametrize("perturbation", ["none", "noise", "pgd"])
+def test_precisions_differ_by_rounding_and_keep_all_but_the_layers(classifier: Classifier, perturbation: str) -> None:
+    settings = {"perturbation": perturbation, "epsilon": 0.1 if perturbation != "none" else 0.0, "shift": 1}
+    config = InversionConfig.parse({"steps": 10, "batch_size": 32, "log_every": 1, **settings})
+    (exact, expected), (rounded, records) = (
+        inverted(classifier, config.model_copy(update={"precision": precision}))
+        for precision in ("float32", "bfloat16")
+    )
+    assert records != expected
+    assert records == [pytest.approx(record, rel=0.05, abs=0.05) for record in expected]
+    assert {weight.dtype for weight in rounded.parameters()} == {torch.float32}
+    distance = torch.cat([(a - b).flatten() for a, b in zip(exact.parameters(), rounded.parameters(), strict=True)])
+    start = torch.cat(
+        [p.flatten() for p in inverted(classifier, config.model_copy(update={"steps": 1}))[0].parameters()]
+    )
+    moved = torch.cat([p.flatten() for p in exact.parameters()]) - start
+    assert distance.norm() < 0.3 * moved.norm()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "can", "lower"),
+    [
+        ("auto", "cpu", {"avx512_bf16": True}, True),
+        ("auto", "cpu", {"avx512_bf16": False, "amx_bf16": True}, True),
+        ("auto", "cpu", {"avx512_bf16": False}, False),
+        ("auto", "cpu", {}, False),
+        ("auto", "meta", {"avx512_bf16": True}, False),
+        ("float32", "cpu", {"avx512_bf16": True}, False),
+        ("bfloat16", "cpu", {}, True),
+    ],
+)
+def test_the_precision_is_chosen_by_the_processor_unless_it_is_set(
+    precision: Any, device: str, can: dict[str, bool], lower: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    assert lower_precision(precision, torch.device(device)) is lower
+
+
+def test_dropout_is_gone_at_the_end(classifier: Classifier) -> None:
+    """Images are drawn without it, and a generator trained with it to the end may be read wrong then."""
+    generator = ConditionedGenerator(SMALL, 3, (1, 9, 8))
+    dropouts = [module for module in generator.modules() if isinstance(module, torch.nn.Dropout2d)]
+    training = InversionTraining(generator, classifier, InversionConfig(steps=5, batch_size=8, log_every=1), seed=0)
+    probabilities = [[dropout.p for dropout in dropouts] for _ in training]
+    assert dropouts
+    for got, expected in zip(probabilities, [0.2, 0.2, 0.16, 0.08, 0.0], strict=True):
+        assert got == pytest.approx([expected] * len(dropouts))
+    assert all(dropout.p == 0.2 for dropout in dropouts)  # for whoever wants to draw with it nevertheless
+
+
+def test_logging_changes_nothing_and_reports_every_term(with_batch_norm: Classifier) -> None:
+    config = InversionConfig(
+        steps=6, batch_size=8, delta=0.5, total_variation=0.3, pixel_statistics=0.2, layer_statistics=0.4
+    )
+    often, records = inverted(with_batch_norm, config.model_copy(update={"log_every": 1}))
+    seldom, _ = inverted(with_batch_norm, config.model_copy(update={"log_every": 6}))
+    assert all(torch.equal(a, b) for a, b in zip(often.parameters(), seldom.parameters(), strict=True))
+    weights = {
+        "kl": 1,
+        "cross_entropy": 1,
+        "cosine": 0.1,
+        "orthogonality": 0.5,
+        "total_variation": 0.3,
+        "pixel_statistics": 0.2,
+        "layer_statistics": 0.4,
+    }
+    for record in records:
+        assert record["loss"] == pytest.approx(sum(weight * record[name] for name, weight in weights.items()), rel=1e-5)
+        assert all(math.isfinite(value) for value in record.values())
+
+
+@pytest.mark.parametrize(
+    ("term", "weights"),
+    [
+        ("cosine", {"gamma": 3.0}),
+        ("orthogonality", {"delta": 3.0}),
+        ("total_variation", {"total_variation": 5.0}),
+        ("pixel_statistics", {"pixel_statistics": 5.0}),
+    ],
+)
+def test_a_weight_lowers_its_term(classifier: Classifier, term: str, weights: dict[str, float]) -> None:
+    plain = InversionConfig(steps=60, batch_size=32, lr=5e-3, gamma=0)
+    _, without = inverted(classifier, plain)
+    _, weighted = inverted(classifier, plain.model_copy(update=weights))
+    assert weighted[-1][term] < without[-1][term]
+
+
+def test_layer_statistics_come_nearer_to_those_of_training(with_batch_norm: Classifier) -> None:
+    plain = InversionConfig(steps=60, batch_size=32, lr=5e-3, gamma=0, layer_statistics=1e-6)
+    _, without = inverted(with_batch_norm, plain)
+    _, weighted = inverted(with_batch_norm, plain.model_copy(update={"layer_statistics": 5.0}))
+    assert weighted[-1]["layer_statistics"] < without[-1]["layer_statistics"]
+
+
+def test_layer_statistics_of_a_classifier_without_batch_norm_are_refused(classifier: Classifier) -> None:
+    with pytest.raises(ValueError, match="needs a classifier with batch norm"):
+        inverted(classifier, InversionConfig(steps=2, batch_size=8, layer_statistics=1.0))
+
+
+def test_the_classifier_is_left_alone(classifier: Classifier) -> None:
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    inverted(classifier, InversionConfig(steps=3, batch_size=8, perturbation="pgd", epsilon=0.1))
+    assert all(torch.equal(before[name], value) for name, value in classifier.state_dict().items())
+    assert all(weight.grad is None for weight in classifier.parameters())
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(classifier: Classifier) -> None:
+    with pytest.raises(FloatingPointError, match=r"at step 1;"):
+        inverted(classifier, InversionConfig(steps=3, batch_size=8, beta=1e39, log_every=1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sharpness": (3.0, 1.0)}, "low <= high"),
+        ({"epsilon": 0.1}, "perturbation"),
+        ({"perturbation": "pgd"}, "epsilon above 0"),
+        ({"alpha": 0.0, "beta": 0.0}, "alpha or beta"),
+        ({"batch_size": 1}, "greater than or equal to 2"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        InversionConfig.model_validate(settings)

@@ -1,0 +1,143 @@
+"""Workers that share a batch against one that has all of it: real processes, real gloo."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.inversion import GlobalBatch, InversionConfig, InversionTraining
+
+NUM_WORKERS = 2
+EVERYTHING = InversionConfig(
+    steps=4,
+    batch_size=12,
+    sharpness=(1.0, 5.0),
+    gamma=1.0,
+    delta=1.0,
+    total_variation=0.3,
+    pixel_statistics=1.0,
+    layer_statistics=1.0,
+    shift=1,
+    distortion=0.2,
+    epsilon_ramp=0.0,
+    precision="float32",
+    log_every=1,
+)
+CASES = {
+    "plain": InversionConfig(steps=4, batch_size=12, precision="float32", log_every=1),
+    "noise": EVERYTHING.model_copy(update={"perturbation": "noise", "epsilon": 0.1}),
+    "pgd": EVERYTHING.model_copy(update={"perturbation": "pgd", "epsilon": 0.1, "attack_steps": 2}),
+    "l2": EVERYTHING.model_copy(update={"perturbation": "pgd", "epsilon": 0.5, "norm": "l2"}),
+}
+
+
+def networks(dtype: torch.dtype) -> tuple[ConditionedGenerator, Classifier]:
+    torch.manual_seed(0)
+    classifier = build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, (1, 9, 8), (0.5,), (0.3,))
+    generator = ConditionedGenerator(GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16), 3, (1, 9, 8))
+    freeze(classifier)
+    return generator.to(dtype), classifier.to(dtype)
+
+
+Result = tuple[Tensor, dict[str, float], Tensor]
+Trained = tuple[Tensor, list[float]]
+Workers = list[tuple[dict[tuple[str, str], Result], list[Trained]]]
+
+
+def first_step(config: InversionConfig, dtype: torch.dtype, shared: GlobalBatch | None) -> Result:
+    """Gradients, the record, and the statistics of batch norm after one step."""
+    torch.set_default_dtype(dtype)
+    generator, classifier = networks(dtype)
+    record = next(iter(InversionTraining(generator, classifier, config, 3, shared)))
+    torch.set_default_dtype(torch.float32)
+    gradient = torch.cat([p.grad.flatten() for p in generator.parameters() if p.grad is not None])
+    return gradient, record, torch.cat([b.flatten().double() for b in generator.buffers()])
+
+
+def all_steps(config: InversionConfig, shared: GlobalBatch | None, interrupted: bool) -> Trained:
+    """Final weights and the losses, perhaps with another training that takes over in the middle."""
+    generator, classifier = networks(torch.float32)
+    training = InversionTraining(generator, classifier, config, 3, shared)
+    records = iter(training)
+    losses = [next(records)["loss"] for _ in range(2)]
+    if interrupted:
+        state = training.state_dict()
+        generator, _ = networks(torch.float32)
+        training = InversionTraining(generator, classifier, config, 99, shared)
+        training.load_state_dict(state)
+        records = iter(training)
+    losses += [record["loss"] for record in records]
+    return torch.cat([p.detach().flatten() for p in generator.parameters()]), losses
+
+
+def work(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=NUM_WORKERS)
+    shared = GlobalBatch(12)
+    results = {}
+    for name, config in CASES.items():
+        for dtype in (torch.float32, torch.float64):
+            results[name, str(dtype)] = first_step(config, dtype, shared)
+    weights = [all_steps(CASES["pgd"], shared, interrupted) for interrupted in (False, True)]
+    torch.save((results, weights), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Workers:
+    """What each worker computed."""
+    folder = tmp_path_factory.mktemp("workers")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(work, args=(port, str(folder)), nprocs=NUM_WORKERS)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(NUM_WORKERS)]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_those_of_one_worker(workers: Workers, name: str, dtype: torch.dtype) -> None:
+    gradient, record, statistics = first_step(CASES[name], dtype, None)
+    tolerance = 1e-5 if dtype is torch.float32 else 1e-12
+    for results, _ in workers:
+        shared_gradient, shared_record, shared_statistics = results[name, str(dtype)]
+        assert (shared_gradient - gradient).norm() < tolerance * gradient.norm()
+        assert (shared_statistics - statistics).norm() < tolerance * statistics.norm()
+        assert shared_record == pytest.approx(record, rel=tolerance, abs=tolerance)
+
+
+def test_workers_stay_alike_and_resume_bit_for_bit(workers: Workers) -> None:
+    (_, ((weights, losses), (resumed, same))), (_, ((others, _), _)) = workers
+    assert torch.equal(weights, others)
+    assert torch.equal(weights, resumed)
+    assert losses == same
+
+
+@pytest.fixture
+def lone_group() -> Iterator[None]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("lone_group")
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    with pytest.raises(ValueError, match="3 workers share equally, got 4"):
+        GlobalBatch(4)
+
+
+@pytest.mark.usefixtures("lone_group")
+def test_draws_that_it_does_not_know_are_refused() -> None:
+    rng = torch.Generator()
+    with GlobalBatch(4), pytest.raises(NotImplementedError, match="randperm would depend"):
+        torch.randperm(4, generator=rng)

@@ -1,0 +1,138 @@
+"""Perturbations: their bounds, and PGD against the one in Foolbox."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from netinv.perturbations import Norm, noise, pgd, robust_accuracy, survives
+
+NUM_CLASSES = 5
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """A smooth little network with room to be fooled."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(2, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 36, NUM_CLASSES))
+    for parameter in layers.parameters():
+        parameter.data *= 3
+    return layers.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    rng = torch.Generator().manual_seed(1)
+    x = torch.rand(64, 2, 8, 8, generator=rng)
+    x[0], x[1] = 0, 1  # at the edge of the valid range
+    return x
+
+
+@pytest.fixture(scope="module")
+def label(network: nn.Module, images: Tensor) -> Tensor:
+    return network(images).argmax(dim=1)
+
+
+def length(delta: Tensor, norm: Norm) -> Tensor:
+    return delta.flatten(1).abs().amax(dim=1) if norm == "linf" else delta.flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.7)])
+@pytest.mark.parametrize("steps", [1, 10])
+@pytest.mark.filterwarnings("ignore")  # the library's own
+def test_pgd_takes_the_steps_that_foolbox_takes(
+    network: nn.Module, images: Tensor, label: Tensor, norm: Norm, epsilon: float, steps: int
+) -> None:
+    import foolbox
+
+    attack_class = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[norm]
+    attack = attack_class(steps=steps, abs_stepsize=0.25 * epsilon, random_start=False)
+    model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+    expected = attack.run(model, images, foolbox.criteria.Misclassification(label), epsilon=epsilon)
+    delta = pgd(network, images, label, epsilon, steps, step_size=0.25, norm=norm, random_start=False)
+    torch.testing.assert_close(images + delta, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pgd_is_as_strong_as_foolbox_with_random_starts(network: nn.Module, images: Tensor, label: Tensor) -> None:
+    import foolbox
+
+    model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+    torch.manual_seed(0)
+    shares = []
+    for epsilon in (0.01, 0.03):
+        attack = foolbox.attacks.LinfPGD(steps=20, rel_stepsize=2.5 / 20)
+        _, _, fooled = attack(model, images, label, epsilons=epsilon)
+        ours = robust_accuracy(network, images, label, epsilon, steps=20)
+        shares.append(ours)
+        assert ours == pytest.approx(1 - float(fooled.float().mean()), abs=0.05)
+    assert 0 < shares[1] < shares[0] < 1  # neither attack idle nor overwhelming
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.3), ("l2", 2.0)])
+def test_perturbations_stay_within_bound_and_range(
+    network: nn.Module, images: Tensor, label: Tensor, norm: Norm, epsilon: float
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    for delta in (
+        noise(images, epsilon, norm, rng),
+        pgd(network, images, label, epsilon, 0, 0.5, norm, rng),
+        pgd(network, images, label, epsilon, 5, 0.5, norm, rng),
+    ):
+        assert (length(delta, norm) <= epsilon * (1 + 1e-5)).all()
+        assert (length(delta, norm) > 0).all()
+        assert ((images + delta >= 0) & (images + delta <= 1)).all()
+        assert not delta.requires_grad
+
+
+def test_noise_lies_on_the_surface(images: Tensor) -> None:
+    inside = 0.5 + 0.1 * images  # far from the edges, where nothing is cut off
+    assert noise(inside, 0.1).abs().allclose(torch.tensor(0.1), atol=1e-6)
+    assert length(noise(inside, 0.5, "l2"), "l2").allclose(torch.tensor(0.5), atol=1e-5)
+
+
+def test_pgd_beats_noise(network: nn.Module, images: Tensor, label: Tensor) -> None:
+    def loss(delta: Tensor) -> float:
+        return float(nn.functional.cross_entropy(network(images + delta), label))
+
+    rng = torch.Generator().manual_seed(0)
+    assert loss(pgd(network, images, label, 0.05, 10, 0.25, rng=rng)) > 1.5 * loss(noise(images, 0.05, rng=rng))
+
+
+def test_pgd_moves_away_from_a_blend_of_labels(network: nn.Module, images: Tensor, label: Tensor) -> None:
+    one_hot = nn.functional.one_hot(label, NUM_CLASSES).float()
+    alone, same = (pgd(network, images, target, 0.05, 10, 0.25, random_start=False) for target in (label, one_hot))
+    torch.testing.assert_close(alone, same)
+    blend = 0.5 * one_hot + 0.5 * one_hot.roll(1, dims=1)
+    delta = pgd(network, images, blend, 0.05, 10, 0.25, random_start=False)
+    raised = [float(nn.functional.cross_entropy(network(images + d), blend)) for d in (alone, delta)]
+    assert raised[1] > raised[0] > float(nn.functional.cross_entropy(network(images), blend))
+
+
+def test_pgd_leaves_network_and_images_alone(network: nn.Module, images: Tensor, label: Tensor) -> None:
+    before = [parameter.clone() for parameter in network.parameters()]
+    kept = images.clone()
+    with torch.no_grad():  # callers may well be inside
+        pgd(network, images, label, 0.1, 3, 0.5)
+    assert torch.equal(images, kept)
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_robust_accuracy_falls_with_epsilon_from_the_plain_one(
+    network: nn.Module, images: Tensor, label: Tensor
+) -> None:
+    wrong = label.clone()
+    wrong[:16] = (wrong[:16] + 1) % NUM_CLASSES
+    curve = [robust_accuracy(network, images, wrong, epsilon) for epsilon in (0.0, 0.01, 0.03, 0.3)]
+    assert curve[0] == 0.75
+    assert curve == sorted(curve, reverse=True)
+    assert curve[-1] == 0
+
+
+def test_survival_is_that_of_each_image(network: nn.Module, images: Tensor, label: Tensor) -> None:
+    kept = survives(network, images, label, 0.02, steps=20)
+    assert kept.shape == (64,)
+    assert kept.float().mean() == robust_accuracy(network, images, label, 0.02, steps=20)
+    assert torch.equal(kept, survives(network, images, label, 0.02, steps=20))  # the seed fixes it
+    # In other batches the random starts differ, the outcome hardly.
+    assert (kept == survives(network, images, label, 0.02, steps=20, batch_size=10)).float().mean() > 0.95

@@ -1,0 +1,77 @@
+"""Intervals: do they cover, and do they say so when they cannot?"""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy.stats import binom
+
+from netinv.results import MIN_SAMPLES, Bootstrap, Estimate, NotMeasured, spread_estimate
+
+
+def estimate(measure: object) -> Estimate:
+    assert isinstance(measure, Estimate)
+    return measure
+
+
+@pytest.mark.parametrize("kind", ["binary", "continuous"])
+def test_a_mean_lies_in_its_interval_nineteen_times_in_twenty(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    truth = 0.3 if kind == "binary" else 1.0
+    hits = 0
+    for i in range(300):
+        values = rng.random(100) < truth if kind == "binary" else rng.exponential(truth, 100)
+        found = estimate(Bootstrap(seed=i, resamples=200).mean(values))
+        assert found.low < found.value < found.high
+        hits += found.low <= truth <= found.high
+    assert 0.90 <= hits / 300 <= 0.98
+
+
+def test_the_short_cut_for_few_distinct_values_is_the_bootstrap() -> None:
+    values = np.random.default_rng(0).random(400) < 0.2
+    short = estimate(Bootstrap(0, 5000).mean(values))
+    jitter = 1e-9 * np.arange(400)  # all distinct: each sample is drawn
+    long = estimate(Bootstrap(0, 5000).mean(values + jitter))
+    assert (short.low, short.high) == pytest.approx((long.low, long.high), abs=0.004)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_none_or_all_of_n_gets_the_exact_bound(value: float) -> None:
+    found = estimate(Bootstrap(0).mean(np.full(50, value)))
+    assert found.value == value
+    bound = found.high if value == 0 else 1 - found.low
+    assert binom.cdf(0, 50, bound) == pytest.approx(0.025)
+
+
+def test_equal_values_other_than_proportions_have_no_spread() -> None:
+    assert Bootstrap(0).mean(np.full(20, 3.5)) == Estimate(value=3.5, low=3.5, high=3.5, n=20)
+
+
+def test_what_cannot_be_measured_says_why() -> None:
+    few = Bootstrap(0).mean(np.ones(MIN_SAMPLES - 1))
+    assert few == NotMeasured(not_measured="9 samples, at least 10 are needed")
+    values = np.ones(20)
+    values[3] = np.nan
+    assert Bootstrap(0).mean(values) == NotMeasured(not_measured="1 of 20 values are not finite")
+    assert isinstance(spread_estimate(float("nan"), [1.0, 2.0], 5), NotMeasured)
+    assert isinstance(spread_estimate(1.0, [1.0, float("inf")], 5), NotMeasured)
+    with pytest.raises(ValidationError):
+        Estimate(value=float("nan"), low=0, high=1, n=5)
+
+
+def test_a_spread_covers_the_statistic_of_the_population() -> None:
+    rng = np.random.default_rng(1)
+    hits = 0
+    for i in range(200):
+        values = rng.normal(0, 2, 150)
+        replicates = [float(values[index].std()) for index in Bootstrap(i).draws(150)]
+        found = estimate(spread_estimate(float(values.std(ddof=1)), replicates, 150))
+        hits += found.low <= 2 <= found.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_the_seed_fixes_everything_and_streams_differ() -> None:
+    values = np.random.default_rng(0).random(100)
+    assert Bootstrap(3).mean(values) == Bootstrap(3).mean(values) != Bootstrap(4).mean(values)
+    first, again, other = (next(iter(Bootstrap(3).draws(50, stream))) for stream in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
