@@ -10,7 +10,7 @@ from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
 from netinv.evaluation.samples import Bools, Source, broken
-from netinv.perturbations import survives
+from netinv.perturbations import robust_mask
 from netinv.results import AccuracyBin, Bootstrap, CalibrationBin, Measure, NotMeasured, spread_estimate
 
 Measures = dict[str, Measure]
@@ -178,5 +178,5 @@ def survival(
     """Which of the first ``num`` images keep their label under PGD at each epsilon, (num, E), bool."""
     device = classifier.device
     images, label = source.images[:num].nan_to_num().to(device), source.label[:num].to(device)
-    kept = [survives(classifier, images, label, epsilon, steps, seed=seed) for epsilon in epsilons]
+    kept = [robust_mask(classifier, images, label, epsilon, steps, seed=seed) for epsilon in epsilons]
     return torch.stack(kept, dim=1).cpu()

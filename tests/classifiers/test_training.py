@@ -16,8 +16,7 @@ from netinv.classifiers import (
     train_classifier,
 )
 from netinv.data import LabelledImages, channel_statistics, to_float
-from netinv.perturbations import augment, recolour, robust_accuracy
-from netinv.perturbations.augmentations import distort
+from netinv.perturbations import augment, color_jitter, random_affine, robust_accuracy
 
 
 def bars(num: int, seed: int) -> LabelledImages:
@@ -92,7 +91,7 @@ def test_epsilon_buys_robustness_and_leaves_the_classifier_trainable() -> None:
 
 def test_distortion_in_training_pays_on_distorted_images() -> None:
     test = bars(300, seed=1)
-    images = distort(to_float(test.images), 0.4, torch.Generator().manual_seed(0))
+    images = random_affine(to_float(test.images), 0.4, torch.Generator().manual_seed(0))
     accuracy = {}
     for distortion in (0.0, 0.4):
         classifier, _ = trained(QUICK.model_copy(update={"distortion": distortion}), CONV)
@@ -135,14 +134,14 @@ def test_augment_shifts_and_mirrors_each_image_by_itself() -> None:
 def test_distort_moves_each_image_by_itself_and_leaves_black() -> None:
     images = torch.ones(100, 3, 12, 10)
     rng = torch.Generator().manual_seed(0)
-    moved = distort(images, 0.5, rng)
+    moved = random_affine(images, 0.5, rng)
     assert moved.shape == images.shape
     assert float(moved.min()) >= 0
     assert float(moved.max()) <= 1 + 1e-6
     assert torch.equal(moved[:, 0], moved[:, 1])
     assert len({float(m) for m in moved.mean(dim=(1, 2, 3))}) > 50  # zoomed in nothing is black, and zoomed out much
     assert float(moved[:, :, 6, 5].min()) > 0.99  # the middle stays within
-    torch.testing.assert_close(distort(images, 1e-6, rng)[:, :, 1:-1, 1:-1], images[:, :, 1:-1, 1:-1])
+    torch.testing.assert_close(random_affine(images, 1e-6, rng)[:, :, 1:-1, 1:-1], images[:, :, 1:-1, 1:-1])
     again = augment(images, 0, False, torch.Generator().manual_seed(0), distortion=0.5)
     assert torch.equal(again, moved)
 
@@ -150,7 +149,7 @@ def test_distort_moves_each_image_by_itself_and_leaves_black() -> None:
 def test_distort_is_the_affine_map_of_each_image() -> None:
     # An independent plain implementation: bilinear interpolation, pixel by pixel.
     images = torch.rand(4, 1, 5, 6, generator=torch.Generator().manual_seed(1))
-    moved = distort(images, 0.4, torch.Generator().manual_seed(2))
+    moved = random_affine(images, 0.4, torch.Generator().manual_seed(2))
     change = 0.4 * (2 * torch.rand(4, 2, 3, generator=torch.Generator().manual_seed(2)) - 1)
     for n in range(4):
         for row in range(5):
@@ -170,7 +169,7 @@ def test_distort_is_the_affine_map_of_each_image() -> None:
 
 def test_recolour_keeps_what_is_drawn_and_its_range() -> None:
     images = torch.rand(400, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    other = recolour(images, torch.Generator().manual_seed(1))
+    other = color_jitter(images, torch.Generator().manual_seed(1))
     assert other.shape == images.shape
     assert 0 <= float(other.min()) < 0.05
     assert 0.95 < float(other.max()) <= 1

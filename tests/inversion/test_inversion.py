@@ -12,6 +12,7 @@ from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifie
 from netinv.core.precision import lower_precision
 from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition
 from netinv.inversion import InversionConfig, InversionTraining, invert
+from netinv.inversion.step import dropout_at
 from netinv.perturbations import robust_accuracy
 
 SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
@@ -164,16 +165,26 @@ def test_the_precision_is_chosen_by_the_processor_unless_it_is_set(
     assert lower_precision(precision, torch.device(device)) is lower
 
 
-def test_dropout_is_gone_at_the_end(classifier: Classifier) -> None:
+def test_dropout_is_gone_at_the_end() -> None:
     """Images are drawn without it, and a generator trained with it to the end may be read wrong then."""
+    config = InversionConfig(steps=5)
+    assert [dropout_at(step, config, 0.2) for step in range(1, 6)] == pytest.approx([0.2, 0.2, 0.16, 0.08, 0.0])
+
+
+def test_between_records_and_after_an_early_end_networks_are_as_for_drawing(classifier: Classifier) -> None:
+    torch.manual_seed(0)
     generator = ConditionedGenerator(SMALL, 3, (1, 9, 8))
-    dropouts = [module for module in generator.modules() if isinstance(module, torch.nn.Dropout2d)]
-    training = InversionTraining(generator, classifier, InversionConfig(steps=5, batch_size=8, log_every=1), seed=0)
-    probabilities = [[dropout.p for dropout in dropouts] for _ in training]
-    assert dropouts
-    for got, expected in zip(probabilities, [0.2, 0.2, 0.16, 0.08, 0.0], strict=True):
-        assert got == pytest.approx([expected] * len(dropouts))
-    assert all(dropout.p == 0.2 for dropout in dropouts)  # for whoever wants to draw with it nevertheless
+    latent, vector = torch.randn(4, 8), torch.eye(3)[[0, 1, 2, 0]]
+    drawn = []
+    for _ in InversionTraining(generator, classifier, InversionConfig(steps=6, batch_size=8, log_every=2), seed=0):
+        assert not any(module.training for module in (*generator.modules(), *classifier.modules()))
+        drawn.append(generator(latent, vector))
+        assert torch.equal(generator(latent, vector), drawn[-1])  # drawing leaves no trace, and drops nothing
+        if len(drawn) == 2:
+            break
+    assert not torch.equal(*drawn)
+    assert not any(module.training for module in (*generator.modules(), *classifier.modules()))
+    assert {module.p for module in generator.modules() if isinstance(module, torch.nn.Dropout2d)} == {0.2}
 
 
 def test_logging_changes_nothing_and_reports_every_term(with_batch_norm: Classifier) -> None:

@@ -10,7 +10,6 @@ import torch
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, InversionTraining, JointTraining
-from netinv.inversion.joint import OwnDraws
 
 SEEDS = (3, 7, 8)
 SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
@@ -154,9 +153,3 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(classifier: Classifi
     config = STANDARD.model_copy(update={"beta": 1e39, "log_every": 1})
     with pytest.raises(FloatingPointError, match=r"at step 1;"):
         list(JointTraining(trainings(classifier, SMALL, config)))
-
-
-def test_draws_that_it_does_not_know_are_refused() -> None:
-    rng = torch.Generator()
-    with OwnDraws([rng, torch.Generator()]), pytest.raises(NotImplementedError, match="randperm would draw the same"):
-        torch.randperm(4, generator=rng)

@@ -134,10 +134,3 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     with pytest.raises(ValueError, match="3 workers share equally, got 4"):
         GlobalBatch(4)
-
-
-@pytest.mark.usefixtures("lone_group")
-def test_draws_that_it_does_not_know_are_refused() -> None:
-    rng = torch.Generator()
-    with GlobalBatch(4), pytest.raises(NotImplementedError, match="randperm would depend"):
-        torch.randperm(4, generator=rng)

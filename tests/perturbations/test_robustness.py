@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netinv.perturbations import Norm, noise, pgd, robust_accuracy, survives
+from netinv.perturbations import Norm, noise, pgd, robust_accuracy, robust_mask, unit_ball, unit_sphere
 
 NUM_CLASSES = 5
 
@@ -45,10 +45,10 @@ def test_pgd_takes_the_steps_that_foolbox_takes(
     import foolbox
 
     attack_class = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[norm]
-    attack = attack_class(steps=steps, abs_stepsize=0.25 * epsilon, random_start=False)
+    attack = attack_class(steps=steps, abs_stepsize=0.25 * epsilon)
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
     expected = attack.run(model, images, foolbox.criteria.Misclassification(label), epsilon=epsilon)
-    delta = pgd(network, images, label, epsilon, steps, step_size=0.25, norm=norm, random_start=False)
+    delta = pgd(network, images, label, epsilon, steps, step_size=0.25, norm=norm)
     torch.testing.assert_close(images + delta, expected, rtol=0, atol=1e-5)
 
 
@@ -74,9 +74,9 @@ def test_perturbations_stay_within_bound_and_range(
 ) -> None:
     rng = torch.Generator().manual_seed(0)
     for delta in (
-        noise(images, epsilon, norm, rng),
-        pgd(network, images, label, epsilon, 0, 0.5, norm, rng),
-        pgd(network, images, label, epsilon, 5, 0.5, norm, rng),
+        noise(images, epsilon, unit_sphere(images.shape, norm, rng)),
+        pgd(network, images, label, epsilon, 0, 0.5, norm, unit_ball(images.shape, norm, rng)),
+        pgd(network, images, label, epsilon, 5, 0.5, norm, unit_ball(images.shape, norm, rng)),
     ):
         assert (length(delta, norm) <= epsilon * (1 + 1e-5)).all()
         assert (length(delta, norm) > 0).all()
@@ -86,8 +86,8 @@ def test_perturbations_stay_within_bound_and_range(
 
 def test_noise_lies_on_the_surface(images: Tensor) -> None:
     inside = 0.5 + 0.1 * images  # far from the edges, where nothing is cut off
-    assert noise(inside, 0.1).abs().allclose(torch.tensor(0.1), atol=1e-6)
-    assert length(noise(inside, 0.5, "l2"), "l2").allclose(torch.tensor(0.5), atol=1e-5)
+    assert noise(inside, 0.1, unit_sphere(inside.shape, "linf")).abs().allclose(torch.tensor(0.1), atol=1e-6)
+    assert length(noise(inside, 0.5, unit_sphere(inside.shape, "l2")), "l2").allclose(torch.tensor(0.5), atol=1e-5)
 
 
 def test_pgd_beats_noise(network: nn.Module, images: Tensor, label: Tensor) -> None:
@@ -95,15 +95,16 @@ def test_pgd_beats_noise(network: nn.Module, images: Tensor, label: Tensor) -> N
         return float(nn.functional.cross_entropy(network(images + delta), label))
 
     rng = torch.Generator().manual_seed(0)
-    assert loss(pgd(network, images, label, 0.05, 10, 0.25, rng=rng)) > 1.5 * loss(noise(images, 0.05, rng=rng))
+    start, signs = unit_ball(images.shape, "linf", rng), unit_sphere(images.shape, "linf", rng)
+    assert loss(pgd(network, images, label, 0.05, 10, 0.25, start=start)) > 1.5 * loss(noise(images, 0.05, signs))
 
 
 def test_pgd_moves_away_from_a_blend_of_labels(network: nn.Module, images: Tensor, label: Tensor) -> None:
     one_hot = nn.functional.one_hot(label, NUM_CLASSES).float()
-    alone, same = (pgd(network, images, target, 0.05, 10, 0.25, random_start=False) for target in (label, one_hot))
+    alone, same = (pgd(network, images, target, 0.05, 10, 0.25) for target in (label, one_hot))
     torch.testing.assert_close(alone, same)
     blend = 0.5 * one_hot + 0.5 * one_hot.roll(1, dims=1)
-    delta = pgd(network, images, blend, 0.05, 10, 0.25, random_start=False)
+    delta = pgd(network, images, blend, 0.05, 10, 0.25)
     raised = [float(nn.functional.cross_entropy(network(images + d), blend)) for d in (alone, delta)]
     assert raised[1] > raised[0] > float(nn.functional.cross_entropy(network(images), blend))
 
@@ -130,9 +131,9 @@ def test_robust_accuracy_falls_with_epsilon_from_the_plain_one(
 
 
 def test_survival_is_that_of_each_image(network: nn.Module, images: Tensor, label: Tensor) -> None:
-    kept = survives(network, images, label, 0.02, steps=20)
+    kept = robust_mask(network, images, label, 0.02, steps=20)
     assert kept.shape == (64,)
     assert kept.float().mean() == robust_accuracy(network, images, label, 0.02, steps=20)
-    assert torch.equal(kept, survives(network, images, label, 0.02, steps=20))  # the seed fixes it
+    assert torch.equal(kept, robust_mask(network, images, label, 0.02, steps=20))  # the seed fixes it
     # In other batches the random starts differ, the outcome hardly.
-    assert (kept == survives(network, images, label, 0.02, steps=20, batch_size=10)).float().mean() > 0.95
+    assert (kept == robust_mask(network, images, label, 0.02, steps=20, batch_size=10)).float().mean() > 0.95
