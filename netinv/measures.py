@@ -1,5 +1,6 @@
 """The measures of one source of images, in groups; each gives all its names, with a number or the reason for none."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from netinv.diversity import class_cosines, density_coverage, frechet_distance, 
 from netinv.estimates import MIN_SAMPLES, SPREAD_RESAMPLES, Bootstrap, Measure, NotMeasured, spread_estimate
 from netinv.results import AccuracyBin, CalibrationBin
 from netinv.robustness import survives
-from netinv.samples import Bools, Source, broken, constant, to_uint8
+from netinv.samples import ROUNDING, Bools, Source, broken, constant, to_uint8
 from netinv.training import ClassifierTrainingConfig, predict, train_classifier
 
 Measures = dict[str, Measure]
@@ -136,7 +137,7 @@ def intensity(source: Source, bootstrap: Bootstrap) -> Measures:
         ),
         "intensity_correlation": NotMeasured(not_measured="the intensity wanted or obtained never varies"),
     }
-    if np.ptp(wanted) > 0 and np.ptp(obtained) > 0:
+    if np.isfinite(_correlation(wanted, obtained)):
         result["intensity_correlation"] = spread_estimate(
             _correlation(wanted, obtained), [_correlation(wanted[i], obtained[i]) for i in draws], num
         )
@@ -157,7 +158,8 @@ def _intensity_error(wanted: NDArray[np.float64], obtained: NDArray[np.float64])
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    return float(np.corrcoef(a, b)[0, 1])
+    """Pearson's, NaN where one of the two varies by no more than rounding."""
+    return float(np.corrcoef(a, b)[0, 1]) if min(np.ptp(a), np.ptp(b)) > ROUNDING else math.nan
 
 
 def calibration(source: Source, bootstrap: Bootstrap) -> tuple[CalibrationBin, ...]:

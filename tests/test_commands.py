@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from draws import numpy_rng, seed_torch
 from PIL import Image
 from safetensors.torch import save_file
 from zoo import ConvNet
@@ -48,7 +49,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image folder of two classes, red and blue."""
     root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
+    rng = numpy_rng(0)
     for split in ("train", "test"):
         for channel, name in ((2, "blue"), (0, "red")):
             (root / split / name).mkdir(parents=True)
@@ -62,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that tells red from blue."""
-    torch.manual_seed(0)
+    seed_torch(0)
     train = read_data(folder, (3, 8, 8)).train
     network = ConvNet(num_classes=2)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
