@@ -7,6 +7,8 @@ Legend of shapes, used throughout: ``N`` batch, ``K`` number of classes (the pap
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from netinv.adapters import AdapterConfig
     from netinv.api import Inversion, invert

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv import commands
+from netinv import __version__, commands
 from netinv.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="netinv")
+@click.version_option(__version__)
 def cli() -> None:
     """Network inversion: draw images that a classifier reads as the class you ask for."""
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_report_header() -> str:
     """What the numbers of a run depend on beside the code."""
-    names = ("NETINV_TEST_SEED", "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+    names = ("NETINV_TEST_SEED", "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NETINV_TEST_BFLOAT16")
     return "numerics: " + ", ".join(f"{name}={os.environ.get(name, 'unset')}" for name in names)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def other_processor() -> Iterator[None]:
+    """With ``NETINV_TEST_BFLOAT16=1`` torch tells of instructions for bfloat16, and precision ``auto`` chooses it."""
+    if not os.environ.get("NETINV_TEST_BFLOAT16"):
+        yield
+        return
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)
