@@ -129,7 +129,7 @@ FACTORY = """
 import torch
 
 def build():
-    seed_torch(0)
+    torch.random.manual_seed(0)
     return torch.nn.Sequential(
         torch.nn.Conv2d(1, 8, 3, stride=2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(392, 10)
     )
