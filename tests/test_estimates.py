@@ -24,7 +24,7 @@ def test_a_mean_lies_in_its_interval_nineteen_times_in_twenty(kind: str) -> None
         found = estimate(Bootstrap(seed=i, resamples=200).mean(values))
         assert found.low < found.value < found.high
         hits += found.low <= truth <= found.high
-    assert 0.90 <= hits / 300 <= 0.98
+    assert 0.88 <= hits / 300 <= 0.99
 
 
 def test_the_short_cut_for_few_distinct_values_is_the_bootstrap() -> None:
@@ -67,7 +67,7 @@ def test_a_spread_covers_the_statistic_of_the_population() -> None:
         replicates = [float(values[index].std()) for index in Bootstrap(i).draws(150)]
         found = estimate(spread_estimate(float(values.std(ddof=1)), replicates, 150))
         hits += found.low <= 2 <= found.high
-    assert 0.88 <= hits / 200 <= 0.99
+    assert 0.86 <= hits / 200
 
 
 def test_the_seed_fixes_everything_and_streams_differ() -> None:
