@@ -85,7 +85,7 @@ def test_tests_draw_from_the_common_seed(root: Path) -> None:
     own = re.compile(
         r"np\.random\.(default_rng|seed)\(|Generator\(\)\.manual_seed\(|^\s*torch\.manual_seed\(", re.MULTILINE
     )
-    for path in (root / "tests").glob("*.py"):
+    for path in (root / "tests").rglob("*.py"):
         assert path.name in {"draws.py", "test_packaging.py"} or not own.search(path.read_text()), path.name
 
 
