@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from draws import seed_torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier
 from netinv.generators import GeneratorConfig
@@ -16,7 +17,7 @@ CHECKPOINT_EVERY = 4
 
 @pytest.fixture
 def classifier() -> Classifier:
-    torch.manual_seed(0)
+    seed_torch(0)
     return build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, (1, 9, 8), (0.5,), (0.3,))
 
 

@@ -1,5 +1,6 @@
 """The measures of one source of images, in groups; each gives all its names, with a number or the reason for none."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
-from netinv.evaluation.samples import Bools, Source, broken
+from netinv.evaluation.samples import ROUNDING, Bools, Source, broken
 from netinv.perturbations import robust_mask
 from netinv.results import AccuracyBin, Bootstrap, CalibrationBin, Measure, NotMeasured, spread_estimate
 
@@ -128,7 +129,7 @@ def intensity(source: Source, bootstrap: Bootstrap) -> Measures:
         ),
         "intensity_correlation": NotMeasured(not_measured="the intensity wanted or obtained never varies"),
     }
-    if np.ptp(wanted) > 0 and np.ptp(obtained) > 0:
+    if np.isfinite(_correlation(wanted, obtained)):
         result["intensity_correlation"] = spread_estimate(
             _correlation(wanted, obtained), [_correlation(wanted[i], obtained[i]) for i in draws], num
         )
@@ -149,7 +150,8 @@ def _intensity_error(wanted: NDArray[np.float64], obtained: NDArray[np.float64])
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    return float(np.corrcoef(a, b)[0, 1])
+    """Pearson's, NaN where one of the two varies by no more than rounding."""
+    return float(np.corrcoef(a, b)[0, 1]) if min(np.ptp(a), np.ptp(b)) > ROUNDING else math.nan
 
 
 def calibration(source: Source, bootstrap: Bootstrap) -> tuple[CalibrationBin, ...]:

@@ -16,6 +16,8 @@ from netinv.sampling import draw
 
 Bools = NDArray[np.bool_]
 
+ROUNDING = 1e-6
+"""Values in [0, 1] that differ by no more are taken for the same: kernels may round one sample of a batch otherwise."""
 BATCH = 500
 """Samples that a generator is given at a time. Every batch is full, since the masks of dropout depend on its size."""
 
@@ -129,7 +131,7 @@ def broken(source: Source) -> str | None:
 
 def constant(images: Tensor) -> str | None:
     """Why images have no diversity to measure, if they have none."""
-    same = bool((images == images[:1]).all())
+    same = bool((images - images[:1]).abs().max() <= ROUNDING)
     return f"all {len(images)} images are the same" if same else None
 
 

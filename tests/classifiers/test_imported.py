@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from draws import seed_torch, torch_rng
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ ADAPTER = AdapterConfig(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return torch.rand(5, *SHAPE, generator=torch_rng(1))
 
 
 def exported(network: nn.Module, path: Path, batch: object) -> Path:
@@ -49,7 +50,7 @@ def exported(network: nn.Module, path: Path, batch: object) -> Path:
 
 def sources(tmp_path: Path) -> dict[str, ClassifierSource]:
     """One of each kind, from files in ``tmp_path``."""
-    torch.manual_seed(0)
+    seed_torch(0)
     factory, torchvision = Probabilities(3, 7), models.squeezenet1_1(num_classes=4)
     save_file(factory.state_dict(), tmp_path / "factory.safetensors")
     torch.save({"state_dict": torchvision.state_dict()}, tmp_path / "torchvision.pt")
@@ -132,7 +133,7 @@ FACTORY = """
 import torch
 
 def build():
-    torch.manual_seed(0)
+    torch.random.manual_seed(0)
     return torch.nn.Sequential(
         torch.nn.Conv2d(1, 8, 3, stride=2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(392, 10)
     )

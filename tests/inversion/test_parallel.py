@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from draws import seed_torch
 from torch import Tensor
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
@@ -38,7 +39,7 @@ CASES = {
 
 
 def networks(dtype: torch.dtype) -> tuple[ConditionedGenerator, Classifier]:
-    torch.manual_seed(0)
+    seed_torch(0)
     classifier = build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, (1, 9, 8), (0.5,), (0.3,))
     generator = ConditionedGenerator(GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16), 3, (1, 9, 8))
     freeze(classifier)

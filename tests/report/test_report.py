@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from draws import numpy_rng
 from PIL import Image
 
 from netinv import report
@@ -129,7 +130,7 @@ def results(classes: tuple[str, ...], accuracy: float) -> Results:
 
 
 def write_picture(path: Path, columns: int, rows: int) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (rows * 9 - 1, columns * 9 - 1), dtype=np.uint8)
+    pixels = numpy_rng(0).integers(0, 256, (rows * 9 - 1, columns * 9 - 1), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
 
 
