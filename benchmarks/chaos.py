@@ -46,7 +46,7 @@ from netinv.generator import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, invert
 from netinv.sources import load_digits
 from netinv.training import ClassifierTrainingConfig, train_classifier
-from pipeline import distributed
+from pipeline.cluster import cluster, run_tasks
 from pipeline.invert import load_state, train_generator
 from pipeline.params import RayParams
 
@@ -62,7 +62,7 @@ PATIENCE = 180
 
 TRAINING = "train_generator|RayTrainWorker"
 """What Ray calls the processes in which generators are trained."""
-OURS = TRAINING + "|_Group|TrainController"
+OURS = TRAINING + "|WorkerGroup|TrainController"
 """And those that look after them."""
 
 
@@ -141,7 +141,7 @@ class Work:
         shared = (self._classifier, GeneratorConfig(), config_of(mode.steps, self._log_every), self._every)
         jobs = {index: index for index in range(mode.generators)}
         records, states, redone = {}, {}, 0
-        for index, event in distributed.scatter(train_generator, jobs, shared, {}, resources):
+        for index, event in run_tasks(train_generator, jobs, shared, {}, resources):
             step = int(event.record["step"])
             redone = max(redone, self.done.get(index, 0) - (step - self._log_every))
             self.done[index] = step
@@ -210,7 +210,7 @@ def kill_one(work: Work, mode: Mode, moment: float, rng: random.Random, killed: 
 def workers_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, Row]]:
     """SIGKILL of a random process at a random time."""
     rng = random.Random(0)
-    with distributed.cluster(None):
+    with cluster(None):
         for name, mode in MODES.items():
             Work(classifier, mode).run()  # starts processes that later runs find there
             undisturbed = Work(classifier, mode).run()
@@ -255,7 +255,7 @@ def several_nodes() -> Iterator[Any]:
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        with distributed.cluster(nodes.address):
+        with cluster(nodes.address):
             yield nodes
     finally:
         nodes.shutdown()
@@ -274,7 +274,7 @@ def is_busy(node: Any) -> bool:
     return bool(at_work(psutil.Process(node.all_processes["raylet"][0].process.pid), TRAINING))
 
 
-def lose_one(work: Work, cluster: Any, nodes: list[Any], spare: bool) -> None:
+def lose_one(work: Work, machines: Any, nodes: list[Any], spare: bool) -> None:
     """Lose a node that is at work, between two checkpoints; without a spare one another joins later."""
     victim, deadline = None, time.monotonic() + PATIENCE
     while victim is None:
@@ -287,20 +287,20 @@ def lose_one(work: Work, cluster: Any, nodes: list[Any], spare: bool) -> None:
     lose(victim)
     if not spare:
         time.sleep(JOINS_AFTER)
-        cluster.add_node(num_cpus=2)
+        machines.add_node(num_cpus=2)
 
 
 def nodes_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, Row]]:
     """Loss of a node of two, with another one to go on, and without until one joins."""
     for name, mode in MODES.items():
-        with distributed.cluster(None):
+        with cluster(None):
             undisturbed = Work(classifier, mode).run()
         for spare in (True, False):
-            with several_nodes() as cluster:
-                nodes = [cluster.add_node(num_cpus=2) for _ in range(1 + spare)]
+            with several_nodes() as machines:
+                nodes = [machines.add_node(num_cpus=2) for _ in range(1 + spare)]
                 work = Work(classifier, mode)
 
-                disturb = partial(lose_one, work, cluster, nodes, spare)
+                disturb = partial(lose_one, work, machines, nodes, spare)
                 try:
                     outcome = watched(work, disturb)
                     equal = outcome.equals(undisturbed)
@@ -529,7 +529,7 @@ def ensemble_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, An
         return time.perf_counter() - start
 
     turns = []
-    with distributed.cluster(None):
+    with cluster(None):
         Work(classifier, mode._replace(steps=5)).run()
         for turn in range(5):
             contenders: list[tuple[str, Callable[[], float]]] = [

@@ -70,7 +70,7 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
     from netinv.evaluation import evaluate
     from netinv.generator import ConditionedGenerator
     from netinv.imported import load_checkpoint
-    from pipeline import distributed, tracking
+    from pipeline import cluster, tracking
     from pipeline.params import load_params
 
     params = load_params()
@@ -80,7 +80,7 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
     classifier, evaluator = (load_checkpoint(models / name) for name in ("classifier", "evaluator"))
     freeze(classifier), freeze(evaluator)
     address = os.environ.get("RAY_ADDRESS")
-    distributed.check_address(address)
+    cluster.check_address(address)
     seeds = range(params.invert.common.seed, params.invert.common.seed + params.ablation.num_seeds)
     jobs = [Job(name, seed, *settings) for name, settings in conditions.items() for seed in seeds]
     generators: dict[int, ConditionedGenerator] = {}
@@ -101,9 +101,9 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
         total = sum(job.config.steps for job in jobs)
         bar = stack.enter_context(tqdm(total=total, desc=f"ablation {dataset}", unit="step", disable=None))
         done = dict.fromkeys(range(len(jobs)), 0)
-        with distributed.cluster(address):
+        with cluster.cluster(address):
             shared = (classifier, params.ray.checkpoint_every)
-            for index, event in distributed.scatter(train_job, dict(enumerate(jobs)), shared, {}, params.ray):
+            for index, event in cluster.run_tasks(train_job, dict(enumerate(jobs)), shared, {}, params.ray):
                 job, record = jobs[index], event.record
                 if record["step"] <= done[index]:  # a worker died, and it is known already
                     continue

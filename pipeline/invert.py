@@ -249,7 +249,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
     from netinv.generator import ConditionedGenerator
     from netinv.imported import load_checkpoint
     from netinv.layers import has_batch_norm
-    from pipeline import distributed, tracking
+    from pipeline import cluster, tracking
     from pipeline.checkpoints import Checkpoints, fingerprint
     from pipeline.params import load_params
 
@@ -273,7 +273,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
             "set it to 0."
         )
     address = os.environ.get("RAY_ADDRESS")
-    distributed.check_address(address)
+    cluster.check_address(address)
     seeds = [common.seed + i for i in range(common.num_generators)]
     with ExitStack() as stack:
         folder = stack.enter_context(replaced(out))
@@ -300,7 +300,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
                 inputs=[Path("runs/train") / f"{dataset}-classifier.json"],
             )
         )
-        stack.enter_context(distributed.cluster(address))
+        stack.enter_context(cluster.cluster(address))
         children = [
             # What a killed stage logged of a generator is not logged again: its run goes on, below this stage's.
             stack.enter_context(
@@ -316,13 +316,13 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
         stack.callback(progress.close)
         shared = (classifier, common.generator, config, params.ray.checkpoint_every)
         events: Iterator[tuple[int, Event]]
-        together = distributed.jobs_per_worker(len(seeds), params.ray)
+        together = cluster.jobs_per_worker(len(seeds), params.ray)
         if together == 1:
-            events = distributed.scatter(train_generator, dict(enumerate(seeds)), shared, states, params.ray)
+            events = cluster.run_tasks(train_generator, dict(enumerate(seeds)), shared, states, params.ray)
         else:
             steps = [int(load_state(states[i])["step"]) if i in states else 0 for i in range(len(seeds))]
             members = {group[0]: group for group in groups(steps, together)}
-            streams = distributed.scatter(
+            streams = cluster.run_tasks(
                 train_generators,
                 {first: tuple(seeds[i] for i in group) for first, group in members.items()},
                 shared,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from netinv.adapters import AdaptedClassifier
     from netinv.classifiers import Classifier
     from pipeline.checkpoints import Checkpoints
-    from pipeline.distributed import Trial
+    from pipeline.cluster import Trial
     from pipeline.params import GeneratorParams, Params, TuneParams
     from pipeline.tracking import Run
 
@@ -203,7 +203,7 @@ class _Told:
 def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> None:
     """Search the settings of VARIANT (standard or robust) on DATASET; params.yaml says where, under tune."""
     from netinv.imported import load_checkpoint
-    from pipeline import distributed, tracking
+    from pipeline import cluster, tracking
     from pipeline.checkpoints import Checkpoints, fingerprint
     from pipeline.params import load_params
 
@@ -216,7 +216,7 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
     config = getattr(invert, variant)
     classifier = load_checkpoint(model)
     address = os.environ.get("RAY_ADDRESS")
-    distributed.check_address(address)
+    cluster.check_address(address)
     settings = [
         f"{dataset} {variant}",
         invert.common.model_dump_json(),
@@ -243,8 +243,8 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
         )
         told = _Told(title, run, checkpoints, tune.num_trials)
         stack.push(told.close)
-        stack.enter_context(distributed.cluster(address))
-        trials = distributed.search(
+        stack.enter_context(cluster.cluster(address))
+        trials = cluster.search(
             train_trial,
             (classifier, invert.common, config.model_dump(mode="json"), tune),
             space,

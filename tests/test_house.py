@@ -27,9 +27,18 @@ def test_the_science_knows_no_pipeline_tool(root: Path) -> None:
         assert not _imports(path) & {"ray", "mlflow", "dvc", "pipeline"}, path
 
 
-@pytest.mark.parametrize(("tool", "home"), [("ray", "distributed.py"), ("mlflow", "tracking.py")])
-def test_one_module_knows_each_tool(root: Path, tool: str, home: str) -> None:
-    assert {path.name for path in (root / "pipeline").rglob("*.py") if tool in _imports(path)} == {home}
+@pytest.mark.parametrize(("tool", "home"), [("ray", "cluster"), ("mlflow", "tracking")])
+def test_one_package_knows_each_tool(root: Path, tool: str, home: str) -> None:
+    folder = root / "pipeline"
+    assert {path.parent for path in folder.rglob("*.py") if tool in _imports(path)} == {folder / home}
+
+
+@pytest.mark.parametrize("package", ["cluster", "tracking"])
+def test_packages_of_the_pipeline_are_entered_by_the_front_door(root: Path, package: str) -> None:
+    home = root / "pipeline" / package
+    for path in (*(root / "pipeline").rglob("*.py"), *(root / "benchmarks").glob("*.py")):
+        if path.parent != home:
+            assert f"pipeline.{package}." not in path.read_text().replace(f"pipeline.{package}.__main__", ""), path
 
 
 def test_the_folder_mlflow_does_not_shadow_the_library(root: Path) -> None:

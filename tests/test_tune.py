@@ -18,7 +18,7 @@ from test_pipeline import fresh, run, set_params
 
 from netinv.errors import InputError
 from netinv.objectives import OBJECTIVES
-from pipeline.distributed import Trial
+from pipeline.cluster import Trial
 from pipeline.params import Params, load_params
 from pipeline.tune import check_space, front, overrides, train_trial
 
