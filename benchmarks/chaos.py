@@ -47,7 +47,7 @@ from netinv.inversion import InversionConfig, invert
 from netinv.sources import load_digits
 from netinv.training import ClassifierTrainingConfig, train_classifier
 from pipeline.cluster import cluster, run_tasks
-from pipeline.invert import load_state, train_generator
+from pipeline.generators import Job, load_state, train_generator
 from pipeline.params import RayParams
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,8 +138,9 @@ class Work:
         resources = RayParams(
             num_workers=mode.num_workers, num_cpus=1, num_gpus=0, checkpoint_every=self._every, storage="unused"
         )
-        shared = (self._classifier, GeneratorConfig(), config_of(mode.steps, self._log_every), self._every)
-        jobs = {index: index for index in range(mode.generators)}
+        shared = (self._classifier, self._every)
+        config = config_of(mode.steps, self._log_every)
+        jobs = {index: Job(index, GeneratorConfig(), config) for index in range(mode.generators)}
         records, states, redone = {}, {}, 0
         for index, event in run_tasks(train_generator, jobs, shared, {}, resources):
             step = int(event.record["step"])
@@ -479,7 +480,7 @@ def cost_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, R
             )
             return seconds([sys.executable, "-c", BARE, "models/digits/classifier", *settings[::-1]])
 
-        stage(1), bare(1)  # from here on the courier is at work and files are in memory
+        stage(1), bare(1)  # from here on the delivery is at work and files are in memory
         turns = []
         for turn in range(4):
             parts: list[tuple[str, Callable[[int], float]]] = [("stage", stage), ("bare", bare)]
