@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.stage import stage_command, verbose_option, write_csv
+from netinv.files import save_csv
+from pipeline.stage import stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.adapters import AdaptedClassifier
@@ -123,7 +124,7 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
         )
         followed = driver.resume(plan, checkpoints, run, stack)
         driver.consume(plan, followed)
-        write_csv(out / f"{dataset}.csv", measure(dataset, plan, names, followed, measured))
+        save_csv(out / f"{dataset}.csv", measure(dataset, plan, names, followed, measured))
     checkpoints.remove()
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pipeline.stage import replaced, stage_command, write_csv, write_text
+from netinv.files import save_csv, write_text
+from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +155,7 @@ def _tables(results: "Results") -> "dict[str, Table]":
 
 def _write_table(path: Path, columns: "tuple[str, ...]", table: "Table") -> None:
     if table:
-        write_csv(path, [dict(zip(columns, values, strict=True)) for values in table])
+        save_csv(path, [dict(zip(columns, values, strict=True)) for values in table])
     else:
         write_text(path, ",".join(columns) + "\n")
 

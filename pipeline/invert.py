@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from netinv.errors import InputError
-from pipeline.stage import replaced, stage_command, verbose_option, write_csv, write_text
+from netinv.files import save_csv, write_text
+from pipeline.stage import replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.adapters import AdaptedClassifier
@@ -82,7 +83,7 @@ def write_generators(plan: "Plan", followed: "list[Followed]", run: "Run", folde
         assert one.state is not None
         save_generator(folder / str(index), trained(plan.classifier, job, one.state))
         one.run.log_artifact(folder / str(index), folder="checkpoint")
-        write_csv(folder / str(index) / "history.csv", one.history)
+        save_csv(folder / str(index) / "history.csv", one.history)
     last = [one.history[-1]["accuracy"] for one in followed]
     samples = int(followed[0].history[-1]["samples"])
     run.log_metrics({"invert/accuracy": sum(last) / len(last)}, step=samples)
@@ -124,7 +125,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
         driver.consume(plan, followed)
         last = write_generators(plan, followed, run, folder)
         curves = [{"generator": i, **record} for i, one in enumerate(followed) for record in one.history]
-        write_csv(plots, curves)
+        save_csv(plots, curves)
         write_text(metrics, json.dumps({"batch_accuracy": sum(last) / len(last), "generators": len(last)}) + "\n")
     checkpoints.remove()
     print(f"{plan.title}: {len(last)} generators, batch accuracy {min(last):.3f} or more", file=sys.stderr)

@@ -13,10 +13,9 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
         from tqdm import tqdm
 
-        self._title, self._first = title, done
+        self._title, self._total, self._first, self._done = title, total, done, done
         self._start = self._last_line = time.monotonic()
         self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, disable=None)
-        self._done = done
 
     def advance(self, amount: int, note: str, at_once: bool = False) -> None:
         """Count work that is done, and show a clause on how it stands; ``at_once`` for what deserves its own line."""
@@ -27,8 +26,8 @@ class Progress:
         if self._bar.disable and (at_once or now - self._last_line > LINE_SECONDS):
             self._last_line = now
             rate = (self._done - self._first) / max(now - self._start, 1e-9)
-            left = f"; {(self._bar.total - self._done) / rate:.0f} s left" if rate and not at_once else ""
-            print(f"{self._title}: {self._done} of {self._bar.total} {self._bar.unit}s, {note}{left}", file=sys.stderr)
+            left = f"; {(self._total - self._done) / rate:.0f} s left" if rate and not at_once else ""
+            print(f"{self._title}: {self._done} of {self._total} {self._bar.unit}s, {note}{left}", file=sys.stderr)
 
     def say(self, sentence: str) -> None:
         """Print a line of its own."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netinv.errors import InputError
+from netinv.files import save_csv, write_text
 from netinv.objectives import OBJECTIVES, objectives
-from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option, write_csv, write_text
+from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.adapters import AdaptedClassifier
@@ -193,7 +194,7 @@ def write_trials(folder: Path, dataset: str, variant: str, trials: "list[Trial]"
         | trial.settings
         for trial in trials
     ]
-    write_csv(folder / "trials.csv", rows)
+    save_csv(folder / "trials.csv", rows)
 
 
 @click.command()

@@ -16,6 +16,7 @@ from netinv import report
 from netinv.errors import InputError
 from netinv.estimates import Estimate, Measure, NotMeasured
 from netinv.evaluation import MEASURES, EvaluationConfig
+from netinv.files import save_csv, write_text
 from netinv.pictures import COLUMNS, MAX_CLASSES
 from netinv.report import words
 from netinv.report.inputs import read_ablations, read_csv
@@ -31,7 +32,6 @@ from netinv.results import (
 )
 from pipeline.params import Params, load_params
 from pipeline.report import collect
-from pipeline.stage import write_csv, write_text
 
 HOSTILE = "<script>alert(1)</script>"
 WHY = f'"{HOSTILE}" & too few images'
@@ -144,7 +144,7 @@ def write_variant(folders: Folders, dataset: str, variant: str, found: Results) 
         for i in range(2)
         for step in (25, 50)
     ]
-    write_csv(folders.plots / "invert" / f"{dataset}-{variant}.csv", curve)
+    save_csv(folders.plots / "invert" / f"{dataset}-{variant}.csv", curve)
     write_text(folders.metrics / "export" / f"{dataset}-{variant}.json", json.dumps({"max_difference": 4.5e-7}))
     write_text(folders.runs / "invert" / f"{dataset}-{variant}.json", json.dumps({"run_id": f"run-of-{variant}"}))
 
@@ -158,7 +158,7 @@ def folders(tmp_path: Path) -> Folders:
             write_variant(folders, dataset, variant, results(("cat", HOSTILE), accuracy))
         for model in ("classifier", "evaluator"):
             history = [{"epoch": epoch, "samples": 100, "loss": 1.0, "accuracy": 0.9} for epoch in (1, 2)]
-            write_csv(folders.plots / "train" / f"{dataset}-{model}.csv", history)
+            save_csv(folders.plots / "train" / f"{dataset}-{model}.csv", history)
     return folders
 
 

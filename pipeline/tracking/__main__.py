@@ -5,9 +5,9 @@ import os
 import click
 
 from netinv.errors import InputError
-from pipeline.stage import stage_command
+from pipeline.stage import locked, stage_command
 from pipeline.tracking.delivery import Deliverer
-from pipeline.tracking.journal import journals, locked, read_json
+from pipeline.tracking.journal import journals, read_json
 from pipeline.tracking.store import check_server, redacted, tracking_uri
 
 

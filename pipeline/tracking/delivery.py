@@ -14,8 +14,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.stage import write_text
-from pipeline.tracking.journal import JOURNAL, delivery_lock, journals, locked, now, read_json
+from netinv.files import write_text
+from pipeline.stage import locked
+from pipeline.tracking.journal import JOURNAL, delivery_lock, journals, now, read_json
 from pipeline.tracking.store import redacted
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ after the first moment), ``records.jsonl`` (append-only), ``files/`` (copies of 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.stage import write_text
+from netinv.files import write_text
 from pipeline.tracking.store import experiment_name, pipeline_name, redacted, root, tracking_uri
 
 if TYPE_CHECKING:
@@ -224,16 +223,3 @@ def now() -> int:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
-
-
-@contextlib.contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a file lock, which ends with the process at the latest; yields whether it was to be had."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True

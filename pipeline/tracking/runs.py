@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.stage import write_text
-from pipeline.tracking.journal import JOURNAL, Run, delivery_lock, flatten, journals, locked, read_json
+from netinv.files import write_text
+from pipeline.stage import locked
+from pipeline.tracking.journal import JOURNAL, Run, delivery_lock, flatten, journals, read_json
 from pipeline.tracking.store import check_server, experiment_name, redacted, root, silence, tracking_uri
 
 _POLL_SECONDS = 0.05
