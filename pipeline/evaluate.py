@@ -56,7 +56,6 @@ def main(
 
     from netinv.checkpoint import load_generator
     from netinv.data import load_spec, load_split
-    from netinv.estimates import Estimate
     from netinv.evaluation import evaluate
     from netinv.imported import load_checkpoint
     from netinv.pictures import save_evaluation
@@ -68,6 +67,7 @@ def main(
     inversion = getattr(params.for_dataset(dataset).invert, variant)
     spec = load_spec(data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    runs, inverted = Path("runs"), Path("runs/invert") / f"{dataset}-{variant}.json"
     with (
         replaced(out) as folder,
         replaced(plots) as plot_folder,
@@ -76,26 +76,15 @@ def main(
             dataset=dataset,
             variant=variant,
             params=config.model_dump(mode="json"),
-            inputs=[
-                Path("runs/train") / f"{dataset}-classifier.json",
-                Path("runs/train") / f"{dataset}-evaluator.json",
-                Path("runs/invert") / f"{dataset}-{variant}.json",
-            ],
+            inputs=[*(runs / "train" / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")), inverted],
         ) as run,
     ):
         run.log_dataset(spec, data)
         train, test = load_split(data, "train"), load_split(data, "test")
         folders = sorted((path.parent for path in generators.glob("*/config.json")), key=lambda path: int(path.name))
-        evaluation = evaluate(
-            [load_generator(path).to(device) for path in folders],
-            load_checkpoint(models / "classifier").to(device),
-            load_checkpoint(models / "evaluator").to(device),
-            spec.classes,
-            train,
-            test,
-            config,
-            inversion.sharpness,
-        )
+        networks = [load_generator(path).to(device) for path in folders]
+        classifier, evaluator = (load_checkpoint(models / name).to(device) for name in ("classifier", "evaluator"))
+        evaluation = evaluate(networks, classifier, evaluator, spec.classes, train, test, config, inversion.sharpness)
         results = evaluation.results
         figure = save_evaluation(folder, evaluation, train, test)
         shutil.copyfile(folder / "figure2.png", plot_folder / "grid.png")
@@ -106,12 +95,17 @@ def main(
         run.log_image(figure, key="samples")
         run.log_artifact(folder / "results.json")
         write_text(metrics, json.dumps(numbers, indent=2) + "\n")
-    accuracy, judged = (results.headline[name] for name in ("inversion_accuracy", "evaluator_accuracy"))
-    told = [
-        f"{m.value:.3f}" if isinstance(m, Estimate) else f"not measured: {m.not_measured}" for m in (accuracy, judged)
-    ]
-    print(f"evaluate {dataset} {variant}: inversion accuracy {told[0]}, evaluator accuracy {told[1]}", file=sys.stderr)
-    print(f"evaluate {dataset} {variant}: {results.verdict}", file=sys.stderr)
+    _tell(f"evaluate {dataset} {variant}", results)
+
+
+def _tell(title: str, results: "Results") -> None:
+    """Print the two accuracies that matter most, and what the privacy audit says."""
+    from netinv.estimates import Estimate
+
+    found = (results.headline[name] for name in ("inversion_accuracy", "evaluator_accuracy"))
+    told = [f"{m.value:.3f}" if isinstance(m, Estimate) else f"not measured: {m.not_measured}" for m in found]
+    print(f"{title}: inversion accuracy {told[0]}, evaluator accuracy {told[1]}", file=sys.stderr)
+    print(f"{title}: {results.verdict}", file=sys.stderr)
 
 
 def _metrics(results: "Results") -> dict[str, float | str]:

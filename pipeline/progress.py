@@ -13,7 +13,7 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
         from tqdm import tqdm
 
-        self._title, self._total, self._first, self._done = title, total, done, done
+        self._title, self._unit, self._total, self._first, self._done = title, unit, total, done, done
         self._start = self._last_line = time.monotonic()
         self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, disable=None)
 
@@ -27,7 +27,7 @@ class Progress:
             self._last_line = now
             rate = (self._done - self._first) / max(now - self._start, 1e-9)
             left = f"; {(self._total - self._done) / rate:.0f} s left" if rate and not at_once else ""
-            print(f"{self._title}: {self._done} of {self._total} {self._bar.unit}s, {note}{left}", file=sys.stderr)
+            print(f"{self._title}: {self._done} of {self._total} {self._unit}s, {note}{left}", file=sys.stderr)
 
     def say(self, sentence: str) -> None:
         """Print a line of its own."""

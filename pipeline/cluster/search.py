@@ -38,8 +38,7 @@ def search(
     """Search for settings with which ``task(*shared, settings)`` does best, with Optuna and successive halving (ASHA).
 
     The task yields records with ``share``, how much of its work is done, each objective, to be made large, and
-    ``score``, by which ASHA stops the lesser half of the trials at a quarter and at half of their work. Trials run
-    wherever the cluster can hold one worker; what they yield comes to the driver.
+    ``score``, by which ASHA stops the lesser half of the trials at a quarter and at half of their work.
 
     Args:
         task: Runs in a worker process, perhaps on another machine.
@@ -48,11 +47,9 @@ def search(
         objectives: Keys of the records, in whose Pareto front Optuna looks on.
         num_trials: Draws.
         seed: Of the draws. What is drawn depends on which trial ends first as well.
-        folder: Keeps the search while it is at work: where it holds one that was killed, that one goes on. Trials that
-            were at work begin again, and the others do not.
+        folder: Keeps the search: where it holds one that was killed, that one goes on, its trials at work anew.
         resources: What a trial occupies; ``num_workers`` counts as 1.
-        tell: Called with a trial at its every record and at its end, where the search was killed after that perhaps
-            once more.
+        tell: Called with a trial at its every record and at its end; with its end once more where a search goes on.
 
     Returns:
         All trials, in order of their names.
@@ -79,9 +76,8 @@ def search(
             known[told.name] = told
             tell(told)
 
-    trainable = tune.with_resources(
-        tune.with_parameters(work, shared=shared), {"CPU": bundle.num_cpus, "GPU": bundle.num_gpus}
-    )
+    needs = {"CPU": bundle.num_cpus, "GPU": bundle.num_gpus}
+    trainable = tune.with_resources(tune.with_parameters(work, shared=shared), needs)
     if tune.Tuner.can_restore(folder):
         tuner = tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
     else:
