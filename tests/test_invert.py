@@ -1,5 +1,7 @@
 """The work of the stage ``invert`` in one process: generators alone and together, from their beginning or a state."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier
 from netinv.generator import GeneratorConfig
 from netinv.inversion import InversionConfig
+from pipeline import driver
 from pipeline.generators import Event, Job, groups, load_state, train_generator, train_generators
 
 ARCHITECTURE = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
@@ -70,3 +73,26 @@ def test_what_is_done_already_tells_nothing_more(classifier: Classifier) -> None
     jobs = (Job(3, ARCHITECTURE, CONFIG),)
     done = list(train_generators(classifier, CHECKPOINT_EVERY, jobs, None))[-1].state
     assert list(train_generators(classifier, CHECKPOINT_EVERY, jobs, done)) == []
+
+
+def test_a_change_of_any_file_of_the_library_or_of_the_stage_is_another_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, model, stage = tmp_path / "netinv", tmp_path / "model", tmp_path / "stage.py"
+    files = [
+        library / "__init__.py",
+        library / "losses.py",
+        library / "deep" / "er" / "kl.py",
+        model / "weights",
+        stage,
+    ]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one")
+    monkeypatch.setattr(driver.netinv, "__file__", str(library / "__init__.py"))
+    found = {driver.fingerprint(["settings"], model, str(stage))}
+    for path in files:
+        path.write_text("another")
+        found.add(driver.fingerprint(["settings"], model, str(stage)))
+    assert len(found) == 1 + len(files)
+    assert driver.fingerprint(["others"], model, str(stage)) not in found
