@@ -1,6 +1,7 @@
 """Results on disk, whole or not at all."""
 
 import csv
+import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text)
@@ -48,8 +49,13 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def save_csv(path: Path, records: Sequence[Mapping[str, object]]) -> None:
-    """A table of records with the same keys."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
+    """Write a table of records with the same keys, whole or not at all.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_text(path, text.getvalue())
