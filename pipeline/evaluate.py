@@ -4,11 +4,11 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import save_csv, write_text
+from netinv.core import VARIANTS, Variant, save_csv, write_text
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PLOTS = {
 
 @click.command()
 @click.argument("dataset")
-@click.argument("variant", type=click.Choice(["standard", "robust"]))
+@click.argument("variant", type=click.Choice(VARIANTS))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
 @click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of classifier and evaluator.")
 @click.option("--generators", type=click.Path(path_type=Path), required=True, help="Folder of the generators.")
@@ -42,7 +42,7 @@ PLOTS = {
 @stage_command
 def main(
     dataset: str,
-    variant: Literal["standard", "robust"],
+    variant: Variant,
     data: Path,
     models: Path,
     generators: Path,

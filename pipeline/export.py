@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.core import write_text
+from netinv.core import VARIANTS, write_text
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("dataset")
-@click.argument("variant", type=click.Choice(["standard", "robust"]))
+@click.argument("variant", type=click.Choice(VARIANTS))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
 @click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
 @click.option("--generators", type=click.Path(path_type=Path), required=True, help="Folder of the generators.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import InputError, save_csv, write_text
+from netinv.core import VARIANTS, InputError, save_csv, write_text
 from pipeline.stage import replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def write_generators(plan: "Plan", followed: "list[Followed]", run: "Run", folde
 
 @click.command()
 @click.argument("dataset")
-@click.argument("variant", type=click.Choice(["standard", "robust"]))
+@click.argument("variant", type=click.Choice(VARIANTS))
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="Checkpoint of the classifier.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the generators.")
 @click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the metrics.")

@@ -1,21 +1,19 @@
 """``params.yaml`` as typed, frozen, validated configurations. The only reader of that file."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
-from netinv.core import Config, InputError
+from netinv.core import Config, InputError, Variant
 from netinv.data import BUILT_IN, FetchConfig
 from netinv.evaluation import EvaluationConfig
 from netinv.export import ExportConfig
 from netinv.generators import GeneratorConfig
 from netinv.inversion import InversionConfig
-
-Variant = Literal["standard", "robust"]
 
 
 class ModelParams(Config):

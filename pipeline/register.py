@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from netinv.core import VARIANTS
 from pipeline.stage import stage_command
 
 
@@ -14,7 +15,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("dataset")
-@click.argument("variant", type=click.Choice(["standard", "robust"]))
+@click.argument("variant", type=click.Choice(VARIANTS))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
 @click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
 @click.option("--onnx", type=click.Path(path_type=Path), required=True, help="Folder of the ONNX files.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.core import InputError, save_csv, write_text
+from netinv.core import VARIANTS, InputError, save_csv, write_text
 from netinv.evaluation import OBJECTIVES, objectives
 from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option
 
@@ -30,7 +30,6 @@ SHARES = (0.25, 0.5, 1.0)
 """Of a trial's steps, after which it is measured, and perhaps stopped."""
 SEARCHES = SCRATCH / "tune"
 """Searches at work."""
-VARIANTS = ("standard", "robust")
 
 
 def train_trial(
@@ -234,7 +233,7 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
                 "tune",
                 dataset=dataset,
                 variant=variant,
-                params={"tune": tune.model_dump(mode="json", exclude={*VARIANTS} - {variant})},
+                params={"tune": tune.model_dump(mode="json", exclude={name for name in VARIANTS if name != variant})},
                 inputs=[Path("runs/train") / f"{dataset}-classifier.json"],
             )
         )

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from netinv.core import InputError
+from netinv.core import VARIANTS, InputError
+from netinv.inversion import variant_config
 from pipeline.params import load_params
 
 RAY = {"num_workers": 1, "num_cpus": 1, "num_gpus": None, "checkpoint_every": 10, "storage": "folder"}
@@ -142,6 +143,12 @@ def test_every_setting_is_in_the_file(root: Path) -> None:
     default = params.for_dataset("default")
     compare(default, values["presets"]["default"], "presets.default")
     compare(default, {"train": values["train"], "invert": values["invert"]}, "general")
+
+
+def test_the_variants_are_those_of_the_library(root: Path) -> None:
+    """Their values stand in the file to be seen, and to have DVC see a change; the library is where they come from."""
+    invert = load_params(root / "params.yaml").for_dataset("default").invert
+    assert {name: getattr(invert, name) for name in VARIANTS} == {name: variant_config(name) for name in VARIANTS}
 
 
 def test_an_architecture_of_another_kind_is_replaced_whole(edited: Callable[[Edit], Path]) -> None:

@@ -4,12 +4,15 @@ from netinv.core.config import Config, explain
 from netinv.core.errors import InputError, listed
 from netinv.core.files import new_folder, save_csv, write_text
 from netinv.core.precision import Precision, autocast
+from netinv.core.variants import VARIANTS, Variant
 from netinv.core.weights import read_config, read_weights, write_network
 
 __all__ = [
+    "VARIANTS",
     "Config",
     "InputError",
     "Precision",
+    "Variant",
     "autocast",
     "explain",
     "listed",

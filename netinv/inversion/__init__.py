@@ -4,15 +4,13 @@ from netinv.inversion.config import InversionConfig
 from netinv.inversion.joint import JointTraining
 from netinv.inversion.loop import InversionTraining, invert
 from netinv.inversion.parallel import GlobalBatch
-from netinv.inversion.variants import VARIANTS, Variant, variant_config
+from netinv.inversion.variants import variant_config
 
 __all__ = [
-    "VARIANTS",
     "GlobalBatch",
     "InversionConfig",
     "InversionTraining",
     "JointTraining",
-    "Variant",
     "invert",
     "variant_config",
 ]

@@ -1,12 +1,7 @@
-"""The variants of the inversion by name: the only place that knows them."""
+"""What the variants of the inversion are: the only place that says so."""
 
-from typing import Literal, get_args
-
-from netinv.core import InputError
+from netinv.core import VARIANTS, InputError, Variant
 from netinv.inversion.config import InversionConfig
-
-Variant = Literal["standard", "robust"]
-VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 _PRESETS: dict[Variant, InversionConfig] = {
     # The paper's loss: the classifier shall see the wanted class.
