@@ -1,6 +1,6 @@
 """Measures of diversity and resemblance, as pure functions of feature vectors or images.
 
-Each is checked against an independent implementation in ``tests/test_diversity.py``. None holds an N x N matrix:
+Each is checked against an independent implementation in ``tests/evaluation/``. None holds an N x N matrix:
 work goes through D x D matrices or a block of rows at a time.
 """
 

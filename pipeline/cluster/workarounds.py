@@ -9,7 +9,7 @@ def remove_reservations_of_dead_actors() -> None:
     that needs a dashboard, and does not know of a group whose workers were still starting.
 
     The public :func:`ray.util.placement_group_table` does not tell who has reserved; the same table in
-    ``ray._private.state`` does. Needed in Ray 2.50 to 2.60; tests/test_cluster.py says when it no longer is.
+    ``ray._private.state`` does. Needed in Ray 2.50 to 2.60; tests/pipeline/test_cluster.py says when it no longer is.
     """
     import ray
     from ray._private.state import state
