@@ -34,7 +34,7 @@ with warnings.catch_warnings():
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SETTINGS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "NETINV_PIPELINE_RUN", "DVC_EXP_NAME")
 
 # SQLAlchemy's words to MLflow.
