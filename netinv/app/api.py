@@ -1,11 +1,8 @@
 """Inversion in one call, for notebooks, scripts and the command: a network in, a trained generator out."""
 
-import copy
 import csv
 import io
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +21,7 @@ from netinv.classifiers import (
     behaviour,
     has_batch_norm,
 )
-from netinv.core import Config, InputError
+from netinv.core import Config, InputError, new_folder, save_csv
 from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, GeneratorConfig, load_generator, save_generator
 from netinv.inversion import InversionConfig
@@ -37,6 +34,8 @@ BATCH = 100
 """Images drawn at a time."""
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
 """Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
+RECORD = "inversion.json"
+"""File that marks the folder of an inversion, and says how it came about."""
 
 History = list[dict[str, float]]
 
@@ -140,26 +139,13 @@ class Inversion:
         An earlier inversion in that folder is replaced.
 
         Raises:
-            InputError: The folder holds something else.
+            InputError: The folder holds something else, or cannot be written.
         """
-        folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / "inversion.json").exists():
-            raise InputError(f"{folder} holds other files: name a new folder.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with new_folder(Path(folder), replaces=RECORD) as partial:
             save_generator(partial, self.generator)
             record = _Record(classes=self.classes, accuracy=self.accuracy, config=self.config)
-            (partial / "inversion.json").write_text(record.model_dump_json(indent=2) + "\n")
-            with (partial / "history.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.history[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(self.history)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.chmod(0o755)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            (partial / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
+            save_csv(partial / "history.csv", self.history)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -168,7 +154,7 @@ class Inversion:
         Raises:
             InputError: The folder does not hold an inversion, or holds a damaged one.
         """
-        path = Path(folder) / "inversion.json"
+        path = Path(folder) / RECORD
         try:
             record = _Record.parse(json.loads(path.read_text()), where=str(path))
             with (Path(folder) / "history.csv").open(newline="") as file:
@@ -183,10 +169,9 @@ class Inversion:
         Raises:
             InputError: The file cannot be written.
         """
-        from netinv.export import ExportConfig, export_generators, versions
+        from netinv.export import export_generator, versions
         from netinv.sampling import Metadata
 
-        path = Path(path)
         metadata = Metadata(
             kind="generator",
             dataset="",
@@ -199,15 +184,7 @@ class Inversion:
             latent_dim=self.generator.config.latent_dim,
             sharpness=self.config.sharpness,
         )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-                export_generators(
-                    Path(folder), [copy.deepcopy(self.generator).cpu()], {}, metadata, ExportConfig(forms=())
-                )
-                (Path(folder) / "generator-0.onnx").replace(path)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
+        export_generator(Path(path), self.generator, metadata)
 
 
 def invert(

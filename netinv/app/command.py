@@ -3,17 +3,13 @@
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from netinv.app import commands
 from netinv.app.parsing import parse_mixture, parse_sharpness
 from netinv.core import InputError
-
-if TYPE_CHECKING:
-    pass
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="netinv")
@@ -70,8 +66,9 @@ def sample(
     out: Path,
 ) -> None:
     """Draw images from MODEL, a generator or an ensemble in ONNX."""
-    from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, save
+    from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, check_place, save
 
+    check_place(out)
     network = OnnxGenerator(model, num_threads=threads)
     classifier = OnnxClassifier(verify, num_threads=threads) if verify else None
     if classifier:

@@ -2,7 +2,7 @@
 
 from netinv.core.config import Config, explain
 from netinv.core.errors import InputError, listed
-from netinv.core.files import new_folder, save_csv, write_text
+from netinv.core.files import check_file, check_folder, new_file, new_folder, save_csv, write_text
 from netinv.core.precision import Precision, autocast
 from netinv.core.weights import read_config, read_weights, write_network
 
@@ -11,8 +11,11 @@ __all__ = [
     "InputError",
     "Precision",
     "autocast",
+    "check_file",
+    "check_folder",
     "explain",
     "listed",
+    "new_file",
     "new_folder",
     "read_config",
     "read_weights",
