@@ -23,15 +23,15 @@ from netinv.classifiers import (
 )
 from netinv.core import Config, InputError, new_folder, save_csv
 from netinv.evaluation import vendi_score
-from netinv.generators import ConditionedGenerator, GeneratorConfig, load_generator, save_generator
+from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images, load_generator, save_generator
 from netinv.inversion import InversionConfig
 from netinv.inversion import invert as inversion_steps
-from netinv.sampling import draw, grid
+from netinv.sampling import grid
 
 JUDGED = 1000
 """Fresh images on which a finished generator's accuracy is measured."""
 BATCH = 100
-"""Images drawn at a time."""
+"""Images classified at a time."""
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
 """Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
 RECORD = "inversion.json"
@@ -62,7 +62,6 @@ class Inversion:
     accuracy: float
     """Inversion accuracy, the share of fresh images (without dropout) that the classifier reads as what was asked."""
 
-    @torch.no_grad()
     def sample(
         self,
         num: int = 16,
@@ -99,28 +98,16 @@ class Inversion:
         self, num: int, seed: int, labels: list[int] | None, sharpness: tuple[float, float] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) and their labels (N,), on the CPU."""
-        latent, vector = (
-            torch.from_numpy(array)
-            for array in draw(
-                num,
-                latent_dim=self.generator.config.latent_dim,
-                num_classes=len(self.classes),
-                seed=seed,
-                sharpness=sharpness or self.config.sharpness,
-                labels=labels,
-            )
+        images, vector = draw_images(
+            self.generator, num, seed=seed, sharpness=sharpness or self.config.sharpness, labels=labels
         )
-        device = next(self.generator.parameters()).device
-        parts = zip(torch.split(latent, BATCH), torch.split(vector, BATCH), strict=True)
-        images = [self.generator(z.to(device), p.to(device)).cpu() for z, p in parts]
-        return torch.cat(images).contiguous(), vector.argmax(dim=1)
+        return images, vector.argmax(dim=1)
 
     def grid(self, seed: int = 0) -> Image.Image:
         """One picture with a row for each class, of the first classes if there are many."""
         classes = min(len(self.classes), GRID_ROWS)
         labels = [label for label in range(classes) for _ in range(GRID_COLUMNS)]
-        with torch.no_grad():
-            images, _ = self._draw(len(labels), seed, labels)
+        images, _ = self._draw(len(labels), seed, labels)
         channels, height, width = images.shape[1:]
         scale = max(1, GRID_SIDE // max(height, width))
         images = images.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)

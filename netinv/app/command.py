@@ -11,6 +11,7 @@ from netinv.app import commands
 from netinv.app.parsing import parse_mixture, parse_sharpness
 from netinv.core import InputError
 
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="netinv")
 def cli() -> None:

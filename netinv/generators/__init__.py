@@ -2,12 +2,15 @@
 
 from netinv.generators.checkpoints import load_generator, save_generator
 from netinv.generators.conditioning import Condition, sample_condition
+from netinv.generators.drawing import draw_images, has_dropout
 from netinv.generators.network import ConditionedGenerator, GeneratorConfig, up_sizes
 
 __all__ = [
     "Condition",
     "ConditionedGenerator",
     "GeneratorConfig",
+    "draw_images",
+    "has_dropout",
     "load_generator",
     "sample_condition",
     "save_generator",

@@ -29,7 +29,7 @@ class Evaluated(NamedTuple):
     """What its export to ONNX measured."""
 
     def row(self, name: str) -> Row:
-        """The row of one source of images."""
+        """The row of one set of samples."""
         return next(row for row in self.results.rows if row.name == name)
 
     @property

@@ -14,6 +14,10 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def listing(folder: str = ".") -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
 def test_a_file_appears_whole_and_replaces_an_earlier_one() -> None:
     path = Path("a/b/file")
     with new_file(path) as partial:
@@ -35,7 +39,7 @@ def test_a_failure_keeps_the_earlier_file_and_leaves_nothing() -> None:
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert Path("file").read_text() == "old"
-    assert os.listdir() == ["file"]
+    assert listing() == ["file"]
 
 
 def test_a_folder_appears_whole_or_not_at_all() -> None:
@@ -46,12 +50,12 @@ def test_a_folder_appears_whole_or_not_at_all() -> None:
 
     with pytest.raises(RuntimeError):
         fail()
-    assert not os.listdir("a")
+    assert not listing("a")
     with new_folder(Path("a/folder")) as partial:
         (partial / "whole").touch()
         assert not Path("a/folder").exists()
-    assert os.listdir("a/folder") == ["whole"]
-    assert os.listdir("a") == ["folder"]
+    assert listing("a/folder") == ["whole"]
+    assert listing("a") == ["folder"]
 
 
 def test_a_folder_of_the_same_kind_is_replaced_where_that_is_wanted() -> None:
@@ -64,7 +68,7 @@ def test_a_folder_of_the_same_kind_is_replaced_where_that_is_wanted() -> None:
         (partial / "mark").write_text("newer")
     assert Path("link").is_symlink()
     assert Path("empty/mark").read_text() == "newer"
-    assert sorted(os.listdir()) == ["empty", "link"]
+    assert listing() == ["empty", "link"]
     (Path("empty") / "mark").rename("empty/thesis.tex")
     with pytest.raises(InputError, match="empty holds other files: name a new folder"):
         check_folder(Path("empty"), replaces="mark")
@@ -76,7 +80,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(check: Callable[
     Path("file").touch()
     with pytest.raises(InputError, match=r"cannot be written \(.*\): name a place that can"):
         check(Path(name))
-    assert os.listdir() == ["file"]
+    assert listing() == ["file"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -103,7 +107,7 @@ def test_what_is_there_is_not_overwritten() -> None:
 def test_a_check_writes_nothing() -> None:
     check_file(Path("a/b/file"))
     check_folder(Path("a/b/folder"))
-    assert not os.listdir()
+    assert not listing()
 
 
 def test_a_table_is_read_as_it_was_written() -> None:

@@ -208,8 +208,8 @@ def test_unwritable_place_leaves_nothing(exported: Exported, tmp_path: Path) -> 
     (tmp_path / "taken.onnx").mkdir()
     model = onnx.load(exported.folder / "generator-0.onnx")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="taken.onnx is a folder already"):
+    with pytest.raises(InputError, match=r"taken\.onnx is a folder already"):
         write_model(tmp_path / "taken.onnx", model, exported.metadata)
-    with pytest.raises(InputError, match="model.onnx cannot be written"):
+    with pytest.raises(InputError, match=r"model\.onnx cannot be written"):
         write_model(tmp_path / "file" / "model.onnx", model, exported.metadata)
     assert {path.name for path in tmp_path.iterdir()} == {"taken.onnx", "file"}
