@@ -13,14 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from netinv.classifiers import (
-    DEFAULT,
-    AdaptedClassifier,
-    AdapterConfig,
-    InvertibleClassifier,
-    behaviour,
-    has_batch_norm,
-)
+from netinv.classifiers import DEFAULT, AdapterConfig, InvertibleClassifier, adapt, behaviour, check_statistics
 from netinv.core import Config, InputError, new_folder, save_csv
 from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images, load_generator, save_generator
@@ -148,7 +141,13 @@ class Inversion:
                 history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         except (OSError, json.JSONDecodeError, TypeError) as error:
             raise InputError(f"{folder} does not hold a readable inversion ({error}).") from None
-        return cls(load_generator(Path(folder)), record.config, history, record.classes, record.accuracy)
+        generator = load_generator(Path(folder))
+        if generator.num_classes != len(record.classes):
+            raise InputError(
+                f"{folder} does not hold one inversion: {path.name} names {len(record.classes)} classes, but the "
+                f"generator has {generator.num_classes}."
+            )
+        return cls(generator, record.config, history, record.classes, record.accuracy)
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the generator as one ONNX file, checked against torch; ``netinv sample`` draws from it without torch.
@@ -192,7 +191,8 @@ def invert(
     The classifier is left as it was found: mode, gradients, hooks, device; so is torch's random state.
 
     Args:
-        classifier: Any network that maps a batch of images to one score for each class, or one adapted already.
+        classifier: Any network that maps a batch of images to one score for each class. One adapted already is taken
+            as it is; what the next three say must be so.
         image_shape: (C, H, W) of the images to be generated.
         num_classes: K; ``None`` takes the network's word for it.
         adapter: What the classifier takes and gives, where that is not images in [0, 1] and one tensor of scores.
@@ -213,17 +213,10 @@ def invert(
         torch.Size([16, 1, 28, 28])
     """
     config, generator = config or InversionConfig(), generator or GeneratorConfig()
-    adapted = (
-        classifier
-        if isinstance(classifier, AdaptedClassifier)
-        else AdaptedClassifier(classifier, image_shape, num_classes, adapter)
-    )
+    adapted = adapt(classifier, image_shape, num_classes, adapter)
     if errors := [finding.message for finding in behaviour(adapted) if finding.severity == "error"]:
         raise InputError(" ".join(errors))
-    if config.pixel_statistics and adapted.config.mean is None:
-        raise InputError("pixel_statistics needs the mean and std of the training images: give them to the adapter.")
-    if config.layer_statistics and not has_batch_norm(adapted):
-        raise InputError("layer_statistics needs a classifier with batch norm layers: set it to 0.")
+    check_statistics(config.pixel_statistics, config.layer_statistics, adapted)
     names = classes or tuple(str(label) for label in range(adapted.num_classes))
     if len(names) != adapted.num_classes:
         raise InputError(

@@ -1,5 +1,6 @@
 """What every room stands on: settings, errors, files, precision, weights on disk. Imports torch only when asked to."""
 
+from netinv.core.classes import check_same_classes
 from netinv.core.config import Config, explain
 from netinv.core.errors import InputError, listed
 from netinv.core.files import check_file, check_folder, new_file, new_folder, save_csv, write_text
@@ -13,6 +14,7 @@ __all__ = [
     "autocast",
     "check_file",
     "check_folder",
+    "check_same_classes",
     "explain",
     "listed",
     "new_file",
