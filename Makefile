@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Where this is set, each stage would compile all of torch anew: seconds of every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro paper test slow chaos lint format docs ui clean
+.PHONY: help install wheel repro paper test portable slow chaos lint format docs ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,12 @@ test: install lint ## Check style and types, then run the default tests
 
 slow: install ## Run the long tests as well
 	python -m pytest -m 'slow or not slow'
+
+portable: install ## Run the default tests as other processors would compute, on other draws, three times over (hours)
+	python tests/portable.py
+
+wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 chaos: install ## Kill workers, nodes and the driver on a real cluster, and say what came of it (half an hour)
 	python benchmarks/chaos.py

@@ -8,19 +8,15 @@ takes no part in what is reported.
 
 import argparse
 import time
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
-from unittest.mock import patch
 
 import torch
 
-from netinv import inversion
-from netinv.classifiers import Classifier, freeze, load_classifier, predict
-from netinv.generators import ConditionedGenerator, sample_condition
-from netinv.inversion import InversionConfig, classify, dropout_at, loss_terms, optimization
-from netinv.perturbations import augment, pgd, robust_accuracy
+from netinv.classifiers import freeze, load_classifier, predict
+from netinv.generators import ConditionedGenerator
+from netinv.inversion import InversionConfig, invert
+from netinv.perturbations import robust_accuracy
 from netinv.sampling import draw
 from pipeline.params import load_params
 
@@ -28,50 +24,8 @@ ATTACKS = {  # steps, settings
     "pgd, 1 step": (600, {"attack_steps": 1, "attack_step_size": 1.0}),
     "pgd, 2 steps": (505, {"attack_steps": 2, "attack_step_size": 0.75}),
     "pgd, 3 steps": (424, {"attack_steps": 3, "attack_step_size": 0.5}),
-    "1 step without random start": (600, {"attack_steps": 1, "attack_step_size": 1.0}),
     "noise": (750, {"perturbation": "noise"}),
-    "free, 2 replays": (565, {}),
-    "free, 4 replays": (555, {}),
 }
-
-
-def free(
-    generator: ConditionedGenerator, classifier: Classifier, config: InversionConfig, seed: int, replays: int
-) -> Iterator[None]:
-    """Inversion by free adversarial training (Shafahi and others, 2019).
-
-    A batch is seen ``replays`` times. Each backward pass updates the generator and, by the gradient of the same images,
-    the perturbation, which the next batch takes over.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    optimizer, schedule = optimization(generator.parameters(), config)
-    size = config.batch_size
-    delta = torch.zeros(size, *classifier.image_shape)
-    generator.train()
-    for step in range(1, config.steps + 1):
-        generator.set_dropout(dropout_at(step, generator, config))
-        if (step - 1) % replays == 0:
-            condition = sample_condition(size, classifier.num_classes, rng, config.sharpness)
-            latent = torch.randn(size, generator.config.latent_dim, generator=rng)
-            dropped = torch.rand(size, generator.noise_dim, generator=rng)
-            state = rng.get_state()
-        rng.set_state(state)  # the same shifts in every replay, so that the perturbation stays where it belongs
-        images = generator(latent, condition.vector, dropped)
-        seen = augment(images, config.shift, False, rng, config.distortion)
-        epsilon = config.epsilon * min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
-        delta = delta.clamp(-epsilon, epsilon)
-        moved = seen + (seen.detach() + delta).clamp(0, 1) - seen.detach()
-        moved.retain_grad()
-        logits, features, moments = classify(moved, classifier, config)
-        terms = loss_terms(images, logits, features, moments, condition, classifier)
-        loss = torch.stack([weight * terms[name]() for name, weight in config.weights.items() if weight]).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        delta = delta + epsilon * moved.grad.sign()
-        yield
-    generator.eval()
 
 
 def main() -> None:
@@ -99,13 +53,8 @@ def main() -> None:
             torch.manual_seed(seed)
             generator = ConditionedGenerator(params.common.generator, classifier.num_classes, classifier.image_shape)
             start = time.process_time()
-            training: Iterator[object] = inversion.invert(generator, classifier, config, seed)
-            if name.startswith("free"):
-                training = free(generator, classifier, config, seed, replays=int(name.split()[1]))
-            # The library always starts at random: what the loop calls is changed for the one contender that does not.
-            with patch.object(inversion, "pgd", partial(pgd, random_start="without" not in name)):
-                for _ in training:
-                    pass
+            for _ in invert(generator, classifier, config, seed):
+                pass
             seconds = time.process_time() - start
             latent, vector = draw(
                 2000,

@@ -51,8 +51,8 @@ from netinv.classifiers import (
 from netinv.data import channel_statistics, load_digits
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, invert
-from pipeline import distributed
-from pipeline.invert import load_state, train_generator
+from pipeline.cluster import cluster, run_tasks
+from pipeline.generators import Job, load_state, train_generator
 from pipeline.params import RayParams
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +67,7 @@ PATIENCE = 180
 
 TRAINING = "train_generator|RayTrainWorker"
 """What Ray calls the processes in which generators are trained."""
-OURS = TRAINING + "|_Group|TrainController"
+OURS = TRAINING + "|WorkerGroup|TrainController"
 """And those that look after them."""
 
 
@@ -143,10 +143,11 @@ class Work:
         resources = RayParams(
             num_workers=mode.num_workers, num_cpus=1, num_gpus=0, checkpoint_every=self._every, storage="unused"
         )
-        shared = (self._classifier, GeneratorConfig(), config_of(mode.steps, self._log_every), self._every)
-        jobs = {index: index for index in range(mode.generators)}
+        shared = (self._classifier, self._every)
+        config = config_of(mode.steps, self._log_every)
+        jobs = {index: Job(index, GeneratorConfig(), config) for index in range(mode.generators)}
         records, states, redone = {}, {}, 0
-        for index, event in distributed.scatter(train_generator, jobs, shared, {}, resources):
+        for index, event in run_tasks(train_generator, jobs, shared, {}, resources):
             step = int(event.record["step"])
             redone = max(redone, self.done.get(index, 0) - (step - self._log_every))
             self.done[index] = step
@@ -215,7 +216,7 @@ def kill_one(work: Work, mode: Mode, moment: float, rng: random.Random, killed: 
 def workers_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, Row]]:
     """SIGKILL of a random process at a random time."""
     rng = random.Random(0)
-    with distributed.cluster(None):
+    with cluster(None):
         for name, mode in MODES.items():
             Work(classifier, mode).run()  # starts processes that later runs find there
             undisturbed = Work(classifier, mode).run()
@@ -260,7 +261,7 @@ def several_nodes() -> Iterator[Any]:
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        with distributed.cluster(nodes.address):
+        with cluster(nodes.address):
             yield nodes
     finally:
         nodes.shutdown()
@@ -279,7 +280,7 @@ def is_busy(node: Any) -> bool:
     return bool(at_work(psutil.Process(node.all_processes["raylet"][0].process.pid), TRAINING))
 
 
-def lose_one(work: Work, cluster: Any, nodes: list[Any], spare: bool) -> None:
+def lose_one(work: Work, machines: Any, nodes: list[Any], spare: bool) -> None:
     """Lose a node that is at work, between two checkpoints; without a spare one another joins later."""
     victim, deadline = None, time.monotonic() + PATIENCE
     while victim is None:
@@ -292,20 +293,20 @@ def lose_one(work: Work, cluster: Any, nodes: list[Any], spare: bool) -> None:
     lose(victim)
     if not spare:
         time.sleep(JOINS_AFTER)
-        cluster.add_node(num_cpus=2)
+        machines.add_node(num_cpus=2)
 
 
 def nodes_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, Row]]:
     """Loss of a node of two, with another one to go on, and without until one joins."""
     for name, mode in MODES.items():
-        with distributed.cluster(None):
+        with cluster(None):
             undisturbed = Work(classifier, mode).run()
         for spare in (True, False):
-            with several_nodes() as cluster:
-                nodes = [cluster.add_node(num_cpus=2) for _ in range(1 + spare)]
+            with several_nodes() as machines:
+                nodes = [machines.add_node(num_cpus=2) for _ in range(1 + spare)]
                 work = Work(classifier, mode)
 
-                disturb = partial(lose_one, work, cluster, nodes, spare)
+                disturb = partial(lose_one, work, machines, nodes, spare)
                 try:
                     outcome = watched(work, disturb)
                     equal = outcome.equals(undisturbed)
@@ -484,7 +485,7 @@ def cost_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, R
             )
             return seconds([sys.executable, "-c", BARE, "models/digits/classifier", *settings[::-1]])
 
-        stage(1), bare(1)  # from here on the courier is at work and files are in memory
+        stage(1), bare(1)  # from here on the delivery is at work and files are in memory
         turns = []
         for turn in range(4):
             parts: list[tuple[str, Callable[[int], float]]] = [("stage", stage), ("bare", bare)]
@@ -534,7 +535,7 @@ def ensemble_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, An
         return time.perf_counter() - start
 
     turns = []
-    with distributed.cluster(None):
+    with cluster(None):
         Work(classifier, mode._replace(steps=5)).run()
         for turn in range(5):
             contenders: list[tuple[str, Callable[[], float]]] = [

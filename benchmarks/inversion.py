@@ -299,11 +299,11 @@ MEMORY = """
 import re, sys, torch
 sys.path.insert(0, sys.argv[1])
 import inversion
-from pipeline.invert import train_generator
+from pipeline.generators import Job, train_generator
 torch.set_num_threads(1)
 classifier = inversion.fresh_classifier((1, 28, 28), torch.device("cpu"))
 config = inversion.CONFIGS[sys.argv[2]].model_copy(update={"steps": 40, "log_every": 20})
-events = list(train_generator(classifier, inversion.GeneratorConfig(), config, 20, 0, None))
+events = list(train_generator(classifier, 20, Job(0, inversion.GeneratorConfig(), config), None))
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
 

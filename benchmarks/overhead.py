@@ -119,7 +119,7 @@ def measure(dataset: str) -> dict[str, Any]:
         flush = [sys.executable, "-m", "pipeline.tracking", "flush"]
         subprocess.run(flush, cwd=project, env=environment, check=True, capture_output=True)
         delivered = time.perf_counter() - start
-        time.sleep(40)  # the courier, which needs the folder, goes home after half a minute without work
+        time.sleep(40)  # the delivery, which needs the folder, goes home after half a minute without work
         intervals: dict[str, list[tuple[float, float]]] = defaultdict(list)
         peaks: dict[str, float] = defaultdict(float)
         for file in log.iterdir():

@@ -85,7 +85,7 @@ def timed(code: str, arguments: list[str], uri: str) -> tuple[float, float]:
 
 def compare(code: str, arguments: list[str], uri: str, repeats: int) -> dict[str, object]:
     """A stage with and without tracking, in turn."""
-    timed(code, arguments, uri)  # the courier is at work from here on
+    timed(code, arguments, uri)  # the delivery is at work from here on
     pairs = []
     for repeat in range(repeats):
         codes = [code, WITHOUT + code]

@@ -1,10 +1,11 @@
 """Settings of the documentation: ``sphinx-build -W docs build/docs``. Needs no network."""
 
-from importlib.metadata import version as installed
 from typing import Any
 
+from netinv import __version__
+
 project = "netinv"
-version = release = installed("netinv")
+version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
 html_theme = "alabaster"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from netinv.app import Inversion, invert
     from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_classifier_from

@@ -6,20 +6,24 @@ One row for each of them goes to ``ablation/<dataset>.csv``, which the report sh
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.invert import Event, load_state, train_generator
-from pipeline.stage import stage_command, verbose_option, write_csv
+from netinv.core import save_csv
+from pipeline.stage import stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier
-    from netinv.generators import GeneratorConfig
-    from netinv.inversion import InversionConfig
+    from netinv.evaluation import Evaluation
+    from netinv.generators import ConditionedGenerator
+    from pipeline.driver import Followed, Plan
+    from pipeline.params import Params
+
+    Measured = Callable[[Sequence[ConditionedGenerator], tuple[float, float]], Evaluation]
 
 MEASURES = (
     "inversion_accuracy",
@@ -36,20 +40,46 @@ MEASURES = (
 WITH_DROPOUT = ("inversion_accuracy", "vendi_centred_ratio")
 
 
-class Job(NamedTuple):
-    """One generator of a condition."""
+def plan_conditions(
+    dataset: str, params: "Params", classifier: "Classifier | AdaptedClassifier", model: Path
+) -> "tuple[Plan, list[str]]":
+    """The generators of all conditions, and the condition of each."""
+    from pipeline.driver import Plan, fingerprint
+    from pipeline.generators import Job
 
-    condition: str
-    seed: int
-    architecture: "GeneratorConfig"
-    config: "InversionConfig"
+    first = params.for_dataset(dataset).invert.common.seed
+    seeds = range(first, first + params.ablation.num_seeds)
+    conditions = params.ablation_of(dataset)
+    names = [name for name in conditions for _ in seeds]
+    jobs = {f"{name}, seed {seed}": Job(seed, *conditions[name]) for name in conditions for seed in seeds}
+    settings = [name + repr(job) for name, job in jobs.items()]
+    plan = Plan(f"ablation {dataset}", classifier, jobs, params.ray, fingerprint(settings, model, __file__))
+    return plan, names
 
 
-def train_job(
-    classifier: "Classifier | AdaptedClassifier", checkpoint_every: int, job: Job, state: bytes | None
-) -> Iterator[Event]:
-    """Train the generator of a job; see :func:`pipeline.invert.train_generator`."""
-    yield from train_generator(classifier, job.architecture, job.config, checkpoint_every, job.seed, state)
+def measure(
+    dataset: str, plan: "Plan", names: list[str], followed: "list[Followed]", measure_one: "Measured"
+) -> list[dict[str, object]]:
+    """Evaluate the generators of each condition together; returns a record of each generator, and logs it."""
+    from netinv.results import Estimate
+    from pipeline.generators import trained
+
+    records: list[dict[str, object]] = []
+    jobs = list(plan.jobs.values())
+    for name in dict.fromkeys(names):
+        chosen = [index for index, other in enumerate(names) if other == name]
+        networks = [trained(plan.classifier, jobs[i], followed[i].state or b"") for i in chosen]
+        config = jobs[chosen[0]].config
+        rows = measure_one(networks, config.sharpness).results.rows
+        for index, row in zip(chosen, rows, strict=False):  # the generators come first
+            found = {name: row.measures[name] for name in MEASURES}
+            found |= {f"{name}_dropout": row.dropout[name] for name in WITH_DROPOUT}
+            values = {name: m.value if isinstance(m, Estimate) else None for name, m in found.items()}
+            records.append({"dataset": dataset, "condition": name, "seed": jobs[index].seed, **values})
+            numbers = {f"evaluate/{name}": value for name, value in values.items() if value is not None}
+            followed[index].run.log_metrics(numbers, step=config.steps * config.batch_size)
+        print(f"{plan.title}: {name} is measured", file=sys.stderr)
+    return records
 
 
 @click.command()
@@ -61,28 +91,27 @@ def train_job(
 @stage_command
 def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> None:
     """Run every condition of the ablation on DATASET, each with several seeds."""
-    from tqdm import tqdm
-
     from netinv.classifiers import freeze, load_checkpoint
     from netinv.data import load_spec, load_split
     from netinv.evaluation import evaluate
-    from netinv.generators import ConditionedGenerator
-    from netinv.results import Estimate
-    from pipeline import distributed, tracking
+    from pipeline import cluster, driver, tracking
     from pipeline.params import load_params
 
     params = load_params()
     data, models = data or Path("data") / dataset, models or Path("models") / dataset
-    conditions = params.ablation_of(dataset)
     spec = load_spec(data)
     classifier, evaluator = (load_checkpoint(models / name) for name in ("classifier", "evaluator"))
     freeze(classifier), freeze(evaluator)
-    address = os.environ.get("RAY_ADDRESS")
-    distributed.check_address(address)
-    seeds = range(params.invert.common.seed, params.invert.common.seed + params.ablation.num_seeds)
-    jobs = [Job(name, seed, *settings) for name, settings in conditions.items() for seed in seeds]
-    generators: dict[int, ConditionedGenerator] = {}
+    plan, names = plan_conditions(dataset, params, classifier, models / "classifier")
+    cluster.check_address(os.environ.get("RAY_ADDRESS"))
+    train, test = load_split(data, "train"), load_split(data, "test")
+
+    def measured(networks: "Sequence[ConditionedGenerator]", sharpness: tuple[float, float]) -> "Evaluation":
+        settings = params.ablation.evaluate
+        return evaluate(networks, classifier, evaluator, spec.classes, train, test, settings, sharpness)
+
     with ExitStack() as stack:
+        checkpoints = plan.checkpoints()
         run = stack.enter_context(
             tracking.stage_run(
                 "ablation",
@@ -91,55 +120,10 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
                 inputs=[Path("runs/train") / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")],
             )
         )
-        children = []
-        for job in jobs:
-            settings = {"generator": job.architecture.model_dump(mode="json"), **job.config.model_dump(mode="json")}
-            child = run.child(f"{job.condition}, seed {job.seed}", params={"condition": job.condition, **settings})
-            children.append(stack.enter_context(child))
-        total = sum(job.config.steps for job in jobs)
-        bar = stack.enter_context(tqdm(total=total, desc=f"ablation {dataset}", unit="step", disable=None))
-        done = dict.fromkeys(range(len(jobs)), 0)
-        with distributed.cluster(address):
-            shared = (classifier, params.ray.checkpoint_every)
-            for index, event in distributed.scatter(train_job, dict(enumerate(jobs)), shared, {}, params.ray):
-                job, record = jobs[index], event.record
-                if record["step"] <= done[index]:  # a worker died, and it is known already
-                    continue
-                bar.update(int(record["step"]) - done[index])
-                done[index] = int(record["step"])
-                terms = {f"invert/{name}": value for name, value in record.items() if name != "samples"}
-                children[index].log_metrics(terms, step=int(record["samples"]))
-                if event.grid is not None:
-                    children[index].log_image(event.grid, key="samples", step=int(record["samples"]))
-                if done[index] == job.config.steps and event.state is not None:
-                    generator = ConditionedGenerator(job.architecture, spec.num_classes, spec.image_shape)
-                    generator.load_state_dict(load_state(event.state)["generator"])
-                    generators[index] = generator.eval()
-                    told = f"{job.condition}, seed {job.seed}: batch accuracy {record['accuracy']:.3f}"
-                    print(f"ablation {dataset}: {told} ({len(generators)} of {len(jobs)})", file=sys.stderr)
-        train, test = load_split(data, "train"), load_split(data, "test")
-        records: list[dict[str, object]] = []
-        for name, (_, config) in conditions.items():
-            chosen = [index for index, job in enumerate(jobs) if job.condition == name]
-            evaluation = evaluate(
-                [generators[index] for index in chosen],
-                classifier,
-                evaluator,
-                spec.classes,
-                train,
-                test,
-                params.ablation.evaluate,
-                config.sharpness,
-            )
-            for index, row in zip(chosen, evaluation.results.rows, strict=False):  # the generators come first
-                found = {name: row.measures[name] for name in MEASURES}
-                found |= {f"{name}_dropout": row.dropout[name] for name in WITH_DROPOUT}
-                values = {name: m.value if isinstance(m, Estimate) else None for name, m in found.items()}
-                records.append({"dataset": dataset, "condition": name, "seed": jobs[index].seed, **values})
-                numbers = {f"evaluate/{name}": value for name, value in values.items() if value is not None}
-                children[index].log_metrics(numbers, step=config.steps * config.batch_size)
-            print(f"ablation {dataset}: {name} is measured", file=sys.stderr)
-        write_csv(out / f"{dataset}.csv", records)
+        followed = driver.resume(plan, checkpoints, run, stack)
+        driver.consume(plan, followed)
+        save_csv(out / f"{dataset}.csv", measure(dataset, plan, names, followed, measured))
+    checkpoints.remove()
 
 
 if __name__ == "__main__":

@@ -4,9 +4,13 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from netinv.core import InputError
+
+_ABANDONED = timedelta(days=1)
+"""Without a sign of life on storage that others may use: a stage at work writes at its every record."""
 
 History = list[dict[str, float]]
 
@@ -21,23 +25,29 @@ def fingerprint(parts: Iterable[bytes | Path]) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one stage at certain settings. Each file is there whole, or not at all.
+    """The checkpoints of one stage at certain settings, in ``<storage>/<stage>/<key>/``.
+
+    Each file is there whole, or not at all. What the same stage has left at other settings is forgotten when this one
+    begins: no other stage's, and on storage that several machines or experiments may share, only what nobody has
+    written to for a day.
 
     Args:
         storage: A folder, or a URL of any kind that fsspec knows, such as ``s3://bucket/path``.
+        stage: The stage with its data set and variant, as in ``invert-digits-robust``.
         key: Fingerprint of all that the results depend on.
 
     Raises:
         InputError: The storage cannot be used.
     """
 
-    def __init__(self, storage: str, key: str) -> None:
+    def __init__(self, storage: str, stage: str, key: str) -> None:
         import fsspec
 
         try:
             self._fs, root = fsspec.url_to_fs(storage)
-            self._folder = f"{root.rstrip('/')}/{key}"
+            self._folder = f"{root.rstrip('/')}/{stage}/{key}"
             self._fs.makedirs(self._folder, exist_ok=True)
+            self._forget_others(timedelta(0) if _is_of_one_workspace(storage) else _ABANDONED)
             self.run = (self._read("run") or uuid.uuid4().hex.encode()).decode()
             """Names this run of the stage, and is the same again when a killed stage goes on."""
             self._write("run", self.run.encode())
@@ -61,6 +71,19 @@ class Checkpoints:
         """Forget everything: the stage is done."""
         self._fs.rm(self._folder, recursive=True)
 
+    def _forget_others(self, idle: timedelta) -> None:
+        """Remove what the stage has left at other settings and has not written to for so long."""
+        stage, _, ours = self._folder.rpartition("/")
+        for other in self._fs.ls(stage, detail=False, refresh=True):
+            if other.rstrip("/").rpartition("/")[2] == ours:
+                continue
+            if not idle or datetime.now(UTC) - self._last_written(other) > idle:
+                self._fs.rm(other, recursive=True)
+
+    def _last_written(self, folder: str) -> datetime:
+        times = [self._fs.modified(file) for file in self._fs.find(folder)]
+        return max((time if time.tzinfo else time.replace(tzinfo=UTC) for time in times), default=datetime.now(UTC))
+
     def _read(self, name: str) -> bytes | None:
         try:
             content: bytes = self._fs.cat_file(f"{self._folder}/{name}")
@@ -69,5 +92,11 @@ class Checkpoints:
         return content
 
     def _write(self, name: str, content: bytes) -> None:
+        self._fs.makedirs(self._folder, exist_ok=True)  # another machine's idea of what is abandoned may differ
         self._fs.pipe_file(f"{self._folder}/.{name}", content)
         self._fs.mv(f"{self._folder}/.{name}", f"{self._folder}/{name}")
+
+
+def _is_of_one_workspace(storage: str) -> bool:
+    """Whether the storage is a folder inside this workspace, whose stages keep each other off their outputs."""
+    return "://" not in storage and not Path(storage).is_absolute()

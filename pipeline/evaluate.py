@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pipeline.stage import replaced, stage_command, write_csv, write_text
+from netinv.core import save_csv, write_text
+from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,6 @@ def main(
     from netinv.data import load_spec, load_split
     from netinv.evaluation import evaluate, save_evaluation
     from netinv.generators import load_generator
-    from netinv.results import Estimate
     from pipeline import tracking
     from pipeline.params import load_params
 
@@ -65,6 +65,7 @@ def main(
     inversion = getattr(params.for_dataset(dataset).invert, variant)
     spec = load_spec(data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    runs, inverted = Path("runs"), Path("runs/invert") / f"{dataset}-{variant}.json"
     with (
         replaced(out) as folder,
         replaced(plots) as plot_folder,
@@ -73,26 +74,15 @@ def main(
             dataset=dataset,
             variant=variant,
             params=config.model_dump(mode="json"),
-            inputs=[
-                Path("runs/train") / f"{dataset}-classifier.json",
-                Path("runs/train") / f"{dataset}-evaluator.json",
-                Path("runs/invert") / f"{dataset}-{variant}.json",
-            ],
+            inputs=[*(runs / "train" / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")), inverted],
         ) as run,
     ):
         run.log_dataset(spec, data)
         train, test = load_split(data, "train"), load_split(data, "test")
         folders = sorted((path.parent for path in generators.glob("*/config.json")), key=lambda path: int(path.name))
-        evaluation = evaluate(
-            [load_generator(path).to(device) for path in folders],
-            load_checkpoint(models / "classifier").to(device),
-            load_checkpoint(models / "evaluator").to(device),
-            spec.classes,
-            train,
-            test,
-            config,
-            inversion.sharpness,
-        )
+        networks = [load_generator(path).to(device) for path in folders]
+        classifier, evaluator = (load_checkpoint(models / name).to(device) for name in ("classifier", "evaluator"))
+        evaluation = evaluate(networks, classifier, evaluator, spec.classes, train, test, config, inversion.sharpness)
         results = evaluation.results
         figure = save_evaluation(folder, evaluation, train, test)
         shutil.copyfile(folder / "figure2.png", plot_folder / "grid.png")
@@ -103,12 +93,17 @@ def main(
         run.log_image(figure, key="samples")
         run.log_artifact(folder / "results.json")
         write_text(metrics, json.dumps(numbers, indent=2) + "\n")
-    accuracy, judged = (results.headline[name] for name in ("inversion_accuracy", "evaluator_accuracy"))
-    told = [
-        f"{m.value:.3f}" if isinstance(m, Estimate) else f"not measured: {m.not_measured}" for m in (accuracy, judged)
-    ]
-    print(f"evaluate {dataset} {variant}: inversion accuracy {told[0]}, evaluator accuracy {told[1]}", file=sys.stderr)
-    print(f"evaluate {dataset} {variant}: {results.verdict}", file=sys.stderr)
+    _tell(f"evaluate {dataset} {variant}", results)
+
+
+def _tell(title: str, results: "Results") -> None:
+    """Print the two accuracies that matter most, and what the privacy audit says."""
+    from netinv.results import Estimate
+
+    found = (results.headline[name] for name in ("inversion_accuracy", "evaluator_accuracy"))
+    told = [f"{m.value:.3f}" if isinstance(m, Estimate) else f"not measured: {m.not_measured}" for m in found]
+    print(f"{title}: inversion accuracy {told[0]}, evaluator accuracy {told[1]}", file=sys.stderr)
+    print(f"{title}: {results.verdict}", file=sys.stderr)
 
 
 def _metrics(results: "Results") -> dict[str, float | str]:
@@ -152,7 +147,7 @@ def _tables(results: "Results") -> "dict[str, Table]":
 
 def _write_table(path: Path, columns: "tuple[str, ...]", table: "Table") -> None:
     if table:
-        write_csv(path, [dict(zip(columns, values, strict=True)) for values in table])
+        save_csv(path, [dict(zip(columns, values, strict=True)) for values in table])
     else:
         write_text(path, ",".join(columns) + "\n")
 

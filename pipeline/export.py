@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.stage import replaced, stage_command, write_text
+from netinv.core import write_text
+from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
     from netinv.data import DatasetSpec

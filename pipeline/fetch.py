@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.stage import replaced, stage_command, write_text
+from netinv.core import write_text
+from pipeline.stage import replaced, stage_command
 
 
 @click.command()

@@ -150,7 +150,7 @@ class TuneParams(Config):
 
 
 class DatasetParams(Config):
-    """The settings of one data set: the general ones with its preset laid over them."""
+    """The settings of one data set."""
 
     train: TrainParams
     invert: InvertParams
@@ -162,24 +162,30 @@ class Params(Config):
     datasets: tuple[str, ...] = Field(min_length=1)
     variants: tuple[Variant, ...] = Field(min_length=1)
     fetch: FetchConfig
-    train: TrainParams
-    invert: InvertParams
+    train: dict[str, Any]
+    """What holds for every data set, whatever its preset says; ``null`` leaves a value to the presets."""
+    invert: dict[str, Any]
+    """Likewise."""
     evaluate: EvaluationConfig
     export: ExportConfig
     ablation: AblationParams
     ray: RayParams
     tune: TuneParams
     presets: dict[str, dict[str, Any]]
-    """Values that a data set has of its own, under the same keys as the general ones, which they overrule."""
+    """Values by data set, under the keys above; those of ``default`` hold where a data set's own say nothing."""
 
     def for_dataset(self, name: str) -> DatasetParams:
-        """The settings of one data set, its preset laid over the general ones.
+        """The settings of one data set: the default ones, below its own preset, below what holds for every data set.
 
         Raises:
-            InputError: The preset has unknown keys or impossible values.
+            InputError: Names the key, with the layer that has an unknown key or an impossible value.
         """
-        general = {"train": self.train.model_dump(mode="json"), "invert": self.invert.model_dump(mode="json")}
-        return DatasetParams.parse(_overlaid(general, self.presets.get(name, {})), where=f"presets.{name}")
+        values = self.presets.get("default", {})
+        DatasetParams.parse(values, where="presets.default")
+        if name != "default" and name in self.presets:
+            values = _overlaid(values, self.presets[name])
+            DatasetParams.parse(values, where=f"presets.{name}")
+        return DatasetParams.parse(_overlaid(values, _given({"train": self.train, "invert": self.invert})))
 
     def ablation_of(self, dataset: str) -> dict[str, tuple[GeneratorConfig, InversionConfig]]:
         """The settings of each condition of the ablation on a data set.
@@ -198,6 +204,12 @@ class Params(Config):
                 InversionConfig.parse(inversion, where=f"{where}.inversion"),
             )
         return settings
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """What is not null, mapping by mapping."""
+    parts = {key: _given(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in parts.items() if value is not None and value != {}}
 
 
 def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

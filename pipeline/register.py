@@ -25,17 +25,16 @@ def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path,
     from netinv.data import load_spec
     from netinv.results import load_results
     from pipeline import tracking
-    from pipeline.registry import find_candidates, show
 
     name = f"netinv-{dataset}-{variant}"
     run_file = Path("runs/invert") / f"{dataset}-{variant}.json"
     results = load_results(evaluation / "results.json")
-    candidates = find_candidates(name, variant, onnx, results, models, load_spec(data), run_file)
+    candidates = tracking.find_candidates(name, variant, onnx, results, models, load_spec(data), run_file)
     inputs = [run_file, *(Path("runs") / stage / f"{dataset}-{variant}.json" for stage in ("export", "evaluate"))]
     with tracking.stage_run("register", dataset=dataset, variant=variant, inputs=inputs, wait=True) as run:
         run.log_models(name, candidates)
     standing = candidates[0].standing
-    best = show(standing.measures[standing.primary])
+    best = tracking.show(standing.measures[standing.primary])
     print(f"register {dataset} {variant}: {candidates[0].generator} has the best {standing.primary}, {best}")
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.stage import replaced, stage_command, write_text
+from netinv.core import write_text
+from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
     from netinv.report import Inverted

@@ -1,10 +1,8 @@
 """What all stages share: outputs that are whole or absent, errors in one sentence, and an end when DVC ends."""
 
 import atexit
-import csv
 import errno
 import functools
-import io
 import os
 import shutil
 import signal
@@ -12,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -37,19 +35,12 @@ def replaced(out: Path) -> Iterator[Path]:
     Raises:
         InputError: Another process is writing the same output.
     """
-    import fcntl
-
-    SCRATCH.mkdir(exist_ok=True)
     name = "-".join(Path(os.path.relpath(out)).parts)
-    with (SCRATCH / f"{name}.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise InputError(f"Process {lock.read() or '?'} is still writing {out}: wait for it, or end it.") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    lock = SCRATCH / f"{name}.lock"
+    with locked(lock, wait=False) as alone:
+        if not alone:
+            raise InputError(f"Process {lock.read_text() or '?'} is still writing {out}: wait for it, or end it.")
+        lock.write_text(str(os.getpid()))
         partial = SCRATCH / name
         shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         partial.mkdir()
@@ -62,24 +53,19 @@ def replaced(out: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step: it is there whole, or not at all."""
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a file lock, which ends with the process at the latest; yields whether it was to be had."""
+    import fcntl
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_csv(path: Path, records: Sequence[Mapping[str, object]]) -> None:
-    """Write records of one shape as CSV with a header, in one step."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    write_text(path, text.getvalue())
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def stage_command(function: Callable[P, None]) -> Callable[P, None]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pipeline.stage import replaced, stage_command, write_csv, write_text
+from netinv.core import save_csv, write_text
+from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
     from netinv.classifiers import Classifier, ClassifierSource, ImportedClassifier
@@ -62,7 +63,7 @@ def main(
         for path in sorted(folder.iterdir()):
             run.log_artifact(path, folder="checkpoint")
         write_text(metrics, json.dumps({"test_accuracy": accuracy, "train_accuracy": history[-1]["accuracy"]}) + "\n")
-        write_csv(plots, history)
+        save_csv(plots, history)
     print(f"train {dataset} {model}: test accuracy {accuracy:.4f}", file=sys.stderr)
 
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import netinv
-from netinv.core import InputError
+from netinv.core import InputError, save_csv, write_text
 from netinv.evaluation import OBJECTIVES, objectives
-from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option, write_csv, write_text
+from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier
     from pipeline.checkpoints import Checkpoints
-    from pipeline.distributed import Trial
+    from pipeline.cluster import Trial
+    from pipeline.driver import Followed
     from pipeline.params import GeneratorParams, Params, TuneParams
     from pipeline.tracking import Run
 
@@ -146,50 +146,53 @@ class _Told:
     """A run for each trial, below that of the search. What a killed search logged of a trial is not logged again."""
 
     def __init__(self, title: str, run: "Run", checkpoints: "Checkpoints", num_trials: int) -> None:
-        from tqdm import tqdm
+        from pipeline.progress import Progress
 
-        self._title, self._run, self._checkpoints, self._num_trials = title, run, checkpoints, num_trials
-        self._open: dict[str, tuple[AbstractContextManager[Run], Run]] = {}
+        self._run, self._checkpoints = run, checkpoints
+        self._open: dict[str, tuple[AbstractContextManager[Run], Followed]] = {}
         self._best = 0.0
-        self.ended: set[str] = set()
-        self._bar = tqdm(total=num_trials, desc=title, unit="trial", disable=None)
+        self._progress = Progress(title, num_trials, "trial")
 
     def __call__(self, trial: "Trial") -> None:
         """Log a trial's record, once, and end its run when it has ended."""
+        from pipeline.driver import Followed
+
         if trial.name not in self._open:
             key = f"{self._checkpoints.run}-{trial.name}"
             context = self._run.child(f"trial {trial.name}", trial.settings, key=key)
-            self._open[trial.name] = context, context.__enter__()
-        child, run = self._open[trial.name]
-        history, _ = self._checkpoints.load(trial.name)
-        if trial.record and (not history or trial.record["step"] > history[-1]["step"]):
-            metrics = {f"tune/{key}": trial.record[key] for key in (*OBJECTIVES, "score", "step")}
-            run.log_metrics(metrics, step=int(trial.record["samples"]))
-            self._checkpoints.save_history(trial.name, [*history, trial.record])
+            self._open[trial.name] = context, Followed(trial.name, self._checkpoints, context.__enter__())
+        child, followed = self._open[trial.name]
+        if trial.record:
+            told = ("samples", *OBJECTIVES, "score", "step")
+            followed.take({key: trial.record[key] for key in told}, "tune")
         if trial.outcome != "running":
-            run.set_tags({"outcome": trial.outcome})
+            followed.run.set_tags({"outcome": trial.outcome})
             del self._open[trial.name]
             child.__exit__(RuntimeError if trial.outcome == "failed" else None, None, None)
-            self._show(trial)
-
-    def _show(self, trial: "Trial") -> None:
-        self.ended.add(trial.name)
-        self._best = max(self._best, trial.record.get("score", 0) if trial.outcome == "finished" else 0)
-        self._bar.set_postfix_str(f"best score {self._best:.3f}", refresh=False)
-        self._bar.update()
-        if self._bar.disable:
-            print(
-                f"{self._title}: {len(self.ended)} of {self._num_trials} trials, one {trial.outcome} with score "
-                f"{trial.record.get('score', 0):.3f}, best {self._best:.3f}",
-                file=sys.stderr,
-            )
+            score = trial.record.get("score", 0)
+            self._best = max(self._best, score if trial.outcome == "finished" else 0)
+            note = f"one {trial.outcome} with score {score:.3f}, best {self._best:.3f}"
+            self._progress.advance(1, note, at_once=True)
 
     def close(self, *error: Any) -> None:
         """End the runs that are left, as the search ends."""
-        self._bar.close()
+        self._progress.close()
         for child, _ in self._open.values():
             with suppress(BaseException):  # the block that it stands for raises again
                 child.__exit__(*error)
+
+
+def write_trials(folder: Path, dataset: str, variant: str, trials: "list[Trial]", best: "list[Trial]") -> None:
+    """Write all trials as a table, and the settings of the best as DVC takes them."""
+    write_text(folder / "best.txt", "\n".join(overrides(dataset, variant, best[0].settings)) + "\n")
+    names = {trial.name for trial in best}
+    rows = [
+        {"trial": trial.name, "outcome": trial.outcome, "front": int(trial.name in names)}
+        | {key: trial.record.get(key, "") for key in ("step", *OBJECTIVES, "score")}
+        | trial.settings
+        for trial in trials
+    ]
+    save_csv(folder / "trials.csv", rows)
 
 
 @click.command()
@@ -202,8 +205,9 @@ class _Told:
 def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> None:
     """Search the settings of VARIANT (standard or robust) on DATASET; params.yaml says where, under tune."""
     from netinv.classifiers import load_checkpoint
-    from pipeline import distributed, tracking
-    from pipeline.checkpoints import Checkpoints, fingerprint
+    from pipeline import cluster, tracking
+    from pipeline.checkpoints import Checkpoints
+    from pipeline.driver import fingerprint
     from pipeline.params import load_params
 
     model = model or Path("models") / dataset / "classifier"
@@ -215,20 +219,14 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
     config = getattr(invert, variant)
     classifier = load_checkpoint(model)
     address = os.environ.get("RAY_ADDRESS")
-    distributed.check_address(address)
-    settings = [
-        f"{dataset} {variant}",
-        invert.common.model_dump_json(),
-        config.model_dump_json(),
-        tune.model_dump_json(),
-    ]
-    code = [*sorted(Path(netinv.__file__).parent.glob("*.py")), Path(__file__)]
-    title = f"tune {dataset} {variant}"
+    cluster.check_address(address)
+    settings = [f"{dataset} {variant}", *(part.model_dump_json() for part in (invert.common, config, tune))]
+    title, stage = f"tune {dataset} {variant}", f"{dataset}-{variant}"
     with ExitStack() as stack:
         folder = stack.enter_context(replaced(out))
-        key = fingerprint([*map(str.encode, settings), *sorted(model.iterdir()), *code])
-        checkpoints = Checkpoints(str(SEARCHES), key)
-        search = (SEARCHES / key / "search").absolute()
+        key = fingerprint(settings, model, __file__)
+        checkpoints = Checkpoints(str(SEARCHES), stage, key)
+        search = (SEARCHES / stage / key / "search").absolute()
         if search.exists():
             print(f"{title}: goes on with the search that was killed", file=sys.stderr)
         run = stack.enter_context(
@@ -242,33 +240,15 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
         )
         told = _Told(title, run, checkpoints, tune.num_trials)
         stack.push(told.close)
-        stack.enter_context(distributed.cluster(address))
-        trials = distributed.search(
-            train_trial,
-            (classifier, invert.common, config.model_dump(mode="json"), tune),
-            space,
-            OBJECTIVES,
-            tune.num_trials,
-            tune.seed,
-            search,
-            params.ray,
-            told,
+        stack.enter_context(cluster.cluster(address))
+        shared = (classifier, invert.common, config.model_dump(mode="json"), tune)
+        trials = cluster.search(
+            train_trial, shared, space, OBJECTIVES, tune.num_trials, tune.seed, search, params.ray, told
         )
-        for trial in trials:
-            if trial.name not in told.ended:  # it ended before the search was killed
-                told(trial)
         if not (best := front(trials)):
             raise InputError(f"None of the {len(trials)} trials came to its end: see their runs in MLflow.")
         run.log_metrics({f"tune/{key}": best[0].record[key] for key in (*OBJECTIVES, "score")})
-        write_text(folder / "best.txt", "\n".join(overrides(dataset, variant, best[0].settings)) + "\n")
-        names = {trial.name for trial in best}
-        rows = [
-            {"trial": trial.name, "outcome": trial.outcome, "front": int(trial.name in names)}
-            | {key: trial.record.get(key, "") for key in ("step", *OBJECTIVES, "score")}
-            | trial.settings
-            for trial in trials
-        ]
-        write_csv(folder / "trials.csv", rows)
+        write_trials(folder, dataset, variant, trials, best)
         for path in sorted(folder.iterdir()):
             run.log_artifact(path)
     checkpoints.remove()

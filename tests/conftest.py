@@ -1,6 +1,8 @@
 """Shared set-up: one thread each, as on a busy machine, and the repository's root at hand."""
 
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,34 @@ if TYPE_CHECKING:
     from netinv.sampling import Metadata
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_report_header() -> str:
+    """What the numbers of a run depend on beside the code."""
+    names = ("NETINV_TEST_SEED", "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NETINV_TEST_BFLOAT16")
+    return "numerics: " + ", ".join(f"{name}={os.environ.get(name, 'unset')}" for name in names)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def other_processor() -> Iterator[None]:
+    """With ``NETINV_TEST_BFLOAT16=1`` torch tells of instructions for bfloat16, and precision ``auto`` chooses it."""
+    if not os.environ.get("NETINV_TEST_BFLOAT16"):
+        yield
+        return
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def global_draws() -> None:
+    """Draws without a random state of their own are the same whether a test runs alone or among others."""
+    if "torch" in sys.modules:
+        from draws import seed_torch
+
+        seed_torch(0)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +66,7 @@ class Exported:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Two generators in all forms, their classifier and an evaluator."""
-    import torch
+    from draws import seed_torch
 
     from netinv.classifiers import ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
     from netinv.export import ExportConfig, export_classifier, export_generators, versions
@@ -44,7 +74,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     from netinv.inversion import InversionConfig, invert
     from netinv.sampling import Metadata
 
-    torch.manual_seed(0)
+    seed_torch(0)
     shape = (1, 12, 12)
     classifier = build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, shape, (0.5,), (0.25,))
     evaluator = build_classifier(ResidualClassifierConfig(channels=(8,)), 3, shape, (0.5,), (0.25,))

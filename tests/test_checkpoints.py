@@ -1,5 +1,8 @@
 """Checkpoints of a stage: the same on a folder, in memory and on S3."""
 
+import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -16,40 +19,68 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_a_killed_stage_finds_what_it_left(storage: str) -> None:
-    first = Checkpoints(storage, "a")
+    first = Checkpoints(storage, "invert-digits", "a")
     assert first.load(0) == ([], None)
     first.save_history(0, HISTORY[:1])
     first.save_history(0, HISTORY)
     first.save_state(0, b"old")
     first.save_state(0, b"new")
-    again = Checkpoints(storage, "a")
+    again = Checkpoints(storage, "invert-digits", "a")
     assert again.load(0) == (HISTORY, b"new")
     assert again.load(1) == ([], None)
     assert again.run == first.run
 
 
 def test_other_settings_find_nothing_and_a_finished_stage_leaves_nothing(storage: str) -> None:
-    first, other = Checkpoints(storage, "a"), Checkpoints(storage, "b")
+    first, other = Checkpoints(storage, "invert-digits", "a"), Checkpoints(storage, "invert-digits", "b")
     first.save_state(0, b"state")
     assert other.load(0) == ([], None)
     assert other.run != first.run
     first.remove()
-    assert Checkpoints(storage, "a").load(0) == ([], None)
-    assert Checkpoints(storage, "a").run != first.run
+    assert Checkpoints(storage, "invert-digits", "a").load(0) == ([], None)
+    assert Checkpoints(storage, "invert-digits", "a").run != first.run
+
+
+def test_what_a_stage_left_at_other_settings_goes_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for stage in ("invert-digits-robust", "invert-digits-standard"):
+        Checkpoints("storage", stage, "old").save_state(0, b"state")
+    Checkpoints("storage", "invert-digits-robust", "new").save_state(0, b"state")
+    Checkpoints("storage", "invert-digits-robust", "new")
+    kept = {path.relative_to("storage").as_posix() for path in Path("storage").rglob("*.pt")}
+    assert kept == {"invert-digits-robust/new/0.pt", "invert-digits-standard/old/0.pt"}
+
+
+def test_on_storage_that_others_may_use_only_what_nobody_writes_to_goes(tmp_path: Path) -> None:
+    for key in ("at work", "abandoned"):
+        Checkpoints(str(tmp_path), "stage", key).save_state(0, b"state")
+    for path in (tmp_path / "stage" / "abandoned").iterdir():
+        os.utime(path, (time.time() - 25 * 3600,) * 2)
+    Checkpoints(str(tmp_path), "stage", "new")
+    assert {path.name for path in (tmp_path / "stage").iterdir()} == {"at work", "new"}
+
+
+def test_a_stage_whose_checkpoints_were_taken_away_goes_on(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path), "stage", "a")
+    shutil.rmtree(tmp_path / "stage")
+    checkpoints.save_state(0, b"state")
+    assert checkpoints.load(0) == ([], b"state")
 
 
 def test_no_unfinished_file_is_taken_for_a_checkpoint(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(str(tmp_path), "a")
-    (tmp_path / "a" / ".0.pt").write_bytes(b"half")
+    checkpoints = Checkpoints(str(tmp_path), "stage", "a")
+    (tmp_path / "stage" / "a" / ".0.pt").write_bytes(b"half")
     assert checkpoints.load(0) == ([], None)
     checkpoints.save_state(0, b"whole")
-    assert {path.name for path in (tmp_path / "a").iterdir()} == {"run", "0.pt"}
+    assert {path.name for path in (tmp_path / "stage" / "a").iterdir()} == {"run", "0.pt"}
 
 
 @pytest.mark.parametrize("storage", ["nonsense://bucket", "/proc/nowhere"])
 def test_storage_that_cannot_be_used_is_refused_with_one_sentence(storage: str) -> None:
     with pytest.raises(InputError, match=f"Checkpoints cannot be kept in ray.storage={storage}"):
-        Checkpoints(storage, "a")
+        Checkpoints(storage, "invert-digits", "a")
 
 
 def test_a_fingerprint_tells_contents_and_their_limits_apart(tmp_path: Path) -> None:

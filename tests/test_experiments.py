@@ -39,6 +39,10 @@ def copy(first: Path, tmp_path: Path) -> Path:
 
 
 def test_experiments_from_the_queue(copy: Path) -> None:
+    # What the command line sets wins over what the data set's preset has.
+    set_params(copy, **{"presets.digits.invert.robust": {"gamma": 0.75}})
+    run(copy, "git", "add", "params.yaml")
+    run(copy, *COMMIT, "a preset")
     for name, gamma in (("one", 0.5), ("two", 0.25)):
         run(copy, "dvc", "exp", "run", "--queue", "--name", name, "-S", f"invert.robust.gamma={gamma}")
     run(copy, "dvc", "exp", "run", "--run-all", "--jobs", "2")

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import re
+import statistics
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ FLOORS = (
     "core",
 )
 """The packages of the library, from the front of the house to its ground."""
-SHARED = {"params", "stage", "tracking"}
+SHARED = {"params", "progress", "stage", "tracking"}
 """Modules of the pipeline that every stage uses, and no output depends on: settings are parameters of DVC's own."""
 
 
@@ -130,7 +131,7 @@ def test_sampling_knows_no_torch(root: Path) -> None:
         assert not [node for node in at_once if "torch" in ast.unparse(node)], room
 
 
-@pytest.mark.parametrize(("tool", "home"), [("ray", "distributed.py"), ("mlflow", "tracking.py")])
+@pytest.mark.parametrize(("tool", "home"), [("ray", "cluster"), ("mlflow", "tracking")])
 def test_one_package_knows_each_tool(root: Path, tool: str, home: str) -> None:
     knowing = {path for path in (root / "pipeline").rglob("*.py") if tool in _imports(path)}
     assert knowing
@@ -193,6 +194,31 @@ def test_no_machine_path_and_no_registry_in_committed_files(root: Path) -> None:
         if name != "tests/test_house.py" and (root / name).suffix not in {".png", ".jpg"} and (root / name).exists():
             match = forbidden.search((root / name).read_text())
             assert match is None, f"{name}: {match}"
+
+
+def test_files_and_functions_are_short(root: Path) -> None:
+    """Of the product: no file over 350 lines, functions of 8 lines in the middle, and none over 60."""
+    lengths = []
+    for path in _sources(root):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 350, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lengths.append((_length(node), f"{path.name}:{node.name}"))
+    lengths.sort(reverse=True)
+    numbers = [length for length, _ in lengths]
+    assert numbers[0] <= 60, lengths[:5]
+    assert statistics.quantiles(numbers, n=10)[-1] <= 30
+    assert statistics.median(numbers) <= 8
+
+
+def _length(node: ast.FunctionDef) -> int:
+    """Lines of a function from its name to its end, its docstring not counted."""
+    assert node.end_lineno is not None
+    first = node.body[0]
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    docstring = first.end_lineno - first.lineno + 1 if documented and first.end_lineno is not None else 0
+    return node.end_lineno - node.lineno + 1 - docstring
 
 
 def test_the_tree_in_the_readme_is_that_of_the_folders(root: Path) -> None:

@@ -1,13 +1,17 @@
 """The work of the stage ``invert`` in one process: generators alone and together, from their beginning or a state."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from draws import seed_torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier
 from netinv.generators import GeneratorConfig
 from netinv.inversion import InversionConfig
-from pipeline.invert import Event, groups, load_state, train_generator, train_generators
+from pipeline import driver
+from pipeline.generators import Event, Job, groups, load_state, train_generator, train_generators
 
 ARCHITECTURE = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
 CONFIG = InversionConfig(steps=10, batch_size=12, precision="float32", log_every=2)
@@ -16,14 +20,14 @@ CHECKPOINT_EVERY = 4
 
 @pytest.fixture
 def classifier() -> Classifier:
-    torch.manual_seed(0)
+    seed_torch(0)
     return build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, (1, 9, 8), (0.5,), (0.3,))
 
 
-def test_only_those_after_the_same_number_of_steps_are_trained_together() -> None:
+def test_only_those_of_one_kind_are_trained_together() -> None:
     assert groups([0] * 5, size=2) == [(0, 1), (2, 3), (4,)]
     assert groups([0] * 5, size=8) == [(0, 1, 2, 3, 4)]
-    assert groups([100, 0, 100, 0, 100], size=2) == [(1, 3), (0, 2), (4,)]
+    assert groups([100, 0, 100, 0, 100], size=2) == [(0, 2), (4,), (1, 3)]
 
 
 def close(together: Event, alone: Event) -> None:
@@ -43,29 +47,53 @@ def close(together: Event, alone: Event) -> None:
 
 
 def test_together_they_tell_what_each_would_tell_alone(classifier: Classifier) -> None:
-    seeds = (3, 7)
-    together = list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seeds, None))
+    jobs = (Job(3, ARCHITECTURE, CONFIG), Job(7, ARCHITECTURE, CONFIG))
+    together = list(train_generators(classifier, CHECKPOINT_EVERY, jobs, None))
     assert [events.state is not None for events in together] == [False, True, False, True, True]
-    for i, seed in enumerate(seeds):
-        alone = list(train_generator(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seed, None))
+    for i, job in enumerate(jobs):
+        alone = list(train_generator(classifier, CHECKPOINT_EVERY, job, None))
         assert len(alone) == len(together)
         for events, event in zip(together, alone, strict=True):
             close(events.each[i], event)
 
 
 def test_what_was_kept_together_goes_on_together_or_alone(classifier: Classifier) -> None:
-    seeds = (3, 7)
-    whole = list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seeds, None))
+    jobs = (Job(3, ARCHITECTURE, CONFIG), Job(7, ARCHITECTURE, CONFIG))
+    whole = list(train_generators(classifier, CHECKPOINT_EVERY, jobs, None))
     kept = whole[1].state
     assert kept is not None
-    rest = list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seeds, kept))
+    rest = list(train_generators(classifier, CHECKPOINT_EVERY, jobs, kept))
     assert [[e.record for e in events.each] for events in rest] == [[e.record for e in w.each] for w in whole[2:]]
-    for i, seed in enumerate(seeds):
-        alone = list(train_generator(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, seed, kept[i]))
+    for i, job in enumerate(jobs):
+        alone = list(train_generator(classifier, CHECKPOINT_EVERY, job, kept[i]))
         for events, event in zip(rest, alone, strict=True):
             close(events.each[i], event)
 
 
 def test_what_is_done_already_tells_nothing_more(classifier: Classifier) -> None:
-    done = list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, (3,), None))[-1].state
-    assert list(train_generators(classifier, ARCHITECTURE, CONFIG, CHECKPOINT_EVERY, (3,), done)) == []
+    jobs = (Job(3, ARCHITECTURE, CONFIG),)
+    done = list(train_generators(classifier, CHECKPOINT_EVERY, jobs, None))[-1].state
+    assert list(train_generators(classifier, CHECKPOINT_EVERY, jobs, done)) == []
+
+
+def test_a_change_of_any_file_of_the_library_or_of_the_stage_is_another_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, model, stage = tmp_path / "netinv", tmp_path / "model", tmp_path / "stage.py"
+    files = [
+        library / "__init__.py",
+        library / "losses.py",
+        library / "deep" / "er" / "kl.py",
+        model / "weights",
+        stage,
+    ]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one")
+    monkeypatch.setattr(driver.netinv, "__file__", str(library / "__init__.py"))
+    found = {driver.fingerprint(["settings"], model, str(stage))}
+    for path in files:
+        path.write_text("another")
+        found.add(driver.fingerprint(["settings"], model, str(stage)))
+    assert len(found) == 1 + len(files)
+    assert driver.fingerprint(["others"], model, str(stage)) not in found

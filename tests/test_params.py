@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from netinv.core import InputError
@@ -65,7 +66,11 @@ def set_key(path: str, value: Any) -> Edit:
         ("invert.standard.sharpness", [3.0, 1.0], r"invert\.standard: sharpness is a range"),
         ("invert.common.generator.dropout", 1.5, r"invert\.common\.generator\.dropout: expected less than 1, got 1.5"),
         ("invert.common.num_generators", 0, r"invert\.common\.num_generators: expected greater than 0, got 0"),
-        ("train.classifier.training.epochs", None, r"train\.classifier\.training\.epochs: expected a valid integer"),
+        (
+            "presets.default.train.classifier.training.epochs",
+            None,
+            r"presets\.default\.train\.classifier\.training\.epochs",
+        ),
         ("datasets", ["imagenet"], r"unknown data set 'imagenet'; known are .*digits.*mnist"),
         ("datasets", [], r"datasets: .* at least 1 item"),
         ("variants", ["sturdy"], r"variants\.0: expected 'standard' or 'robust', got 'sturdy'"),
@@ -100,15 +105,43 @@ def test_a_bad_value_is_refused(edited: Callable[[Edit], Path], key: str, value:
 
 
 def test_a_missing_key_is_named(edited: Callable[[Edit], Path]) -> None:
-    with pytest.raises(InputError, match=r"invert\.common is required, but was not given"):
-        load_params(edited(lambda values: values["invert"].pop("common")))
+    with pytest.raises(InputError, match=r"presets\.default\.invert\.common is required, but was not given"):
+        load_params(edited(lambda values: values["presets"]["default"]["invert"].pop("common")))
 
 
 def test_a_preset_overrules_its_data_set_and_no_other(edited: Callable[[Edit], Path]) -> None:
     params = load_params(edited(set_key("presets.mnist.invert.robust", {"epsilon": 0.125})))
-    general = params.invert.robust
+    general = params.for_dataset("default").invert.robust
     assert params.for_dataset("mnist").invert.robust == general.model_copy(update={"epsilon": 0.125})
     assert params.for_dataset("mnist").invert.robust.epsilon == 0.125
+
+
+@pytest.mark.parametrize("value", [0.15, 0.1, 0.2])  # 0.1 is the default, 0.2 that of the preset of mnist
+def test_what_is_set_for_every_data_set_overrules_its_preset(edited: Callable[[Edit], Path], value: float) -> None:
+    params = load_params(edited(set_key("invert.robust.epsilon", value)))
+    for name in ("mnist", "svhn", "digits"):
+        assert params.for_dataset(name).invert.robust.epsilon == value
+    assert params.for_dataset("mnist").invert.robust.gamma == 1.0
+
+
+def test_every_setting_is_in_the_file(root: Path) -> None:
+    """Every field of every configuration, where a `null` does not leave out the whole of it."""
+    values = YAML(typ="safe", pure=True).load(root / "params.yaml")
+
+    def compare(config: BaseModel, written: dict[str, Any], where: str) -> None:
+        assert set(written) == set(type(config).model_fields), where
+        for name in type(config).model_fields:
+            part = getattr(config, name)
+            if isinstance(part, BaseModel):
+                compare(part, written[name], f"{where}.{name}")
+
+    params = load_params(root / "params.yaml")
+    for name in ("fetch", "evaluate", "export", "ray", "tune"):
+        compare(getattr(params, name), values[name], name)
+    assert set(values["ablation"]) == set(type(params.ablation).model_fields)
+    default = params.for_dataset("default")
+    compare(default, values["presets"]["default"], "presets.default")
+    compare(default, {"train": values["train"], "invert": values["invert"]}, "general")
 
 
 def test_an_architecture_of_another_kind_is_replaced_whole(edited: Callable[[Edit], Path]) -> None:
@@ -142,4 +175,4 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_configurations_are_frozen(root: Path) -> None:
     params = load_params(root / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
-        params.invert.robust.epsilon = 1.0  # type: ignore[misc]
+        params.for_dataset("mnist").invert.robust.epsilon = 1.0  # type: ignore[misc]

@@ -14,9 +14,11 @@ from click.testing import CliRunner
 
 from netinv.core import InputError
 from netinv.results import Estimate, Measure, NotMeasured
-from pipeline import journal, registry, tracking
+from pipeline import tracking
 from pipeline.register import main
-from pipeline.registry import Candidate, Standing, better
+from pipeline.tracking import candidates, journal, registry
+from pipeline.tracking.delivery import Deliverer
+from pipeline.tracking.registry import Candidate, Standing, better
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own
@@ -71,7 +73,7 @@ def test_rule_for_the_champion(candidate: Standing, champion: Standing | None, e
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty repository, with a journal of its own that no courier knows."""
+    """An empty repository, with a journal of its own that no delivery knows."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "NETINV_PIPELINE_RUN", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -80,18 +82,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def offer(exported: "Exported", measures: list[float], number: int = 0) -> list[str]:
     """One register stage, with an invert stage before it; returns what it tells."""
-    deliverer = tracking._Deliverer(tracking.tracking_uri())
+    deliverer = Deliverer(tracking.tracking_uri())
     made: list[str] = []
     for stage in ("invert", "register"):
         path = journal.journals() / f"{stage}-{number}"
         path.mkdir(parents=True)
         run = journal.Run(path, stage, {"stage": stage, "dataset": "shapes", "variant": "robust"}, {})
-        with run._ending():
+        with run.ending():
             if stage == "invert":
                 for i in range(len(measures)):
                     with run.child(f"generator {i}", {"seed": i}):
                         pass
-                made = [f"journal:{key}" for key in run._children.values()]
+                made = [f"journal:{key}" for key in run.children.values()]
             else:
                 run.log_models(
                     NAME,
@@ -150,7 +152,7 @@ def test_registered_model_has_everything_and_is_registered_once(exported: "Expor
     # As if the answer to the first delivery had been lost, and later as another stage's offer of the same files.
     state = journal.journals() / "register-0" / "run.json"
     state.write_text(json.dumps(json.loads(state.read_text()) | {"offset": 0, "done": False}))
-    tracking._Deliverer(tracking.tracking_uri()).deliver(at_once=True)
+    Deliverer(tracking.tracking_uri()).deliver(at_once=True)
     assert offer(exported, [0.8, 0.7], number=1) == [
         f"{NAME}: generator 0 is version 1 already.",
         f"{NAME}: generator 1 is version 2 already.",
@@ -194,19 +196,36 @@ def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: P
         checksums={},
     )
     found = results(("zero", "one", "two"), 0.9)
-    candidates = registry.find_candidates(
+    found_candidates = candidates.find_candidates(
         NAME, "robust", exported.folder, found, tmp_path, spec, tmp_path / "absent.json"
     )
-    assert [candidate.generator for candidate in candidates] == ["generator 0", "generator 1"]
-    card = candidates[0].card
+    assert [candidate.generator for candidate in found_candidates] == ["generator 0", "generator 1"]
+    card = found_candidates[0].card
     accuracy = found.rows[0].measures["evaluator_accuracy"]
     assert f"| evaluator_accuracy | {registry.show(accuracy)} |" in card
     uses = ("Intended:", "Misuse:", "(N, 8)")
     for part in ("ConvClassifier", "60 training images", "Nobody's", "Drawn for this test", *uses):
         assert part in card, part
-    assert candidates[0].standing.measured_by == candidates[1].standing.measured_by
+    assert found_candidates[0].standing.measured_by == found_candidates[1].standing.measured_by
     (tmp_path / "evaluator" / "weights.safetensors").write_bytes(b"another")
-    assert registry._digest(found, tmp_path, spec) != candidates[0].standing.measured_by
+    assert candidates._digest(found, tmp_path, spec) != found_candidates[0].standing.measured_by
+
+
+def test_an_evaluator_of_any_form_tells_what_measured(tmp_path: Path) -> None:
+    """One from an exported program has no weights.safetensors."""
+    from test_report import results
+
+    from netinv.data import DatasetSpec
+
+    spec = DatasetSpec.model_construct(checksums={})
+    found = results(("zero", "one", "two"), 0.9)
+    folder = tmp_path / "evaluator"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "network.pt2").write_bytes(b"a program")
+    first = candidates._digest(found, tmp_path, spec)
+    (folder / "network.pt2").write_bytes(b"another")
+    assert candidates._digest(found, tmp_path, spec) != first
 
 
 @pytest.mark.slow  # a server has to start

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from test_tracking import answers, couriers, environment, free_port, start, wait_for
+from test_tracking import answers, deliveries, environment, free_port, start, wait_for
 
 pytestmark = pytest.mark.slow  # the servers take half a minute to start
 
@@ -71,8 +71,8 @@ def repository(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "repository"
     folder.mkdir()
     yield folder
-    for courier in couriers(folder):
-        courier.kill()
+    for process in deliveries(folder):
+        process.kill()
 
 
 def ask(uri: str, path: str, account: tuple[str, str], /, **body: Any) -> Any:
@@ -112,7 +112,7 @@ def check_stage(repository: Path, uri: str, account: tuple[str, str]) -> Any:
     )
     output, errors = stage.communicate(timeout=300)
     assert (stage.returncode, output, errors) == (0, "", "")
-    wait_for(lambda: not list(repository.glob(".mlflow-journal/*/*")))  # the courier clears up behind it
+    wait_for(lambda: not list(repository.glob(".mlflow-journal/*/*")))  # the delivery clears up behind it
     assert not [path for path in repository.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
     run_id = json.loads((repository / "runs/invert/digits-robust.json").read_text())["run_id"]
     history = ask(uri, f"metrics/get-history?run_id={run_id}&metric_key=invert/accuracy", account)["metrics"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from netinv.core import InputError
-from pipeline.stage import replaced, stage_command, write_csv, write_text
+from netinv.core import InputError, save_csv, write_text
+from pipeline.stage import replaced, stage_command
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +175,7 @@ def test_defects_keep_their_trace() -> None:
 
 def test_text_and_csv_are_written_in_one_step() -> None:
     write_text(Path("a/b.txt"), "hello\n")
-    write_csv(Path("a/c.csv"), [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
+    save_csv(Path("a/c.csv"), [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
     assert Path("a/b.txt").read_text() == "hello\n"
     assert Path("a/c.csv").read_text() == "step,loss\n1,0.5\n2,0.25\n"
     assert sorted(path.name for path in Path("a").iterdir()) == ["b.txt", "c.csv"]

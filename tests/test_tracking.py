@@ -1,8 +1,9 @@
-"""Tracking against real MLflow: real SQLite, real courier processes, and (slow) a real server that is killed."""
+"""Tracking against real MLflow: real SQLite, real delivery processes, and (slow) a real server that is killed."""
 
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +24,9 @@ import pytest
 
 from netinv.core import InputError
 from netinv.data import DatasetSpec
-from pipeline import journal, tracking
+from pipeline import tracking
+from pipeline.tracking import delivery, journal
+from pipeline.tracking.store import check_server
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own
@@ -59,11 +62,11 @@ def start(code: str, root: Path, **extra: str) -> subprocess.Popen[str]:
     )
 
 
-def couriers(root: Path) -> list[psutil.Process]:
+def deliveries(root: Path) -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["cmdline", "cwd"])
-        if process.info["cwd"] == str(root) and "courier" in (process.info["cmdline"] or [])
+        if process.info["cwd"] == str(root) and "deliver" in (process.info["cmdline"] or [])
     ]
 
 
@@ -104,8 +107,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         output, errors = stage.communicate(timeout=300)
         assert (stage.returncode, output, errors) == (0, "", "")
     yield root
-    for courier in couriers(root):
-        courier.kill()
+    for process in deliveries(root):
+        process.kill()
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ def store(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 
 def run_of(store: MlflowClient, path: str) -> Run:
-    """The run that a stage has left behind, once the courier has delivered all of it."""
+    """The run that a stage has left behind, once all of it is delivered."""
     run_id = json.loads(Path(path).read_text())["run_id"]
     wait_for(lambda: store.get_run(run_id).info.status != "RUNNING")
     return store.get_run(run_id)
@@ -152,7 +155,7 @@ def test_eight_first_uses_at_once_lose_nothing(store: MlflowClient) -> None:
         assert run.data.params == {"number": str(number)}
         assert history(store, run, "train/loss") == expected
     assert store.get_experiment_by_name("netinv").artifact_location == str(Path.cwd() / "mlartifacts")
-    assert len(couriers(Path.cwd())) == 1
+    assert len(deliveries(Path.cwd())) == 1
 
 
 def test_stage_run_is_complete_when_it_ends(store: MlflowClient, tmp_path: Path) -> None:
@@ -250,14 +253,14 @@ def test_image_names_are_those_of_mlflow(store: MlflowClient) -> None:
 
 def test_second_delivery_leaves_no_trace(store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri())
-    monkeypatch.chdir(tmp_path)  # a journal of its own, that no courier knows
+    monkeypatch.chdir(tmp_path)  # a journal of its own, that no delivery knows
     folder = journal.journals() / "once"
     folder.mkdir(parents=True)
     run = tracking.Run(folder, "twice", {"stage": "test"}, {"a": 1})
     for step in range(50):
         run.log_metrics({"loss": step / 2, "nan": float("nan")}, step=step)
     run.log_image(np.zeros((4, 4), np.uint8), "grid", step=1)
-    deliverer = tracking._Deliverer(tracking.tracking_uri())
+    deliverer = delivery.Deliverer(tracking.tracking_uri())
     seen = []
     for forgotten in ({"offset": 0, "done": False}, {"offset": 0, "done": False, "run_id": None}, {}):
         deliverer.deliver(at_once=True)
@@ -321,7 +324,7 @@ def test_interrupt_and_kill_are_told_apart_from_failure(store: MlflowClient, wor
     wait_for(lambda: not list(Path(".mlflow-journal").glob("*/run.json")))
 
 
-def test_stage_ends_before_the_courier_is_done(store: MlflowClient, workspace: Path) -> None:
+def test_stage_ends_before_the_delivery_is_done(store: MlflowClient, workspace: Path) -> None:
     code = """
         with tracking.stage_run("train", "digits", "quick") as run:
             run.log_metrics({"loss": 1.0}, step=1)
@@ -334,26 +337,26 @@ def test_stage_ends_before_the_courier_is_done(store: MlflowClient, workspace: P
     stage = start(code, workspace)
     assert stage.stdout is not None
     assert stage.stdout.readline() == "known\n"
-    (courier,) = couriers(workspace)
-    courier.suspend()
+    (process,) = deliveries(workspace)
+    process.suspend()
     try:
         begin = time.monotonic()
         output, errors = stage.communicate("go on\n", timeout=60)
         assert (stage.returncode, output, errors) == (0, "", "")
         assert time.monotonic() - begin < 5
     finally:
-        courier.resume()
+        process.resume()
     assert history(store, run_of(store, "runs/train/digits-quick.json"), "loss") == [(1, 1.0), (2, 2.0)]
 
 
-def test_courier_goes_home_only_when_nobody_counts_on_it(
+def test_delivery_goes_home_only_when_nobody_counts_on_it(
     store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stage that begins between the courier's last round and its end finds it at work, and starts no other one."""
+    """A stage that begins between the delivery's last round and its end finds it at work, and starts no other one."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "_IDLE_SECONDS", 0.01)  # one round
-    deliverer = tracking._Deliverer(tracking.tracking_uri())
+    monkeypatch.setattr(delivery, "_IDLE_SECONDS", 0.01)  # one round
+    deliverer = delivery.Deliverer(tracking.tracking_uri())
     folder = journal.journals() / "late"
 
     def last_round() -> bool:
@@ -367,6 +370,53 @@ def test_courier_goes_home_only_when_nobody_counts_on_it(
     assert not deliverer.work()
     state = json.loads((folder / "run.json").read_text())
     assert history(store, store.get_run(state["run_id"]), "loss") == [(1, 1.0)]
+
+
+@pytest.mark.parametrize("kept", ["the original is still there", "the original is gone"])
+def test_a_copied_repository_has_its_own_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+
+    def log(repository: Path, name: str) -> str:
+        monkeypatch.chdir(repository)
+        (repository / f"{name}.txt").write_text(name)
+        folder = journal.journals() / name
+        folder.mkdir(parents=True)
+        run = tracking.Run(folder, name, {"stage": "test"}, {})
+        with run.ending():
+            run.log_artifact(repository / f"{name}.txt")
+        delivery.Deliverer(tracking.tracking_uri()).deliver(at_once=True)
+        assert not (folder / "error").exists(), (folder / "error").read_text()
+        run_id = run.id
+        assert run_id is not None
+        return run_id
+
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    first = log(original, "first")
+    shutil.copytree(original, copy)
+    if kept == "the original is gone":
+        shutil.rmtree(original)
+    second = log(copy, "second")
+    assert [path.name for path in (copy / "mlartifacts").rglob("second.txt")] == ["second.txt"]
+    assert not list(original.rglob("second.txt"))
+    store = MlflowClient(f"sqlite:///{copy}/mlflow.db")
+    for run_id, name in ((first, "first"), (second, "second")):
+        assert store.get_run(run_id).info.artifact_uri.startswith(str(copy))
+        assert [file.path for file in store.list_artifacts(run_id)] == [f"{name}.txt"]
+
+
+def test_artifacts_that_were_put_elsewhere_on_purpose_stay_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "shared" / "mlartifacts"
+    elsewhere.mkdir(parents=True)
+    deliverer = delivery.Deliverer(tracking.tracking_uri())
+    deliverer.client.connect().create_experiment("netinv", str(elsewhere))
+    deliverer._experiment("netinv")
+    assert deliverer.client.connect().get_experiment_by_name("netinv").artifact_location == str(elsewhere)
 
 
 def test_names_that_the_store_would_refuse_are_refused_at_once(store: MlflowClient) -> None:
@@ -446,7 +496,7 @@ def test_refused_credentials_fail_before_work(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
         with pytest.raises(InputError, match="refuses the credentials") as raised:
-            journal.check_server(tracking.tracking_uri())
+            check_server(tracking.tracking_uri())
         server.shutdown()
     assert "secret" not in str(raised.value)
 
@@ -516,8 +566,8 @@ def test_server_that_dies_in_the_middle_loses_nothing(tmp_path: Path) -> None:
         assert not [path for path in written if b"secret" in path.read_bytes()]
         assert "secret" not in errors + flush.stderr
 
-        for courier in couriers(root):  # it would deliver by itself; flush shall do it alone
-            courier.kill()
+        for process in deliveries(root):  # it would deliver by itself; flush shall do it alone
+            process.kill()
         server.start()
         flush = subprocess.run(command, cwd=root, env=flush_environment, capture_output=True, text=True)
         assert (flush.returncode, flush.stderr) == (0, ""), flush.stderr
@@ -534,5 +584,5 @@ def test_server_that_dies_in_the_middle_loses_nothing(tmp_path: Path) -> None:
         assert history(store, child, "accuracy") == [(3, 0.5)]
     finally:
         server.kill()
-        for courier in couriers(root):
-            courier.kill()
+        for process in deliveries(root):
+            process.kill()

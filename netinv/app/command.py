@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from netinv import __version__
 from netinv.app import commands
 from netinv.app.parsing import parse_mixture, parse_sharpness
 from netinv.core import InputError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="netinv")
+@click.version_option(__version__)
 def cli() -> None:
     """Network inversion: draw images that a classifier reads as the class you ask for."""
 

@@ -1,4 +1,4 @@
-"""A page on this machine to draw from exported generators by hand. Needs gradio: ``pip install 'netinv[playground]'``.
+"""A page on this machine to draw from exported generators by hand. Needs gradio: ``pip install gradio``.
 
 The page talks to this machine only: it is served on 127.0.0.1, has no analytics, and loads nothing from elsewhere.
 """
@@ -83,7 +83,7 @@ def page(folder: Path) -> "gradio.Blocks":
     try:
         import gradio as gr
     except ImportError:
-        raise InputError("The playground needs gradio: pip install 'netinv[playground]'.") from None
+        raise InputError("The playground needs gradio: pip install gradio.") from None
     generators, classifiers = find_networks(folder)
     downloads = Path(tempfile.mkdtemp(prefix="netinv-playground-"))
 

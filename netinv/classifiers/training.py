@@ -11,7 +11,7 @@ from torch import Tensor
 from netinv.classifiers.networks import Classifier, InvertibleClassifier, freeze
 from netinv.core import Config, Precision, autocast
 from netinv.data import LabelledImages, to_float
-from netinv.perturbations import augment, pgd
+from netinv.perturbations import augment, pgd, unit_ball
 
 
 class ClassifierTrainingConfig(Config):
@@ -27,7 +27,7 @@ class ClassifierTrainingConfig(Config):
     flip: bool = False
     """Augmentation: mirror images left to right, at random."""
     distortion: NonNegativeFloat = 0.0
-    """Augmentation: stretch and turn each image at random; see :func:`netinv.perturbations.distort`."""
+    """Augmentation: stretch and turn each image at random; see :func:`netinv.perturbations.affine`."""
     mixup: NonNegativeFloat = 0.0
     """Augmentation: blend the images of a batch, and their labels, in shares drawn from Beta(mixup, mixup).
 
@@ -85,7 +85,15 @@ def train_classifier(
             with autocast(config.precision, device):
                 if config.epsilon:
                     freeze(classifier)
-                    batch = batch + pgd(classifier, batch, target, config.epsilon, steps=1, step_size=1.0)
+                    batch = batch + pgd(
+                        classifier,
+                        batch,
+                        target,
+                        config.epsilon,
+                        1,
+                        1.0,
+                        start=unit_ball(batch.shape, "linf", device=device),
+                    )
                     classifier.train().requires_grad_(True)
                 logits = classifier(batch)
             logits = logits.float()

@@ -1,5 +1,6 @@
 """The measures of one set of samples, in groups; each gives all its names, with a number or the reason for none."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
-from netinv.evaluation.samples import Bools, SampleSet, broken
-from netinv.perturbations import survives
+from netinv.evaluation.samples import ROUNDING, Bools, SampleSet, broken
+from netinv.perturbations import robust_mask
 from netinv.results import AccuracyBin, Bootstrap, CalibrationBin, Measure, NotMeasured, spread_estimate
 
 Measures = dict[str, Measure]
@@ -128,7 +129,7 @@ def intensity(samples: SampleSet, bootstrap: Bootstrap) -> Measures:
         ),
         "intensity_correlation": NotMeasured(not_measured="the intensity wanted or obtained never varies"),
     }
-    if np.ptp(wanted) > 0 and np.ptp(obtained) > 0:
+    if np.isfinite(_correlation(wanted, obtained)):
         result["intensity_correlation"] = spread_estimate(
             _correlation(wanted, obtained), [_correlation(wanted[i], obtained[i]) for i in draws], num
         )
@@ -149,7 +150,8 @@ def _intensity_error(wanted: NDArray[np.float64], obtained: NDArray[np.float64])
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    return float(np.corrcoef(a, b)[0, 1])
+    """Pearson's, NaN where one of the two varies by no more than rounding."""
+    return float(np.corrcoef(a, b)[0, 1]) if min(np.ptp(a), np.ptp(b)) > ROUNDING else math.nan
 
 
 def calibration(samples: SampleSet, bootstrap: Bootstrap) -> tuple[CalibrationBin, ...]:
@@ -178,5 +180,5 @@ def survival(
     """Which of the first ``num`` images keep their label under PGD at each epsilon, (num, E), bool."""
     device = classifier.device
     images, label = samples.images[:num].nan_to_num().to(device), samples.label[:num].to(device)
-    kept = [survives(classifier, images, label, epsilon, steps, seed=seed) for epsilon in epsilons]
+    kept = [robust_mask(classifier, images, label, epsilon, steps, seed=seed) for epsilon in epsilons]
     return torch.stack(kept, dim=1).cpu()

@@ -4,6 +4,7 @@ Each is checked against an independent implementation in ``tests/test_diversity.
 work goes through D x D matrices or a block of rows at a time.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -70,12 +71,18 @@ def class_cosines(features: Tensor, label: Tensor, num_classes: int) -> tuple[fl
     """
     unit = _unit(features)  # (N, D)
     member = F.one_hot(label, num_classes).to(unit.dtype)  # (N, K)
-    sums, counts = member.T @ unit, member.sum(dim=0)  # (K, D), (K,)
-    same = sums.square().sum() - len(unit)
-    same_pairs = (counts * (counts - 1)).sum()
-    different = unit.sum(dim=0).square().sum() - sums.square().sum()
-    different_pairs = len(unit) ** 2 - counts.square().sum()
-    return float(same / same_pairs), float(different / different_pairs)
+    sums, counts = member.T @ unit, torch.bincount(label, minlength=num_classes)  # (K, D), (K,)
+    same = float(sums.square().sum() - unit.square().sum())
+    different = float(unit.sum(dim=0).square().sum() - sums.square().sum())
+    # Pairs are counted in whole numbers: without any, what is left of the sums is rounding.
+    same_pairs = int((counts * (counts - 1)).sum())
+    different_pairs = len(unit) ** 2 - int(counts.square().sum())
+    return _mean_cosine(same, same_pairs), _mean_cosine(different, different_pairs)
+
+
+def _mean_cosine(total: float, pairs: int) -> float:
+    """Of so many pairs, in [-1, 1] for all rounding; NaN without any."""
+    return min(1.0, max(-1.0, total / pairs)) if pairs else math.nan
 
 
 class DensityCoverage(NamedTuple):

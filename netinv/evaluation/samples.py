@@ -14,6 +14,9 @@ from netinv.results import Kind
 
 Bools = NDArray[np.bool_]
 
+ROUNDING = 1e-6
+"""Values in [0, 1] that differ by no more are taken for the same: kernels may round one sample of a batch otherwise."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SampleSet:
@@ -125,7 +128,7 @@ def broken(samples: SampleSet) -> str | None:
 
 def constant(images: Tensor) -> str | None:
     """Why images have no diversity to measure, if they have none."""
-    same = bool((images == images[:1]).all())
+    same = bool((images - images[:1]).abs().max() <= ROUNDING)
     return f"all {len(images)} images are the same" if same else None
 
 

@@ -24,7 +24,7 @@ from netinv.classifiers import (
 from netinv.core import Config
 from netinv.data import LabelledImages, channel_statistics
 from netinv.evaluation.samples import SampleSet, constant, to_uint8
-from netinv.perturbations import augment, recolour
+from netinv.perturbations import augment, color_jitter
 from netinv.results import Bootstrap, Measure, NotMeasured
 
 
@@ -45,9 +45,9 @@ class DistillationConfig(Config):
     shift: int = Field(2, ge=0)
     """Move each image by up to so many pixels, at random."""
     distortion: NonNegativeFloat = 0.5
-    """Stretch and turn each image at random; see :func:`netinv.perturbations.distort`."""
+    """Stretch and turn each image at random; see :func:`netinv.perturbations.affine`."""
     recolour: float = Field(0.5, ge=0, le=1)
-    """Share of images to be given another contrast and brightness; see :func:`netinv.perturbations.recolour`."""
+    """Share of images to be given another contrast and brightness; see :func:`netinv.perturbations.color_jitter`."""
     mix: bool = True
     """Blend each image with another one of its batch, in random parts."""
     noise: NonNegativeFloat = 0.3
@@ -82,7 +82,7 @@ def distil(
             batch = share * batch + (1 - share) * batch[torch.randperm(len(batch), generator=rng)]
         if config.recolour:
             chosen = torch.rand(len(batch), 1, 1, 1, generator=rng) < config.recolour
-            batch = torch.where(chosen, recolour(batch, rng), batch)
+            batch = torch.where(chosen, color_jitter(batch, rng), batch)
         if config.noise:
             deviation = config.noise * torch.rand(len(batch), 1, 1, 1, generator=rng)
             batch = (batch + deviation * torch.randn(batch.shape, generator=rng)).clamp(0, 1)

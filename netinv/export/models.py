@@ -25,6 +25,7 @@ from onnx import ModelProto, helper
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from netinv import __version__
 from netinv.classifiers import AdaptedClassifier, Classifier
 from netinv.core import Config, InputError, check_file, listed, new_file
 from netinv.export.forms import Array, Precision, compress, ensemble_model, stochastic_model
@@ -168,7 +169,8 @@ def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that write the files, for :class:`~netinv.sampling.Metadata`."""
-    return {name: importlib.metadata.version(name) for name in ("netinv", "torch", "onnx", "onnxscript")}
+    others = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")}
+    return {"netinv": __version__, **others}
 
 
 def write_model(path: Path, model: ModelProto, metadata: Metadata) -> None:

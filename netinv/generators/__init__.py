@@ -1,17 +1,20 @@
 """The conditioned generator: what it is asked for, the network, its files."""
 
 from netinv.generators.checkpoints import load_generator, save_generator
-from netinv.generators.conditioning import Condition, sample_condition
+from netinv.generators.conditioning import Condition, condition_of, matrix_size, sample_condition
 from netinv.generators.drawing import draw_images, has_dropout
-from netinv.generators.network import ConditionedGenerator, GeneratorConfig, up_sizes
+from netinv.generators.network import BatchNorm, ConditionedGenerator, GeneratorConfig, up_sizes
 
 __all__ = [
+    "BatchNorm",
     "Condition",
     "ConditionedGenerator",
     "GeneratorConfig",
+    "condition_of",
     "draw_images",
     "has_dropout",
     "load_generator",
+    "matrix_size",
     "sample_condition",
     "save_generator",
     "up_sizes",

@@ -44,11 +44,22 @@ def sample_condition(
     if not 0 < low <= high:
         raise ValueError(f"Expected sharpness as a range 0 < low <= high, got {sharpness}")
     device = rng.device if rng is not None else torch.device("cpu")
-    normal = torch.randn(batch_size, num_classes, generator=rng, device=device)  # (N, K)
-    scale: Tensor | float = low
-    if high > low:
-        uniform = torch.rand(batch_size, 1, generator=rng, device=device)  # (N, 1)
-        scale = low * (high / low) ** uniform
+    normal = torch.randn(batch_size, num_classes, generator=rng, device=device)
+    # One sharpness needs no draw.
+    uniform = torch.rand(batch_size, int(high > low), generator=rng, device=device)
+    return condition_of(normal, uniform, sharpness)
+
+
+def condition_of(normal: Tensor, uniform: Tensor, sharpness: tuple[float, float]) -> Condition:
+    """The conditions that random numbers stand for; see :func:`sample_condition`.
+
+    Args:
+        normal: e ~ N(0, I_K), (N, K).
+        uniform: Places of the sharpness in its range, in [0, 1], (N, 1), or (N, 0) where the range is one number.
+        sharpness: Range (low, high) of s.
+    """
+    low, high = sharpness
+    scale = low * (high / low) ** uniform if uniform.shape[1] else low
     vector = torch.softmax(scale * normal, dim=1)  # (N, K)
     return Condition(vector, vector.argmax(dim=1))
 

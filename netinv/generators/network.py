@@ -1,5 +1,6 @@
 """The conditioned generator G(z, p) -> images (paper, section 2)."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -61,6 +62,42 @@ def _up_convolution(in_channels: int, out_channels: int, source: tuple[int, int]
     return convolution if source == target else nn.Sequential(convolution, nn.Upsample(size=target, mode="bilinear"))
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm over the samples of this process, or of several that share a batch.
+
+    It computes in the precision of its statistics, whatever that of its input.
+    """
+
+    total: Callable[[Tensor], Tensor] | None = None
+    """Sums (C,) over the processes, with gradients; torch's SyncBatchNorm does so on GPUs only."""
+    num_processes = 1
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
+        assert self.running_mean is not None
+        x = input.to(self.running_mean.dtype)
+        normalised = super().forward(x) if self.total is None or not self.training else self._shared(x)
+        return normalised.to(input.dtype)
+
+    def _shared(self, x: Tensor) -> Tensor:
+        """Normalise by the statistics of all processes, and keep those."""
+        assert self.total is not None
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        count = x.numel() // x.shape[1] * self.num_processes
+        mean = self.total(x.sum((0, 2, 3))) / count  # (C,)
+        centred = x - mean.view(1, -1, 1, 1)
+        variance = self.total(centred.square().sum((0, 2, 3))) / count  # (C,)
+        with torch.no_grad():
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
 class ConditionedGenerator(nn.Module):
     """Vector-matrix conditioned generator for any number of classes and any image shape.
 
@@ -96,14 +133,14 @@ class ConditionedGenerator(nn.Module):
             nn.Linear(config.hidden_dim + config.latent_dim, self.matrix_size**2 * widths[0], bias=False),
             nn.Unflatten(1, (self.matrix_size, self.matrix_size, widths[0])),
         )
-        self.project_norm = nn.Sequential(nn.BatchNorm2d(widths[0]), nn.LeakyReLU(0.2, inplace=True))
+        self.project_norm = nn.Sequential(BatchNorm(widths[0]), nn.LeakyReLU(0.2, inplace=True))
         matrix_channels = int(config.conditioning == "vector_matrix")
         blocks: list[nn.Module] = []
         for i in range(len(sizes) - 1):
             in_channels = widths[i] + (matrix_channels if i == 0 else 0)
             blocks += [
                 _up_convolution(in_channels, widths[i + 1], sizes[i], sizes[i + 1]),
-                nn.BatchNorm2d(widths[i + 1]),
+                BatchNorm(widths[i + 1]),
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.Dropout2d(config.dropout),
             ]
@@ -113,26 +150,23 @@ class ConditionedGenerator(nn.Module):
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
         self.to(memory_format=torch.channels_last)
 
-    def set_dropout(self, probability: float) -> None:
-        """Drop channels with another probability than the configuration's from now on."""
-        for module in self.up:
-            if isinstance(module, nn.Dropout2d):
-                module.p = probability
-
     @property
     def noise_dim(self) -> int:
         """U, the number of channels that dropout decides on."""
         return sum(self.dropout_channels)
 
-    def forward(self, latent: Tensor, vector: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(
+        self, latent: Tensor, vector: Tensor, noise: Tensor | None = None, dropout: float | None = None
+    ) -> Tensor:
         """Draw images.
 
         Args:
             latent: z ~ N(0, I), (N, Z).
             vector: Wanted class probabilities p, (N, K).
             noise: What dropout decides by, uniform in [0, 1), (N, U): a channel stays where its noise is at least the
-                layer's probability. Without it dropout is torch's own: on in training mode, from the global random
+                probability of dropout. Without it dropout is torch's own: on in training mode, from the global random
                 state.
+            dropout: That probability, with ``noise``; ``None`` is the configuration's.
 
         Returns:
             Images in [0, 1], (N, C, H, W).
@@ -146,10 +180,11 @@ class ConditionedGenerator(nn.Module):
         if noise is None or not self.dropout_channels:
             x = self.up(x)
         else:
+            probability = self.config.dropout if dropout is None else dropout
             parts = iter(torch.split(noise, self.dropout_channels, dim=1))
             for layer in self.up:
                 if isinstance(layer, nn.Dropout2d):
-                    kept = (next(parts) >= layer.p).to(x.dtype) / (1 - layer.p)  # (N, width)
+                    kept = (next(parts) >= probability).to(x.dtype) / (1 - probability)  # (N, width)
                     x = x * kept[:, :, None, None]
                 else:
                     x = layer(x)

@@ -2,17 +2,17 @@
 
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.joint import JointTraining
-from netinv.inversion.loop import InversionTraining, classify, dropout_at, invert, loss_terms, optimization
+from netinv.inversion.loop import InversionTraining, invert
 from netinv.inversion.parallel import GlobalBatch
+from netinv.inversion.variants import VARIANTS, Variant, variant_config
 
 __all__ = [
+    "VARIANTS",
     "GlobalBatch",
     "InversionConfig",
     "InversionTraining",
     "JointTraining",
-    "classify",
-    "dropout_at",
+    "Variant",
     "invert",
-    "loss_terms",
-    "optimization",
+    "variant_config",
 ]

@@ -11,8 +11,8 @@ from netinv.perturbations import Norm
 class InversionConfig(Config):
     """How a generator is trained against a frozen classifier. Defaults are the paper's loss without robustness."""
 
-    steps: PositiveInt = 500
-    batch_size: int = Field(128, ge=2)
+    steps: PositiveInt = 400
+    batch_size: int = Field(64, ge=2)
     lr: PositiveFloat = 2e-3
     """Peak learning rate of Adam, one cycle over all steps; its first beta cycles between 0.85 and 0.95 meanwhile."""
     sharpness: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
@@ -41,7 +41,7 @@ class InversionConfig(Config):
     shift: int = Field(0, ge=0)
     """Ask that the label survives a random shift by up to so many pixels, too."""
     distortion: NonNegativeFloat = 0.0
-    """And random stretching and turning of so much; see :func:`netinv.perturbations.distort`."""
+    """And random stretching and turning of so much; see :func:`netinv.perturbations.affine`."""
     attack_steps: PositiveInt = 1
     """Gradient steps of ``pgd``."""
     attack_step_size: PositiveFloat = 1.0
@@ -60,16 +60,3 @@ class InversionConfig(Config):
         if not self.alpha and not self.beta:
             raise ValueError("alpha or beta must be above 0, or nothing asks for the wanted class")
         return self
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Of every term of the loss, by the names of :func:`loss_terms`."""
-        layers = {"layer_statistics": self.layer_statistics} if self.layer_statistics else {}
-        return layers | {
-            "kl": self.alpha,
-            "cross_entropy": self.beta,
-            "cosine": self.gamma,
-            "orthogonality": self.delta,
-            "total_variation": self.total_variation,
-            "pixel_statistics": self.pixel_statistics,
-        }

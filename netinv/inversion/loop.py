@@ -1,113 +1,92 @@
 """The inversion loop: iterate over it, stop whenever you like, and go on from its state, elsewhere and later."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from netinv.classifiers import BatchNormInputs, InvertibleClassifier
-from netinv.core import autocast
-from netinv.generators import Condition, ConditionedGenerator, sample_condition
+from netinv.classifiers import InvertibleClassifier
+from netinv.generators import ConditionedGenerator
 from netinv.inversion.config import InversionConfig
-from netinv.inversion.losses import (
-    cosine_loss,
-    kl_loss,
-    layer_statistics_loss,
-    orthogonality_loss,
-    pixel_statistics_loss,
-    total_variation_loss,
-)
+from netinv.inversion.losses import Batch, inversion_loss
 from netinv.inversion.parallel import GlobalBatch
-from netinv.perturbations import augment, noise, pgd
+from netinv.inversion.step import StepDraws, Terms, draw_step, step_batch
+
+Record = dict[str, float]
+Schedule = torch.optim.lr_scheduler.OneCycleLR
 
 
-def dropout_at(step: int, generator: ConditionedGenerator, config: InversionConfig) -> float:
-    """Probability of dropout in a step: the generator's own, and over the second half of the steps down to 0."""
-    return generator.config.dropout * min(1.0, 2 * (1 - step / config.steps))
+class Training(Protocol):
+    """One generator, or several as one program, on the way through the loop."""
+
+    config: InversionConfig
+    step: int
+    """Steps done."""
+    optimizer: torch.optim.Adam
+    schedule: Schedule
+
+    @property
+    def generators(self) -> Sequence[ConditionedGenerator]:
+        """Who is trained."""
+
+    def draw(self) -> StepDraws:
+        """The random numbers of a step."""
+
+    def loss(self, draws: StepDraws, every_term: bool) -> tuple[Tensor, Terms]:
+        """The loss of the step, its terms by name, and ``accuracy``: a pure function of weights and draws."""
+
+    def combine_gradients(self) -> None:
+        """Called after each backward pass."""
 
 
-def perturbed(
-    images: Tensor,
-    condition: Condition,
-    classifier: InvertibleClassifier,
-    config: InversionConfig,
-    step: int,
-    rng: torch.Generator,
-) -> Tensor:
-    """What the classifier gets to see in a step, (N, C, H, W)."""
-    epsilon = config.epsilon * min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
-    seen = augment(images, config.shift, False, rng, config.distortion)
-    if config.perturbation == "noise":
-        return seen + noise(seen.detach(), epsilon, config.norm, rng)
-    if config.perturbation == "pgd":
-        attack_steps, step_size = config.attack_steps, config.attack_step_size
-        return seen + pgd(classifier, seen, condition.label, epsilon, attack_steps, step_size, config.norm, rng)
-    return seen
-
-
-def classify(
-    images: Tensor, classifier: InvertibleClassifier, config: InversionConfig
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What the classifier says of images, in their precision.
-
-    Returns:
-        Logits (N, K), features (N, D), and of its batch norms the moments (N, 2, S) of
-        :class:`netinv.classifiers.BatchNormInputs`, with S = 0 where the loss does not ask for them.
-
-    Raises:
-        ValueError: The loss asks for the moments, and the classifier has no batch norm.
-    """
-    with BatchNormInputs() if config.layer_statistics else nullcontext() as inputs:
-        logits, features = classifier(images, return_features=True)
-    moments = inputs.moments(images) if inputs else images.new_zeros(len(images), 2, 0)
-    if inputs and not moments.shape[2]:
-        raise ValueError("layer_statistics needs a classifier with batch norm")
-    return logits.to(images.dtype), features.to(images.dtype), moments.to(images.dtype)
-
-
-def loss_terms(
-    images: Tensor,
-    logits: Tensor,
-    features: Tensor,
-    moments: Tensor,
-    condition: Condition,
-    classifier: InvertibleClassifier,
-) -> dict[str, Callable[[], Tensor]]:
-    """Every term of the loss of a batch, unweighted, to be called: one without a weight is seldom wanted.
-
-    That of the layers' statistics is among them only where there are moments.
-    """
-    layers = {"layer_statistics": partial(layer_statistics_loss, moments)} if moments.shape[-1] else {}
-    return {
-        **layers,
-        "kl": partial(kl_loss, logits, condition.vector),
-        "cross_entropy": partial(F.cross_entropy, logits, condition.label),
-        "cosine": partial(cosine_loss, features),
-        "orthogonality": partial(orthogonality_loss, features),
-        "total_variation": partial(total_variation_loss, images),
-        "pixel_statistics": partial(pixel_statistics_loss, images, classifier.mean, classifier.std),
-    }
-
-
-def optimization(
-    parameters: Iterable[Tensor], config: InversionConfig
-) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.OneCycleLR]:
+def optimization(parameters: Iterable[Tensor], config: InversionConfig) -> tuple[torch.optim.Adam, Schedule]:
     """The optimizer of some parameters, and its schedule."""
     optimizer = torch.optim.Adam(parameters, lr=config.lr, betas=(0.9, 0.99), fused=True)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps)
 
 
-def load_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
-    """Load a state of Adam, its moments laid out in memory as the parameters: the fused step takes that for granted."""
-    optimizer.load_state_dict(state)
-    for parameter, values in optimizer.state.items():
-        for name in ("exp_avg", "exp_avg_sq"):
-            values[name] = torch.empty_like(parameter).copy_(values[name])
+def train(training: Training) -> Iterator[list[Record]]:
+    """Do the steps that are left. Between two records the generators are in evaluation mode.
+
+    Yields:
+        Every ``log_every`` steps and after the last, of each generator: ``step``, ``samples`` drawn so far,
+        ``accuracy`` on the batch, ``loss`` and each of its terms, unweighted, whether or not its weight is 0 (but for
+        ``layer_statistics``).
+
+    Raises:
+        FloatingPointError: The loss is not finite; names the step.
+    """
+    config = training.config
+    while training.step < config.steps:
+        due = min(config.steps, (training.step // config.log_every + 1) * config.log_every)
+        for generator in training.generators:
+            generator.train()
+        try:
+            while training.step < due:
+                training.step += 1
+                loss, terms = training.loss(training.draw(), every_term=training.step == due)
+                training.optimizer.zero_grad(set_to_none=True)
+                loss.sum().backward()  # type: ignore[no-untyped-call]
+                training.combine_gradients()
+                training.optimizer.step()
+                training.schedule.step()
+        finally:
+            for generator in training.generators:
+                generator.eval()
+        yield _records(training, {**terms, "loss": loss})
+
+
+def _records(training: Training, values: Terms) -> list[Record]:
+    """Numbers of each generator, ``values`` being scalars of one or (G,) of several."""
+    table = torch.stack([value.detach().reshape(-1) for value in values.values()], dim=1).tolist()  # one transfer
+    done = {"step": training.step, "samples": training.step * training.config.batch_size}
+    records = [{**done, **dict(zip(values, row, strict=True))} for row in table]
+    for record in records:
+        if not math.isfinite(record["loss"]):
+            raise FloatingPointError(f"The inversion loss is {record['loss']} at step {training.step}; lower the lr.")
+    return records
 
 
 class InversionTraining:
@@ -118,9 +97,6 @@ class InversionTraining:
 
     Dropout falls to 0 over the second half of the steps: images are drawn without it, and a generator that never went
     without may be read right only with it.
-
-    The four lines of the method: draw a condition, generate, classify, weigh the losses. Under a perturbation the
-    classifier sees the perturbed images only, so that the label must survive it.
 
     Args:
         generator: To be trained.
@@ -142,62 +118,37 @@ class InversionTraining:
         self.rng = torch.Generator(classifier.device).manual_seed(seed)
         self.optimizer, self.schedule = optimization(generator.parameters(), config)
         self.step = 0
-        """Steps done."""
+        if shared:
+            shared.join_batch_norm(generator)
 
-    def __iter__(self) -> Iterator[dict[str, float]]:
-        """Do the steps that are left.
+    @property
+    def generators(self) -> Sequence[ConditionedGenerator]:
+        """The one that is trained."""
+        return (self.generator,)
 
-        Yields:
-            Every ``log_every`` steps and after the last: ``step``, ``samples`` drawn so far, ``accuracy`` on the batch,
-            ``loss`` and each of its terms, unweighted, whether or not its weight is 0 (but for ``layer_statistics``).
+    def __iter__(self) -> Iterator[Record]:
+        """Do the steps that are left; see :func:`train`, of whose records this yields the only one."""
+        for (record,) in train(self):
+            yield record
 
-        Raises:
-            FloatingPointError: The loss is not finite; names the step.
-        """
-        generator, classifier, config, rng, shared = (
-            self.generator,
-            self.classifier,
-            self.config,
-            self.rng,
-            self.shared,
-        )
-        size = shared.local_size if shared else config.batch_size
-        weights = config.weights
-        generator.train()
-        while self.step < config.steps:
-            self.step += 1
-            generator.set_dropout(dropout_at(self.step, generator, config))
-            with shared or nullcontext(), autocast(config.precision, rng.device):
-                condition = sample_condition(size, classifier.num_classes, rng, config.sharpness)
-                latent = torch.randn(size, generator.config.latent_dim, generator=rng, device=rng.device)  # (N, Z)
-                dropped = torch.rand(size, generator.noise_dim, generator=rng, device=rng.device)  # (N, U)
-                images = generator(latent, condition.vector, dropped).to(latent.dtype)  # (N, C, H, W)
-                seen = perturbed(images, condition, classifier, config, self.step, rng)
-                logits, features, moments = classify(seen, classifier, config)  # (N, K), (N, D), (N, 2, S)
-            if shared:  # the losses are of the whole batch
-                images, logits, features, moments = map(shared.gather, (images, logits, features, moments))
-                condition = Condition(*map(shared.gather, condition))
-            terms = loss_terms(images, logits, features, moments, condition, classifier)
-            values = {name: terms[name]() for name, weight in weights.items() if weight}
-            loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if shared:
-                shared.sum_gradients(generator.parameters())
-            self.optimizer.step()
-            self.schedule.step()
-            if self.step % config.log_every == 0 or self.step == config.steps:
-                with torch.no_grad():  # terms without a weight are only worth computing here
-                    record = {name: float(values[name] if name in values else term()) for name, term in terms.items()}
-                record["loss"] = float(loss.detach())
-                if not math.isfinite(record["loss"]):
-                    raise FloatingPointError(
-                        f"The inversion loss is {record['loss']} at step {self.step}; lower the lr."
-                    )
-                accuracy = (logits.argmax(dim=1) == condition.label).float().mean()
-                samples = self.step * config.batch_size
-                yield {"step": self.step, "samples": samples, "accuracy": float(accuracy)} | record
-        generator.eval().set_dropout(generator.config.dropout)
+    def draw(self) -> StepDraws:
+        """The random numbers of a step; of a shared batch this worker's rows."""
+        draws = draw_step(self.config, self.generator, self.rng)
+        return StepDraws(*map(self.shared.own_rows, draws)) if self.shared else draws
+
+    def loss(self, draws: StepDraws, every_term: bool = False) -> tuple[Tensor, Terms]:
+        """The loss of the step ``step``, of the whole batch, its terms, and the accuracy."""
+        classifier, config = self.classifier, self.config
+        batch = step_batch(self.generator, classifier, config, draws, self.step, self.generator.config.dropout)
+        if self.shared:
+            batch = Batch(*map(self.shared.gather, batch))
+        loss, terms = inversion_loss(batch, classifier.mean, classifier.std, config, every_term)
+        return loss, {"accuracy": batch.accuracy, **terms}
+
+    def combine_gradients(self) -> None:
+        """Make the gradients of this worker's rows those of the whole batch."""
+        if self.shared:
+            self.shared.sum_gradients(self.generator.parameters())
 
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors on the CPU, numbers, lists and dictionaries; a copy, not a view."""
@@ -219,6 +170,14 @@ class InversionTraining:
         self.rng.set_state(state["rng"])
 
 
+def load_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
+    """Load a state of Adam, its moments laid out in memory as the parameters: the fused step takes that for granted."""
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            values[name] = torch.empty_like(parameter).copy_(values[name])
+
+
 def _on_cpu(value: Any) -> Any:
     """A deep copy with all tensors on the CPU."""
     if isinstance(value, Tensor):
@@ -230,6 +189,6 @@ def _on_cpu(value: Any) -> Any:
 
 def invert(
     generator: ConditionedGenerator, classifier: InvertibleClassifier, config: InversionConfig, seed: int
-) -> Iterator[dict[str, float]]:
+) -> Iterator[Record]:
     """Train a generator from its beginning to its end; see :class:`InversionTraining`, whose records it yields."""
     yield from InversionTraining(generator, classifier, config, seed)

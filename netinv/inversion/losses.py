@@ -1,11 +1,83 @@
-"""The inversion loss (paper, section 2) and its later companions. Every term is a plain function of tensors.
+"""The inversion loss (paper, section 2) and its later companions. Every term is a plain function of tensors."""
 
-L = alpha * KL(p || q) + beta * CE(y, q) + gamma * mean cosine + delta * orthogonality, with q = softmax(logits).
-"""
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from netinv.inversion.config import InversionConfig
+
+
+class Batch(NamedTuple):
+    """Images of a step, what was asked for, and what the classifier says of them after their perturbation."""
+
+    images: Tensor
+    """As generated, (N, C, H, W)."""
+    logits: Tensor
+    """(N, K)."""
+    features: Tensor
+    """Penultimate features, (N, D)."""
+    moments: Tensor
+    """Of what the classifier's batch norms see, (N, 2, S)."""
+    vector: Tensor
+    """p, the wanted probabilities, (N, K)."""
+    label: Tensor
+    """y, the arg-max of p, (N,)."""
+
+    @property
+    def accuracy(self) -> Tensor:
+        """Share of the samples that the classifier reads as asked, a scalar."""
+        return (self.logits.argmax(dim=1) == self.label).float().mean()
+
+
+def inversion_loss(
+    batch: Batch, mean: Tensor, std: Tensor, config: InversionConfig, every_term: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L = alpha KL(p || q) + beta CE(y, q) + gamma mean cosine + ..., with q = softmax(logits).
+
+    Args:
+        batch: N samples, at least 2.
+        mean: Per-channel mean that the classifier normalises images by, C values in any shape.
+        std: Per-channel standard deviation, likewise.
+        config: Gives the weights, alpha and beta and gamma as in the paper.
+        every_term: Compute the terms without a weight as well, for a record.
+
+    Returns:
+        The loss, and every term that was computed, unweighted, by name. What the classifier's batch norms see counts
+        only where they were watched.
+    """
+    terms: dict[str, Tensor] = {}
+
+    def term(name: str, weight: float, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor | float:
+        if not weight and not every_term:
+            return 0.0
+        with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
+            terms[name] = function(*arguments)
+        return terms[name] if weight else 0.0
+
+    images, logits, features, moments, p, y = batch
+    alpha, beta, gamma, delta = config.alpha, config.beta, config.gamma, config.delta
+    layers = moments.shape[-1] and term("layer_statistics", config.layer_statistics, layer_statistics_loss, moments)
+    kl = term("kl", alpha, kl_loss, logits, p)
+    cross_entropy = term("cross_entropy", beta, F.cross_entropy, logits, y)
+    cosine = term("cosine", gamma, cosine_loss, features)
+    orthogonality = term("orthogonality", delta, orthogonality_loss, features)
+    variation = term("total_variation", config.total_variation, total_variation_loss, images)
+    pixels = term("pixel_statistics", config.pixel_statistics, pixel_statistics_loss, images, mean, std)
+
+    loss = (
+        alpha * kl
+        + beta * cross_entropy
+        + gamma * cosine
+        + delta * orthogonality
+        + config.total_variation * variation
+        + config.pixel_statistics * pixels
+        + config.layer_statistics * layers
+    )
+    assert isinstance(loss, Tensor)  # alpha or beta is above 0
+    return loss, terms
 
 
 def kl_loss(logits: Tensor, vector: Tensor) -> Tensor:

@@ -5,21 +5,21 @@ So batch statistics are summed over the workers, and the losses see the features
 Random numbers do not depend on the number of workers: each draws those of the whole batch, and keeps its own rows.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from netinv.generators import BatchNorm, ConditionedGenerator
 
 
-class GlobalBatch(TorchFunctionMode):
-    """A context in which random draws and batch norm are those of the batch of all workers.
+class GlobalBatch:
+    """The batch of all workers, of which this one has its rows.
 
-    It stands on the default process group, on the CPU (gloo) or on GPUs (nccl). Dimension 0 of whatever is drawn within
-    is the batch. Generators are seeded alike on all workers and stay alike, so that any worker's state is everybody's.
+    It stands on the default process group, on the CPU (gloo) or on GPUs (nccl). Generators are seeded alike on all
+    workers and stay alike, so that any worker's state is everybody's.
 
     Args:
         batch_size: N of all workers together.
@@ -29,12 +29,19 @@ class GlobalBatch(TorchFunctionMode):
     """
 
     def __init__(self, batch_size: int) -> None:
-        super().__init__()
         self.rank, self.num_workers = dist.get_rank(), dist.get_world_size()
         if batch_size % self.num_workers:
             raise ValueError(f"Expected a batch that {self.num_workers} workers share equally, got {batch_size}")
-        self.local_size = batch_size // self.num_workers
-        """Samples of this worker."""
+
+    def join_batch_norm(self, generator: ConditionedGenerator) -> None:
+        """From now on the generator's batch norms normalise by the statistics of all workers."""
+        for module in generator.modules():
+            if isinstance(module, BatchNorm):
+                module.total, module.num_processes = _sum, self.num_workers
+
+    def own_rows(self, whole: Tensor) -> Tensor:
+        """The rows of this worker: (N, ...) -> (N / num_workers, ...)."""
+        return whole.chunk(self.num_workers)[self.rank]
 
     def gather(self, local: Tensor) -> Tensor:
         """The rows of all workers, in order of rank: (N / num_workers, ...) -> (N, ...).
@@ -52,54 +59,6 @@ class GlobalBatch(TorchFunctionMode):
         totals = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, total in zip(gradients, totals, strict=True):
             gradient.copy_(total.view(gradient.shape))
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Stand in for the functions that concern more than one sample."""
-        kwargs = kwargs or {}
-        if func in (torch.rand, torch.randn, torch.randint):
-            return self._draw(func, args, kwargs)
-        if func is F.batch_norm:
-            return self._batch_norm(*args, **kwargs)
-        if kwargs.get("generator") is not None:
-            raise NotImplementedError(f"{func.__name__} would depend on the number of workers")
-        return func(*args, **kwargs)
-
-    def _draw(self, func: Callable[..., Tensor], args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
-        """Random numbers of the whole batch, of which this worker keeps its rows."""
-        *bounds, size = args if isinstance(args[-1], Sequence) else [args]
-        whole = func(*bounds, (size[0] * self.num_workers, *size[1:]), **kwargs)
-        return whole.chunk(self.num_workers)[self.rank]
-
-    def _batch_norm(
-        self,
-        input: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
-        """Normalise by the statistics of all workers; torch's SyncBatchNorm does so on GPUs only."""
-        if not training:
-            return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        assert weight is not None
-        assert bias is not None
-        dtype, input = input.dtype, input.to(weight.dtype)  # sums of many need it
-        channel = (1, -1, *(1 for _ in input.shape[2:]))
-        others = [dim for dim in range(input.ndim) if dim != 1]
-        count = input.numel() // input.shape[1] * self.num_workers
-        mean = _sum(input.sum(others)) / count  # (C,)
-        centred = input - mean.view(channel)
-        variance = _sum(centred.square().sum(others)) / count  # (C,)
-        with torch.no_grad():
-            running_mean.lerp_(mean, momentum)
-            running_var.lerp_(variance * count / (count - 1), momentum)
-        scale = weight * torch.rsqrt(variance + eps)
-        return (centred * scale.view(channel) + bias.view(channel)).to(dtype)
 
 
 def _sum(local: Tensor) -> Tensor:

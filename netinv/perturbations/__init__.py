@@ -1,14 +1,29 @@
 """What an image can undergo: augmentations, and attacks within a bound."""
 
-from netinv.perturbations.attacks import Norm, noise, pgd, robust_accuracy, survives
-from netinv.perturbations.augmentations import augment, recolour
+from netinv.perturbations.attacks import Norm, noise, pgd, robust_accuracy, robust_mask, unit_ball, unit_sphere
+from netinv.perturbations.augmentations import (
+    affine,
+    augment,
+    color_jitter,
+    draw_maps,
+    draw_offsets,
+    random_affine,
+    translate,
+)
 
 __all__ = [
     "Norm",
+    "affine",
     "augment",
+    "color_jitter",
+    "draw_maps",
+    "draw_offsets",
     "noise",
     "pgd",
-    "recolour",
+    "random_affine",
     "robust_accuracy",
-    "survives",
+    "robust_mask",
+    "translate",
+    "unit_ball",
+    "unit_sphere",
 ]

@@ -1,6 +1,9 @@
-"""What an image must survive within a bound: random noise and projected gradient ascent (PGD)."""
+"""What an image must survive within a bound: random noise, and projected gradient ascent (PGD).
 
-from collections.abc import Callable
+Random numbers are drawn for a bound of 1 and scaled when they are used, so that a caller can draw them first.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -23,30 +26,46 @@ def _project(delta: Tensor, epsilon: float, norm: Norm) -> Tensor:
     return delta * (epsilon / _length(delta)).clamp(max=1)
 
 
-def _random_start(images: Tensor, epsilon: float, norm: Norm, rng: torch.Generator | None) -> Tensor:
-    """Uniform in the L-infinity ball, or a uniform direction of uniform length for L2."""
-    shape, device = images.shape, images.device
+def unit_ball(
+    shape: Sequence[int], norm: Norm, rng: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Starts of an attack of bound 1: uniform for L-infinity, a uniform direction of uniform length for L2.
+
+    Args:
+        shape: (N, C, H, W).
+        norm: Norm of the bound.
+        rng: Random state; its device is that of the result. ``None`` is torch's global one, on ``device``.
+        device: Where the result is wanted, without ``rng``.
+    """
+    device = rng.device if rng is not None else device
     if norm == "linf":
-        start: Tensor = epsilon * (2 * torch.rand(shape, generator=rng, device=device) - 1)
-        return start
-    delta = torch.randn(shape, generator=rng, device=device)
-    radius: Tensor = epsilon * torch.rand(shape[0], 1, 1, 1, generator=rng, device=device)
-    return delta / _length(delta) * radius
+        return 2 * torch.rand(*shape, generator=rng, device=device) - 1
+    direction = torch.randn(*shape, generator=rng, device=device)
+    return direction / _length(direction) * torch.rand(shape[0], 1, 1, 1, generator=rng, device=device)
 
 
-def noise(images: Tensor, epsilon: float, norm: Norm = "linf", rng: torch.Generator | None = None) -> Tensor:
-    """Random perturbation on the surface of the bound: random signs for L-infinity, a random direction for L2.
+def unit_sphere(shape: Sequence[int], norm: Norm, rng: torch.Generator | None = None) -> Tensor:
+    """Noise of bound 1: random signs for L-infinity, a random direction for L2. Arguments as of :func:`unit_ball`."""
+    device = rng.device if rng is not None else None
+    if norm == "linf":
+        signs = torch.randint(0, 2, tuple(shape), generator=rng, device=device, dtype=torch.get_default_dtype())
+        return 2 * signs - 1
+    direction = torch.randn(*shape, generator=rng, device=device)
+    return direction / _length(direction)
+
+
+def noise(images: Tensor, epsilon: float, direction: Tensor) -> Tensor:
+    """Random perturbation on the surface of the bound.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        epsilon: The bound.
+        direction: Of :func:`unit_sphere`, (N, C, H, W).
 
     Returns:
         A perturbation that keeps ``images + delta`` in [0, 1], same shape as the images.
     """
-    if norm == "linf":
-        signs = torch.randint(0, 2, images.shape, generator=rng, device=images.device, dtype=images.dtype)
-        delta = epsilon * (2 * signs - 1)
-    else:
-        direction = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
-        delta = direction * (epsilon / _length(direction))
-    return (images + delta).clamp(0, 1) - images
+    return (images + epsilon * direction).clamp(0, 1) - images
 
 
 def pgd(
@@ -57,8 +76,7 @@ def pgd(
     steps: int,
     step_size: float,
     norm: Norm = "linf",
-    rng: torch.Generator | None = None,
-    random_start: bool = True,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy (Madry and others, 2018).
 
@@ -70,15 +88,13 @@ def pgd(
         steps: Gradient steps; one step with a random start is fast FGSM.
         step_size: Length of a step as a fraction of epsilon.
         norm: Norm of the bound.
-        rng: Random state of the start.
-        random_start: Start inside the ball at random, else at the images.
+        start: Where it begins, of :func:`unit_ball`, (N, C, H, W); ``None`` begins at the images.
 
     Returns:
         A perturbation that keeps ``images + delta`` in [0, 1], same shape as the images.
     """
     images = images.detach()
-    delta = _random_start(images, epsilon, norm, rng) if random_start else torch.zeros_like(images)
-    delta = (images + delta).clamp(0, 1) - images
+    delta = torch.zeros_like(images) if start is None else (images + epsilon * start).clamp(0, 1) - images
     for _ in range(steps):
         with torch.enable_grad():
             moved = (images + delta).requires_grad_()
@@ -90,7 +106,7 @@ def pgd(
     return delta.detach()
 
 
-def survives(
+def robust_mask(
     classifier: Callable[[Tensor], Tensor],
     images: Tensor,
     label: Tensor,
@@ -108,7 +124,8 @@ def survives(
     kept = []
     for x, y in zip(torch.split(images, batch_size), torch.split(label, batch_size), strict=True):
         if epsilon > 0:
-            x = x + pgd(classifier, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, rng)
+            start = unit_ball(x.shape, norm, rng)
+            x = x + pgd(classifier, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, start)
         with torch.no_grad():
             kept.append(classifier(x).argmax(dim=1) == y)
     return torch.cat(kept)
@@ -124,5 +141,5 @@ def robust_accuracy(
     seed: int = 0,
     batch_size: int = 500,
 ) -> float:
-    """Share of the images that keep their label; see :func:`survives`."""
-    return float(survives(classifier, images, label, epsilon, steps, norm, seed, batch_size).float().mean())
+    """Share of the images that keep their label; see :func:`robust_mask`."""
+    return float(robust_mask(classifier, images, label, epsilon, steps, norm, seed, batch_size).float().mean())

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from draws import seed_torch, torch_rng
 from PIL import Image
 from torch import Tensor, nn
 from zoo import ZOO, ConvNet, Probabilities, Residual
@@ -35,13 +36,13 @@ QUICK: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def classifier() -> nn.Module:
     """Handwritten digits, as somebody without this library would train on them: normalised, in training mode."""
-    torch.manual_seed(0)
+    seed_torch(0)
     train = load_digits().train
     images, labels = (to_float(train.images) - 0.3) / 0.38, train.labels
     network = ConvNet(in_channels=1)
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     for epoch in range(4):
-        for index in torch.randperm(len(labels), generator=torch.Generator().manual_seed(epoch)).split(64):
+        for index in torch.randperm(len(labels), generator=torch_rng(epoch)).split(64):
             optimizer.zero_grad()
             F.cross_entropy(network(images[index]), labels[index]).backward()
             optimizer.step()
@@ -270,7 +271,7 @@ def test_what_contradicts_an_adapted_classifier_is_refused(arguments: dict[str, 
 
 def trained_on_digits(network: nn.Module, shape: tuple[int, int, int], steps: int) -> nn.Module:
     """A network trained on digits of another shape, with plain torch."""
-    torch.manual_seed(0)
+    seed_torch(0)
     train = load_digits().train
     images = F.interpolate(to_float(train.images), shape[1:], mode="bilinear").expand(-1, shape[0], -1, -1)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -286,7 +287,7 @@ def trained_on_digits(network: nn.Module, shape: tuple[int, int, int], steps: in
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("name", "shape"), [("residual", (3, 32, 32)), ("conv", (1, 28, 28))])
 def test_the_defaults_invert_a_classifier_never_seen(name: str, shape: tuple[int, int, int]) -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     network = trained_on_digits(ConvNet(in_channels=1) if name == "conv" else Residual(), shape, steps=500)
     start = time.process_time()
     inversion = netinv.invert(network, image_shape=shape, num_classes=10, progress=False)
@@ -298,7 +299,7 @@ def test_the_defaults_invert_a_classifier_never_seen(name: str, shape: tuple[int
 @pytest.mark.timeout(3600)
 def test_resnet18_at_64_pixels_from_end_to_end(tmp_path: Path) -> None:
     shape = (3, 64, 64)
-    torch.manual_seed(0)
+    seed_torch(0)
     network = trained_on_digits(ZOO["torchvision"](), shape, steps=100)
     config = netinv.InversionConfig(steps=150, batch_size=32)
     inversion = netinv.invert(network, image_shape=shape, num_classes=10, config=config, progress=False)

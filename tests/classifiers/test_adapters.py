@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from draws import seed_torch, torch_rng
 from torch import Tensor, nn
 from zoo import ZOO, ConvHead, ConvNet, InPlace, K, NamedOutput, PairOutput, Perceptron, Probabilities
 
@@ -18,7 +19,7 @@ HEADS = {"conv": "out", "transformer": "head", "perceptron": "layers.4", "torchv
 
 def build(name: str) -> nn.Module:
     """A network of the zoo with batch statistics worth the name."""
-    torch.manual_seed(0)
+    seed_torch(0)
     network = ZOO[name]()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -37,7 +38,7 @@ def config_for(name: str) -> AdapterConfig:
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return torch.rand(5, *SHAPE, generator=torch_rng(1))
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from draws import seed_torch, torch_rng
 from torch import Tensor, nn
 from zoo import ZOO, ConvHead, ConvNet, K, LogProbabilities, NamedOutput, PairOutput, Probabilities
 
@@ -22,7 +23,7 @@ NORMALISED = AdapterConfig(mean=MEAN, std=STD)
 
 def coloured(num: int, seed: int) -> LabelledImages:
     """Noise in which one of three colours stands out, dark or bright: six classes that hang on order and scale."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch_rng(seed)
     labels = torch.randint(0, CLASSES, (num,), generator=rng)
     images = 60 * torch.rand(num, *SHAPE, generator=rng)
     images[torch.arange(num), labels % 3] += torch.where(labels < 3, 60, 180)[:, None, None]
@@ -54,7 +55,7 @@ def normalise(images: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     """Trained as most are: normalised outside, in the order red, green, blue."""
-    torch.manual_seed(0)
+    seed_torch(0)
     return trained(ConvNet(num_classes=CLASSES), normalise)
 
 
@@ -83,7 +84,7 @@ def test_no_fault_is_found_where_there_is_none(network: nn.Module, data: Labelle
 
 @pytest.mark.parametrize("name", ZOO)
 def test_no_error_is_found_in_any_family_and_it_is_left_as_found(name: str) -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     network = ZOO[name]()
     modes = [module.training for module in network.modules()]
     config = {"perceptron": {"input_shape": (768,)}, "mapping": {"output_entry": "logits"}}.get(name, {})
@@ -123,7 +124,7 @@ def test_sigmoids() -> None:
 
 
 def test_pixels_in_0_to_255_shown_by_labelled_images(data: LabelledImages) -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     network = trained(ConvNet(num_classes=CLASSES), lambda images: images * 255)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -136,7 +137,7 @@ def test_pixels_in_0_to_255_shown_by_labelled_images(data: LabelledImages) -> No
 
 
 def test_pixels_in_0_to_255_shown_by_batch_norm_alone() -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     network = trained(ConvNet(num_classes=CLASSES), lambda images: images * 255)
     report = check_classifier(network, SHAPE)
     assert codes(report) == {"pixel_range"}
@@ -195,7 +196,7 @@ def test_double_normalisation_shown_by_the_network_itself(network: nn.Module) ->
 
 
 def test_blue_before_red(data: LabelledImages) -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     network = trained(ConvNet(num_classes=CLASSES), lambda images: normalise(images.flip(1)))
     report = check_classifier(network, SHAPE, config=NORMALISED, data=data)
     assert codes(report) == {"channel_order"}
@@ -272,7 +273,7 @@ def test_one_class_for_everything(network: nn.Module, data: LabelledImages) -> N
 
 
 def test_labels_that_have_nothing_to_do_with_the_classifier(network: nn.Module, data: LabelledImages) -> None:
-    shuffled = data.labels[torch.randperm(300, generator=torch.Generator().manual_seed(2))]
+    shuffled = data.labels[torch.randperm(300, generator=torch_rng(2))]
     report = check_classifier(network, SHAPE, config=NORMALISED, data=data._replace(labels=shuffled))
     assert codes(report) == {"accuracy"}
     assert "hardly better than chance" in message(report, "accuracy")

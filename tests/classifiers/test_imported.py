@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from draws import seed_torch, torch_rng
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ ADAPTER = AdapterConfig(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return torch.rand(5, *SHAPE, generator=torch_rng(1))
 
 
 def exported(network: nn.Module, path: Path, batch: object) -> Path:
@@ -51,7 +52,7 @@ def exported(network: nn.Module, path: Path, batch: object) -> Path:
 
 def sources(tmp_path: Path) -> dict[str, ClassifierSource]:
     """One of each kind, from files in ``tmp_path``."""
-    torch.manual_seed(0)
+    seed_torch(0)
     factory, torchvision = Probabilities(3, 7), models.squeezenet1_1(num_classes=4)
     save_file(factory.state_dict(), tmp_path / "factory.safetensors")
     torch.save({"state_dict": torchvision.state_dict()}, tmp_path / "torchvision.pt")
@@ -154,7 +155,7 @@ def test_a_folder_can_be_imported_and_is_needed_no_more(kind: str, images: Tenso
     first.mkdir()
     second.mkdir()
     if kind == "own":
-        torch.manual_seed(0)
+        seed_torch()
         mean, std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
         save_classifier(first, ConvClassifier(ConvClassifierConfig(channels=(8, 8)), 4, SHAPE, mean, std))
     else:
@@ -175,7 +176,7 @@ FACTORY = """
 import torch
 
 def build():
-    torch.manual_seed(0)
+    torch.random.manual_seed(0)
     return torch.nn.Sequential(
         torch.nn.Conv2d(1, 8, 3, stride=2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(392, 10)
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from draws import seed_torch, torch_rng
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from zoo import ConvNet, InPlace, K, NamedOutput, Probabilities, Residual, Transformer
@@ -33,7 +34,7 @@ SHAPE = (3, 16, 16)
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return torch.rand(5, *SHAPE, generator=torch_rng(1))
 
 
 def export(network: nn.Module, path: Path, images: Tensor, batch: Any = None) -> Path:
@@ -138,7 +139,7 @@ def test_what_is_no_exported_program(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    torch.manual_seed(3)
+    seed_torch(3)
     return ConvNet()
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from draws import seed_torch, torch_rng
 
 from netinv.classifiers import (
     Classifier,
@@ -16,13 +17,12 @@ from netinv.classifiers import (
     train_classifier,
 )
 from netinv.data import LabelledImages, channel_statistics, to_float
-from netinv.perturbations import augment, recolour, robust_accuracy
-from netinv.perturbations.augmentations import distort
+from netinv.perturbations import augment, color_jitter, random_affine, robust_accuracy
 
 
 def bars(num: int, seed: int) -> LabelledImages:
     """Three classes: a bright bar in the upper, middle or lower third of an 8 x 9 image, on noise."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch_rng(seed)
     labels = torch.randint(3, (num,), generator=rng)
     images = torch.randint(0, 120, (num, 1, 9, 8), generator=rng, dtype=torch.uint8)
     for image, label in zip(images, labels.tolist(), strict=True):
@@ -34,7 +34,7 @@ def trained(
     config: ClassifierTrainingConfig, architecture: ConvClassifierConfig | ResidualClassifierConfig, seed: int = 0
 ) -> tuple[Classifier, list[dict[str, float]]]:
     data = bars(600, seed=0)
-    torch.manual_seed(seed)
+    seed_torch(seed)
     classifier = build_classifier(architecture, 3, (1, 9, 8), *channel_statistics(data.images))
     return classifier, list(train_classifier(classifier, data, config, seed))
 
@@ -92,7 +92,7 @@ def test_epsilon_buys_robustness_and_leaves_the_classifier_trainable() -> None:
 
 def test_distortion_in_training_pays_on_distorted_images() -> None:
     test = bars(300, seed=1)
-    images = distort(to_float(test.images), 0.4, torch.Generator().manual_seed(0))
+    images = random_affine(to_float(test.images), 0.4, torch_rng(0))
     accuracy = {}
     for distortion in (0.0, 0.4):
         classifier, _ = trained(QUICK.model_copy(update={"distortion": distortion}), CONV)
@@ -123,7 +123,7 @@ def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
 def test_augment_shifts_and_mirrors_each_image_by_itself() -> None:
     images = torch.zeros(200, 2, 5, 6)
     images[:, :, 2, 2] = 1
-    moved = augment(images, shift=1, flip=True, rng=torch.Generator().manual_seed(0))
+    moved = augment(images, shift=1, flip=True, rng=torch_rng(0))
     assert moved.shape == images.shape
     assert torch.equal(moved.sum(dim=(1, 2, 3)), torch.full((200,), 2.0))  # still one pixel in both channels
     assert torch.equal(moved[:, 0], moved[:, 1])
@@ -134,24 +134,24 @@ def test_augment_shifts_and_mirrors_each_image_by_itself() -> None:
 
 def test_distort_moves_each_image_by_itself_and_leaves_black() -> None:
     images = torch.ones(100, 3, 12, 10)
-    rng = torch.Generator().manual_seed(0)
-    moved = distort(images, 0.5, rng)
+    rng = torch_rng(0)
+    moved = random_affine(images, 0.5, rng)
     assert moved.shape == images.shape
     assert float(moved.min()) >= 0
     assert float(moved.max()) <= 1 + 1e-6
     assert torch.equal(moved[:, 0], moved[:, 1])
     assert len({float(m) for m in moved.mean(dim=(1, 2, 3))}) > 50  # zoomed in nothing is black, and zoomed out much
     assert float(moved[:, :, 6, 5].min()) > 0.99  # the middle stays within
-    torch.testing.assert_close(distort(images, 1e-6, rng)[:, :, 1:-1, 1:-1], images[:, :, 1:-1, 1:-1])
-    again = augment(images, 0, False, torch.Generator().manual_seed(0), distortion=0.5)
+    torch.testing.assert_close(random_affine(images, 1e-6, rng)[:, :, 1:-1, 1:-1], images[:, :, 1:-1, 1:-1])
+    again = augment(images, 0, False, torch_rng(0), distortion=0.5)
     assert torch.equal(again, moved)
 
 
 def test_distort_is_the_affine_map_of_each_image() -> None:
     # An independent plain implementation: bilinear interpolation, pixel by pixel.
-    images = torch.rand(4, 1, 5, 6, generator=torch.Generator().manual_seed(1))
-    moved = distort(images, 0.4, torch.Generator().manual_seed(2))
-    change = 0.4 * (2 * torch.rand(4, 2, 3, generator=torch.Generator().manual_seed(2)) - 1)
+    images = torch.rand(4, 1, 5, 6, generator=torch_rng(1))
+    moved = random_affine(images, 0.4, torch_rng(2))
+    change = 0.4 * (2 * torch.rand(4, 2, 3, generator=torch_rng(2)) - 1)
     for n in range(4):
         for row in range(5):
             for column in range(6):
@@ -169,8 +169,8 @@ def test_distort_is_the_affine_map_of_each_image() -> None:
 
 
 def test_recolour_keeps_what_is_drawn_and_its_range() -> None:
-    images = torch.rand(400, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    other = recolour(images, torch.Generator().manual_seed(1))
+    images = torch.rand(400, 3, 4, 5, generator=torch_rng(0))
+    other = color_jitter(images, torch_rng(1))
     assert other.shape == images.shape
     assert 0 <= float(other.min()) < 0.05
     assert 0.95 < float(other.max()) <= 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from draws import torch_rng
 
 from netinv.core import InputError
 from netinv.data import DatasetSpec, LabelledImages, channel_statistics, load_spec, load_split, save_dataset, to_float
@@ -14,7 +15,7 @@ from netinv.data import DatasetSpec, LabelledImages, channel_statistics, load_sp
 
 @pytest.fixture
 def train() -> LabelledImages:
-    rng = torch.Generator().manual_seed(0)
+    rng = torch_rng(0)
     images = torch.randint(0, 256, (12, 3, 5, 4), generator=rng, dtype=torch.uint8)
     return LabelledImages(images, torch.arange(12) % 2)
 

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from draws import numpy_rng
 from PIL import Image
 from sklearn.datasets import load_digits as sklearn_digits
 from torchvision import datasets
@@ -205,7 +206,7 @@ def md5(content: bytes) -> str:
 
 
 def test_svhn_of_torchvision(tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), np.uint8)  # (H, W, C, N)
+    images = numpy_rng(0).integers(0, 256, (32, 32, 3, 4), np.uint8)  # (H, W, C, N)
     listed = {}
     for split in ("train", "test"):
         path = tmp_path / f"{split}_32x32.mat"
@@ -224,7 +225,7 @@ def test_cifar10_of_torchvision(
     tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     cifar10 = datasets.CIFAR10
-    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
+    images = numpy_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
     batch = pickle.dumps({"data": images.reshape(2, 3072), "labels": [3, 5]})
     meta = pickle.dumps({"label_names": list("abcdefghij")})
     batches = [file for file, _ in (*cifar10.train_list, *cifar10.test_list)]
@@ -600,7 +601,7 @@ def test_truncated_archive_is_refused(tmp_path: Path, write: Callable[..., Path]
 
 
 def test_altered_archive_is_refused_wherever_it_was_altered(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (2, 16, 16), np.uint8)
+    noise = numpy_rng(0).integers(0, 256, (2, 16, 16), np.uint8)
     files = small()
     for split in ("train", "test"):
         file = io.BytesIO()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from draws import seed_torch, torch_rng
 
 from netinv.classifiers import ConvClassifierConfig, build_classifier, freeze
 from netinv.core import InputError
@@ -27,7 +28,7 @@ class Halves(torch.nn.Module):
 
 
 def taught(config: DistillationConfig, seed: int = 0) -> torch.nn.Module:
-    torch.manual_seed(0)
+    seed_torch(0)
     images = torch.rand(200, *SHAPE)
     student = build_classifier(ConvClassifierConfig(channels=(8,), dropout=0), 2, SHAPE, (0.5,), (0.3,))
     distil(student, Halves(), images, config, seed)
@@ -38,7 +39,7 @@ def taught(config: DistillationConfig, seed: int = 0) -> torch.nn.Module:
 def test_the_student_answers_as_its_teacher_on_images_it_never_saw(config: DistillationConfig) -> None:
     student = taught(config)
     assert not student.training
-    images = torch.rand(500, *SHAPE, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(500, *SHAPE, generator=torch_rng(1))
     agreement = (student(images).argmax(dim=1) == Halves()(images).argmax(dim=1)).float().mean()
     assert agreement > 0.85
 
@@ -52,7 +53,7 @@ def test_a_seed_reproduces_bit_for_bit() -> None:
 
 
 def test_the_teacher_learns_nothing() -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     teacher = build_classifier(ConvClassifierConfig(channels=(4,)), 2, SHAPE, (0.5,), (0.3,))
     freeze(teacher)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from draws import torch_rng
 from torch import Tensor
 
 from netinv.evaluation.privacy import MIN_POOL, Pools, audit, not_audited
@@ -13,7 +14,7 @@ NUM_CLASSES = 4
 
 def pictures(num: int, seed: int) -> Tensor:
     """Smooth random images, 1 x 10 x 10: all from one distribution."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch_rng(seed)
     coarse = torch.rand(num, 1, 4, 4, generator=rng)
     return torch.nn.functional.interpolate(coarse, size=10, mode="bilinear")
 

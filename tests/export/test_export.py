@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from draws import numpy_rng, seed_torch
 from torch import nn
 
 from netinv.core import InputError
@@ -67,7 +68,7 @@ def test_generators_agree_with_torch(exported: Exported, num: int, sharpness: fl
 
 @pytest.mark.parametrize("num", [1, 7, 64, 1000])
 def test_classifiers_agree_with_torch(exported: Exported, num: int) -> None:
-    images = np.random.default_rng(num).random((num, 1, 12, 12), dtype=np.float32)
+    images = numpy_rng(num).random((num, 1, 12, 12), dtype=np.float32)
     for name in ("classifier", "evaluator"):
         with torch.no_grad():
             expected = getattr(exported, name)(torch.from_numpy(images)).numpy()
@@ -102,7 +103,7 @@ def test_stochastic_form_is_torchs_dropout(exported: Exported) -> None:
     """Independently of the export: a hook on each dropout layer multiplies by the mask that the noise means."""
     generator = copy.deepcopy(exported.generators[0])
     latent, condition = draw(64, latent_dim=8, num_classes=3, seed=0)
-    noise = np.random.default_rng(0).random((64, generator.noise_dim), dtype=np.float32)
+    noise = numpy_rng(0).random((64, generator.noise_dim), dtype=np.float32)
     start = 0
 
     def drop(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
@@ -126,13 +127,13 @@ def test_ensemble_routes_each_row_to_its_generator(exported: Exported) -> None:
     network = OnnxGenerator(exported.folder / "ensemble.onnx")
     latent, condition = draw(64, latent_dim=8, num_classes=3, seed=0)
     each = [in_torch(generator, latent, condition) for generator in exported.generators]
-    for turns in (np.random.default_rng(0).integers(0, 2, 64), np.zeros(64, np.int64), np.ones(64, np.int64)):
+    for turns in (numpy_rng(0).integers(0, 2, 64), np.zeros(64, np.int64), np.ones(64, np.int64)):
         expected = np.stack([each[turn][row] for row, turn in enumerate(turns)])
         assert np.abs(network(latent, condition, generator=turns) - expected).max() <= TOLERANCE
 
 
 def test_ensemble_at_the_sizes_of_digits_may_leave_a_generator_out(exported: Exported, tmp_path: Path) -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     generators = [ConditionedGenerator(GeneratorConfig(width=16, max_width=16), 3, (1, 16, 16)).eval() for _ in "ab"]
     about = replace(exported.metadata, image_shape=(1, 16, 16), latent_dim=generators[0].config.latent_dim)
     export_generators(tmp_path, generators, {}, about, ExportConfig(forms=("ensemble",)))

@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 import torch
+from draws import seed_torch, torch_rng
 
 from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition, up_sizes
 from netinv.generators.conditioning import matrix_size
@@ -22,7 +23,7 @@ SHAPES = [
 
 
 def draw(generator: ConditionedGenerator, num: int = 3, seed: int = 0) -> torch.Tensor:
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch_rng(seed)
     condition = sample_condition(num, generator.num_classes, rng)
     return generator(torch.randn(num, generator.config.latent_dim, generator=rng), condition.vector)
 
@@ -32,7 +33,7 @@ def draw(generator: ConditionedGenerator, num: int = 3, seed: int = 0) -> torch.
 def test_images_have_the_shape_and_gradients_reach_every_weight(
     num_classes: int, shape: tuple[int, int, int], conditioning: Literal["vector_matrix", "vector", "embedding"]
 ) -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     generator = ConditionedGenerator(GeneratorConfig(conditioning=conditioning, width=4), num_classes, shape)
     images = draw(generator)
     assert images.shape == (3, *shape)
@@ -46,7 +47,7 @@ def test_images_have_the_shape_and_gradients_reach_every_weight(
 
 @pytest.mark.parametrize("conditioning", ["vector_matrix", "vector", "embedding"])
 def test_what_the_conditioning_sees(conditioning: Literal["vector_matrix", "vector", "embedding"]) -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     generator = ConditionedGenerator(GeneratorConfig(conditioning=conditioning), 4, (1, 8, 8)).eval()
     latent = torch.randn(1, 64)
     soft, hard, other = torch.tensor([[[0.1, 0.5, 0.2, 0.2]], [[0.0, 1.0, 0.0, 0.0]], [[0.5, 0.1, 0.2, 0.2]]])
@@ -58,7 +59,7 @@ def test_what_the_conditioning_sees(conditioning: Literal["vector_matrix", "vect
 
 
 def test_the_matrix_tells_labels_apart_where_the_vector_hardly_does() -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     left, right = torch.tensor([[[0.5001, 0.4999]], [[0.4999, 0.5001]]])
     distance = {}
     for conditioning in ("vector_matrix", "vector"):
@@ -80,7 +81,7 @@ def test_up_sizes_lead_from_the_matrix_to_the_image(num_classes: int, shape: tup
 
 
 def test_dropout_varies_images_in_training_mode_only() -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     generator = ConditionedGenerator(GeneratorConfig(dropout=0.5), 3, (1, 12, 12))
     with torch.no_grad():
         assert not torch.equal(draw(generator), draw(generator))
@@ -91,7 +92,7 @@ def test_dropout_varies_images_in_training_mode_only() -> None:
 
 def test_latent_and_batch_neighbours() -> None:
     """In evaluation mode an image depends on its own latent and condition, and on nothing else in the batch."""
-    torch.manual_seed(0)
+    seed_torch(0)
     generator = ConditionedGenerator(GeneratorConfig(), 3, (1, 12, 12)).eval()
     latent, vector = torch.randn(5, 64), sample_condition(5, 3).vector
     with torch.no_grad():

@@ -2,15 +2,16 @@
 
 import copy
 import io
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
 import torch
+from draws import seed_torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, InversionTraining, JointTraining
-from netinv.inversion.joint import OwnDraws
 
 SEEDS = (3, 7, 8)
 SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
@@ -44,10 +45,23 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    torch.manual_seed(0)
+    seed_torch(0)
     network = build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, (1, 9, 8), (0.5,), (0.3,))
     freeze(network)
     return network
+
+
+@pytest.fixture
+def exact(classifier: Classifier) -> Iterator[Classifier]:
+    """All in float64, where rounding neither turns the sign of an attack nor grows through Adam's division."""
+    torch.set_default_dtype(torch.float64)
+    yield copy.deepcopy(classifier).double()
+    torch.set_default_dtype(torch.float32)
+
+
+def losses(record: dict[str, float]) -> dict[str, float]:
+    """All but the accuracy, which counts samples: rounding may turn the answer to one."""
+    return {name: value for name, value in record.items() if name != "accuracy"}
 
 
 def trainings(
@@ -56,25 +70,17 @@ def trainings(
     """Fresh ones, of the classifier's precision."""
     result = []
     for seed in SEEDS:
-        torch.manual_seed(seed)
+        seed_torch(seed)
         generator = ConditionedGenerator(architecture, 3, (1, 9, 8)).to(classifier.mean.dtype)
         result.append(InversionTraining(generator, classifier, config, seed))
     return result
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_is_trained_as_it_would_be_alone(
-    classifier: Classifier, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In float64, where rounding neither turns the sign of an attack nor grows through Adam's division."""
-    classifier = copy.deepcopy(classifier).double()
-    torch.set_default_dtype(torch.float64)
-    try:
-        alone, together = (trainings(classifier, *CASES[name]) for _ in range(2))
-        expected = [list(training) for training in alone]
-        records = list(JointTraining(together))
-    finally:
-        torch.set_default_dtype(torch.float32)
+def test_each_is_trained_as_it_would_be_alone(exact: Classifier, name: str) -> None:
+    alone, together = (trainings(exact, *CASES[name]) for _ in range(2))
+    expected = [list(training) for training in alone]
+    records = list(JointTraining(together))
     for i, training in enumerate(alone):
         state = together[i].generator.state_dict()
         for key, tensor in training.generator.state_dict().items():
@@ -94,8 +100,8 @@ def test_lower_precisions_agree_too(
     expected = [list(training) for training in alone]
     records = list(JointTraining(together))
     for i, training in enumerate(alone):
-        got = [record[i] for record in records]
-        assert got == [pytest.approx(record, rel=tolerance, abs=tolerance) for record in expected[i]]
+        got = [losses(record[i]) for record in records]
+        assert got == [pytest.approx(losses(record), rel=tolerance, abs=tolerance) for record in expected[i]]
         for key, tensor in training.generator.state_dict().items():
             error = (together[i].generator.state_dict()[key] - tensor).abs().max()
             assert error <= tolerance * (1 + tensor.abs().max()), key
@@ -112,35 +118,35 @@ def resumed(classifier: Classifier, states: list[dict[str, Any]]) -> list[Invers
     return others
 
 
-def test_a_state_goes_on_together_bit_for_bit_and_alone_up_to_rounding(classifier: Classifier) -> None:
-    undisturbed = trainings(classifier, SMALL, ROBUST)
+def test_a_state_goes_on_together_bit_for_bit_and_alone_up_to_rounding(exact: Classifier) -> None:
+    undisturbed = trainings(exact, SMALL, ROBUST)
     records = list(JointTraining(undisturbed))
-    interrupted = JointTraining(trainings(classifier, SMALL, ROBUST))
+    interrupted = JointTraining(trainings(exact, SMALL, ROBUST))
     first = [next(iter(interrupted))]
     states = interrupted.state_dicts()
     list(interrupted)  # what is done afterwards does not reach the states
-    together, alone = resumed(classifier, states), resumed(classifier, states)
+    together, alone = resumed(exact, states), resumed(exact, states)
     assert first + list(JointTraining(together)) == records
     for i, training in enumerate(alone):
         rest = [record[i] for record in records[1:]]
-        assert list(training) == [pytest.approx(record, rel=1e-3, abs=1e-4) for record in rest]
+        assert list(training) == [pytest.approx(record, rel=1e-8) for record in rest]
         expected = undisturbed[i].generator.state_dict()
         for key, tensor in together[i].generator.state_dict().items():
             assert torch.equal(tensor, expected[key]), key
-            torch.testing.assert_close(training.generator.state_dict()[key], tensor, rtol=1e-2, atol=1e-3)
+            torch.testing.assert_close(training.generator.state_dict()[key], tensor, rtol=1e-8, atol=1e-10)
 
 
-def test_the_state_of_one_trained_alone_goes_on_together(classifier: Classifier) -> None:
-    alone = trainings(classifier, SMALL, ROBUST)
+def test_the_state_of_one_trained_alone_goes_on_together(exact: Classifier) -> None:
+    alone = trainings(exact, SMALL, ROBUST)
     states = []
     for training in alone:
         next(iter(training))
         states.append(training.state_dict())
-    joint = JointTraining(resumed(classifier, states))
+    joint = JointTraining(resumed(exact, states))
     assert joint.step == 2
     records = list(joint)
     for i, training in enumerate(alone):
-        assert list(training) == [pytest.approx(record[i], rel=1e-3, abs=1e-4) for record in records]
+        assert list(training) == [pytest.approx(record[i], rel=1e-8) for record in records]
 
 
 def test_trainings_after_different_numbers_of_steps_are_refused(classifier: Classifier) -> None:
@@ -154,9 +160,3 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(classifier: Classifi
     config = STANDARD.model_copy(update={"beta": 1e39, "log_every": 1})
     with pytest.raises(FloatingPointError, match=r"at step 1;"):
         list(JointTraining(trainings(classifier, SMALL, config)))
-
-
-def test_draws_that_it_does_not_know_are_refused() -> None:
-    rng = torch.Generator()
-    with OwnDraws([rng, torch.Generator()]), pytest.raises(NotImplementedError, match="randperm would draw the same"):
-        torch.randperm(4, generator=rng)

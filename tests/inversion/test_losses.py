@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from draws import seed_torch, torch_rng
 from torch import nn
 
 from netinv.classifiers import BatchNormInputs
@@ -20,7 +21,7 @@ from netinv.inversion.losses import (
 @pytest.fixture
 def features() -> torch.Tensor:
     """(N, D) with D < N."""
-    return torch.randn(12, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.randn(12, 5, generator=torch_rng(0), dtype=torch.float64)
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -29,7 +30,7 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def test_kl_divergence() -> None:
-    rng = torch.Generator().manual_seed(0)
+    rng = torch_rng(0)
     logits = torch.randn(6, 4, generator=rng)
     vector = torch.softmax(torch.randn(6, 4, generator=rng), dim=1)
     expected = 0.0
@@ -40,7 +41,7 @@ def test_kl_divergence() -> None:
 
 
 def test_kl_divergence_is_zero_at_the_condition_and_takes_hard_conditions() -> None:
-    vector = torch.softmax(torch.randn(6, 10, generator=torch.Generator().manual_seed(0)), dim=1)
+    vector = torch.softmax(torch.randn(6, 10, generator=torch_rng(0)), dim=1)
     assert kl_loss(vector.log() + 3, vector).item() == pytest.approx(0, abs=1e-6)  # soft-max forgets the constant
     hard = torch.tensor([[1.0, 0.0]])
     assert kl_loss(torch.zeros(1, 2), hard).item() == pytest.approx(math.log(2))  # 0 log 0 is 0
@@ -59,7 +60,7 @@ def test_cosine(features: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("dim", [5, 30])
 def test_orthogonality(dim: int) -> None:
-    features = torch.randn(12, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    features = torch.randn(12, dim, generator=torch_rng(0), dtype=torch.float64)
     pairs = [cosine(features[i], features[j]) ** 2 for i in range(12) for j in range(12) if i != j]
     assert orthogonality_loss(features).item() == pytest.approx(sum(pairs) / len(pairs), rel=1e-9)
     assert orthogonality_loss(torch.eye(4)).item() == pytest.approx(0, abs=1e-7)
@@ -73,7 +74,7 @@ def test_a_single_sample_has_no_pairs(loss: object) -> None:
 
 
 def test_total_variation() -> None:
-    images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images = torch.rand(2, 3, 4, 5, generator=torch_rng(0), dtype=torch.float64)
     down = [abs(i[r + 1][c] - i[r][c]) for n in images.tolist() for i in n for r in range(3) for c in range(5)]
     across = [abs(i[r][c + 1] - i[r][c]) for n in images.tolist() for i in n for r in range(4) for c in range(4)]
     expected = sum(down) / len(down) + sum(across) / len(across)
@@ -83,7 +84,7 @@ def test_total_variation() -> None:
 
 
 def test_pixel_statistics() -> None:
-    images = torch.rand(8, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images = torch.rand(8, 2, 4, 4, generator=torch_rng(0), dtype=torch.float64)
     expected = 0.0
     for channel, mean, std in ((0, 0.2, 0.3), (1, 0.6, 0.1)):
         values = ((images[:, channel].flatten() - mean) / std).tolist()
@@ -98,7 +99,7 @@ def test_pixel_statistics() -> None:
 
 def test_layer_statistics() -> None:
     """Of a small network with batch norm after a convolution and after a linear layer, by plain sums."""
-    torch.manual_seed(0)
+    seed_torch(0)
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3), nn.BatchNorm1d(3))
     network.double().eval()
     norms = network[1], network[4]

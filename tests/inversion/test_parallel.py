@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from draws import seed_torch
 from torch import Tensor
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
@@ -38,7 +39,7 @@ CASES = {
 
 
 def networks(dtype: torch.dtype) -> tuple[ConditionedGenerator, Classifier]:
-    torch.manual_seed(0)
+    seed_torch(0)
     classifier = build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, (1, 9, 8), (0.5,), (0.3,))
     generator = ConditionedGenerator(GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16), 3, (1, 9, 8))
     freeze(classifier)
@@ -134,10 +135,3 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     with pytest.raises(ValueError, match="3 workers share equally, got 4"):
         GlobalBatch(4)
-
-
-@pytest.mark.usefixtures("lone_group")
-def test_draws_that_it_does_not_know_are_refused() -> None:
-    rng = torch.Generator()
-    with GlobalBatch(4), pytest.raises(NotImplementedError, match="randperm would depend"):
-        torch.randperm(4, generator=rng)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from draws import seed_torch, torch_rng
 from torch import Tensor, nn
 
-from netinv.perturbations import Norm, noise, pgd, robust_accuracy, survives
+from netinv.perturbations import Norm, noise, pgd, robust_accuracy, robust_mask, unit_ball, unit_sphere
 
 NUM_CLASSES = 5
 
@@ -12,7 +13,7 @@ NUM_CLASSES = 5
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     """A smooth little network with room to be fooled."""
-    torch.manual_seed(0)
+    seed_torch(0)
     layers = nn.Sequential(nn.Conv2d(2, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 36, NUM_CLASSES))
     for parameter in layers.parameters():
         parameter.data *= 3
@@ -21,7 +22,7 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    rng = torch.Generator().manual_seed(1)
+    rng = torch_rng(1)
     x = torch.rand(64, 2, 8, 8, generator=rng)
     x[0], x[1] = 0, 1  # at the edge of the valid range
     return x
@@ -48,7 +49,7 @@ def test_pgd_takes_the_steps_that_foolbox_takes(
     attack = attack_class(steps=steps, abs_stepsize=0.25 * epsilon, random_start=False)
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
     expected = attack.run(model, images, foolbox.criteria.Misclassification(label), epsilon=epsilon)
-    delta = pgd(network, images, label, epsilon, steps, step_size=0.25, norm=norm, random_start=False)
+    delta = pgd(network, images, label, epsilon, steps, step_size=0.25, norm=norm)
     torch.testing.assert_close(images + delta, expected, rtol=0, atol=1e-5)
 
 
@@ -57,7 +58,7 @@ def test_pgd_is_as_strong_as_foolbox_with_random_starts(network: nn.Module, imag
     import foolbox
 
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
-    torch.manual_seed(0)
+    seed_torch(0)
     shares = []
     for epsilon in (0.01, 0.03):
         attack = foolbox.attacks.LinfPGD(steps=20, rel_stepsize=2.5 / 20)
@@ -72,11 +73,11 @@ def test_pgd_is_as_strong_as_foolbox_with_random_starts(network: nn.Module, imag
 def test_perturbations_stay_within_bound_and_range(
     network: nn.Module, images: Tensor, label: Tensor, norm: Norm, epsilon: float
 ) -> None:
-    rng = torch.Generator().manual_seed(0)
+    rng = torch_rng(0)
     for delta in (
-        noise(images, epsilon, norm, rng),
-        pgd(network, images, label, epsilon, 0, 0.5, norm, rng),
-        pgd(network, images, label, epsilon, 5, 0.5, norm, rng),
+        noise(images, epsilon, unit_sphere(images.shape, norm, rng)),
+        pgd(network, images, label, epsilon, 0, 0.5, norm, unit_ball(images.shape, norm, rng)),
+        pgd(network, images, label, epsilon, 5, 0.5, norm, unit_ball(images.shape, norm, rng)),
     ):
         assert (length(delta, norm) <= epsilon * (1 + 1e-5)).all()
         assert (length(delta, norm) > 0).all()
@@ -86,24 +87,25 @@ def test_perturbations_stay_within_bound_and_range(
 
 def test_noise_lies_on_the_surface(images: Tensor) -> None:
     inside = 0.5 + 0.1 * images  # far from the edges, where nothing is cut off
-    assert noise(inside, 0.1).abs().allclose(torch.tensor(0.1), atol=1e-6)
-    assert length(noise(inside, 0.5, "l2"), "l2").allclose(torch.tensor(0.5), atol=1e-5)
+    assert noise(inside, 0.1, unit_sphere(inside.shape, "linf")).abs().allclose(torch.tensor(0.1), atol=1e-6)
+    assert length(noise(inside, 0.5, unit_sphere(inside.shape, "l2")), "l2").allclose(torch.tensor(0.5), atol=1e-5)
 
 
 def test_pgd_beats_noise(network: nn.Module, images: Tensor, label: Tensor) -> None:
     def loss(delta: Tensor) -> float:
         return float(nn.functional.cross_entropy(network(images + delta), label))
 
-    rng = torch.Generator().manual_seed(0)
-    assert loss(pgd(network, images, label, 0.05, 10, 0.25, rng=rng)) > 1.5 * loss(noise(images, 0.05, rng=rng))
+    rng = torch_rng(0)
+    start, signs = unit_ball(images.shape, "linf", rng), unit_sphere(images.shape, "linf", rng)
+    assert loss(pgd(network, images, label, 0.05, 10, 0.25, start=start)) > 1.5 * loss(noise(images, 0.05, signs))
 
 
 def test_pgd_moves_away_from_a_blend_of_labels(network: nn.Module, images: Tensor, label: Tensor) -> None:
     one_hot = nn.functional.one_hot(label, NUM_CLASSES).float()
-    alone, same = (pgd(network, images, target, 0.05, 10, 0.25, random_start=False) for target in (label, one_hot))
+    alone, same = (pgd(network, images, target, 0.05, 10, 0.25) for target in (label, one_hot))
     torch.testing.assert_close(alone, same)
     blend = 0.5 * one_hot + 0.5 * one_hot.roll(1, dims=1)
-    delta = pgd(network, images, blend, 0.05, 10, 0.25, random_start=False)
+    delta = pgd(network, images, blend, 0.05, 10, 0.25)
     raised = [float(nn.functional.cross_entropy(network(images + d), blend)) for d in (alone, delta)]
     assert raised[1] > raised[0] > float(nn.functional.cross_entropy(network(images), blend))
 
@@ -130,9 +132,9 @@ def test_robust_accuracy_falls_with_epsilon_from_the_plain_one(
 
 
 def test_survival_is_that_of_each_image(network: nn.Module, images: Tensor, label: Tensor) -> None:
-    kept = survives(network, images, label, 0.02, steps=20)
+    kept = robust_mask(network, images, label, 0.02, steps=20)
     assert kept.shape == (64,)
     assert kept.float().mean() == robust_accuracy(network, images, label, 0.02, steps=20)
-    assert torch.equal(kept, survives(network, images, label, 0.02, steps=20))  # the seed fixes it
+    assert torch.equal(kept, robust_mask(network, images, label, 0.02, steps=20))  # the seed fixes it
     # In other batches the random starts differ, the outcome hardly.
-    assert (kept == survives(network, images, label, 0.02, steps=20, batch_size=10)).float().mean() > 0.95
+    assert (kept == robust_mask(network, images, label, 0.02, steps=20, batch_size=10)).float().mean() > 0.95

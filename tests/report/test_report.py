@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from draws import numpy_rng
 from PIL import Image
 
 from netinv import report
-from netinv.core import InputError
+from netinv.core import InputError, save_csv, write_text
 from netinv.evaluation import EvaluationConfig
+from netinv.evaluation.pictures import COLUMNS, MAX_CLASSES
 from netinv.evaluation.rows import MEASURES
 from netinv.report import read_ablations, read_csv, words
 from netinv.results import (
-    GRID_CLASSES,
-    GRID_COLUMNS,
     AccuracyBin,
     Audit,
     CalibrationBin,
@@ -34,7 +34,6 @@ from netinv.results import (
 )
 from pipeline.params import Params, load_params
 from pipeline.report import collect
-from pipeline.stage import write_csv, write_text
 
 HOSTILE = "<script>alert(1)</script>"
 WHY = f'"{HOSTILE}" & too few images'
@@ -129,25 +128,25 @@ def results(classes: tuple[str, ...], accuracy: float) -> Results:
 
 
 def write_picture(path: Path, columns: int, rows: int) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (rows * 9 - 1, columns * 9 - 1), dtype=np.uint8)
+    pixels = numpy_rng(0).integers(0, 256, (rows * 9 - 1, columns * 9 - 1), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
 
 
 def write_variant(folders: Folders, dataset: str, variant: str, found: Results) -> None:
     """Everything that the stages before leave behind on one variant."""
     folder = folders.evaluation / dataset / variant
-    rows = min(len(found.classes), GRID_CLASSES)
+    rows = min(len(found.classes), MAX_CLASSES)
     write_text(folder / "results.json", found.model_dump_json())
     write_picture(folder / "figure2.png", 2, rows)
     write_picture(folder / "ensemble-neighbours.png", 6, rows)
     for source in found.rows:
-        write_picture(folder / f"{source.name.replace(' ', '-')}.png", GRID_COLUMNS, rows)
+        write_picture(folder / f"{source.name.replace(' ', '-')}.png", COLUMNS, rows)
     curve = [
         {"generator": i, "step": step, "samples": step * 64, "accuracy": step / 50, "loss": 1 / step, "kl": 0.1}
         for i in range(2)
         for step in (25, 50)
     ]
-    write_csv(folders.plots / "invert" / f"{dataset}-{variant}.csv", curve)
+    save_csv(folders.plots / "invert" / f"{dataset}-{variant}.csv", curve)
     write_text(folders.metrics / "export" / f"{dataset}-{variant}.json", json.dumps({"max_difference": 4.5e-7}))
     write_text(folders.runs / "invert" / f"{dataset}-{variant}.json", json.dumps({"run_id": f"run-of-{variant}"}))
 
@@ -161,7 +160,7 @@ def folders(tmp_path: Path) -> Folders:
             write_variant(folders, dataset, variant, results(("cat", HOSTILE), accuracy))
         for model in ("classifier", "evaluator"):
             history = [{"epoch": epoch, "samples": 100, "loss": 1.0, "accuracy": 0.9} for epoch in (1, 2)]
-            write_csv(folders.plots / "train" / f"{dataset}-{model}.csv", history)
+            save_csv(folders.plots / "train" / f"{dataset}-{model}.csv", history)
     return folders
 
 

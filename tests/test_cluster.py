@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,7 @@ import pytest
 import torch.distributed as dist
 
 from netinv.core import InputError
-from pipeline import distributed
-from pipeline.distributed import cluster, scatter
+from pipeline.cluster import check_address, cluster, connection, jobs_per_worker, resources, run_tasks, workarounds
 from pipeline.params import RayParams
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own start-up warns of its future defaults
@@ -90,7 +90,7 @@ def _fail(_: None, job: int, state: bytes | None) -> Iterator[Told]:
 
 
 def test_every_job_streams_its_events_in_order(ray_cluster: None) -> None:
-    events = list(scatter(_count, {0: 0, 1: 1, 5: 2}, (2,), {}, needs()))
+    events = list(run_tasks(_count, {0: 0, 1: 1, 5: 2}, (2,), {}, needs()))
     for index, job in ((0, 0), (1, 1), (5, 2)):
         assert numbers(events, index) == [2 * (10 * job + i) for i in range(3)]
 
@@ -102,8 +102,8 @@ EITHER = pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest
 def test_a_job_whose_worker_is_killed_goes_on_from_its_last_state(
     ray_cluster: None, tmp_path: Path, num_workers: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    resources = needs(num_workers, num_cpus=0.5)
-    events = list(scatter(_die_once, {0: 5, 1: 7}, (str(tmp_path),), {1: b"1"}, resources))
+    wanted = needs(num_workers, num_cpus=0.5)
+    events = list(run_tasks(_die_once, {0: 5, 1: 7}, (str(tmp_path),), {1: b"1"}, wanted))
     assert numbers(events, 0) == [1, 2, 3, 3, 4]
     assert numbers(events, 1) == [2, 3, 3, 4]
     if num_workers == 1:  # else Ray Train sees to it
@@ -115,7 +115,7 @@ import sys, time
 from pathlib import Path
 from typing import NamedTuple
 import ray
-from pipeline.distributed import scatter
+from pipeline.cluster import run_tasks
 from pipeline.params import RayParams
 
 class Told(NamedTuple):
@@ -131,7 +131,7 @@ def together(folder, job, state):
 
 ray.init(address="local", num_cpus=1, num_gpus=1, include_dashboard=False, logging_level="ERROR")
 quarter = RayParams(num_workers=1, num_cpus=0.25, num_gpus=0.25, checkpoint_every=1, storage="unused")
-print([event.gpus for _, event in scatter(together, {i: i for i in range(4)}, (sys.argv[1],), {}, quarter)])
+print([event.gpus for _, event in run_tasks(together, {i: i for i in range(4)}, (sys.argv[1],), {}, quarter)])
 """
 
 
@@ -144,32 +144,32 @@ def test_four_generators_share_one_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # groups of workers take seconds to start
-def test_workers_without_a_controller_leave_their_room_to_the_next(ray_cluster: None, tmp_path: Path) -> None:
-    resources = needs(num_workers=2, num_cpus=(os.cpu_count() or 2) / 2)  # all there is
-    events = list(scatter(_lose_the_controller_once, {0: 0}, (str(tmp_path),), {}, resources))
+def test_workers_without_a_controller_leave_their_resources_to_the_next(ray_cluster: None, tmp_path: Path) -> None:
+    wanted = needs(num_workers=2, num_cpus=(os.cpu_count() or 2) / 2)  # all there is
+    events = list(run_tasks(_lose_the_controller_once, {0: 0}, (str(tmp_path),), {}, wanted))
     assert numbers(events, 0) == [1, 2, 2, 3]
 
 
 def test_a_job_whose_worker_dies_again_and_again_ends_with_one_sentence(ray_cluster: None) -> None:
     with pytest.raises(InputError, match="The worker of generator 0 died 4 times in a row"):
-        list(scatter(_die, {0: 1}, (None,), {}, needs()))
+        list(run_tasks(_die, {0: 1}, (None,), {}, needs()))
 
 
 @EITHER
 def test_the_error_of_a_job_reaches_the_driver_as_itself(ray_cluster: None, num_workers: int) -> None:
     with pytest.raises(FloatingPointError, match="at step 3"):
-        list(scatter(_fail, {0: 0}, (None,), {}, needs(num_workers, num_cpus=0.5)))
+        list(run_tasks(_fail, {0: 0}, (None,), {}, needs(num_workers, num_cpus=0.5)))
 
 
 def test_a_job_that_the_cluster_can_never_hold_is_refused_at_once(ray_cluster: None) -> None:
     start = time.monotonic()
-    for resources, words in (
+    for wanted, words in (
         (needs(num_cpus=1000), r"asks for 1 x 1000 CPUs and 0 GPUs .* but the nodes have"),
         (needs(num_gpus=64), "asks for 1 x 1 CPUs and 64 GPUs"),
         (needs(num_workers=1000), "asks for 1000 x 1 CPUs"),
     ):
         with pytest.raises(InputError, match=words):
-            next(scatter(_count, {0: 0}, (1,), {}, resources))
+            next(run_tasks(_count, {0: 0}, (1,), {}, wanted))
     assert time.monotonic() - start < 5
 
 
@@ -188,9 +188,9 @@ def test_a_job_that_the_cluster_can_never_hold_is_refused_at_once(ray_cluster: N
 def test_generators_share_a_worker_on_gpus_so_that_none_waits(
     nodes: list[dict[str, float]], settings: dict[str, Any], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed, "_nodes", lambda: nodes)
+    monkeypatch.setattr(resources, "_nodes", lambda: nodes)
     defaults = {"num_workers": 1, "num_cpus": 1, "num_gpus": None, "checkpoint_every": 1, "storage": "unused"}
-    assert distributed.jobs_per_worker(9, RayParams(**defaults | settings)) == expected
+    assert jobs_per_worker(9, RayParams(**defaults | settings)) == expected
 
 
 @pytest.mark.parametrize(
@@ -202,3 +202,95 @@ def test_unreachable_address_is_refused_within_seconds(address: str, words: str)
     with pytest.raises(InputError, match=words), cluster(address):
         pass
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("address", ["[::1]:6379", "ray://[::1]:6379", "head.example:6379", "ray://10.0.0.1:10001"])
+def test_every_form_of_an_address_is_understood(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(connection.socket, "create_connection", lambda to, timeout: asked.append(to) or socket.socket())
+    check_address(address)
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    assert asked == [(host.strip("[]"), int(port))]
+
+
+@pytest.mark.parametrize("address", ["[::1]", "::1:6379", "[]:6379", "host:", ":6379", "host:port", "http://host:6379"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match="is no address"):
+        check_address(address)
+
+
+def test_the_workaround_for_reservations_of_dead_actors_is_still_needed(ray_cluster: None) -> None:
+    """Once Ray frees a placement group with the actor that made it, `pipeline/cluster/workarounds.py` can go."""
+    import ray
+    from ray.util import placement_group_table
+
+    class Reserver:
+        def reserve(self) -> str:
+            group = ray.util.placement_group([{"CPU": 0.25}])
+            group.wait(30)
+            reserved: str = group.id.hex()
+            return reserved
+
+    def state() -> str:
+        found: str = placement_group_table()[reserved]["state"]
+        return found
+
+    actor: Any = ray.remote(Reserver).options(num_cpus=0).remote()
+    reserved = ray.get(actor.reserve.remote())
+    ray.kill(actor)
+    time.sleep(3)
+    assert state() == "CREATED", "Ray frees it by itself now: remove the workaround."
+    workarounds.remove_reservations_of_dead_actors()
+    assert state() == "REMOVED"
+
+
+SEARCH = """
+import sys, time
+from pathlib import Path
+from pipeline.cluster import cluster, search
+from pipeline.params import Range, RayParams
+
+def task(seconds, settings):
+    for share in (0.25, 0.5, 1.0):
+        time.sleep(seconds)
+        yield {"share": share, "step": share, "samples": share, "score": settings["x"], "a": settings["x"], "b": 1.0}
+
+needs = RayParams(num_workers=1, num_cpus=1, num_gpus=0, checkpoint_every=1, storage="unused")
+with cluster(None):
+    trials = search(
+        task, (float(sys.argv[2]),), {"x": Range(low=0.0, high=1.0)}, ("a", "b"), 4, 0, Path(sys.argv[1]), needs,
+        lambda trial: print(trial.name, trial.outcome, flush=True),
+    )
+print("all", len(trials), *sorted({trial.outcome for trial in trials}))
+"""
+
+
+@pytest.mark.slow  # two clusters start
+def test_a_search_that_is_killed_tells_of_its_trials_when_it_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SEARCH, str(tmp_path / "search")]
+    killed = subprocess.Popen([*command, "1.0"], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if not line.endswith("running\n"):
+            break
+    time.sleep(2)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    result = subprocess.run([*command, "0.1"], capture_output=True, text=True, timeout=300)
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "all 4 finished stopped early", result.stdout + result.stderr[-2000:]
+    assert len({line for line in lines if not line.endswith("running")}) == 5  # each trial once, and the last line
+    assert result.stderr == ""
+
+
+def test_a_dead_worker_is_no_output_of_rays(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\nfrom typing import NamedTuple\nfrom pipeline.cluster import cluster, run_tasks\n"
+        "from pipeline.params import RayParams\n"
+        "def die(job, state): os.kill(os.getpid(), signal.SIGKILL); yield\n"
+        "needs = RayParams(num_workers=1, num_cpus=1, num_gpus=0, checkpoint_every=1, storage='unused')\n"
+        "with cluster(None):\n    list(run_tasks(die, {0: 0}, (), {}, needs))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert result.stdout == ""
+    assert "died 4 times in a row" in result.stderr

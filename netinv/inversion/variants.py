@@ -1,0 +1,38 @@
+"""The variants of the inversion by name: the only place that knows them."""
+
+from typing import Literal, get_args
+
+from netinv.core import InputError
+from netinv.inversion.config import InversionConfig
+
+Variant = Literal["standard", "robust"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+_PRESETS: dict[Variant, InversionConfig] = {
+    # The paper's loss: the classifier shall see the wanted class.
+    "standard": InversionConfig(),
+    # And still see it when the image is perturbed within a bound, moved and distorted.
+    "robust": InversionConfig(
+        steps=600,
+        sharpness=(40.0, 40.0),
+        alpha=0.1,
+        total_variation=0.3,
+        pixel_statistics=1.0,
+        shift=2,
+        distortion=0.2,
+        perturbation="pgd",
+        epsilon=0.1,
+    ),
+}
+
+
+def variant_config(name: str) -> InversionConfig:
+    """The settings of a variant.
+
+    Raises:
+        InputError: There is none of this name; lists those there are.
+    """
+    for known, config in _PRESETS.items():
+        if known == name:
+            return config
+    raise InputError(f"There is no variant {name!r}: the variants are {', '.join(VARIANTS)}.")

@@ -1,0 +1,73 @@
+"""What one job takes of a cluster, and whether the cluster can ever hold it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netinv.core import InputError
+
+if TYPE_CHECKING:
+    from pipeline.params import RayParams
+
+
+@dataclass(frozen=True)
+class ResourceBundle:
+    """So many workers of so many CPUs and GPUs each."""
+
+    num_cpus: float
+    num_gpus: float
+    num_workers: int
+
+    @classmethod
+    def of(cls, resources: "RayParams", num_workers: int) -> "ResourceBundle":
+        """What the settings ask for.
+
+        Raises:
+            InputError: The cluster, were it idle, could not hold one job.
+        """
+        num_gpus = resources.num_gpus
+        if num_gpus is None:
+            num_gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in _nodes()) else 0.0
+        bundle = cls(resources.num_cpus, num_gpus, num_workers)
+        if shortage := bundle.shortage():
+            raise InputError(shortage)
+        return bundle
+
+    def shortage(self) -> str | None:
+        """Why the cluster, were it idle, could not hold one job; reported at once, not waited out for ever."""
+        if self.capacity() >= self.num_workers:
+            return None
+        nodes = _nodes()
+        there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        return (
+            f"A generator asks for {self.num_workers} x {self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs "
+            f"(ray.num_workers, ray.num_cpus, ray.num_gpus), but the nodes have {there or 'nothing'}."
+        )
+
+    def capacity(self) -> int:
+        """How many workers the cluster, were it idle, could hold."""
+        return sum(map(self._workers_on, _nodes()))
+
+    def _workers_on(self, node: dict[str, float]) -> int:
+        workers = node.get("CPU", 0) / self.num_cpus
+        return int(min(workers, node.get("GPU", 0) / self.num_gpus) if self.num_gpus else workers)
+
+
+def jobs_per_worker(num_jobs: int, resources: "RayParams") -> int:
+    """How many jobs a worker does as one program, where the settings leave it open.
+
+    On GPUs it is so many that no job waits. On CPUs it is one: two programs on a core each are faster than one on both.
+
+    Raises:
+        InputError: The cluster can never hold one worker.
+    """
+    if resources.generators_per_worker is not None or resources.num_workers > 1:
+        return resources.generators_per_worker or 1
+    bundle = ResourceBundle.of(resources, 1)
+    return -(-num_jobs // bundle.capacity()) if bundle.num_gpus else 1
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node has, by resource."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

@@ -1,0 +1,155 @@
+"""The driver's side of many generators: what is to be trained, from where it goes on, and what is told on the way.
+
+``invert`` and ``ablation`` plan, resume, consume and write; ``tune`` follows its trials in the same way, and leaves the
+plan to Ray Tune.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import netinv
+from pipeline import checkpoints as storage
+from pipeline import cluster, generators
+from pipeline.generators import Event, Job, load_state
+from pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from netinv.classifiers import AdaptedClassifier, Classifier
+    from pipeline.params import RayParams
+    from pipeline.tracking import Run
+
+MAX_SHOWN = 8
+"""Generators whose accuracies are shown one by one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Generators to be trained, and with what."""
+
+    title: str
+    """Of the stage, in messages: ``invert digits robust``."""
+    classifier: "Classifier | AdaptedClassifier"
+    jobs: Mapping[str, Job]
+    """By the name of the generator's run."""
+    ray: "RayParams"
+    fingerprint: str
+    """Of all that the results depend on; see :func:`fingerprint`."""
+
+    def checkpoints(self) -> storage.Checkpoints:
+        """Where it keeps its states: beside those of the same stage at other settings, which are forgotten."""
+        return storage.Checkpoints(self.ray.storage, self.title.replace(" ", "-"), self.fingerprint)
+
+
+def fingerprint(settings: list[str], model: Path, *stage: str) -> str:
+    """A digest of settings, the classifier, all of the library, and the stage's own modules.
+
+    Args:
+        settings: Texts.
+        model: Folder of the classifier.
+        stage: Files of the stage's modules that decide its results; the driver's and the workers' come along.
+    """
+    code = [*sorted(Path(netinv.__file__).parent.rglob("*.py")), *map(Path, (*stage, __file__, generators.__file__))]
+    return storage.fingerprint([*map(str.encode, settings), *sorted(model.iterdir()), *code])
+
+
+class Followed:
+    """One generator or trial that is at work: its history and state on storage, and its run in MLflow."""
+
+    def __init__(self, index: int | str, checkpoints: storage.Checkpoints, run: "Run") -> None:
+        self._index, self._checkpoints, self.run = index, checkpoints, run
+        self.history, self.state = checkpoints.load(index)
+
+    @property
+    def step(self) -> int:
+        """Steps that are known to be done."""
+        return int(self.history[-1]["step"]) if self.history else 0
+
+    def take(
+        self, record: dict[str, float], prefix: str, grid: "np.ndarray[Any, Any] | None" = None, state: Any = None
+    ) -> int:
+        """Log and keep what is new in a record; returns how many steps are new.
+
+        After the loss of a worker, or of the stage itself, records come again that are known already.
+        """
+        new = max(0, int(record["step"]) - self.step)
+        if new:
+            samples = int(record["samples"])
+            metrics = {f"{prefix}/{name}": value for name, value in record.items() if name != "samples"}
+            self.run.log_metrics(metrics, step=samples)
+            if grid is not None:
+                self.run.log_image(grid, key="samples", step=samples)
+            self.history.append(record)
+            # Last: a kill in between has the point logged again, with the same values, and not left out for ever.
+            self._checkpoints.save_history(self._index, self.history)
+        if state is not None:
+            self._checkpoints.save_state(self._index, state)
+            self.state = state
+        return new
+
+
+def resume(plan: Plan, checkpoints: storage.Checkpoints, run: "Run", stack: ExitStack) -> list[Followed]:
+    """A run for each generator, below the stage's: the one that a killed stage began, or a new one."""
+    followed = []
+    for index, (name, job) in enumerate(plan.jobs.items()):
+        params = {"seed": job.seed, **job.config.model_dump(mode="json")}
+        params["generator"] = job.architecture.model_dump(mode="json")
+        child = stack.enter_context(run.child(name, params, key=f"{checkpoints.run}-{index}"))
+        followed.append(Followed(index, checkpoints, child))
+    if any(one.state is not None for one in followed):
+        print(f"{plan.title}: goes on from its checkpoints", file=sys.stderr)
+    return followed
+
+
+def consume(plan: Plan, followed: list[Followed]) -> None:
+    """Train all generators to their ends, and keep what they tell."""
+    jobs = list(plan.jobs.values())
+    names = list(plan.jobs)
+    with ExitStack() as stack:
+        stack.enter_context(cluster.cluster(os.environ.get("RAY_ADDRESS")))
+        total, done = sum(job.config.steps for job in jobs), sum(one.step for one in followed)
+        progress = Progress(plan.title, total, "step", done)
+        stack.callback(progress.close)
+        for index, event in _events(plan, followed):
+            new = followed[index].take(event.record, "invert", event.grid, event.state)
+            if new:
+                progress.advance(new, _standing(jobs, followed))
+            if new and len(jobs) > MAX_SHOWN and followed[index].step == jobs[index].config.steps:
+                progress.say(f"{names[index]}: batch accuracy {event.record['accuracy']:.3f}")
+
+
+def _standing(jobs: list[Job], followed: list[Followed]) -> str:
+    """How the generators stand."""
+    if len(jobs) > MAX_SHOWN:
+        ended = sum(one.step == job.config.steps for job, one in zip(jobs, followed, strict=True))
+        return f"{ended} of {len(jobs)} generators done"
+    return "accuracy " + " ".join(f"{one.history[-1]['accuracy']:.3f}" if one.history else "-" for one in followed)
+
+
+def _events(plan: Plan, followed: list[Followed]) -> Iterator[tuple[int, Event]]:
+    """What the generators tell, each by its index, trained alone or with others as one program."""
+    jobs = list(plan.jobs.values())
+    shared = (plan.classifier, plan.ray.checkpoint_every)
+    states = {index: one.state for index, one in enumerate(followed) if one.state is not None}
+    together = cluster.jobs_per_worker(len(jobs), plan.ray)
+    if together == 1:
+        yield from cluster.run_tasks(generators.train_generator, dict(enumerate(jobs)), shared, states, plan.ray)
+        return
+    steps = [int(load_state(states[i])["step"]) if i in states else 0 for i in range(len(jobs))]
+    kinds = [(job.architecture, job.config, step) for job, step in zip(jobs, steps, strict=True)]
+    members = {group[0]: group for group in generators.groups(kinds, together)}
+    events = cluster.run_tasks(
+        generators.train_generators,
+        {first: tuple(jobs[i] for i in group) for first, group in members.items()},
+        shared,
+        {first: tuple(states[i] for i in group) for first, group in members.items() if first in states},
+        plan.ray,
+    )
+    for first, told in events:
+        yield from zip(members[first], told.each, strict=True)

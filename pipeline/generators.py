@@ -1,0 +1,177 @@
+"""The work on one generator, or on several as one program, in a worker that may be on another machine."""
+
+import io
+from collections.abc import Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from netinv.classifiers import AdaptedClassifier, Classifier
+    from netinv.generators import ConditionedGenerator, GeneratorConfig
+    from netinv.inversion import InversionConfig, InversionTraining
+
+SNAPSHOTS = 5
+"""Sample grids drawn over a generator's training, the untrained one not counted."""
+COLUMNS = 8
+"""Images of each class in such a grid."""
+MAX_ROWS = 20
+"""Classes in such a grid."""
+
+
+class Job(NamedTuple):
+    """One generator to be trained."""
+
+    seed: int
+    architecture: "GeneratorConfig"
+    config: "InversionConfig"
+
+
+class Event(NamedTuple):
+    """What a generator's training tells while it runs, and at its end."""
+
+    record: dict[str, float]
+    grid: "np.ndarray[Any, Any] | None" = None
+    """uint8, (H, W) or (H, W, 3)."""
+    state: bytes | None = None
+    """From where the training can be resumed, as torch saves it. The last one holds the trained generator."""
+
+
+class Events(NamedTuple):
+    """What generators that are trained as one program tell at the same step, one each."""
+
+    each: tuple[Event, ...]
+
+    @property
+    def state(self) -> tuple[bytes, ...] | None:
+        """The states of all, at a step after which they are kept."""
+        return tuple(event.state for event in self.each if event.state is not None) or None
+
+
+def train_generator(
+    classifier: "Classifier | AdaptedClassifier", checkpoint_every: int, job: Job, state: bytes | None
+) -> Iterator[Event]:
+    """One generator from its seed or a state, on a GPU if this worker was given one. Runs on any node, needs no file.
+
+    In each of several workers of one ``torch.distributed`` group, it trains one generator for all of them.
+    """
+    training = _training(classifier, job, state)
+    before = training.step
+    for record in training:
+        wants_grid, wants_state = _due(before, training.step, job.config.steps, checkpoint_every)
+        grid = _sample_grid(training.generator, job.config.sharpness) if wants_grid else None
+        yield Event(record, grid, _saved(training.state_dict()) if wants_state else None)
+        before = training.step
+
+
+def train_generators(
+    classifier: "Classifier | AdaptedClassifier",
+    checkpoint_every: int,
+    jobs: tuple[Job, ...],
+    states: tuple[bytes, ...] | None,
+) -> Iterator[Events]:
+    """Several generators of the same settings as one program, from their seeds or from states of the same step."""
+    from netinv.inversion import JointTraining
+
+    begun = zip(jobs, states or [None] * len(jobs), strict=True)
+    joint = JointTraining([_training(classifier, job, state) for job, state in begun])
+    config = jobs[0].config
+    before = joint.step
+    for records in joint:
+        wants_grid, wants_state = _due(before, joint.step, config.steps, checkpoint_every)
+        generators = [training.generator for training in joint.trainings]
+        grids = [_sample_grid(g, config.sharpness) if wants_grid else None for g in generators]
+        kept = map(_saved, joint.state_dicts()) if wants_state else [None] * len(jobs)
+        yield Events(tuple(map(Event, records, grids, kept)))
+        before = joint.step
+
+
+def _training(classifier: "Classifier | AdaptedClassifier", job: Job, state: bytes | None) -> "InversionTraining":
+    """A training on this worker's device, from its seed or a state."""
+    import torch
+
+    from netinv.classifiers import freeze
+    from netinv.generators import ConditionedGenerator
+    from netinv.inversion import GlobalBatch, InversionTraining
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    freeze(classifier).to(device)
+    torch.manual_seed(job.seed)
+    generator = ConditionedGenerator(job.architecture, classifier.num_classes, classifier.image_shape).to(device)
+    shared = GlobalBatch(job.config.batch_size) if torch.distributed.is_initialized() else None
+    training = InversionTraining(generator, classifier, job.config, job.seed, shared)
+    if state is not None:
+        training.load_state_dict(load_state(state))
+    return training
+
+
+def _due(before: int, step: int, steps: int, checkpoint_every: int) -> tuple[bool, bool]:
+    """Whether a grid is drawn, and whether the state is kept, at a step after the one ``before``."""
+
+    def passed(interval: float) -> bool:
+        return step // interval > before // interval
+
+    return before == 0 or passed(steps / SNAPSHOTS), step == steps or passed(checkpoint_every)
+
+
+def groups(kinds: Sequence[Hashable], size: int) -> list[tuple[int, ...]]:
+    """Who is trained with whom: at most ``size`` generators of one kind, which is their settings and steps so far.
+
+    Example:
+        >>> groups(["a", "a", "b", "a"], size=2)
+        [(0, 1), (3,), (2,)]
+    """
+    result = []
+    for kind in dict.fromkeys(kinds):
+        alike = [index for index, other in enumerate(kinds) if other == kind]
+        result += [tuple(alike[i : i + size]) for i in range(0, len(alike), size)]
+    return result
+
+
+def _saved(state: dict[str, Any]) -> bytes:
+    import torch
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def load_state(state: bytes) -> dict[str, Any]:
+    """A state of a training; see :meth:`netinv.inversion.InversionTraining.state_dict`."""
+    import torch
+
+    loaded: dict[str, Any] = torch.load(io.BytesIO(state), weights_only=True)
+    return loaded
+
+
+def _sample_grid(generator: "ConditionedGenerator", sharpness: tuple[float, float]) -> "np.ndarray[Any, Any]":
+    """The same draws at every call: a row for each class."""
+    import torch
+
+    from netinv.sampling import draw, grid
+
+    rows = min(generator.num_classes, MAX_ROWS)
+    latent, vector = draw(
+        rows * COLUMNS,
+        latent_dim=generator.config.latent_dim,
+        num_classes=generator.num_classes,
+        seed=0,
+        sharpness=sharpness,
+        labels=[row for row in range(rows) for _ in range(COLUMNS)],
+    )
+    device = next(generator.parameters()).device
+    training = generator.training
+    with torch.no_grad():
+        images = generator.eval()(torch.from_numpy(latent).to(device), torch.from_numpy(vector).to(device))
+    generator.train(training)
+    pixels = grid([images.cpu().numpy()], rows * COLUMNS, generator.image_shape, COLUMNS)
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+
+
+def trained(classifier: "Classifier | AdaptedClassifier", job: Job, state: bytes) -> "ConditionedGenerator":
+    """The generator that a training has come to, from its last state."""
+    from netinv.generators import ConditionedGenerator
+
+    generator = ConditionedGenerator(job.architecture, classifier.num_classes, classifier.image_shape)
+    generator.load_state_dict(load_state(state)["generator"])
+    return generator.eval()

@@ -1,0 +1,38 @@
+"""The only package that imports mlflow: what stages tell of their runs, its delivery, and the model registry.
+
+The README beside this file states what is guaranteed. A stage pays for no import of MLflow: only the process that
+delivers does, and who asks the registry.
+
+| module | what it holds |
+|---|---|
+| `runs` | a stage as a run, from its beginning to its end |
+| `journal` | what a run says, on disk |
+| `store` | where MLflow's store is, and whether it answers |
+| `client` | the client of one store |
+| `delivery` | the journal on its way to the store |
+| `registry`, `candidates` | the rule for the champion; generators as candidates, and their model cards |
+| `versions` | candidates as versions in MLflow's registry |
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pipeline.tracking.journal import Run, flatten
+from pipeline.tracking.runs import stage_run
+from pipeline.tracking.store import redacted, tracking_uri
+
+if TYPE_CHECKING:
+    from pipeline.tracking.candidates import find_candidates
+    from pipeline.tracking.registry import show
+    from pipeline.tracking.versions import promote, trace
+
+__all__ = ["Run", "find_candidates", "flatten", "promote", "redacted", "show", "stage_run", "trace", "tracking_uri"]
+
+_HOMES = {"find_candidates": "candidates", "show": "registry", "promote": "versions", "trace": "versions"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs numpy or MLflow when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

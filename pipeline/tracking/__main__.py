@@ -1,0 +1,49 @@
+"""``python -m pipeline.tracking flush``, and the process that a stage starts to deliver its journal."""
+
+import os
+
+import click
+
+from netinv.core import InputError
+from pipeline.stage import locked, stage_command
+from pipeline.tracking.delivery import Deliverer
+from pipeline.tracking.journal import journals, read_json
+from pipeline.tracking.store import check_server, redacted, tracking_uri
+
+
+@click.group()
+def main() -> None:
+    """Deliver tracking records to MLflow."""
+
+
+@main.command()
+@stage_command
+def flush() -> None:
+    """Deliver what an unreachable tracking server, or a kill, has left in the journal."""
+    uri = tracking_uri()
+    check_server(uri)
+    deliverer = Deliverer(uri)
+    deliverer.deliver(at_once=True)
+    deliverer.deliver()  # clears away what is done
+    with locked(journals() / "deliver.lock"):
+        errors = [(folder / "error").read_text() for folder in deliverer.folders() if (folder / "error").exists()]
+        others = {read_json(path)["uri"] for path in journals().glob("*/run.json")} - {redacted(uri)}
+    for other in sorted(others):
+        print(f"There are records for {other} as well: set MLFLOW_TRACKING_URI to it and run this again.")
+    if errors:
+        raise InputError(f"{len(errors)} runs could not be delivered to {redacted(uri)}: {errors[0]}")
+    print(f"All records for {redacted(uri)} are delivered.")
+
+
+@main.command(hidden=True)
+def deliver() -> None:
+    """Deliver the journal as it grows, and go home when no stage has been at work for a while."""
+    # A stage may wait for this process at its end, so it tries again rather than wait MLflow's two minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    deliverer = Deliverer(tracking_uri())
+    while deliverer.work():
+        pass
+
+
+if __name__ == "__main__":
+    main()

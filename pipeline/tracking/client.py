@@ -1,0 +1,92 @@
+"""MLflow's client for one store, and what more than one caller asks of it."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.tracking.journal import JOURNAL
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+
+class Client:
+    """One store: a database in a file, or a tracking server."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._client: MlflowClient | None = None
+
+    def connect(self) -> "MlflowClient":
+        """MLflow's client; a fresh database is made whole before anybody sees it."""
+        if self._client is None:
+            os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # the journal is the retry
+            os.environ["MLFLOW_LOGGING_LEVEL"] = "CRITICAL"
+            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+            os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with the password in it
+            from mlflow.tracking import MlflowClient
+
+            database = Path(self.uri.removeprefix("sqlite:///"))
+            if self.uri.startswith("sqlite:///") and not database.exists():
+                # A new database takes seconds of migrations: an end among them must not leave half of one.
+                fresh = database.with_name(f".{database.name}.new")
+                fresh.unlink(missing_ok=True)
+                MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
+                fresh.rename(database)
+            self._client = MlflowClient(self.uri)
+        return self._client
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, which is made where there is none."""
+        client = self.connect()
+        experiment = client.get_experiment_by_name(name)
+        location = self._artifact_location()
+        if experiment is None:
+            return str(client.create_experiment(name, location))
+        if location is not None and experiment.artifact_location != location:
+            self._follow_copy(Path(experiment.artifact_location), Path(location))
+        return str(experiment.experiment_id)
+
+    def _artifact_location(self) -> str | None:
+        """A server knows its own place for artifacts; without one they lie beside the database."""
+        if not self.uri.startswith("sqlite:///"):
+            return None
+        return str(self._database().parent / "mlartifacts")
+
+    def _database(self) -> Path:
+        return Path(self.uri.removeprefix("sqlite:///")).absolute()
+
+    def _follow_copy(self, old: Path, new: Path) -> None:
+        """Where the database was copied or moved with its repository, have it name the artifacts that lie beside it.
+
+        MLflow keeps absolute paths and has no call that changes them. An experiment whose artifacts somebody has put
+        elsewhere on purpose stays as it is: there the old place exists and has no database beside it.
+        """
+        copied = (old.parent / self._database().name).exists()
+        if old.name != new.name or not old.is_absolute() or not (copied or not old.exists()):
+            return
+        columns = [("experiments", "artifact_location")]
+        if new.exists():  # else what there is lies in the old place alone
+            columns += [("runs", "artifact_uri"), ("logged_models", "artifact_location")]
+            columns += [("model_versions", "storage_location")]
+        with closing(sqlite3.connect(self._database(), timeout=60)) as database, database:
+            for table, column in columns:
+                database.execute(
+                    f"update {table} set {column} = ? || substr({column}, ?) where {column} = ? or {column} like ?",
+                    (str(new), len(str(old)) + 1, str(old), f"{old}/%"),
+                )
+
+    def find_run(self, experiment: str, tag: str, value: str) -> str | None:
+        """The id of the run that has a tag, if there is one."""
+        quoted = value.replace("'", "")  # the filter language has no escape
+        runs = self.connect().search_runs([experiment], f"tags.{tag} = '{quoted}'", max_results=1)
+        return runs[0].info.run_id if runs else None
+
+    def resolve(self, experiment: str, value: str) -> str:
+        """The id of a run, from its journal's key where that stands for it."""
+        if not value.startswith(JOURNAL):
+            return value
+        return self.find_run(experiment, "journal", value.removeprefix(JOURNAL)) or value

@@ -1,0 +1,231 @@
+"""Delivery of the journals to MLflow. What it needs of the network is tried again until it is through.
+
+``journal.py`` tells how records get here. The process that a stage starts and ``flush`` have a deliverer each.
+"""
+
+import collections
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netinv.core import write_text
+from pipeline.stage import locked
+from pipeline.tracking.client import Client
+from pipeline.tracking.journal import delivery_lock, journals, now, read_json
+from pipeline.tracking.store import redacted
+
+if TYPE_CHECKING:
+    pass
+
+_POLL_SECONDS = 0.1
+_DELIVERY_SECONDS = 5.0
+"""Between two deliveries of running stages of up to four runs; of more runs, in proportion longer."""
+_METRICS_PER_CALL = 1000
+"""MLflow takes no more at once."""
+_CALLS_PER_MINUTE = 60
+"""Bound on the calls with metrics in them; the other ones are few."""
+_IDLE_SECONDS = 30.0
+"""How long the delivery waits for the next stage: longer than DVC and the imports take between two stages."""
+
+
+class Deliverer:
+    """Takes journals to one store; the background process and ``flush`` each have one."""
+
+    def __init__(self, uri: str) -> None:
+        self.client = Client(uri)
+        self._attempts: dict[tuple[Path, bool], float] = {}
+        self._calls: collections.deque[float] = collections.deque(maxlen=_CALLS_PER_MINUTE)
+        self._monitor: Any = None
+
+    def folders(self) -> list[Path]:
+        """Journals for this store, oldest first."""
+        found = [(state, path.parent) for path in journals().glob("*/run.json") if (state := read_json(path))]
+        ours = [(state["start_time"], folder) for state, folder in found if state["uri"] == redacted(self.client.uri)]
+        return [folder for _, folder in sorted(ours)]
+
+    def deliver(self, at_once: bool = False) -> bool:
+        """Deliver what is due; returns whether any stage is still at work."""
+        with locked(journals() / "deliver.lock"):  # against a flush at the same time
+            folders = self.folders()
+            runs = sum(1 + len(list((folder / "children").glob("*"))) for folder in folders)
+            seconds = 0.0 if at_once else _DELIVERY_SECONDS * max(1, runs / 4)
+            at_work = [self._deliver_journal(folder, seconds) for folder in folders]
+        return any(at_work)
+
+    def work(self) -> bool:
+        """Deliver until no stage has been at work for a while; returns whether one has come after that."""
+        with locked(delivery_lock(self.client.uri), wait=False) as alone:
+            if not alone:
+                return False
+            busy = time.monotonic()
+            while time.monotonic() < busy + _IDLE_SECONDS:
+                seen = self.folders()
+                if self.deliver():
+                    busy = time.monotonic()
+                time.sleep(_POLL_SECONDS)
+        return not set(self.folders()) <= set(seen)
+
+    def _deliver_journal(self, folder: Path, seconds: float) -> bool:
+        """Deliver a journal every so many seconds, and its end at once; returns whether its stage is at work."""
+        with locked(folder / "lock", wait=False) as orphan:
+            if orphan and read_json(folder / "run.json")["done"]:
+                shutil.rmtree(folder)
+                return False
+            over = orphan or (folder / "ended.json").exists()
+            attempt = (folder, over)
+            if time.monotonic() >= self._attempts.get(attempt, -math.inf) + seconds:
+                try:
+                    if not over:
+                        self._sample_system(folder)
+                    self._deliver_run(folder, None, orphan, wait=seconds == 0)
+                    (folder / "error").unlink(missing_ok=True)
+                except Exception as error:  # whatever MLflow or a network raises: the stage goes on
+                    reason = redacted(" ".join(str(error).split()))[:500]
+                    write_text(folder / "error", reason or type(error).__name__)
+                self._attempts[attempt] = time.monotonic()
+            return not orphan
+
+    def _sample_system(self, folder: Path) -> None:
+        """Add the machine's load to the records of a stage at work, under the names of MLflow's view of it."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        first = self._monitor is None
+        if first:
+            self._monitor = SystemMetricsMonitor("", tracking_uri=self.client.uri)  # type: ignore[no-untyped-call]
+        self._monitor.collect_metrics()
+        load = self._monitor.aggregate_metrics()
+        for monitor in self._monitor.monitors:
+            monitor.clear_metrics()
+        if first:  # the load is that since the last look
+            return
+        moment = now()
+        seconds = (moment - read_json(folder / "run.json")["start_time"]) // 1000
+        metrics = [[f"system/{name}", float(value), moment, seconds] for name, value in load.items()]
+        with (folder / "records.jsonl").open("a") as file:
+            file.write(json.dumps({"metrics": metrics}) + "\n")
+
+    def _deliver_run(self, folder: Path, parent: str | None, orphan: bool, wait: bool) -> bool:
+        """Deliver what a run has written by now; returns whether that is all it will ever write.
+
+        Where the server has had its share of calls, wait for it to have another, or leave the rest for later.
+        """
+        path = folder / "run.json"
+        state = read_json(path)
+        if state["done"]:
+            return True
+        if state["run_id"] is None:
+            state["run_id"] = self._create_run(state, parent)
+            write_text(path, json.dumps(state))
+        run_id = state["run_id"]
+        ended = self._end(folder, orphan)  # read before the records, so that none can come after those
+        written = (folder / "records.jsonl").stat().st_size  # more may come, faster than calls can take them away
+        while state["offset"] < written and self._may_call(wait) and self._send_records(run_id, folder, state):
+            write_text(path, json.dumps(state))
+        children = [
+            self._deliver_run(child.parent, run_id, orphan, wait) for child in folder.glob("children/*/run.json")
+        ]
+        if ended is None or not all(children) or self._left(folder, state):
+            return False
+        self.client.connect().set_terminated(run_id, ended["status"], ended["end_time"])
+        if parent is None and state["pipeline"] is not None:
+            group = self._pipeline_run(state)
+            self.client.connect().set_terminated(group, ended["status"], ended["end_time"])
+        state["done"] = True
+        write_text(path, json.dumps(state))
+        return True
+
+    def _end(self, folder: Path, orphan: bool) -> Any:
+        """How a run ended, or ``None`` while it goes on. A stage that is gone without a word was killed."""
+        if (folder / "ended.json").exists():
+            return read_json(folder / "ended.json")
+        last_word = (folder / "records.jsonl").stat().st_mtime
+        return {"status": "KILLED", "end_time": int(last_word * 1000)} if orphan else None
+
+    def _create_run(self, state: dict[str, Any], parent: str | None) -> str:
+        experiment = self.client.experiment(state["experiment"])
+        if parent is None and state["pipeline"] is not None:
+            parent = self._pipeline_run(state)
+        tags = {name: self.client.resolve(experiment, value) for name, value in state["tags"].items()}
+        tags |= {"mlflow.parentRunId": parent} if parent else {}
+        # The answer to an earlier request may have been lost on its way, or the work goes on after a restart.
+        run_id = self.client.find_run(experiment, "journal", tags["journal"])
+        if run_id is None:
+            return self._new_run(experiment, state, tags)
+        self.client.connect().update_run(run_id, "RUNNING")
+        if parent:
+            self.client.connect().set_tag(run_id, "mlflow.parentRunId", parent)
+        return run_id
+
+    def _pipeline_run(self, state: dict[str, Any]) -> str:
+        """The run that stands for a whole pipeline; it has the status of the stage that ended last."""
+        experiment = self.client.experiment(state["experiment"])
+        tags = {"stage": "pipeline", "pipeline": state["pipeline"]}
+        pipeline = {"start_time": state["start_time"], "name": state["pipeline"]}
+        return self.client.find_run(experiment, "pipeline", tags["pipeline"]) or self._new_run(
+            experiment, pipeline, tags
+        )
+
+    def _new_run(self, experiment: str, state: dict[str, Any], tags: dict[str, str]) -> str:
+        run = self.client.connect().create_run(experiment, state["start_time"], tags, state["name"])
+        run_id: str = run.info.run_id
+        return run_id
+
+    def _send_records(self, run_id: str, folder: Path, state: dict[str, Any]) -> bool:
+        """Send the next records of the journal, as many as go into one call; returns whether there were any."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+        records: list[dict[str, Any]] = []
+        metrics: list[Metric] = []
+        with (folder / "records.jsonl").open("rb") as file:
+            file.seek(state["offset"])
+            for line in file:
+                more = json.loads(line) if line.endswith(b"\n") else None  # still being written
+                if more is None or (records and len(metrics) + len(more.get("metrics", ())) > _METRICS_PER_CALL):
+                    break
+                records.append(more)
+                metrics += [Metric(*metric) for metric in more.get("metrics", ())]
+                state["offset"] += len(line)
+        params = [Param(*item) for record in records for item in record.get("params", {}).items()]
+        tags = {name: value for record in records for name, value in record.get("tags", {}).items()}
+        if metrics or params or tags:
+            self._calls.append(time.monotonic())
+            self.client.connect().log_batch(run_id, metrics, params, [RunTag(*item) for item in tags.items()])
+        for record in records:
+            if "files" in record:
+                source, target = record["files"]
+                path = folder / "files" / source
+                self.client.connect().log_artifacts(run_id, str(path), target)
+            if "dataset" in record:
+                context = [InputTag("mlflow.data.context", "pipeline")]
+                self.client.connect().log_inputs(run_id, [DatasetInput(Dataset(**record["dataset"]), context)])
+            if "models" in record:
+                state["told"] += self._register(run_id, folder, state["experiment"], record["models"])
+        return bool(records)
+
+    def _register(self, run_id: str, folder: Path, experiment: str, models: dict[str, Any]) -> list[str]:
+        """Offer generators to the model registry; returns what happened, a sentence each."""
+        from pipeline.tracking.registry import Candidate
+        from pipeline.tracking.versions import Versions
+
+        files = [str(folder / "files" / offer["file"] / "model.onnx") for offer in models["candidates"]]
+        offers = zip(models["candidates"], files, strict=True)
+        candidates = [Candidate.parse(offer | {"file": file}) for offer, file in offers]
+        return Versions(self.client).register(self.client.experiment(experiment), run_id, models["name"], candidates)
+
+    def _left(self, folder: Path, state: dict[str, Any]) -> bool:
+        """Whether records are undelivered; what a kill left of a last one does not count."""
+        with (folder / "records.jsonl").open("rb") as file:
+            file.seek(state["offset"])
+            return file.readline().endswith(b"\n")
+
+    def _may_call(self, wait: bool) -> bool:
+        """Whether the server has not had its share of the last minute."""
+        if not self.client.uri.startswith("http") or len(self._calls) < _CALLS_PER_MINUTE:
+            return True
+        left = self._calls[0] + 60 - time.monotonic()
+        if left > 0 and wait:
+            time.sleep(left)
+        return left <= 0 or wait

@@ -1,0 +1,225 @@
+"""What a stage tells the experiment tracker: a journal on disk. ``delivery.py`` takes it to MLflow.
+
+A journal folder holds ``run.json`` (what the run is, and how far it was delivered; written by the deliverer alone
+after the first moment), ``records.jsonl`` (append-only), ``files/`` (copies of artifacts), ``ended.json``, ``error``
+(why the last delivery failed), ``children/`` (the same again) and ``lock``, which the stage holds while it lives.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netinv.core import write_text
+from pipeline.tracking.store import experiment_name, pipeline_name, redacted, root, tracking_uri
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from netinv.data import DatasetSpec
+    from pipeline.tracking.registry import Candidate
+
+MAX_PARAM_LENGTH = 6000
+"""Characters that MLflow takes as the value of a parameter."""
+
+JOURNAL = "journal:"
+"""Begins what stands for the id of a run that the store has not told yet: its journal's key follows."""
+
+_NAME = re.compile(r"[\w. /-]+")
+"""What MLflow takes as a name; checked at once, as a record that the store refuses would never be delivered."""
+
+
+class Run:
+    """One MLflow run. Calls append to the journal, take microseconds, and may come from several threads."""
+
+    def __init__(
+        self, folder: Path, name: str, tags: Mapping[str, str], params: Mapping[str, Any], key: str | None = None
+    ) -> None:
+        """Begin a run in a journal folder that exists and is empty; a ``key`` continues the run that has it."""
+        self._folder = folder
+        self._tags = dict(tags)
+        self.key = key or folder.name
+        """What finds the run in the store: its tag ``journal``."""
+        self._lock = threading.Lock()
+        self.children: dict[str, str] = {}
+        (folder / "records.jsonl").touch()
+        self._append({"params": flatten(params)})
+        state: dict[str, Any] = {
+            "uri": redacted(tracking_uri()),
+            "experiment": experiment_name(),
+            "pipeline": pipeline_name(),
+            "name": name,
+            "tags": {**tags, "journal": self.key},
+            "start_time": now(),
+            "run_id": None,
+            "offset": 0,
+            "done": False,
+            "told": [],
+        }
+        write_text(folder / "run.json", json.dumps(state))  # last: from here on the delivery sees the run
+
+    @property
+    def id(self) -> str | None:
+        """MLflow's id of the run; ``None`` until it is delivered."""
+        run_id: str | None = read_json(self._folder / "run.json")["run_id"]
+        return run_id
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers at a step, which is counted in samples seen.
+
+        Raises:
+            ValueError: A name has characters that MLflow does not take.
+        """
+        for name in metrics:
+            _check_name(name)
+        moment = now()
+        self._append({"metrics": [[name, float(value), moment, int(step)] for name, value in metrics.items()]})
+
+    def log_image(self, image: "NDArray[np.uint8]", key: str, step: int = 0) -> None:
+        """Log an image, uint8 (H, W) or (H, W, 3), for the image view with its step slider.
+
+        Raises:
+            ValueError: The key has characters that MLflow does not take.
+        """
+        from PIL import Image
+
+        _check_name(key)
+        # The names that MlflowClient.log_image gives, which the image view reads; made here, so that a second
+        # delivery overwrites the first.
+        name = f"{key.replace('/', '~')}+step+{step}+timestamp+{now()}+{uuid.uuid4()}"
+        folder = self._new_file_folder()
+        picture = Image.fromarray(image)
+        picture.save(folder / f"{name}.png")
+        picture.thumbnail((256, 256))
+        picture.save(folder / f"{name}+compressed.webp")
+        self._append({"files": [folder.name, "images"], "tags": {"mlflow.loggedImages": "True"}})
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Log a copy of a file or folder, as it is now, under ``folder`` of the run's artifacts."""
+        target = self._new_file_folder() / path.name
+        if path.is_dir():
+            shutil.copytree(path, target)
+        else:
+            shutil.copyfile(path, target)
+        self._append({"files": [target.parent.name, folder]})
+
+    def log_dataset(self, spec: "DatasetSpec", folder: Path) -> None:
+        """Log a data set as an input of the run: its identity, from the spec alone, not its tensors."""
+        tensors = {
+            "features": [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, *spec.image_shape]}}],
+            "targets": [{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}],
+        }
+        profile = spec.model_dump(mode="json", exclude={"name", "image_shape"})
+        dataset = {
+            "name": spec.name,
+            "digest": hashlib.sha256(json.dumps(spec.checksums, sort_keys=True).encode()).hexdigest()[:16],
+            "source_type": "local",
+            "source": json.dumps({"uri": folder.as_posix()}),
+            "schema": json.dumps({"mlflow_tensorspec": {part: json.dumps(tensors[part]) for part in tensors}}),
+            "profile": json.dumps(profile),
+        }
+        self._append({"dataset": dataset})
+
+    def log_models(self, name: str, candidates: "Sequence[Candidate]") -> None:
+        """Offer generators to the model registry as versions of ``name``, the best first, with their model cards."""
+        offers = []
+        for candidate in candidates:
+            folder = self._new_file_folder()
+            shutil.copyfile(candidate.file, folder / "model.onnx")
+            write_text(folder / "model_card.md", candidate.card)
+            offers.append(candidate.model_dump(mode="json") | {"file": folder.name})
+        self._append({"models": {"name": name, "candidates": offers}})
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags, for instance what is known only while the stage runs."""
+        self._append({"tags": {name: str(value) for name, value in tags.items()}})
+
+    @contextlib.contextmanager
+    def child(self, name: str, params: Mapping[str, Any] | None = None, key: str | None = None) -> Iterator["Run"]:
+        """A run below this one, with its tags, for instance one generator of a variant.
+
+        Args:
+            name: Name of the run.
+            params: Nested settings; a run that is continued must have the same.
+            key: Any text of the caller's that is the same when the work is taken up after a restart, and never again:
+                the run that has it is continued, below this one. What it logged before is not to be logged again.
+        """
+        folder = self._folder / "children" / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        run = Run(folder, name, self._tags, params or {}, key)
+        self.children[name] = run.key
+        with run.ending():
+            yield run
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Record how the block ended."""
+        status = "FAILED"
+        try:
+            yield
+            status = "FINISHED"
+        except KeyboardInterrupt:  # SIGTERM too, see stage_command
+            status = "KILLED"
+            raise
+        finally:
+            write_text(self._folder / "ended.json", json.dumps({"status": status, "end_time": now()}))
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        with self._lock, (self._folder / "records.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _new_file_folder(self) -> Path:
+        folder = self._folder / "files" / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow parameters, keys joined by dots.
+
+    >>> flatten({"invert": {"robust": {"epsilon": 0.1}}, "seed": 0})
+    {'invert.robust.epsilon': '0.1', 'seed': '0'}
+    """
+    flat: dict[str, str] = {}
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            text = str(value)
+            if len(text) > MAX_PARAM_LENGTH:
+                note = f"... ({len(text)} characters)"
+                text = text[: MAX_PARAM_LENGTH - len(note)] + note
+            flat[f"{prefix}{key}"] = text
+    return flat
+
+
+def journals() -> Path:
+    return root() / ".mlflow-journal"
+
+
+def delivery_lock(uri: str) -> Path:
+    """What the process that delivers to a store holds while it is at work."""
+    store = hashlib.sha256(redacted(uri).encode()).hexdigest()[:8]
+    return journals() / f"delivery-{store}.lock"
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"Expected a name of letters, digits, spaces and _-./ for MLflow, got {name!r}")
+
+
+def now() -> int:
+    """Milliseconds since the epoch, MLflow's clock."""
+    return time.time_ns() // 1_000_000
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())

@@ -1,0 +1,98 @@
+"""The store of the runs: where it is, what it calls them, and whether it answers."""
+
+import base64
+import contextlib
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from netinv.core import InputError
+
+_HTTP = ("http", "https")
+
+
+def tracking_uri() -> str:
+    """The store: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the repository."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+
+
+def experiment_name() -> str:
+    """The experiment: ``MLFLOW_EXPERIMENT_NAME``, or ``netinv``."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "netinv"
+
+
+def pipeline_name() -> str | None:
+    """What groups the runs of one pipeline: ``NETINV_PIPELINE_RUN``, any name, or DVC's name of the experiment.
+
+    Stages that share a name become children of one run of that name; without one they stand alone.
+    """
+    return os.environ.get("NETINV_PIPELINE_RUN") or os.environ.get("DVC_EXP_NAME") or None
+
+
+def redacted(text: str) -> str:
+    """A URI, or a message that quotes one, without user, password and query.
+
+    >>> redacted("https://ada:secret@host:5000/mlflow?token=1 is away")
+    'https://host:5000/mlflow is away'
+    """
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://[^/\s]*@", "://", text))
+
+
+def check_server(uri: str) -> None:
+    """Ask a tracking server for a sign of life; other stores are files, and need none.
+
+    Raises:
+        InputError: It does not answer within seven seconds, or refuses the credentials.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in _HTTP:
+        return
+    base = redacted(uri).rstrip("/")
+    user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
+    password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+    headers = {"Authorization": f"Basic {basic}"} if user and password else {}
+    status = None
+    if "MLFLOW_TRACKING_TOKEN" not in os.environ:  # a token, and a server too busy for this, are left to the delivery
+        with contextlib.suppress(OSError, ValueError):
+            status = _http_status(f"{base}/api/2.0/mlflow/experiments/get?experiment_id=0", headers, timeout=2)
+    if status is None and (reason := silence(uri)):
+        raise InputError(
+            f"The tracking server {base} does not answer ({reason}): start it, correct "
+            "MLFLOW_TRACKING_URI, or unset it to track in the local mlflow.db."
+        )
+    if status == 401:
+        raise InputError(
+            f"The tracking server {base} {'refuses the' if headers else 'asks for'} credentials: "
+            f"{'correct' if headers else 'set'} MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
+
+
+def silence(uri: str) -> str | None:
+    """Why a tracking server gives no sign of life; ``None`` where it does, and for a store that is a file."""
+    if urlsplit(uri).scheme not in _HTTP:
+        return None
+    try:
+        _http_status(f"{redacted(uri).rstrip('/')}/health")
+    except (OSError, ValueError) as error:
+        return redacted(str(error)) or type(error).__name__
+    return None
+
+
+def _http_status(url: str, headers: Mapping[str, str] | None = None, timeout: float = 5) -> int:
+    request = urllib.request.Request(url, headers=dict(headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def root() -> Path:
+    """The repository; for a queued DVC experiment, which runs in a copy inside it, the one it was copied from."""
+    return Path(str(Path.cwd()).partition("/.dvc/tmp/exps/")[0])

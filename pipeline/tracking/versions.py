@@ -1,0 +1,200 @@
+"""Versions of registered models: where the rule for the champion meets MLflow's registry."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from netinv.core import InputError
+from pipeline.tracking.client import Client
+from pipeline.tracking.journal import JOURNAL
+from pipeline.tracking.registry import Candidate, Standing, better, show
+from pipeline.tracking.store import check_server, redacted, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+_MAX_DESCRIPTION = 5000
+"""Characters of a version's description in MLflow's tables; the whole model card is a file of the model."""
+_SERVING = ("mlflow", "numpy", "onnx", "onnxruntime", "pandas")
+"""What `mlflow models serve` needs for a generator."""
+
+
+class Versions:
+    """The registry of one store."""
+
+    def __init__(self, store: Client) -> None:
+        self._store = store
+        self.client = store.connect()
+
+    def register(self, experiment: str, run_id: str, name: str, candidates: list[Candidate]) -> list[str]:
+        """Make candidates versions of a registered model, move its aliases; returns what happened, a sentence each."""
+        client = self.client
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name, description="Generators; each version has its model card.")
+        told = []
+        challenger = None
+        for candidate in candidates:
+            version = self._version(experiment, run_id, name, candidate)
+            number = str(version.version)
+            standing = candidate.standing.model_dump_json()
+            if version.tags.get("standing") == standing:
+                told.append(f"{name}: {candidate.generator} is version {number} already.")
+                continue
+            leader = self._alias(name, "champion")
+            if leader == number:
+                promoted, why = True, "it was the champion, and was measured again"
+            else:
+                tags = client.get_model_version(name, leader).tags if leader else {}
+                champion = Standing.parse(json.loads(tags["standing"])) if leader else None
+                promoted, why = better(candidate.standing, champion)
+            if promoted:
+                self.lead(name, number, why)
+            else:
+                challenger = challenger or number
+                client.set_model_version_tag(name, number, "decision", why)
+            client.set_model_version_tag(name, number, "standing", standing)  # last: now all of it is done
+            told.append(
+                f"{name}: {candidate.generator} is version {number}, {'' if promoted else 'not '}champion: {why}."
+            )
+        if challenger is not None:
+            client.set_registered_model_alias(name, "challenger", challenger)
+        return told
+
+    def _version(self, experiment: str, run_id: str, name: str, candidate: Candidate) -> "ModelVersion":
+        """The version with a candidate's ONNX file, which may be in the registry already."""
+        client = self.client
+        digest = hashlib.sha256(candidate.file.read_bytes()).hexdigest()
+        card = candidate.card[:_MAX_DESCRIPTION]
+        found = client.search_model_versions(f"name = '{name}' and tags.onnx_sha256 = '{digest}'")
+        if found:
+            client.update_model_version(name, found[0].version, card)
+            return found[0]
+        origin = self._store.resolve(experiment, candidate.run or run_id)
+        origin = run_id if origin.startswith(JOURNAL) else origin
+        logged = client.search_logged_models([experiment], f"tags.onnx_sha256 = '{digest}' and status = 'READY'")
+        # There is one already if an end came between the two calls.
+        model_id = logged[0].model_id if logged else self._log_model(experiment, origin, name, digest, candidate)
+        tags = {measure: show(value) for measure, value in candidate.standing.measures.items()}
+        tags |= {"onnx_sha256": digest, "generator": candidate.generator, "registered_by": run_id}
+        return client.create_model_version(name, f"models:/{model_id}", origin, tags, None, card, model_id=model_id)
+
+    def _log_model(self, experiment: str, run_id: str, name: str, digest: str, candidate: Candidate) -> str:
+        """Log a candidate's ONNX file as a model of the run that made it."""
+        import mlflow.onnx
+        import onnx
+        from mlflow.models import infer_signature
+
+        from netinv.sampling import OnnxGenerator, draw
+
+        generator = OnnxGenerator(candidate.file, num_threads=1)
+        latent, condition = draw(2, latent_dim=generator.metadata.latent_dim, num_classes=generator.num_classes, seed=0)
+        inputs = {"latent": latent, "condition": condition}
+        mlflow.set_tracking_uri(self._store.uri)
+        mlflow.set_experiment(experiment_id=experiment)
+        logged = mlflow.onnx.log_model(
+            onnx.load(candidate.file),
+            name=f"{name}-{candidate.generator.replace(' ', '-')}",
+            run_id=run_id,
+            signature=infer_signature(inputs, {"images": generator(latent, condition)}),
+            input_example=inputs,
+            onnx_execution_providers=["CPUExecutionProvider"],
+            pip_requirements=[f"{library}=={importlib.metadata.version(library)}" for library in _SERVING],
+            save_as_external_data=False,
+            extra_files=[str(candidate.file.with_name("model_card.md"))],
+            tags={"onnx_sha256": digest},
+        )
+        model_id: str = logged.model_id
+        return model_id
+
+    def lead(self, name: str, version: str, why: str) -> str | None:
+        """Make a version the champion; returns whose place it took."""
+        client = self.client
+        last = self._alias(name, "champion")
+        if last != version:
+            client.set_registered_model_alias(name, "champion", version)
+            if last is not None:
+                client.set_model_version_tag(name, version, "previous_champion", last)
+        client.set_model_version_tag(name, version, "decision", why)
+        if self._alias(name, "challenger") == version:
+            client.delete_registered_model_alias(name, "challenger")
+        return last
+
+    def _alias(self, name: str, alias: str) -> str | None:
+        version = self.client.get_registered_model(name).aliases.get(alias)
+        return None if version is None else str(version)
+
+
+def promote(name: str, version: str, why: str) -> str:
+    """Make a version of a registered model the champion, whatever the rule says; returns what happened.
+
+    Raises:
+        InputError: There is no such model or version, or no server.
+    """
+    versions, found = _find_version(name, version)
+    number = str(found.version)
+    last = versions.lead(name, number, why)
+    return f"{name}: version {number} is champion" + (
+        f", in place of version {last}." if last not in (None, number) else "."
+    )
+
+
+def trace(name: str, version: str) -> Iterator[str]:
+    """Where a version of a registered model comes from: its runs, their commit and data, and how to make it again.
+
+    Raises:
+        InputError: There is no such model or version, or no server.
+    """
+    from mlflow.exceptions import MlflowException
+
+    versions, found = _find_version(name, version)
+    client = versions.client
+    yield f"{name} version {found.version}: {found.tags.get('decision', '')}"
+    made = client.get_run(str(found.run_id)).data.tags
+    waiting, seen = [str(found.run_id)], set()
+    while waiting:
+        run_id = waiting.pop(0)
+        if run_id in seen:
+            continue
+        seen.add(run_id)
+        try:
+            run = client.get_run(run_id)
+        except MlflowException:  # deleted, or known to another store alone
+            yield f"  run {run_id} is not in this store"
+            continue
+        tags = run.data.tags
+        if tags.get("stage") == "pipeline":
+            continue
+        name = run.info.run_name if run_id != found.run_id else f"{run.info.run_name} of {made['dataset']}"
+        changed = " with changes" if tags.get("mlflow.source.git.dirty") == "True" else ""
+        experiment = f", DVC experiment {tags['dvc.exp_name']}" if "dvc.exp_name" in tags else ""
+        yield f"  {name}: run {run_id}, commit {tags.get('mlflow.source.git.commit')}{changed}{experiment}"
+        for data in run.inputs.dataset_inputs if run.inputs else ():
+            yield f"    data set {data.dataset.name}, digest {data.dataset.digest}"
+        waiting += [tags[key] for key in sorted(tags) if key == "mlflow.parentRunId" or key.startswith("input.")]
+    stage = f"register@{made['dataset']}-{made['variant']}"
+    if "dvc.exp_name" in made:
+        yield f"To make it again: dvc exp apply {made['dvc.exp_name']} && dvc repro {stage}"
+    elif made.get("mlflow.source.git.dirty") == "True":
+        yield "Code or settings were changed after that commit and not kept: it cannot be made again exactly."
+    else:
+        yield f"To make it again: git checkout {made.get('mlflow.source.git.commit')} && dvc repro {stage}"
+
+
+def _find_version(name: str, version: str) -> tuple[Versions, "ModelVersion"]:
+    uri = tracking_uri()
+    check_server(uri)
+    versions = Versions(Client(uri))
+    client = versions.client
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if version.isdigit():
+            return versions, client.get_model_version(name, version)
+        return versions, client.get_model_version_by_alias(name, version)
+    except MlflowException:
+        raise InputError(
+            f"{redacted(uri)} has no version {version} of a model {name}: the registered models are listed under "
+            "Models in MLflow's page."
+        ) from None

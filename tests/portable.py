@@ -1,0 +1,68 @@
+"""Runs the default tests as several kinds of processor would compute, on several draws, and prints what came of it.
+
+``python tests/portable.py [--rounds 3] [--only 2,5] [pytest arguments]``. Each setting of each round has other draws.
+Settings are those of torch's own kernels (``ATEN_CPU_CAPABILITY``), of oneDNN's (``ONEDNN_MAX_CPU_ISA``) and of the
+number of threads; ``bfloat16`` stands for a processor that has it, where precision ``auto`` chooses it.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS: tuple[dict[str, str], ...] = (
+    {},
+    {"ATEN_CPU_CAPABILITY": "default"},
+    {"ATEN_CPU_CAPABILITY": "avx2"},
+    {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    {"OMP_NUM_THREADS": "2"},
+    {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "2"},
+    {"NETINV_TEST_BFLOAT16": "1"},
+)
+NAMES = {name for setting in SETTINGS for name in setting} | {"NETINV_TEST_SEED"}
+
+
+def run(setting: dict[str, str], seed: int, arguments: list[str]) -> tuple[bool, str, list[str]]:
+    """Whether all passed, pytest's last line, and the failures by name."""
+    others = {name: value for name, value in os.environ.items() if name not in NAMES}
+    environment = others | {"OMP_NUM_THREADS": "1"} | setting | {"NETINV_TEST_SEED": str(seed)}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE", "--tb=short", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    lines = done.stdout.strip().splitlines()
+    failures = [line for line in lines if re.match("(FAILED|ERROR) ", line)]
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)
+    return done.returncode == 0, lines[-1] if lines else "no output", failures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each setting is run (3)")
+    parser.add_argument("--only", help="numbers of the settings to run, with commas between")
+    parser.add_argument("--first-seed", type=int, default=1, help="draws of the first run; each later run has the next")
+    options, arguments = parser.parse_known_args()
+    chosen = [int(part) for part in options.only.split(",")] if options.only else range(len(SETTINGS))
+    seed, failed = options.first_seed, 0
+    print("| setting | seed | passed | pytest says | minutes |\n|---|---|---|---|---|", flush=True)
+    for _ in range(options.rounds):
+        for number in chosen:
+            start = time.monotonic()
+            passed, last, failures = run(SETTINGS[number], seed, arguments)
+            name = " ".join(f"{key}={value}" for key, value in SETTINGS[number].items()) or "none set"
+            minutes = (time.monotonic() - start) / 60
+            print(f"| {number}: {name} | {seed} | {'yes' if passed else 'NO'} | {last} | {minutes:.1f} |", flush=True)
+            for line in failures:
+                print(f"| | | | {line.replace('|', '/')} | |", flush=True)
+            failed += not passed
+            seed += 1
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
