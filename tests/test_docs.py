@@ -3,12 +3,16 @@
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import torch
 
 from netinv.app.command import cli
+from netinv.inversion import InversionConfig
 
 
 def test_every_command_and_option_in_the_documentation_exists(root: Path) -> None:
@@ -46,6 +50,33 @@ def test_the_documentation_is_built_without_a_warning(root: Path, tmp_path: Path
     assert "netinv.invert" in (tmp_path / "api.html").read_text()
     for page in tmp_path.glob("*.html"):
         assert not re.search(r'(src|<link[^>]*href)="https?://', page.read_text()), f"{page.name} needs a network"
+
+
+def test_a_loss_is_added_as_the_page_says(root: Path) -> None:
+    """The three pieces of code are put where the page puts them, and the loss has the new term."""
+    page = (root / "docs" / "extending.md").read_text()
+    function, term, summand = (
+        textwrap.dedent(code) for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:3]
+    )
+    source = (root / "netinv" / "inversion" / "losses.py").read_text()
+    source = source.replace("\n    loss = (\n", f"\n    {term.strip()}\n    loss = (\n")
+    source = re.sub(
+        r"(    loss = \(\n.*?)\n    \)\n", rf"\1\n        {summand.strip()}\n    )\n", source, flags=re.DOTALL
+    )
+    names: dict[str, Any] = {"__name__": "losses"}
+    exec(source + function, names)
+
+    class Config(InversionConfig):
+        darkness: float = 0.0
+
+    images, logits = torch.full((4, 1, 2, 2), 0.75), torch.zeros(4, 2)
+    vector, label = torch.full((4, 2), 0.5), torch.zeros(4, dtype=torch.long)
+    batch = names["Batch"](images, logits, torch.eye(4), torch.zeros(4, 2, 0), vector, label)
+    losses = [
+        names["inversion_loss"](batch, torch.zeros(1), torch.ones(1), Config(darkness=weight)) for weight in (0.0, 2.0)
+    ]
+    assert losses[1][1]["darkness"] == 0.25
+    assert float(losses[1][0] - losses[0][0]) == pytest.approx(0.5)
 
 
 @pytest.mark.slow

@@ -1,11 +1,8 @@
 """Inversion in one call, for notebooks, scripts and the command: a network in, a trained generator out."""
 
-import copy
 import csv
 import io
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,27 +13,22 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from netinv.classifiers import (
-    DEFAULT,
-    AdaptedClassifier,
-    AdapterConfig,
-    InvertibleClassifier,
-    behaviour,
-    has_batch_norm,
-)
-from netinv.core import Config, InputError
+from netinv.classifiers import DEFAULT, AdapterConfig, InvertibleClassifier, adapt, behaviour, check_statistics
+from netinv.core import Config, InputError, new_folder, save_csv
 from netinv.evaluation import vendi_score
-from netinv.generators import ConditionedGenerator, GeneratorConfig, load_generator, save_generator
+from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images, load_generator, save_generator
 from netinv.inversion import InversionConfig
 from netinv.inversion import invert as inversion_steps
-from netinv.sampling import draw, grid
+from netinv.sampling import grid
 
 JUDGED = 1000
 """Fresh images on which a finished generator's accuracy is measured."""
 BATCH = 100
-"""Images drawn at a time."""
+"""Images classified at a time."""
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
 """Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
+RECORD = "inversion.json"
+"""File that marks the folder of an inversion, and says how it came about."""
 
 History = list[dict[str, float]]
 
@@ -63,7 +55,6 @@ class Inversion:
     accuracy: float
     """Inversion accuracy, the share of fresh images (without dropout) that the classifier reads as what was asked."""
 
-    @torch.no_grad()
     def sample(
         self,
         num: int = 16,
@@ -100,28 +91,16 @@ class Inversion:
         self, num: int, seed: int, labels: list[int] | None, sharpness: tuple[float, float] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) and their labels (N,), on the CPU."""
-        latent, vector = (
-            torch.from_numpy(array)
-            for array in draw(
-                num,
-                latent_dim=self.generator.config.latent_dim,
-                num_classes=len(self.classes),
-                seed=seed,
-                sharpness=sharpness or self.config.sharpness,
-                labels=labels,
-            )
+        images, vector = draw_images(
+            self.generator, num, seed=seed, sharpness=sharpness or self.config.sharpness, labels=labels
         )
-        device = next(self.generator.parameters()).device
-        parts = zip(torch.split(latent, BATCH), torch.split(vector, BATCH), strict=True)
-        images = [self.generator(z.to(device), p.to(device)).cpu() for z, p in parts]
-        return torch.cat(images).contiguous(), vector.argmax(dim=1)
+        return images, vector.argmax(dim=1)
 
     def grid(self, seed: int = 0) -> Image.Image:
         """One picture with a row for each class, of the first classes if there are many."""
         classes = min(len(self.classes), GRID_ROWS)
         labels = [label for label in range(classes) for _ in range(GRID_COLUMNS)]
-        with torch.no_grad():
-            images, _ = self._draw(len(labels), seed, labels)
+        images, _ = self._draw(len(labels), seed, labels)
         channels, height, width = images.shape[1:]
         scale = max(1, GRID_SIDE // max(height, width))
         images = images.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
@@ -140,26 +119,13 @@ class Inversion:
         An earlier inversion in that folder is replaced.
 
         Raises:
-            InputError: The folder holds something else.
+            InputError: The folder holds something else, or cannot be written.
         """
-        folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / "inversion.json").exists():
-            raise InputError(f"{folder} holds other files: name a new folder.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with new_folder(Path(folder), replaces=RECORD) as partial:
             save_generator(partial, self.generator)
             record = _Record(classes=self.classes, accuracy=self.accuracy, config=self.config)
-            (partial / "inversion.json").write_text(record.model_dump_json(indent=2) + "\n")
-            with (partial / "history.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.history[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(self.history)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.chmod(0o755)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            (partial / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
+            save_csv(partial / "history.csv", self.history)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -168,14 +134,20 @@ class Inversion:
         Raises:
             InputError: The folder does not hold an inversion, or holds a damaged one.
         """
-        path = Path(folder) / "inversion.json"
+        path = Path(folder) / RECORD
         try:
             record = _Record.parse(json.loads(path.read_text()), where=str(path))
             with (Path(folder) / "history.csv").open(newline="") as file:
                 history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         except (OSError, json.JSONDecodeError, TypeError) as error:
             raise InputError(f"{folder} does not hold a readable inversion ({error}).") from None
-        return cls(load_generator(Path(folder)), record.config, history, record.classes, record.accuracy)
+        generator = load_generator(Path(folder))
+        if generator.num_classes != len(record.classes):
+            raise InputError(
+                f"{folder} does not hold one inversion: {path.name} names {len(record.classes)} classes, but the "
+                f"generator has {generator.num_classes}."
+            )
+        return cls(generator, record.config, history, record.classes, record.accuracy)
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the generator as one ONNX file, checked against torch; ``netinv sample`` draws from it without torch.
@@ -183,10 +155,9 @@ class Inversion:
         Raises:
             InputError: The file cannot be written.
         """
-        from netinv.export import ExportConfig, export_generators, versions
+        from netinv.export import export_generator, versions
         from netinv.sampling import Metadata
 
-        path = Path(path)
         metadata = Metadata(
             kind="generator",
             dataset="",
@@ -199,15 +170,7 @@ class Inversion:
             latent_dim=self.generator.config.latent_dim,
             sharpness=self.config.sharpness,
         )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-                export_generators(
-                    Path(folder), [copy.deepcopy(self.generator).cpu()], {}, metadata, ExportConfig(forms=())
-                )
-                (Path(folder) / "generator-0.onnx").replace(path)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
+        export_generator(Path(path), self.generator, metadata)
 
 
 def invert(
@@ -228,7 +191,8 @@ def invert(
     The classifier is left as it was found: mode, gradients, hooks, device; so is torch's random state.
 
     Args:
-        classifier: Any network that maps a batch of images to one score for each class, or one adapted already.
+        classifier: Any network that maps a batch of images to one score for each class. One adapted already is taken
+            as it is; what the next three say must be so.
         image_shape: (C, H, W) of the images to be generated.
         num_classes: K; ``None`` takes the network's word for it.
         adapter: What the classifier takes and gives, where that is not images in [0, 1] and one tensor of scores.
@@ -249,17 +213,10 @@ def invert(
         torch.Size([16, 1, 28, 28])
     """
     config, generator = config or InversionConfig(), generator or GeneratorConfig()
-    adapted = (
-        classifier
-        if isinstance(classifier, AdaptedClassifier)
-        else AdaptedClassifier(classifier, image_shape, num_classes, adapter)
-    )
+    adapted = adapt(classifier, image_shape, num_classes, adapter)
     if errors := [finding.message for finding in behaviour(adapted) if finding.severity == "error"]:
         raise InputError(" ".join(errors))
-    if config.pixel_statistics and adapted.config.mean is None:
-        raise InputError("pixel_statistics needs the mean and std of the training images: give them to the adapter.")
-    if config.layer_statistics and not has_batch_norm(adapted):
-        raise InputError("layer_statistics needs a classifier with batch norm layers: set it to 0.")
+    check_statistics(config.pixel_statistics, config.layer_statistics, adapted)
     names = classes or tuple(str(label) for label in range(adapted.num_classes))
     if len(names) != adapted.num_classes:
         raise InputError(

@@ -68,8 +68,9 @@ def sample(
     out: Path,
 ) -> None:
     """Draw images from MODEL, a generator or an ensemble in ONNX."""
-    from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, save
+    from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, check_place, save
 
+    check_place(out)
     network = OnnxGenerator(model, num_threads=threads)
     classifier = OnnxClassifier(verify, num_threads=threads) if verify else None
     if classifier:

@@ -83,18 +83,30 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
     "--set", "settings", multiple=True, help="NAME=VALUE of the inversion, or generator.NAME=VALUE; repeat it."
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes weights and draws.")
+@click.option("--classes", help="Names of the classes in label order, such as red,blue.  [default: their numbers]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the trained generator.")
 @as_json
-def invert(steps: int | None, settings: tuple[str, ...], seed: int, out: Path, as_json: bool, **options: Any) -> None:
+def invert(
+    steps: int | None,
+    settings: tuple[str, ...],
+    seed: int,
+    classes: str | None,
+    out: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Train a generator that draws images of any class of MODEL.
 
     MODEL is torchvision:NAME, a factory PACKAGE.MODULE:FUNCTION, a .pt2 exported program, or a checkpoint's folder.
     """
+    from netinv.app.api import RECORD
     from netinv.app.api import invert as invert_classifier
     from netinv.classifiers import load_classifier_from
+    from netinv.core import check_folder
     from netinv.generators import GeneratorConfig
     from netinv.inversion import InversionConfig
 
+    check_folder(out, replaces=RECORD)
     values = parse_pairs(settings, "--set")
     architecture = {name.removeprefix("generator."): value for name, value in values.items() if "." in name}
     loss = {name: value for name, value in values.items() if "." not in name}
@@ -104,7 +116,12 @@ def invert(steps: int | None, settings: tuple[str, ...], seed: int, out: Path, a
     classifier = load_classifier_from(source, device)
     try:
         inversion = invert_classifier(
-            classifier, image_shape=classifier.image_shape, config=config, generator=generator, seed=seed
+            classifier,
+            image_shape=classifier.image_shape,
+            config=config,
+            generator=generator,
+            classes=tuple(classes.split(",")) if classes else None,
+            seed=seed,
         )
     except FloatingPointError as error:
         raise InputError(str(error)) from None
@@ -124,6 +141,7 @@ def invert(steps: int | None, settings: tuple[str, ...], seed: int, out: Path, a
 @click.option("--data", type=click.Path(path_type=Path), help="Real images: a data set, or a folder of images.")
 @click.option("--evaluator", type=click.Path(path_type=Path), help="Checkpoint or .pt2 of an independent classifier.")
 @click.option("--num-samples", default=2000, show_default=True, type=click.IntRange(10), help="Images drawn of each.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes the evaluator and all draws.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for measures and pictures.")
 @as_json
 def evaluate(
@@ -131,6 +149,7 @@ def evaluate(
     data: Path | None,
     evaluator: Path | None,
     num_samples: int,
+    seed: int,
     out: Path,
     as_json: bool,
     **options: Any,
@@ -138,35 +157,40 @@ def evaluate(
     """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained."""
     from netinv.app.api import Inversion, classifier_vendi
     from netinv.classifiers import ClassifierSource, load_classifier_from
-    from netinv.core import new_folder, save_csv
+    from netinv.core import check_folder, check_same_classes, new_folder, save_csv
     from netinv.evaluation import EvaluationConfig, save_evaluation
     from netinv.evaluation import evaluate as measure
 
+    check_folder(out)
     source, device = parse_source(options)
     classifier = load_classifier_from(source, device)
     inversions = [Inversion.load(folder) for folder in folders]
     dataset = None if data is None else read_data(data, classifier.image_shape)
+    orders = {str(folder): inversion.classes for folder, inversion in zip(folders, inversions, strict=True)}
+    check_same_classes(orders if dataset is None else orders | {str(data): dataset.classes})
     judge: Any = None
     if evaluator is not None:
         judge = load_classifier_from(ClassifierSource(model=str(evaluator)), device)
     elif dataset is not None:
-        judge = train_evaluator(dataset, device)
+        judge = train_evaluator(dataset, device, seed)
+    train, test = (None, None) if dataset is None else (dataset.train, dataset.test)
     evaluation = measure(
         [inversion.generator.to(device) for inversion in inversions],
         classifier,
         judge,
         inversions[0].classes if dataset is None else dataset.classes,
-        None if dataset is None else dataset.train,
-        None if dataset is None else dataset.test,
-        EvaluationConfig(num_samples=num_samples),
+        train,
+        test,
+        EvaluationConfig(num_samples=num_samples, seed=seed),
         inversions[0].config.sharpness,
     )
     with new_folder(out) as folder:
-        train, test = (None, None) if dataset is None else (dataset.train, dataset.test)
         save_evaluation(folder, evaluation, train, test)
         curves = [{"generator": i, **record} for i, inversion in enumerate(inversions) for record in inversion.history]
         save_csv(folder / "curves.csv", curves)
-        settings = {"model": source.model, **inversions[0].generator.config.model_dump(mode="json")}
+        settings = source.model_dump(mode="json", exclude_defaults=True)
+        settings |= {name: str(path) for name, path in (("data", data), ("evaluator", evaluator)) if path is not None}
+        settings |= inversions[0].generator.config.model_dump(mode="json")
         settings |= inversions[0].config.model_dump(mode="json")
         (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
     vendi = [classifier_vendi(inversion, classifier) for inversion in inversions]
@@ -185,24 +209,12 @@ def evaluate(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="HTML file.")
 @as_json
 def report(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
-    """Write one self-contained page on all FOLDERS of `netinv evaluate`, each shown as a variant of its name."""
-    from netinv.core import write_text
-    from netinv.report import Evaluated, Inverted, read_csv, read_settings, render
-    from netinv.results import load_results
+    """Write one self-contained page on all FOLDERS of `netinv evaluate`, each under its name; models apart."""
+    from netinv.core import check_file, write_text
+    from netinv.report import read_evaluations, render
 
-    variants = [
-        Evaluated(
-            folder.resolve().name,
-            load_results(folder / "results.json"),
-            folder,
-            curves=read_csv(folder / "curves.csv"),
-            settings=read_settings(folder / "settings.json"),
-            export={},
-        )
-        for folder in folders
-    ]
-    name = variants[0].settings.get("model", "classifier")
-    page = render([Inverted(name, variants, training={}, export={}, runs=[])])
+    check_file(out)
+    page = render(read_evaluations(folders))
     write_text(out, page)
     print(json.dumps({"out": str(out), "bytes": len(page)}) if as_json else f"{out}: {len(page) / 1e6:.1f} MB")
 
@@ -214,7 +226,9 @@ def report(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 def export(folder: Path, out: Path, as_json: bool) -> None:
     """Write the generator in FOLDER as an ONNX file, which `netinv sample` draws from without torch."""
     from netinv.app.api import Inversion
+    from netinv.core import check_file
 
+    check_file(out)
     Inversion.load(folder).to_onnx(out)
     print(json.dumps({"out": str(out), "bytes": out.stat().st_size}) if as_json else f"{out}: written and checked")
 
@@ -236,8 +250,13 @@ def read_data(path: Path, image_shape: tuple[int, int, int]) -> "Dataset":
     return Dataset(spec.classes, load_split(path, "train"), load_split(path, "test"), spec.source, spec.licence)
 
 
-def train_evaluator(dataset: "Dataset", device: str) -> "Classifier":
-    """An independent judge: a small residual network trained on the real images."""
+def train_evaluator(dataset: "Dataset", device: str, seed: int) -> "Classifier":
+    """An independent judge: a small residual network trained on the real images. The seed fixes it.
+
+    Torch's random state is left as it was.
+    """
+    import torch
+
     from netinv.classifiers import (
         ClassifierTrainingConfig,
         ResidualClassifierConfig,
@@ -249,9 +268,13 @@ def train_evaluator(dataset: "Dataset", device: str) -> "Classifier":
     mean, std = channel_statistics(dataset.train.images)
     channels, height, width = dataset.train.images.shape[1:]
     shape = (channels, height, width)
-    evaluator = build_classifier(ResidualClassifierConfig(), len(dataset.classes), shape, mean, std).to(device)
-    for record in train_classifier(evaluator, dataset.train, ClassifierTrainingConfig(epochs=EVALUATOR_EPOCHS), seed=1):
-        print(f"evaluator: epoch {record['epoch']:.0f}, training accuracy {record['accuracy']:.3f}", file=sys.stderr)
+    config = ClassifierTrainingConfig(epochs=EVALUATOR_EPOCHS)
+    with torch.random.fork_rng(devices=[torch.device(device)] if device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        evaluator = build_classifier(ResidualClassifierConfig(), len(dataset.classes), shape, mean, std).to(device)
+        for record in train_classifier(evaluator, dataset.train, config, seed):
+            epoch, accuracy = record["epoch"], record["accuracy"]
+            print(f"evaluator: epoch {epoch:.0f}, training accuracy {accuracy:.3f}", file=sys.stderr)
     return evaluator
 
 

@@ -1,7 +1,7 @@
 """Classifiers: the project's own and their training, and other people's behind an adapter."""
 
-from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig
-from netinv.classifiers.batch_norm import BatchNormInputs, has_batch_norm
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, adapt
+from netinv.classifiers.batch_norm import BatchNormInputs, check_statistics, has_batch_norm
 from netinv.classifiers.check import CheckReport, check_classifier
 from netinv.classifiers.checkpoints import load_classifier, save_classifier
 from netinv.classifiers.findings import behaviour
@@ -33,9 +33,11 @@ __all__ = [
     "ImportedClassifier",
     "InvertibleClassifier",
     "ResidualClassifierConfig",
+    "adapt",
     "behaviour",
     "build_classifier",
     "check_classifier",
+    "check_statistics",
     "freeze",
     "has_batch_norm",
     "import_classifier",

@@ -311,6 +311,32 @@ class AdaptedClassifier(nn.Module):
                 handle.remove()
 
 
+def adapt(
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    num_classes: int | None = None,
+    config: AdapterConfig = DEFAULT,
+) -> AdaptedClassifier:
+    """A network behind an adapter; one that is adapted already as it is, if what is said of it is so.
+
+    Raises:
+        InputError: As :class:`AdaptedClassifier`, or the adapter that is there contradicts the arguments.
+    """
+    if not isinstance(network, AdaptedClassifier):
+        return AdaptedClassifier(network, image_shape, num_classes, config)
+    for name, given, known in (
+        ("image_shape", tuple(image_shape), tuple(network.image_shape)),
+        ("num_classes", num_classes or network.num_classes, network.num_classes),
+        ("adapter", network.config if config == DEFAULT else config, network.config),
+    ):
+        if given != known:
+            raise InputError(
+                f"The classifier is adapted already, with {name} {known}, not {given}: give that, or adapt the network "
+                "anew."
+            )
+    return network
+
+
 def _feature_layer(layers: list[tuple[str, Tensor]], scores: Tensor) -> str | None:
     """The layer that makes the scores: the last that gives them as they are, else K values, else any linear one."""
     for name, output in reversed(layers):

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from netinv.classifiers.adapters import AdaptedClassifier
 from netinv.classifiers.networks import InvertibleClassifier
+from netinv.core import InputError
 
 
 class BatchNormInputs(TorchFunctionMode):
@@ -63,3 +65,22 @@ def has_batch_norm(classifier: InvertibleClassifier) -> bool:
     with BatchNormInputs() as inputs:
         classifier(images)
     return bool(inputs.moments(images).shape[2])
+
+
+def check_statistics(pixel_statistics: float, layer_statistics: float, classifier: InvertibleClassifier) -> None:
+    """Make sure that a classifier has the statistics that the loss compares images with.
+
+    Args:
+        pixel_statistics: Weight of the term on mean and deviation of the pixels; 0 is off.
+        layer_statistics: Weight of the term on the inputs of batch norms; 0 is off.
+        classifier: The one to be inverted.
+
+    Raises:
+        InputError: It has not; says which weight asks for what.
+    """
+    if pixel_statistics and isinstance(classifier, AdaptedClassifier) and classifier.config.mean is None:
+        raise InputError(
+            "pixel_statistics needs the mean and std of the training images: give them to the adapter, or set it to 0."
+        )
+    if layer_statistics and not has_batch_norm(classifier):
+        raise InputError("layer_statistics needs a classifier with batch norm layers: set it to 0.")

@@ -9,16 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 
-from netinv.classifiers.adapters import AdaptedClassifier
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
 from netinv.classifiers.checkpoints import load_classifier
-from netinv.classifiers.loading import load_network
+from netinv.classifiers.loading import OWN, PROGRAM, WEIGHTS, imported_source, load_network
 from netinv.classifiers.networks import Classifier
 from netinv.classifiers.sources import ClassifierSource
 from netinv.core import read_config
-
-PROGRAM, WEIGHTS = "network.pt2", "weights.safetensors"
 
 
 class ImportedClassifier(AdaptedClassifier):
@@ -41,21 +40,33 @@ def import_classifier(source: ClassifierSource, folder: Path) -> ImportedClassif
         InputError: The source cannot be read, its weights do not fit, or the network does not fit the images.
     """
     network = load_network(source)
+    origin = source
+    if Path(source.model).is_dir():
+        origin = imported_source(Path(source.model)) or source
     kept: dict[str, Any] = {
         "image_shape": network.image_shape,
         "num_classes": network.num_classes,
         "adapter": network.adapter.model_dump(mode="json"),
     }
-    if source.model.endswith(".pt2"):
-        shutil.copyfile(source.model, folder / PROGRAM)
-        kept |= {"model": PROGRAM, "adapter": source.adapter.model_dump(mode="json")}
+    own: dict[str, Any] = {}
+    if origin.model.endswith(".pt2"):
+        shutil.copyfile(origin.model, folder / PROGRAM)
+        given = source.adapter if source.adapter != DEFAULT else origin.adapter  # without the marks of this loading
+        kept |= {"model": PROGRAM, "adapter": given.model_dump(mode="json")}
     else:
-        state = {name: tensor.detach().clone() for name, tensor in network.module.state_dict().items()}
+        state = {
+            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in network.module.state_dict().items()
+        }
         (folder / WEIGHTS).write_bytes(save(state))
-        kept |= {"model": source.model, "arguments": source.arguments, "weights": WEIGHTS, "weights_prefix": ""}
-    config = {"network": "imported", "source": ClassifierSource.parse(kept).model_dump(mode="json")}
+        if Path(origin.model).is_dir():
+            own = read_config(Path(origin.model))
+            kept |= {"model": OWN}
+        else:
+            kept |= {"model": origin.model, "arguments": origin.arguments, "weights": WEIGHTS, "weights_prefix": ""}
+    config = own | {"network": "imported", "source": ClassifierSource.parse(kept).model_dump(mode="json")}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return _load_imported(folder)
+    return _of_folder(folder)
 
 
 def load_checkpoint(folder: Path) -> Classifier | ImportedClassifier:
@@ -64,17 +75,17 @@ def load_checkpoint(folder: Path) -> Classifier | ImportedClassifier:
     Raises:
         InputError: The folder does not hold a classifier, or holds a damaged one.
     """
-    if read_config(folder).get("network") == "imported":
-        return _load_imported(folder)
-    return load_classifier(folder)
+    source = imported_source(folder)
+    return load_classifier(folder) if source is None else _load_imported(folder, source)
 
 
-def _load_imported(folder: Path) -> ImportedClassifier:
-    source = ClassifierSource.parse(read_config(folder).get("source", {}), where=f"{folder}/config.json: source")
-    if source.model == PROGRAM:
-        source = source.model_copy(update={"model": str(folder / PROGRAM)})
-    else:
-        source = source.model_copy(update={"weights": str(folder / WEIGHTS)})
+def _of_folder(folder: Path) -> ImportedClassifier:
+    source = imported_source(folder)
+    assert source is not None
+    return _load_imported(folder, source)
+
+
+def _load_imported(folder: Path, source: ClassifierSource) -> ImportedClassifier:
     classifier = ImportedClassifier(*load_network(source))
     classifier.files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
     return classifier
@@ -84,4 +95,4 @@ def _from_files(files: dict[str, bytes]) -> ImportedClassifier:
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
-        return _load_imported(Path(folder))
+        return _of_folder(Path(folder))

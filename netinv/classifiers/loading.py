@@ -12,12 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from netinv.classifiers.adapters import AdaptedClassifier
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
 from netinv.classifiers.checkpoints import load_classifier
 from netinv.classifiers.programs import read_program
-from netinv.classifiers.sources import ClassifierSource, Network, shape_of
+from netinv.classifiers.sources import ClassifierSource, Network, check_known, check_whole, shape_of
 from netinv.classifiers.weights import load_weights
-from netinv.core import InputError
+from netinv.core import InputError, read_config
+
+PROGRAM, WEIGHTS = "network.pt2", "weights.safetensors"
+"""What the folder of an imported classifier holds beside its configuration: one of the two."""
+OWN = "."
+"""Model of an imported classifier that is one of this library's own: the configuration tells its architecture, too."""
 
 
 def load_classifier_from(source: ClassifierSource, device: str | torch.device = "cpu") -> AdaptedClassifier:
@@ -46,8 +51,7 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
             "with torch.export to a .pt2 file, or name a factory that builds or converts it."
         )
     elif path.is_dir():
-        classifier = load_classifier(path)
-        network = Network(classifier, classifier.image_shape, classifier.num_classes, source.adapter)
+        network = _from_folder(path, source)
     elif path.is_file():
         raise InputError(
             f"{path} holds no architecture: name the factory that builds the network as the model, "
@@ -63,6 +67,37 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
     for part in network.module.modules():
         part.training = False  # and not through eval(), which exported programs refuse
     return network._replace(module=network.module.to(device))
+
+
+def _from_folder(folder: Path, source: ClassifierSource) -> Network:
+    """A checkpoint's network: one of this library's own, or an imported one with the adapter that it came with."""
+    check_whole(source)
+    kept = imported_source(folder)
+    if kept is None or kept.model == str(folder):
+        classifier = load_classifier(folder)
+        adapter = DEFAULT if kept is None else kept.adapter
+        network = Network(classifier, classifier.image_shape, classifier.num_classes, adapter)
+    else:
+        network = load_network(kept)
+    check_known(source, network.image_shape, network.num_classes)
+    if source.adapter != DEFAULT:
+        network = network._replace(adapter=source.adapter)
+    return network._replace(num_classes=network.num_classes or source.num_classes)
+
+
+def imported_source(folder: Path) -> ClassifierSource | None:
+    """Where the network of an imported classifier's folder comes from; ``None`` for a folder of another kind.
+
+    Raises:
+        InputError: The folder is damaged.
+    """
+    config = read_config(folder)
+    if config.get("network") != "imported":
+        return None
+    source = ClassifierSource.parse(config.get("source", {}), where=f"{folder}/config.json: source")
+    if source.model in (PROGRAM, OWN):
+        return source.model_copy(update={"model": str(folder / PROGRAM if source.model == PROGRAM else folder)})
+    return source.model_copy(update={"weights": str(folder / WEIGHTS)})
 
 
 def _torchvision(source: ClassifierSource) -> Network:

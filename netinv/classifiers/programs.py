@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from netinv.classifiers.sources import ClassifierSource, Network, shape_of
+from netinv.classifiers.sources import ClassifierSource, Network, check_whole, shape_of
 from netinv.core import InputError, listed
 
 MARK = "netinv_features"
@@ -22,8 +22,7 @@ MARK = "netinv_features"
 
 def read_program(path: Path, source: ClassifierSource) -> Network:
     """A program of ``torch.export``, with its features marked and its batch set free."""
-    if source.weights is not None:
-        raise InputError(f"{path} holds its own weights: leave out {source.weights}.")
+    check_whole(source)
     with _no_unpickling(path):
         try:
             program = torch.export.load(path)

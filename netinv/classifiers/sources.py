@@ -37,6 +37,32 @@ class Network(NamedTuple):
     adapter: AdapterConfig
 
 
+def check_known(source: ClassifierSource, image_shape: tuple[int, int, int], num_classes: int | None) -> None:
+    """Refuse a shape of images, or a number of classes, other than what a model is known to have.
+
+    Raises:
+        InputError: Names both.
+    """
+    for name, given, known in (
+        ("image_shape", source.image_shape, image_shape),
+        ("num_classes", source.num_classes, num_classes),
+    ):
+        if None not in (given, known) and given != known:
+            raise InputError(f"{source.model} has {name} {known}, not {given}: leave it out.")
+
+
+def check_whole(source: ClassifierSource) -> None:
+    """Refuse weights and arguments for a model that needs none.
+
+    Raises:
+        InputError: Names what to leave out.
+    """
+    if source.weights is not None:
+        raise InputError(f"{source.model} holds its own weights: leave out {source.weights}.")
+    if source.arguments:
+        raise InputError(f"{source.model} takes no arguments: leave out {', '.join(source.arguments)}.")
+
+
 def shape_of(source: ClassifierSource) -> tuple[int, int, int]:
     if source.image_shape is None:
         raise InputError(f"{source.model} does not tell the shape of its images: give image_shape.")

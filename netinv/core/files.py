@@ -1,4 +1,4 @@
-"""Results on disk, whole or not at all."""
+"""Results on disk, whole or not at all, in places that are tried before the work."""
 
 import csv
 import io
@@ -11,41 +11,79 @@ from pathlib import Path
 from netinv.core.errors import InputError
 
 
+def check_file(path: Path) -> None:
+    """Make sure, before the work, that a file can be written; an earlier file there will be replaced.
+
+    Raises:
+        InputError: It is a folder or a device, or nothing can be written there.
+    """
+    with _told(path):
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is {'a folder' if path.is_dir() else 'no file'} already: name a file.")
+        _try(path)
+
+
+def check_folder(path: Path, replaces: str | None = None) -> None:
+    """Make sure, before the work, that a new folder can be written.
+
+    Args:
+        path: The folder.
+        replaces: A folder that holds a file of this name will be replaced, and so will an empty one.
+
+    Raises:
+        InputError: There is something else at ``path`` already, or nothing can be written there.
+    """
+    with _told(path):
+        if path.is_dir() and replaces is not None:
+            if any(path.iterdir()) and not (path / replaces).exists():
+                raise InputError(f"{path} holds other files: name a new folder.")
+        elif path.exists():
+            raise InputError(f"{path} is there already: name a new folder.")
+        _try(path)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    Raises:
+        InputError: As :func:`check_file`, before the block or at its end.
+    """
+    check_file(path)
+    with _told(path), _beside(path.resolve()) as partial:
+        yield partial
+        partial.replace(path.resolve())
+
+
+@contextmanager
+def new_folder(path: Path, replaces: str | None = None) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` when the block ends well.
+
+    Raises:
+        InputError: As :func:`check_folder`, before the block or at its end.
+    """
+    check_folder(path, replaces)
+    place = path.resolve()
+    with _told(path), _beside(place) as partial:
+        partial.mkdir()
+        yield partial
+        if place.exists():
+            earlier = partial.with_name(f"{partial.name}.earlier")
+            place.rename(earlier)
+            partial.rename(place)
+            shutil.rmtree(earlier)
+        else:
+            partial.rename(place)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 
     Raises:
         InputError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as partial:
         partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``path`` when the block ends well.
-
-    Raises:
-        InputError: There is something at ``path`` already, or it cannot be written.
-    """
-    if path.exists():
-        raise InputError(f"{path} is there already: name a new folder.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_csv(path: Path, records: Sequence[Mapping[str, object]]) -> None:
@@ -59,3 +97,45 @@ def save_csv(path: Path, records: Sequence[Mapping[str, object]]) -> None:
     writer.writeheader()
     writer.writerows(records)
     write_text(path, text.getvalue())
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the system refuses, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}): name a place that can.") from None
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A path next to another, with nothing there before the block and after it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    _remove(partial)  # left by a process of the same number that was killed
+    try:
+        yield partial
+    finally:
+        _remove(partial)
+
+
+def _try(path: Path) -> None:
+    """Make the temporary name once, in the nearest folder that there is: permissions alone do not tell."""
+    place = path.resolve()
+    folder = next(parent for parent in place.parents if parent.exists())
+    probe = _partial(folder / place.name)
+    _remove(probe)
+    probe.mkdir()
+    probe.rmdir()
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

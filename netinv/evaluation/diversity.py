@@ -9,7 +9,7 @@ from torch import Tensor
 
 from netinv.evaluation.measures import Measures, missing
 from netinv.evaluation.metrics import class_cosines, density_coverage, frechet_distance, vendi_score
-from netinv.evaluation.samples import Source, constant
+from netinv.evaluation.samples import SampleSet, constant
 from netinv.results import MIN_SAMPLES, SPREAD_RESAMPLES, Bootstrap, Measure, NotMeasured, spread_estimate
 
 NEIGHBOURS = 5
@@ -32,21 +32,21 @@ class VendiScores(NamedTuple):
     """Reason for each class without a score, else empty, (K,)."""
 
 
-def vendi_scores(vectors: Tensor, source: Source, n: int, bootstrap: Bootstrap) -> VendiScores:
+def vendi_scores(vectors: Tensor, samples: SampleSet, n: int, bootstrap: Bootstrap) -> VendiScores:
     """Vendi score of the first n samples of each class.
 
     Args:
         vectors: What samples are compared by, features or pixels, (N, D).
-        source: Gives the labels.
+        samples: Gives the labels.
         n: Samples of each class; a class with fewer has no score.
         bootstrap: Gives the replicates.
     """
-    num_classes = source.num_classes
+    num_classes = samples.num_classes
     value = np.full(num_classes, np.nan)
     replicates = np.full((SPREAD_RESAMPLES, num_classes), np.nan)
     reasons = [""] * num_classes
     for k in range(num_classes):
-        own = vectors[source.label == k][:n]  # (n, D)
+        own = vectors[samples.label == k][:n]  # (n, D)
         if len(own) < n:
             reasons[k] = f"{len(own)} samples of this class, {n} are needed"
         elif bool((own == 0).all(dim=1).any()):
@@ -90,13 +90,13 @@ def vendi_ratio(scores: VendiScores, real: VendiScores) -> Measure:
     )
 
 
-def overall_diversity(source: Source, n: int, bootstrap: Bootstrap) -> Measures:
+def overall_diversity(samples: SampleSet, n: int, bootstrap: Bootstrap) -> Measures:
     """On evaluator features: ``vendi_overall`` of the first n, ``cosine_within`` and ``cosine_between`` classes."""
     names = ("vendi_overall", "cosine_within", "cosine_between")
-    why = constant(source.images)
-    if source.features is None or why:
+    why = constant(samples.images)
+    if samples.features is None or why:
         return missing(names, why or "no evaluator was given")
-    features, label, num_classes = source.features, source.label, source.num_classes
+    features, label, num_classes = samples.features, samples.label, samples.num_classes
     if bool((features == 0).all(dim=1).any()):
         return missing(names, "an evaluator feature vector is all zero, so that its cosine to others is undefined")
     if len(label) < n:
@@ -119,25 +119,27 @@ def overall_diversity(source: Source, n: int, bootstrap: Bootstrap) -> Measures:
 # Resemblance to real images
 
 
-def resemblance(source: Source, real: Source | None, radii: Tensor | None, n: int, bootstrap: Bootstrap) -> Measures:
+def resemblance(
+    samples: SampleSet, real: SampleSet | None, radii: Tensor | None, n: int, bootstrap: Bootstrap
+) -> Measures:
     """``density``, ``coverage`` and ``frechet`` against real test images, in evaluator features.
 
     Args:
-        source: Its first n samples are compared: coverage and the Frechet distance depend on how many there are.
+        samples: Its first n samples are compared: coverage and the Frechet distance depend on how many there are.
         real: Real test images, or ``None``.
         radii: Their ``ball_radii``, or ``None`` if they are too few.
         n: Samples.
         bootstrap: Gives the intervals.
     """
     names = ("density", "coverage", "frechet")
-    why = constant(source.images)
-    if real is None or real.features is None or source.features is None:
+    why = constant(samples.images)
+    if real is None or real.features is None or samples.features is None:
         return missing(names, "no evaluator was given" if real else "no real test images were given")
-    if source.name == real.name:
+    if samples.name == real.name:
         return missing(names, "these are the images that the others are compared with")
-    if why or len(source.label) < MIN_SAMPLES:
-        return missing(names, why or f"{len(source.label)} samples, at least {MIN_SAMPLES} are needed")
-    generated, reference = source.features[:n], real.features
+    if why or len(samples.label) < MIN_SAMPLES:
+        return missing(names, why or f"{len(samples.label)} samples, at least {MIN_SAMPLES} are needed")
+    generated, reference = samples.features[:n], real.features
     result = missing(names, f"{len(reference)} real test images, more than {NEIGHBOURS} are needed")
     if radii is not None:
         found = density_coverage(reference, radii, generated, NEIGHBOURS)

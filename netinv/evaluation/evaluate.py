@@ -1,11 +1,12 @@
 """Every measure of a set of generators, with its controls. ``docs/measures.md`` says what each number means.
 
-A row of the result is a source of images: each generator, their ensemble, and as references real training images,
+A row of the result is a set of samples: each generator, their ensemble, and as references real training images,
 real test images and uniform noise, so that no number has to be read alone.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +22,14 @@ from netinv.evaluation.config import EvaluationConfig
 from netinv.evaluation.headline import headline, verdict
 from netinv.evaluation.measures import Measures
 from netinv.evaluation.privacy import MIN_POOL, Pools, membership
-from netinv.evaluation.rows import REAL, Draws, empty_row, measured_row, reference_for
-from netinv.evaluation.samples import Source, broken, dropout_layers, ensemble, first, generate, observe, to_uint8
+from netinv.evaluation.rows import REAL, Draws, Reference, empty_row, measured_row, reference_for
+from netinv.evaluation.samples import SampleSet, broken, ensemble, first, observe, to_uint8
 from netinv.evaluation.students import distilled_accuracy
-from netinv.generators import ConditionedGenerator
-from netinv.results import Bootstrap, Kind, Measure, NotMeasured, Results, Row
+from netinv.generators import ConditionedGenerator, draw_images, has_dropout
+from netinv.results import Bootstrap, Measure, NotMeasured, Results, Row
+
+BATCH = 500
+"""Images that a generator is given at a time."""
 
 
 class Evaluation(NamedTuple):
@@ -64,53 +68,23 @@ def evaluate(
     """
     _expect_one_shape(generators, classifier, evaluator, classes, train, test)
     rng, bootstrap = np.random.default_rng(config.seed), Bootstrap(config.seed, config.resamples)
-
-    def seen(name: str, kind: Kind, images: Tensor, label: Tensor, vector: Tensor | None = None) -> Source:
-        return observe(name, kind, images, label, vector, classifier, evaluator)
-
-    def drawn(generator: ConditionedGenerator, name: str) -> Draws:
-        def sample(num: int, s: tuple[float, float], dropout: bool = False) -> Source:
-            images, vector = generate(generator, num, config.seed, s, dropout)
-            return seen(name, "generator", images, vector.argmax(dim=1), vector)
-
-        drops = any(layer.p > 0 for layer in dropout_layers(generator))
-        return Draws(
-            sample(config.num_samples, sharpness),
-            sample(config.num_samples, sharpness, dropout=True) if drops else None,
-            [sample(config.sharpness_samples, (s, s)) for s in config.sharpness],
-        )
-
+    seen = partial(observe, classifier=classifier, evaluator=evaluator)
     draws = [
-        drawn(generator, f"generator {i}")
+        _drawn(f"generator {i}", generator, seen, config, sharpness)
         for i, generator in enumerate(tqdm(generators, "evaluate: draw", unit="generator", disable=None))
     ]
     draws.append(_ensemble(draws))
     # Real images are observed once, and serve both as rows and as the audit's pools.
-    real: dict[str, Source] = {}
-    order: dict[str, NDArray[np.int64]] = {}
-    for name, data in zip(REAL, (train, test), strict=True):
-        if data is not None and len(data.labels):
-            order[name] = rng.permutation(len(data.labels))[: max(config.num_samples, config.privacy_pool)]
-            images = to_float(data.images[order[name]])
-            real[name] = seen(name, "reference", images, data.labels[order[name]])
+    real, order = _observed(train, test, seen, config, rng)
     _expect_sound_evaluator(real)
     pools = _pools(real, order, config)
     told = _membership(real, bootstrap)
-    real = {name: first(source, config.num_samples) for name, source in real.items()}
-    pixels = torch.from_numpy(rng.random((config.num_samples, *classifier.image_shape), dtype=np.float32))
-    noise = seen("noise", "reference", pixels, torch.zeros(len(pixels), dtype=torch.long))
-    # Noise is of no class. What the classifier takes it for stands in, and the evaluator may agree or not.
-    noise = dataclasses.replace(noise, label=noise.logits.argmax(dim=1))
+    real = {name: first(samples, config.num_samples) for name, samples in real.items()}
+    noise = _noise(classifier.image_shape, seen, config, rng)
 
-    sources = [*(d.plain for d in draws), *real.values(), noise]
-    reference = reference_for(sources[:-1], real, test, pools, config, bootstrap, classifier)
-    rows: list[Row] = []
-    for i, source in enumerate(tqdm(sources, "evaluate: measure", unit="row", disable=None)):
-        if source.kind == "ensemble" and len(generators) == 1:
-            rows.append(rows[0].model_copy(update={"name": source.name, "kind": source.kind}))
-        else:
-            rows.append(measured_row(source, draws[i] if i < len(draws) else None, reference))
-    rows += [empty_row(name, "reference", 0, "no real images were given") for name in REAL if name not in real]
+    sets = [*(d.plain for d in draws), *real.values(), noise]
+    reference = reference_for(sets[:-1], real, test, pools, config, bootstrap, classifier)
+    rows = _rows(sets, draws, reference)
     leak, sentence = verdict(rows, told)
     results = Results(
         classes=tuple(classes),
@@ -118,14 +92,75 @@ def evaluate(
         settings=config.model_dump(mode="json"),
         sharpness=sharpness,
         vendi_n=reference.vendi_n,
-        headline=headline(rows, sources[: len(generators)], bootstrap)
+        headline=headline(rows, sets[: len(generators)], bootstrap)
         | {"membership_auc": told}
         | _distilled(generators, real, noise, test, config, bootstrap, classifier),
         verdict=sentence,
         leak=leak,
         rows=tuple(rows),
     )
-    return Evaluation(results, {s.name: LabelledImages(to_uint8(s.images), s.label) for s in sources})
+    return Evaluation(results, {s.name: LabelledImages(to_uint8(s.images), s.label) for s in sets})
+
+
+def _drawn(
+    name: str,
+    generator: ConditionedGenerator,
+    seen: Callable[..., SampleSet],
+    config: EvaluationConfig,
+    sharpness: tuple[float, float],
+) -> Draws:
+    """All that is drawn from one generator."""
+
+    def sample(num: int, s: tuple[float, float], dropout: bool = False) -> SampleSet:
+        images, vector = draw_images(generator, num, seed=config.seed, sharpness=s, dropout=dropout, batch_size=BATCH)
+        return seen(name, "generator", images, vector.argmax(dim=1), vector)
+
+    return Draws(
+        sample(config.num_samples, sharpness),
+        sample(config.num_samples, sharpness, dropout=True) if has_dropout(generator) else None,
+        [sample(config.sharpness_samples, (s, s)) for s in config.sharpness],
+    )
+
+
+def _observed(
+    train: LabelledImages | None,
+    test: LabelledImages | None,
+    seen: Callable[..., SampleSet],
+    config: EvaluationConfig,
+    rng: np.random.Generator,
+) -> tuple[dict[str, SampleSet], dict[str, NDArray[np.int64]]]:
+    """Real images of each split that has some, and their places in it, in random order."""
+    real: dict[str, SampleSet] = {}
+    order: dict[str, NDArray[np.int64]] = {}
+    for name, data in zip(REAL, (train, test), strict=True):
+        if data is not None and len(data.labels):
+            order[name] = rng.permutation(len(data.labels))[: max(config.num_samples, config.privacy_pool)]
+            real[name] = seen(name, "reference", to_float(data.images[order[name]]), data.labels[order[name]])
+    return real, order
+
+
+def _noise(
+    image_shape: tuple[int, int, int],
+    seen: Callable[..., SampleSet],
+    config: EvaluationConfig,
+    rng: np.random.Generator,
+) -> SampleSet:
+    """Noise is of no class. What the classifier takes it for stands in, and the evaluator may agree or not."""
+    pixels = torch.from_numpy(rng.random((config.num_samples, *image_shape), dtype=np.float32))
+    noise = seen("noise", "reference", pixels, torch.zeros(len(pixels), dtype=torch.long))
+    return dataclasses.replace(noise, label=noise.logits.argmax(dim=1))
+
+
+def _rows(sets: Sequence[SampleSet], draws: Sequence[Draws], reference: Reference) -> list[Row]:
+    """A row for each set, of which the first ones are drawn, and an empty one for real images that were not given."""
+    rows: list[Row] = []
+    for i, samples in enumerate(tqdm(sets, "evaluate: measure", unit="row", disable=None)):
+        if samples.kind == "ensemble" and len(draws) == 2:  # of one generator alone, which is the first row
+            rows.append(rows[0].model_copy(update={"name": samples.name, "kind": samples.kind}))
+        else:
+            rows.append(measured_row(samples, draws[i] if i < len(draws) else None, reference))
+    given = {samples.name for samples in sets}
+    return rows + [empty_row(name, "reference", 0, "no real images were given") for name in REAL if name not in given]
 
 
 def _expect_one_shape(
@@ -160,14 +195,14 @@ def _ensemble(draws: Sequence[Draws]) -> Draws:
     return Draws(
         ensemble([d.plain for d in draws]),
         ensemble(dropout) if len(dropout) == len(draws) else None,
-        [ensemble(sources) for sources in zip(*(d.sharpness for d in draws), strict=True)],
+        [ensemble(sets) for sets in zip(*(d.sharpness for d in draws), strict=True)],
     )
 
 
 def _distilled(
     generators: Sequence[ConditionedGenerator],
-    real: dict[str, Source],
-    noise: Source,
+    real: dict[str, SampleSet],
+    noise: SampleSet,
     test: LabelledImages | None,
     config: EvaluationConfig,
     bootstrap: Bootstrap,
@@ -187,24 +222,27 @@ def _distilled(
     if config.distillation is None:
         return {"distilled_accuracy": controls["distilled_noise_accuracy"], **controls}
     num, sharpness = -(-config.distillation.images // len(generators)), config.distillation.sharpness
-    drawn = [generate(g, num, config.seed + i, sharpness, dropout=False)[0] for i, g in enumerate(generators)]
+    drawn = [
+        draw_images(g, num, seed=config.seed + i, sharpness=sharpness, batch_size=BATCH)[0]
+        for i, g in enumerate(generators)
+    ]
     return {"distilled_accuracy": accuracy(torch.cat(drawn)), **controls}
 
 
-def _expect_sound_evaluator(real: dict[str, Source]) -> None:
+def _expect_sound_evaluator(real: dict[str, SampleSet]) -> None:
     """Features of real images are what all others are compared with."""
-    for source in real.values():
-        if source.features is not None and not torch.isfinite(source.features).all():
+    for samples in real.values():
+        if samples.features is not None and not torch.isfinite(samples.features).all():
             raise InputError(
                 "The evaluator gives values that are not finite for real images: train it again, or leave it out."
             )
 
 
-def _pools(real: dict[str, Source], order: dict[str, NDArray[np.int64]], config: EvaluationConfig) -> Pools | str:
+def _pools(real: dict[str, SampleSet], order: dict[str, NDArray[np.int64]], config: EvaluationConfig) -> Pools | str:
     """The real images of the privacy audit, or why there are none; ``order`` tells their places in their splits."""
     if len(real) < len(REAL):
         return "it needs real training and real test images"
-    size = min([config.privacy_pool, *(len(source.label) for source in real.values())])
+    size = min([config.privacy_pool, *(len(samples.label) for samples in real.values())])
     if size < MIN_POOL:
         return f"{size} real images on one side, at least {MIN_POOL} are needed"
     train, test = (first(real[name], size) for name in REAL)
@@ -212,7 +250,7 @@ def _pools(real: dict[str, Source], order: dict[str, NDArray[np.int64]], config:
     return Pools(train.images, test.images, train.features, test.features, index[0], index[1])
 
 
-def _membership(real: dict[str, Source], bootstrap: Bootstrap) -> Measure:
+def _membership(real: dict[str, SampleSet], bootstrap: Bootstrap) -> Measure:
     if len(real) < len(REAL):
         return NotMeasured(not_measured="it needs real training and real test images")
     train, test = (real[name] for name in REAL)

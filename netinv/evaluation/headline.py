@@ -6,11 +6,11 @@ import numpy as np
 
 from netinv.evaluation.measures import Measures
 from netinv.evaluation.privacy import MEMBERSHIP_ALARM
-from netinv.evaluation.samples import Source
+from netinv.evaluation.samples import SampleSet
 from netinv.results import Bootstrap, Estimate, Measure, Row
 
 
-def headline(rows: Sequence[Row], generated: Sequence[Source], bootstrap: Bootstrap) -> Measures:
+def headline(rows: Sequence[Row], generated: Sequence[SampleSet], bootstrap: Bootstrap) -> Measures:
     """The numbers that people compare: means over generators, the ensemble's, and their controls."""
     by_name = {row.name: row for row in rows}
     per_generator = [row.measures for row in rows if row.kind == "generator"]
@@ -44,7 +44,9 @@ def headline(rows: Sequence[Row], generated: Sequence[Source], bootstrap: Bootst
     return result
 
 
-def _pooled(per_generator: Sequence[Measures], name: str, generated: Sequence[Source], bootstrap: Bootstrap) -> Measure:
+def _pooled(
+    per_generator: Sequence[Measures], name: str, generated: Sequence[SampleSet], bootstrap: Bootstrap
+) -> Measure:
     """Mean over all samples of all generators, or the first generator's reason if one has no number."""
     for found in per_generator:
         if not isinstance(found[name], Estimate):

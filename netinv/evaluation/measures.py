@@ -1,4 +1,4 @@
-"""The measures of one source of images, in groups; each gives all its names, with a number or the reason for none."""
+"""The measures of one set of samples, in groups; each gives all its names, with a number or the reason for none."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
-from netinv.evaluation.samples import ROUNDING, Bools, Source, broken
+from netinv.evaluation.samples import ROUNDING, Bools, SampleSet, broken
 from netinv.perturbations import robust_mask
 from netinv.results import AccuracyBin, Bootstrap, CalibrationBin, Measure, NotMeasured, spread_estimate
 
@@ -30,74 +30,74 @@ def missing(names: Iterable[str], why: str) -> Measures:
 # Accuracy
 
 
-def _meaningless(source: Source) -> str | None:
-    """Why the classifier's accuracy says nothing about a source, if it does not."""
-    if source.num_classes < 2:
+def _meaningless(samples: SampleSet) -> str | None:
+    """Why the classifier's accuracy says nothing about samples, if it does not."""
+    if samples.num_classes < 2:
         return "with one class every answer is right"
-    return "noise is labelled by the classifier itself" if source.name == "noise" else None
+    return "noise is labelled by the classifier itself" if samples.name == "noise" else None
 
 
-def _no_evaluator(source: Source) -> str:
-    return "with one class every answer is right" if source.num_classes < 2 else "no evaluator was given"
+def _no_evaluator(samples: SampleSet) -> str:
+    return "with one class every answer is right" if samples.num_classes < 2 else "no evaluator was given"
 
 
-def accuracies(source: Source, bootstrap: Bootstrap, chosen: Bools | None = None) -> Measures:
+def accuracies(samples: SampleSet, bootstrap: Bootstrap, chosen: Bools | None = None) -> Measures:
     """``inversion_accuracy`` and ``evaluator_accuracy``, of all or of chosen samples."""
-    chosen = np.ones(len(source.label), bool) if chosen is None else chosen
-    why, judged = _meaningless(source), source.evaluator_correct
+    chosen = np.ones(len(samples.label), bool) if chosen is None else chosen
+    why, judged = _meaningless(samples), samples.evaluator_correct
     return {
-        "inversion_accuracy": NotMeasured(not_measured=why) if why else bootstrap.mean(source.correct[chosen]),
-        "evaluator_accuracy": NotMeasured(not_measured=_no_evaluator(source))
-        if judged is None or source.num_classes < 2
+        "inversion_accuracy": NotMeasured(not_measured=why) if why else bootstrap.mean(samples.correct[chosen]),
+        "evaluator_accuracy": NotMeasured(not_measured=_no_evaluator(samples))
+        if judged is None or samples.num_classes < 2
         else bootstrap.mean(judged[chosen]),
     }
 
 
-def accuracies_off_ties(source: Source, bootstrap: Bootstrap) -> Measures:
+def accuracies_off_ties(samples: SampleSet, bootstrap: Bootstrap) -> Measures:
     """``inversion_accuracy_gap`` and ``evaluator_accuracy_gap``: without the near-ties."""
     names = ("inversion_accuracy_gap", "evaluator_accuracy_gap")
-    gap = source.gap
+    gap = samples.gap
     if gap is None:
         return missing(names, "there is no condition vector with a gap")
-    found = accuracies(source, bootstrap, gap >= NEAR_TIE)
+    found = accuracies(samples, bootstrap, gap >= NEAR_TIE)
     return dict(zip(names, found.values(), strict=True))
 
 
 def accuracy_bin(
-    source: Source, bootstrap: Bootstrap, low: float, high: float, chosen: Bools | None = None
+    samples: SampleSet, bootstrap: Bootstrap, low: float, high: float, chosen: Bools | None = None
 ) -> AccuracyBin:
     """Both accuracies where the condition lies in a range."""
-    why = broken(source)
+    why = broken(samples)
     names = ("inversion_accuracy", "evaluator_accuracy")
-    found = missing(names, why) if why is not None else accuracies(source, bootstrap, chosen)
+    found = missing(names, why) if why is not None else accuracies(samples, bootstrap, chosen)
     return AccuracyBin(low=low, high=high, **found)
 
 
-def accuracies_by_gap(source: Source, bootstrap: Bootstrap) -> tuple[AccuracyBin, ...]:
-    """Both accuracies in bins of the gap, low edges inclusive; none for sources without a condition."""
-    gap = source.gap
+def accuracies_by_gap(samples: SampleSet, bootstrap: Bootstrap) -> tuple[AccuracyBin, ...]:
+    """Both accuracies in bins of the gap, low edges inclusive; none for samples without a condition."""
+    gap = samples.gap
     if gap is None:
         return ()
     place = np.digitize(gap, GAP_EDGES[1:-1])
     return tuple(
-        accuracy_bin(source, bootstrap, GAP_EDGES[i], GAP_EDGES[i + 1], place == i) for i in range(len(GAP_EDGES) - 1)
+        accuracy_bin(samples, bootstrap, GAP_EDGES[i], GAP_EDGES[i + 1], place == i) for i in range(len(GAP_EDGES) - 1)
     )
 
 
-def accuracies_by_class(source: Source, bootstrap: Bootstrap) -> dict[str, tuple[Measure, ...]]:
+def accuracies_by_class(samples: SampleSet, bootstrap: Bootstrap) -> dict[str, tuple[Measure, ...]]:
     """Both accuracies for each wanted class."""
-    label = source.label.numpy()
-    found = [accuracies(source, bootstrap, label == k) for k in range(source.num_classes)]
+    label = samples.label.numpy()
+    found = [accuracies(samples, bootstrap, label == k) for k in range(samples.num_classes)]
     return {name: tuple(f[name] for f in found) for name in ("inversion_accuracy", "evaluator_accuracy")}
 
 
-def confusion(source: Source) -> dict[str, tuple[tuple[int, ...], ...]]:
+def confusion(samples: SampleSet) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Counts of wanted label by predicted label under each network."""
-    num = source.num_classes
+    num = samples.num_classes
     result = {}
-    for name, logits in (("classifier", source.logits), ("evaluator", source.evaluator_logits)):
+    for name, logits in (("classifier", samples.logits), ("evaluator", samples.evaluator_logits)):
         if logits is not None:
-            cells = torch.bincount(source.label * num + logits.argmax(dim=1), minlength=num * num)
+            cells = torch.bincount(samples.label * num + logits.argmax(dim=1), minlength=num * num)
             result[name] = tuple(tuple(row) for row in cells.view(num, num).tolist())
     return result
 
@@ -105,21 +105,21 @@ def confusion(source: Source) -> dict[str, tuple[tuple[int, ...], ...]]:
 # Intensity: does the classifier's output follow the condition vector?
 
 
-def intensity(source: Source, bootstrap: Bootstrap) -> Measures:
+def intensity(samples: SampleSet, bootstrap: Bootstrap) -> Measures:
     """``kl`` of the output from the condition, ``intensity_error`` and ``intensity_correlation`` of p_y and q_y.
 
     The error is the mean over bins of |mean p_y - mean q_y|, weighted by their samples, as in an expected calibration
     error.
     """
     names = ("kl", "intensity_error", "intensity_correlation")
-    if source.vector is None:
+    if samples.vector is None:
         return missing(names, "there is no condition vector")
-    if source.num_classes < 2:
+    if samples.num_classes < 2:
         return missing(names, "with one class the output is always 1")
-    log_q = F.log_softmax(source.logits.double(), dim=1)
-    p = source.vector.double()
+    log_q = F.log_softmax(samples.logits.double(), dim=1)
+    p = samples.vector.double()
     kl = (torch.xlogy(p, p) - p * log_q).sum(dim=1).numpy()
-    wanted, obtained = _intensities(source)
+    wanted, obtained = _intensities(samples)
     num = len(wanted)
     draws = list(bootstrap.draws(num))
     result: Measures = {
@@ -136,12 +136,12 @@ def intensity(source: Source, bootstrap: Bootstrap) -> Measures:
     return result
 
 
-def _intensities(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _intensities(samples: SampleSet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The condition's and the classifier's probability of the wanted label, (N,) each."""
-    assert source.vector is not None
-    rows = torch.arange(len(source.label))
-    probabilities = torch.softmax(source.logits.double(), dim=1)
-    return source.vector.double()[rows, source.label].numpy(), probabilities[rows, source.label].numpy()
+    assert samples.vector is not None
+    rows = torch.arange(len(samples.label))
+    probabilities = torch.softmax(samples.logits.double(), dim=1)
+    return samples.vector.double()[rows, samples.label].numpy(), probabilities[rows, samples.label].numpy()
 
 
 def _intensity_error(wanted: NDArray[np.float64], obtained: NDArray[np.float64]) -> float:
@@ -154,11 +154,11 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if min(np.ptp(a), np.ptp(b)) > ROUNDING else math.nan
 
 
-def calibration(source: Source, bootstrap: Bootstrap) -> tuple[CalibrationBin, ...]:
-    """Intensity obtained in bins of the intensity wanted; none for sources without a condition."""
-    if source.vector is None or source.num_classes < 2:
+def calibration(samples: SampleSet, bootstrap: Bootstrap) -> tuple[CalibrationBin, ...]:
+    """Intensity obtained in bins of the intensity wanted; none for samples without a condition."""
+    if samples.vector is None or samples.num_classes < 2:
         return ()
-    wanted, obtained = _intensities(source)
+    wanted, obtained = _intensities(samples)
     place = np.digitize(wanted, INTENSITY_EDGES[1:-1])
     return tuple(
         CalibrationBin(
@@ -175,10 +175,10 @@ def calibration(source: Source, bootstrap: Bootstrap) -> tuple[CalibrationBin, .
 
 
 def survival(
-    source: Source, classifier: InvertibleClassifier, epsilons: Sequence[float], steps: int, num: int, seed: int
+    samples: SampleSet, classifier: InvertibleClassifier, epsilons: Sequence[float], steps: int, num: int, seed: int
 ) -> Tensor:
     """Which of the first ``num`` images keep their label under PGD at each epsilon, (num, E), bool."""
     device = classifier.device
-    images, label = source.images[:num].nan_to_num().to(device), source.label[:num].to(device)
+    images, label = samples.images[:num].nan_to_num().to(device), samples.label[:num].to(device)
     kept = [robust_mask(classifier, images, label, epsilon, steps, seed=seed) for epsilon in epsilons]
     return torch.stack(kept, dim=1).cpu()

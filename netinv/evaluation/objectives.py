@@ -16,9 +16,8 @@ import torch.nn.functional as F
 
 from netinv.classifiers import InvertibleClassifier
 from netinv.evaluation.metrics import vendi_score
-from netinv.generators import ConditionedGenerator
+from netinv.generators import ConditionedGenerator, draw_images
 from netinv.perturbations import robust_mask
-from netinv.sampling import draw
 
 OBJECTIVES = ("accuracy", "robustness", "diversity")
 MAX_SIDE = 8
@@ -33,7 +32,7 @@ def objectives(
     epsilon: float,
     attack_steps: int,
 ) -> dict[str, float]:
-    """``OBJECTIVES`` of a generator, on the same draws at every call. Leaves its training as it was.
+    """``OBJECTIVES`` of a generator, on the same draws at every call. Leaves its mode as it was.
 
     Args:
         generator: On the classifier's device.
@@ -45,20 +44,8 @@ def objectives(
     """
     num, classes = samples_per_class, generator.num_classes
     labels = [label for label in range(classes) for _ in range(num)]
-    latent, vector = draw(
-        num * classes,
-        latent_dim=generator.config.latent_dim,
-        num_classes=classes,
-        seed=0,
-        sharpness=sharpness,
-        labels=labels,
-    )
-    device = classifier.device
-    training = generator.training
-    with torch.no_grad():
-        images = generator.eval()(torch.from_numpy(latent).to(device), torch.from_numpy(vector).to(device))
-    generator.train(training)
-    label = torch.tensor(labels, device=device)
+    images, _ = draw_images(generator, num * classes, seed=0, sharpness=sharpness, labels=labels)
+    images, label = images.to(classifier.device), torch.tensor(labels, device=classifier.device)
     height, width = (min(side, MAX_SIDE) for side in images.shape[2:])
     small = F.adaptive_avg_pool2d(images, (height, width))
     vendi = vendi_score(small.flatten(1).view(classes, num, -1))  # (K,)

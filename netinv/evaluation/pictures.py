@@ -21,7 +21,7 @@ def save_evaluation(
     """Write everything that the report shows of an evaluation.
 
     The files are ``results.json``, ``figure2.png`` (the paper's: a row for each class, a column for each generator), a
-    grid ``<row>.png`` for each source of images, and ``<row>-neighbours.png`` where images have nearest neighbours.
+    grid ``<row>.png`` for each set of samples, and ``<row>-neighbours.png`` where images have nearest neighbours.
 
     Args:
         folder: An existing folder.

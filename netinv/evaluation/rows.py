@@ -1,4 +1,4 @@
-"""One row of the results: everything about one source of images."""
+"""One row of the results: everything about one set of samples."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,7 +34,7 @@ from netinv.evaluation.measures import (
 )
 from netinv.evaluation.metrics import ball_radii
 from netinv.evaluation.privacy import Pools, audit, not_audited
-from netinv.evaluation.samples import Source, broken, constant
+from netinv.evaluation.samples import SampleSet, broken, constant
 from netinv.evaluation.students import student_accuracy
 from netinv.results import MIN_SAMPLES, Audit, Bootstrap, Kind, Measure, NotMeasured, RobustPoint, Row
 
@@ -69,10 +69,10 @@ MEASURES = (
 class Draws(NamedTuple):
     """What was drawn from one generator, or from the ensemble."""
 
-    plain: Source
-    dropout: Source | None
+    plain: SampleSet
+    dropout: SampleSet | None
     """With dropout left on; ``None`` for a generator that has none."""
-    sharpness: list[Source]
+    sharpness: list[SampleSet]
     """At each fixed sharpness."""
 
 
@@ -83,7 +83,7 @@ class Reference(NamedTuple):
     bootstrap: Bootstrap
     classifier: InvertibleClassifier
     test: LabelledImages | None
-    real_test: Source | None
+    real_test: SampleSet | None
     radii: Tensor | None
     vendi_n: int
     vendi: dict[str, VendiScores]
@@ -97,8 +97,8 @@ class Reference(NamedTuple):
 
 
 def reference_for(
-    sources: Sequence[Source],
-    real: dict[str, Source],
+    sets: Sequence[SampleSet],
+    real: dict[str, SampleSet],
     test: LabelledImages | None,
     pools: Pools | str,
     config: EvaluationConfig,
@@ -106,7 +106,7 @@ def reference_for(
     classifier: InvertibleClassifier,
 ) -> Reference:
     """One n for every row, since Vendi scores and Frechet distances depend on it. Classes too small do not count."""
-    counts = np.concatenate([np.bincount(s.label.numpy(), minlength=s.num_classes) for s in sources])
+    counts = np.concatenate([np.bincount(s.label.numpy(), minlength=s.num_classes) for s in sets])
     vendi_n = min([config.vendi_samples, *counts[counts >= MIN_SAMPLES].tolist()])
     real_test = real.get("real_test")
     radii = None
@@ -115,46 +115,46 @@ def reference_for(
         vendi = _vendi_scores(real_test, real_test, vendi_n, bootstrap)
         if real_test.features is not None and len(real_test.label) > NEIGHBOURS:
             radii = ball_radii(real_test.features, NEIGHBOURS)
-    num_compared = min(len(s.label) for s in sources if s.name != "real_test")
-    num_overall = min(len(s.label) for s in sources)
+    num_compared = min(len(s.label) for s in sets if s.name != "real_test")
+    num_overall = min(len(s.label) for s in sets)
     return Reference(
         config, bootstrap, classifier, test, real_test, radii, vendi_n, vendi, num_compared, num_overall, pools
     )
 
 
-def measured_row(source: Source, draws: Draws | None, reference: Reference) -> Row:
-    """Everything about one source."""
+def measured_row(samples: SampleSet, draws: Draws | None, reference: Reference) -> Row:
+    """Everything about one set."""
     config, bootstrap = reference.config, reference.bootstrap
-    why = broken(source)
+    why = broken(samples)
     if why is not None:
-        return empty_row(source.name, source.kind, len(source.label), why)
-    curve = _curve(source, reference)
-    vendi, vendi_by_class = _vendi(source, reference)
+        return empty_row(samples.name, samples.kind, len(samples.label), why)
+    curve = _curve(samples, reference)
+    vendi, vendi_by_class = _vendi(samples, reference)
     return Row(
-        name=source.name,
-        kind=source.kind,
-        samples=len(source.label),
-        measures=_measures(source, curve, vendi, reference),
+        name=samples.name,
+        kind=samples.kind,
+        samples=len(samples.label),
+        measures=_measures(samples, curve, vendi, reference),
         dropout=_with_dropout(draws, reference),
-        by_class=accuracies_by_class(source, bootstrap) | {"vendi": vendi_by_class},
-        confusion=confusion(source),
-        by_gap=accuracies_by_gap(source, bootstrap),
+        by_class=accuracies_by_class(samples, bootstrap) | {"vendi": vendi_by_class},
+        confusion=confusion(samples),
+        by_gap=accuracies_by_gap(samples, bootstrap),
         by_sharpness=tuple(
             accuracy_bin(drawn, bootstrap, s, s) for s, drawn in zip(config.sharpness, draws.sharpness, strict=True)
         )
         if draws
         else (),
-        calibration=calibration(source, bootstrap),
+        calibration=calibration(samples, bootstrap),
         robustness=curve,
-        audit=_audit(source, reference),
+        audit=_audit(samples, reference),
     )
 
 
-def _curve(source: Source, reference: Reference) -> tuple[RobustPoint, ...]:
+def _curve(samples: SampleSet, reference: Reference) -> tuple[RobustPoint, ...]:
     """Accuracy under attack at each epsilon."""
     config = reference.config
     kept = survival(
-        source, reference.classifier, config.epsilons, config.attack_steps, config.robust_samples, config.seed
+        samples, reference.classifier, config.epsilons, config.attack_steps, config.robust_samples, config.seed
     )
     return tuple(
         RobustPoint(epsilon=epsilon, accuracy=reference.bootstrap.mean(column.numpy()))
@@ -162,20 +162,20 @@ def _curve(source: Source, reference: Reference) -> tuple[RobustPoint, ...]:
     )
 
 
-def _measures(source: Source, curve: Sequence[RobustPoint], vendi: Measures, reference: Reference) -> Measures:
+def _measures(samples: SampleSet, curve: Sequence[RobustPoint], vendi: Measures, reference: Reference) -> Measures:
     """All of ``MEASURES``."""
     config, bootstrap = reference.config, reference.bootstrap
     found = (
-        accuracies(source, bootstrap)
-        | accuracies_off_ties(source, bootstrap)
-        | intensity(source, bootstrap)
+        accuracies(samples, bootstrap)
+        | accuracies_off_ties(samples, bootstrap)
+        | intensity(samples, bootstrap)
         | vendi
-        | overall_diversity(source, reference.num_overall, bootstrap)
-        | resemblance(source, reference.real_test, reference.radii, reference.num_compared, bootstrap)
+        | overall_diversity(samples, reference.num_overall, bootstrap)
+        | resemblance(samples, reference.real_test, reference.radii, reference.num_compared, bootstrap)
         | {
             "robust_accuracy": next(p.accuracy for p in curve if p.epsilon == config.robust_epsilon),
             "student_accuracy": student_accuracy(
-                source,
+                samples,
                 reference.test,
                 config.student_architecture,
                 config.student,
@@ -191,25 +191,25 @@ def _with_dropout(draws: Draws | None, reference: Reference) -> Measures:
     """All of ``MEASURES`` for the images drawn with dropout left on."""
     if draws is None or draws.dropout is None:
         return missing(MEASURES, "the generator has no dropout" if draws else "these images are not generated")
-    source = draws.dropout
-    why = broken(source)
+    samples = draws.dropout
+    why = broken(samples)
     if why is not None:
         return missing(MEASURES, why)
-    curve, (vendi, _) = _curve(source, reference), _vendi(source, reference)
-    return _measures(source, curve, vendi, reference)
+    curve, (vendi, _) = _curve(samples, reference), _vendi(samples, reference)
+    return _measures(samples, curve, vendi, reference)
 
 
-def _vendi(source: Source, reference: Reference) -> tuple[Measures, tuple[Measure, ...]]:
+def _vendi(samples: SampleSet, reference: Reference) -> tuple[Measures, tuple[Measure, ...]]:
     """Every Vendi score and its ratio to that of real test images, and ``vendi`` of each class."""
     names = [name for name in MEASURES if name.startswith("vendi") and name != "vendi_overall"]
-    why = constant(source.images)
+    why = constant(samples.images)
     if why:
-        return missing(names, why), (NotMeasured(not_measured=why),) * source.num_classes
+        return missing(names, why), (NotMeasured(not_measured=why),) * samples.num_classes
     result = missing(names, "no evaluator was given")
     if reference.real_test is None:
         result |= missing([name for name in names if "centred" in name], "no real test images were given")
-    by_class: tuple[Measure, ...] = (NotMeasured(not_measured="no evaluator was given"),) * source.num_classes
-    for name, scores in _vendi_scores(source, reference.real_test, reference.vendi_n, reference.bootstrap).items():
+    by_class: tuple[Measure, ...] = (NotMeasured(not_measured="no evaluator was given"),) * samples.num_classes
+    for name, scores in _vendi_scores(samples, reference.real_test, reference.vendi_n, reference.bootstrap).items():
         result[name] = vendi_mean(scores)
         result[f"{name}_ratio"] = (
             vendi_ratio(scores, reference.vendi[name])
@@ -221,24 +221,26 @@ def _vendi(source: Source, reference: Reference) -> tuple[Measures, tuple[Measur
     return result, by_class
 
 
-def _vendi_scores(source: Source, real_test: Source | None, n: int, bootstrap: Bootstrap) -> dict[str, VendiScores]:
+def _vendi_scores(
+    samples: SampleSet, real_test: SampleSet | None, n: int, bootstrap: Bootstrap
+) -> dict[str, VendiScores]:
     """Vendi scores on pixels, on evaluator features, and on these centred on their mean over real test images."""
-    vectors = {"vendi_pixels": source.images.flatten(1)}
-    if source.features is not None:
-        vectors["vendi"] = source.features
+    vectors = {"vendi_pixels": samples.images.flatten(1)}
+    if samples.features is not None:
+        vectors["vendi"] = samples.features
         if real_test is not None and real_test.features is not None:
-            vectors["vendi_centred"] = source.features - real_test.features.mean(dim=0)
-    return {name: vendi_scores(own, source, n, bootstrap) for name, own in vectors.items()}
+            vectors["vendi_centred"] = samples.features - real_test.features.mean(dim=0)
+    return {name: vendi_scores(own, samples, n, bootstrap) for name, own in vectors.items()}
 
 
-def _audit(source: Source, reference: Reference) -> Audit:
+def _audit(samples: SampleSet, reference: Reference) -> Audit:
     pools, config = reference.pools, reference.config
     if isinstance(pools, str):
         return not_audited(pools)
     # Of real images those in the pools: the training images are the copies that an audit must find.
-    chosen = slice(min(config.privacy_samples, pools.size) if source.kind == "reference" else config.privacy_samples)
-    features = source.features[chosen] if source.features is not None else None
-    return audit(pools, source.images[chosen], features, source.label[chosen], source.num_classes, config.seed)
+    chosen = slice(min(config.privacy_samples, pools.size) if samples.kind == "reference" else config.privacy_samples)
+    features = samples.features[chosen] if samples.features is not None else None
+    return audit(pools, samples.images[chosen], features, samples.label[chosen], samples.num_classes, config.seed)
 
 
 def empty_row(name: str, kind: Kind, samples: int, why: str) -> Row:

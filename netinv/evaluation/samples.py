@@ -7,23 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier, predict
-from netinv.generators import ConditionedGenerator
 from netinv.results import Kind
-from netinv.sampling import draw
 
 Bools = NDArray[np.bool_]
 
 ROUNDING = 1e-6
 """Values in [0, 1] that differ by no more are taken for the same: kernels may round one sample of a batch otherwise."""
-BATCH = 500
-"""Samples that a generator is given at a time. Every batch is full, since the masks of dropout depend on its size."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class SampleSet:
     """Images with the labels they are meant to have, as both networks see them. All on the CPU."""
 
     name: str
@@ -70,22 +66,23 @@ def observe(
     kind: Kind,
     images: Tensor,
     label: Tensor,
-    vector: Tensor | None,
+    vector: Tensor | None = None,
+    *,
     classifier: InvertibleClassifier,
     evaluator: InvertibleClassifier | None,
-) -> Source:
+) -> SampleSet:
     """Show images to both networks."""
     seen = images.nan_to_num()  # broken images get a row that says so, not an exception
     logits, _ = predict(classifier, seen)
     judged = predict(evaluator, seen) if evaluator is not None else (None, None)
     evaluator_logits, features = (None if t is None else t.cpu() for t in judged)
-    return Source(name, kind, images, label, vector, logits.cpu(), evaluator_logits, features)
+    return SampleSet(name, kind, images, label, vector, logits.cpu(), evaluator_logits, features)
 
 
-def first(source: Source, num: int) -> Source:
-    """The first ``num`` samples of a source."""
-    tensors: dict[str, Any] = {name: t[:num] for name, t in vars(source).items() if isinstance(t, Tensor)}
-    return dataclasses.replace(source, **tensors)
+def first(samples: SampleSet, num: int) -> SampleSet:
+    """The first ``num`` samples of a set."""
+    tensors: dict[str, Any] = {name: t[:num] for name, t in vars(samples).items() if isinstance(t, Tensor)}
+    return dataclasses.replace(samples, **tensors)
 
 
 def interleave(parts: Sequence[Tensor]) -> Tensor:
@@ -95,33 +92,33 @@ def interleave(parts: Sequence[Tensor]) -> Tensor:
     return stacked[index % len(parts), index]
 
 
-def ensemble(sources: Sequence[Source]) -> Source:
+def ensemble(parts: Sequence[SampleSet]) -> SampleSet:
     """The generators taken together: each sample from the next one in turn, as many as each generator has."""
 
-    def mix(get: Callable[[Source], Tensor | None]) -> Tensor | None:
-        parts = [part for part in map(get, sources) if part is not None]
-        return interleave(parts) if parts else None
+    def mix(get: Callable[[SampleSet], Tensor | None]) -> Tensor | None:
+        tensors = [tensor for tensor in map(get, parts) if tensor is not None]
+        return interleave(tensors) if tensors else None
 
-    return Source(
+    return SampleSet(
         name="ensemble",
         kind="ensemble",
-        images=interleave([s.images for s in sources]),
-        label=interleave([s.label for s in sources]),
+        images=interleave([s.images for s in parts]),
+        label=interleave([s.label for s in parts]),
         vector=mix(lambda s: s.vector),
-        logits=interleave([s.logits for s in sources]),
+        logits=interleave([s.logits for s in parts]),
         evaluator_logits=mix(lambda s: s.evaluator_logits),
         features=mix(lambda s: s.features),
     )
 
 
-def broken(source: Source) -> str | None:
-    """Why a source cannot be measured at all, if it cannot."""
-    num = len(source.label)
+def broken(samples: SampleSet) -> str | None:
+    """Why samples cannot be measured at all, if they cannot."""
+    num = len(samples.label)
     for tensor, text in (
-        (source.images, f"of {num} images hold values that are not finite"),
-        (source.logits, f"of {num} images get an answer from the classifier that is not finite"),
-        (source.evaluator_logits, f"of {num} images get an answer from the evaluator that is not finite"),
-        (source.features, f"of {num} images get evaluator features that are not finite"),
+        (samples.images, f"of {num} images hold values that are not finite"),
+        (samples.logits, f"of {num} images get an answer from the classifier that is not finite"),
+        (samples.evaluator_logits, f"of {num} images get an answer from the evaluator that is not finite"),
+        (samples.features, f"of {num} images get evaluator features that are not finite"),
     ):
         bad = 0 if tensor is None else int((~torch.isfinite(tensor)).flatten(1).any(dim=1).sum())
         if bad:
@@ -138,47 +135,3 @@ def constant(images: Tensor) -> str | None:
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [0, 1] to the nearest of 256 levels; NaN becomes 0."""
     return images.nan_to_num().mul(255).round().clamp(0, 255).byte()
-
-
-@torch.no_grad()
-def generate(
-    generator: ConditionedGenerator, num: int, seed: int, sharpness: tuple[float, float], dropout: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Draw images on the generator's device; the same seed gives the same draws in torch and in ONNX.
-
-    The first images are the same whatever ``num`` is, with dropout and without.
-
-    Args:
-        generator: Left in the mode it was in.
-        num: N.
-        seed: Seed of the draws, and of dropout.
-        sharpness: Range of the condition's sharpness.
-        dropout: Leave dropout on, as in training; batch norm keeps to its running statistics in either case.
-
-    Returns:
-        images (N, C, H, W) and condition vectors (N, K), on the CPU.
-    """
-    noise, condition = draw(
-        -(-num // BATCH) * BATCH,
-        latent_dim=generator.config.latent_dim,
-        num_classes=generator.num_classes,
-        seed=seed,
-        sharpness=sharpness,
-    )
-    latent, vector = torch.from_numpy(noise), torch.from_numpy(condition)
-    device = next(generator.parameters()).device
-    training = generator.training
-    generator.eval()
-    for layer in dropout_layers(generator):
-        layer.train(dropout)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        batches = zip(torch.split(latent, BATCH), torch.split(vector, BATCH), strict=True)
-        images = torch.cat([generator(z.to(device), p.to(device)).cpu() for z, p in batches])
-    generator.train(training)
-    return images[:num].contiguous(), vector[:num]
-
-
-def dropout_layers(network: nn.Module) -> list[nn.Dropout | nn.Dropout2d]:
-    """A network's dropout layers."""
-    return [layer for layer in network.modules() if isinstance(layer, nn.Dropout | nn.Dropout2d)]

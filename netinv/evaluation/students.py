@@ -23,7 +23,7 @@ from netinv.classifiers import (
 )
 from netinv.core import Config
 from netinv.data import LabelledImages, channel_statistics
-from netinv.evaluation.samples import Source, constant, to_uint8
+from netinv.evaluation.samples import SampleSet, constant, to_uint8
 from netinv.perturbations import augment, color_jitter
 from netinv.results import Bootstrap, Measure, NotMeasured
 
@@ -101,25 +101,25 @@ def distil(
 
 
 def student_accuracy(
-    source: Source,
+    samples: SampleSet,
     test: LabelledImages | None,
     architecture: ConvClassifierConfig,
     training: ClassifierTrainingConfig | None,
     bootstrap: Bootstrap,
     device: torch.device,
 ) -> Measure:
-    """Accuracy on real test images of a fresh network that was trained on the source's images and labels alone."""
+    """Accuracy on real test images of a fresh network that was trained on the samples' images and labels alone."""
     if training is None:
         return NotMeasured(not_measured="evaluate.student is null")
-    if source.name == "real_test":
+    if samples.name == "real_test":
         return NotMeasured(not_measured="the student is tested on these images")
-    images = LabelledImages(to_uint8(source.images), source.label)
+    images = LabelledImages(to_uint8(samples.images), samples.label)
 
     def teach(student: Classifier) -> None:
         for _ in train_classifier(student, images, training, bootstrap.seed):
             pass
 
-    return _taught(source.images, source.num_classes, test, architecture, teach, bootstrap, device)
+    return _taught(samples.images, samples.num_classes, test, architecture, teach, bootstrap, device)
 
 
 def distilled_accuracy(

@@ -12,7 +12,6 @@ The forms of a generator, all with inputs and outputs in float32 and any batch s
 
 import copy
 import importlib.metadata
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 
 from netinv import __version__
 from netinv.classifiers import AdaptedClassifier, Classifier
-from netinv.core import Config, InputError
+from netinv.core import Config, InputError, check_file, listed, new_file
 from netinv.export.forms import Array, Precision, compress, ensemble_model, stochastic_model
 from netinv.export.graphs import classifier_model, generator_models
 from netinv.export.rewriting import rewritten
@@ -79,8 +78,14 @@ def export_generators(
 
     Raises:
         FloatingPointError: A file differs from torch by more than ``TOLERANCE``.
-        InputError: The stochastic form is wanted of a generator without dropout, or the folder cannot be written.
+        InputError: The stochastic form is wanted of a generator without dropout, a smaller form without a judge, or
+            the folder cannot be written.
     """
+    if not judges and (small := [precision for precision in PRECISIONS if precision in config.forms]):
+        raise InputError(
+            f"What the forms {listed(small)} lose cannot be told without a judge: give classifiers as judges, or leave "
+            "these forms out."
+        )
     generators = [copy.deepcopy(generator).eval() for generator in generators]
     plain = generator_models(generators)
     models = [rewritten(model) for model in plain]
@@ -123,6 +128,22 @@ def export_generators(
     return {"max_difference": max(differences), **measures}
 
 
+def export_generator(path: Path, generator: ConditionedGenerator, metadata: Metadata) -> float:
+    """Write one generator in its plain form; returns its largest difference from torch.
+
+    Raises:
+        FloatingPointError: It is larger than ``TOLERANCE``.
+        InputError: The path cannot be written.
+    """
+    check_file(path)
+    generator = copy.deepcopy(generator).cpu().eval()
+    (model,) = map(rewritten, generator_models([generator]))
+    inputs = _random_inputs(generator)
+    difference = check_agreement(path.stem, model, inputs, _reference(generator, inputs))
+    write_model(path, model, metadata)
+    return difference
+
+
 def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, metadata: Metadata) -> float:
     """Write a classifier; returns its largest difference from torch, as a share of the largest logit.
 
@@ -130,6 +151,7 @@ def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
         FloatingPointError: It is larger than ``TOLERANCE``.
         InputError: The path cannot be written, or the network, one from elsewhere, cannot be traced.
     """
+    check_file(path)
     classifier = copy.deepcopy(classifier).eval()
     try:
         model = classifier_model(classifier)
@@ -161,14 +183,8 @@ def write_model(path: Path, model: ModelProto, metadata: Metadata) -> None:
     model.producer_name, model.producer_version = "netinv", metadata.versions.get("netinv", "")
     helper.set_model_props(model, metadata.to_entries())
     onnx.checker.check_model(model, full_check=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with new_file(path) as partial:
         partial.write_bytes(model.SerializeToString(deterministic=True))
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_agreement(name: str, model: ModelProto, inputs: Mapping[str, Array], expected: Array) -> float:

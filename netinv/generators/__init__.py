@@ -2,6 +2,7 @@
 
 from netinv.generators.checkpoints import load_generator, save_generator
 from netinv.generators.conditioning import Condition, condition_of, matrix_size, sample_condition
+from netinv.generators.drawing import draw_images, has_dropout
 from netinv.generators.network import BatchNorm, ConditionedGenerator, GeneratorConfig, up_sizes
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "ConditionedGenerator",
     "GeneratorConfig",
     "condition_of",
+    "draw_images",
+    "has_dropout",
     "load_generator",
     "matrix_size",
     "sample_condition",

@@ -1,7 +1,7 @@
 """One self-contained page on everything that was inverted."""
 
 from netinv.report.charts import number
-from netinv.report.inputs import Evaluated, Inverted, read_ablations, read_csv, read_settings
+from netinv.report.inputs import Evaluated, Inverted, read_ablations, read_csv, read_evaluations
 from netinv.report.page import render
 
 __all__ = [
@@ -10,6 +10,6 @@ __all__ = [
     "number",
     "read_ablations",
     "read_csv",
-    "read_settings",
+    "read_evaluations",
     "render",
 ]

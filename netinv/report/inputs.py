@@ -3,12 +3,12 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from netinv.core import InputError
-from netinv.results import Results, Row
+from netinv.results import Results, Row, load_results
 
 REFERENCES = {"real_train": ("real, train", "train"), "real_test": ("real, test", "test"), "noise": ("noise", "noise")}
 """Title and class in the style sheet of the rows to compare with."""
@@ -29,7 +29,7 @@ class Evaluated(NamedTuple):
     """What its export to ONNX measured."""
 
     def row(self, name: str) -> Row:
-        """The row of one source of images."""
+        """The row of one set of samples."""
         return next(row for row in self.results.rows if row.name == name)
 
     @property
@@ -83,6 +83,64 @@ def read_settings(path: Path) -> dict[str, str]:
         return {name: str(value) for name, value in json.loads(path.read_text()).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path} does not hold readable settings ({error}): evaluate again.") from None
+
+
+MODEL = (
+    "model",
+    "weights",
+    "weights_prefix",
+    "arguments",
+    "image_shape",
+    "num_classes",
+    "adapter",
+    "data",
+    "evaluator",
+)
+"""Settings of an evaluation that say what was inverted, and what it was compared with."""
+
+
+def read_evaluations(folders: Sequence[Path]) -> list[Inverted]:
+    """Read folders of ``netinv evaluate``. Those of one model, measured against the same images, are its variants.
+
+    Raises:
+        InputError: A folder is named twice, or holds something else.
+    """
+    groups: dict[str, list[Evaluated]] = {}
+    for name, folder in zip(_short_names(folders), folders, strict=True):
+        results, settings = load_results(folder / "results.json"), read_settings(folder / "settings.json")
+        found = Evaluated(name, results, folder, read_csv(folder / "curves.csv"), settings, export={})
+        told = [settings.get(key) for key in MODEL]
+        key = repr((told, results.classes, results.image_shape, results.settings["epsilons"]))
+        groups.setdefault(key, []).append(found)
+    titles = _titles([found[0].settings for found in groups.values()])
+    return [
+        Inverted(title, found, training={}, export={}, runs=[])
+        for title, found in zip(titles, groups.values(), strict=True)
+    ]
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The ends of paths, each as long as it must be to differ from all others."""
+    paths = [folder.resolve().parts for folder in folders]
+    for folder, path in zip(folders, paths, strict=True):
+        if paths.count(path) > 1:
+            raise InputError(f"{folder} is named twice: name each folder once.")
+    ends = [[path[-length:] for length in range(1, len(path) + 1)] for path in paths]
+    every = [end for own in ends for end in {*own}]
+    return ["/".join(next((end for end in own if every.count(end) == 1), own[-1])) for own in ends]
+
+
+def _titles(models: Sequence[Mapping[str, str]]) -> list[str]:
+    """A title for each model: its name, with what tells it from others of that name, or else a number."""
+    titles = []
+    for model in models:
+        alike = [other for other in models if other.get("model") == model.get("model")]
+        told = [model[key] for key in MODEL if key in model and any(other.get(key) != model[key] for other in alike)]
+        titles.append(", ".join([model.get("model", "classifier"), *told]))
+    return [
+        f"{title} ({titles[:i].count(title) + 1})" if titles.count(title) > 1 else title
+        for i, title in enumerate(titles)
+    ]
 
 
 class Ablation(NamedTuple):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from netinv.core import InputError
 from netinv.report.curves import (
     Choice,
     comparison_charts,
@@ -102,8 +103,11 @@ def render(inverted: Sequence[Inverted], ablations: Sequence[Ablation] = (), on_
         on_server: MLflow's runs have addresses to link to.
 
     Raises:
-        InputError: A picture is missing or damaged; names it.
+        InputError: A picture is missing or damaged, or two things have one name; names it.
     """
+    _expect_distinct([one.name for one in inverted])
+    for one in inverted:
+        _expect_distinct([e.variant for e in one.variants])
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -123,11 +127,18 @@ def render(inverted: Sequence[Inverted], ablations: Sequence[Ablation] = (), on_
     )
 
 
+def _expect_distinct(names: Sequence[str]) -> None:
+    """Tables have a column for each name."""
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"Two things are called {name}: give each a name of its own.")
+
+
 def _set_view(inverted: Inverted) -> SetView:
     found = inverted.variants
     first = found[0].results
     return SetView(
-        name=inverted.name,
+        name="-".join(inverted.name.replace(",", " ").split()),  # an id, which has no spaces
         title=title_of(inverted.name),
         description=description(found),
         classes=first.classes,

@@ -96,7 +96,7 @@ class Audit(Config):
 
 
 class Row(Config):
-    """One source of images and all its measures."""
+    """One set of samples and all its measures."""
 
     name: str
     """generator 0, generator 1, ..., ensemble, real_train, real_test, noise."""

@@ -4,7 +4,7 @@ from netinv.sampling.draws import draw, softmax
 from netinv.sampling.grids import Pixels, grid, to_pixels
 from netinv.sampling.metadata import Metadata
 from netinv.sampling.onnx_models import OnnxClassifier, OnnxGenerator, Samples
-from netinv.sampling.saving import save
+from netinv.sampling.saving import check_place, save
 
 __all__ = [
     "Metadata",
@@ -12,6 +12,7 @@ __all__ = [
     "OnnxGenerator",
     "Pixels",
     "Samples",
+    "check_place",
     "draw",
     "grid",
     "save",

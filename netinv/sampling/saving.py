@@ -1,15 +1,12 @@
 """Samples as files: a grid, arrays, or a folder of pictures."""
 
-import os
-import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from netinv.core import InputError
+from netinv.core import InputError, check_file, check_folder, new_file, new_folder
 from netinv.sampling.grids import Pixels, grid, to_pixels
 from netinv.sampling.onnx_models import OnnxGenerator, Samples
 
@@ -28,13 +25,10 @@ def save(
         columns: Images in a row of the grid.
 
     Raises:
-        InputError: The path has another suffix, is taken by a folder, or cannot be written.
+        InputError: As :func:`check_place`.
     """
-    if path.suffix not in {".png", ".npz", ""}:
-        raise InputError(f"{path} ends in {path.suffix}: give a .png, a .npz, or a new folder's name without a suffix.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder already: name a file or a new folder.")
-    with _replaced(path) as partial:
+    check_place(path)
+    with new_file(path) if path.suffix else new_folder(path) as partial:
         if path.suffix == ".png":
             images = (batch.images for batch in batches)
             _save_png(partial, grid(images, num, generator.metadata.image_shape, columns))
@@ -44,20 +38,18 @@ def save(
             _save_folder(partial, batches)
 
 
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): name a place that can.") from None
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+def check_place(path: Path) -> None:
+    """Make sure, before the work, that :func:`save` can write there.
+
+    Raises:
+        InputError: The path has another suffix, is taken by a folder, or cannot be written.
+    """
+    if path.suffix not in {".png", ".npz", ""}:
+        raise InputError(f"{path} ends in {path.suffix}: give a .png, a .npz, or a new folder's name without a suffix.")
+    if path.suffix:
+        check_file(path)
+    else:
+        check_folder(path)
 
 
 def _save_png(path: Path, pixels: Pixels) -> None:
@@ -68,7 +60,6 @@ def _save_png(path: Path, pixels: Pixels) -> None:
 
 
 def _save_folder(path: Path, batches: Iterable[Samples]) -> None:
-    path.mkdir()
     index = 0
     for batch in batches:
         for image, label in zip(to_pixels(batch.images), batch.labels, strict=True):

@@ -192,6 +192,14 @@ def test_other_files_are_not_overwritten(inversion: Inversion, tmp_path: Path) -
         Inversion.load(tmp_path)
 
 
+def test_an_inversion_of_two_parts_is_refused(inversion: Inversion, tmp_path: Path) -> None:
+    inversion.save(tmp_path / "inversion")
+    record = tmp_path / "inversion" / "inversion.json"
+    record.write_text(record.read_text().replace('"9"', '"9", "10"'))
+    with pytest.raises(InputError, match=r"names 11 classes, but the generator has 10"):
+        Inversion.load(tmp_path / "inversion")
+
+
 def test_the_exported_generator_draws_the_same(inversion: Inversion, tmp_path: Path) -> None:
     inversion.to_onnx(tmp_path / "generator.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["generator.onnx"]
@@ -239,6 +247,23 @@ def test_an_adapted_classifier_is_taken_as_it_is() -> None:
     adapted = AdaptedClassifier(Residual(), (3, 16, 16))
     quick = QUICK | {"config": netinv.InversionConfig(steps=2, batch_size=4)}
     assert netinv.invert(adapted, image_shape=(3, 16, 16), **quick).sample(2).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_shape": (1, 8, 8)}, r"adapted already, with image_shape \(3, 16, 16\), not \(1, 8, 8\)"),
+        ({"num_classes": 7}, "adapted already, with num_classes 10, not 7"),
+        ({"adapter": netinv.AdapterConfig(output="logits")}, "adapted already, with adapter "),
+    ],
+)
+def test_what_contradicts_an_adapted_classifier_is_refused(arguments: dict[str, Any], message: str) -> None:
+    adapted = AdaptedClassifier(Residual(), (3, 16, 16), config=netinv.AdapterConfig(channel_order="bgr"))
+    with pytest.raises(InputError, match=message):
+        netinv.invert(adapted, **{"image_shape": (3, 16, 16)} | arguments)
+    agreeing = {"num_classes": 10, "adapter": netinv.AdapterConfig(channel_order="bgr")}
+    quick = QUICK | {"config": netinv.InversionConfig(steps=1, batch_size=4)}
+    assert len(netinv.invert(adapted, image_shape=(3, 16, 16), **agreeing, **quick).history) == 1
 
 
 # What the library promises about classifiers that it has never seen, on digits enlarged to the size in question

@@ -17,8 +17,10 @@ from zoo import ConvNet
 
 from netinv.app import command
 from netinv.app.api import Inversion
-from netinv.app.commands import parse_pairs, parse_source, read_data
+from netinv.app.commands import parse_pairs, parse_source, read_data, train_evaluator
 from netinv.core import InputError
+from netinv.report import read_evaluations
+from netinv.report.tables import robustness_table
 from netinv.results import load_results
 from netinv.sampling import OnnxGenerator
 
@@ -167,6 +169,91 @@ def test_with_an_image_folder_an_evaluator_judges_too(
     assert found.headline["evaluator_accuracy"].n == 60  # type: ignore[union-attr]
     real = next(row for row in found.rows if row.name == "real_test")
     assert real.measures["evaluator_accuracy"].value > 0.75  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("invert", "nowhere:at_all"),
+        ("evaluate", "nowhere:at_all", "--inversion", "nowhere"),
+        ("report", "nowhere"),
+        ("export", "nowhere"),
+        ("sample", "nowhere.onnx"),
+    ],
+)
+@pytest.mark.parametrize("out", ["taken", "taken.png", "file.png/new.png", "/proc/new", "/proc/new/deep"])
+def test_an_output_is_looked_at_before_all_else(
+    words: tuple[str, ...], out: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("taken", "taken.png"):
+        Path(name).mkdir()
+        Path(name, "thesis.tex").touch()
+    Path("file.png").touch()
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = shell(*words, "--out", out)
+    assert code == 2
+    assert err.startswith(f"error: {out} ")
+    assert re.search("there already|a folder already|holds other files|cannot be written", err)
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_seed_gives_the_same_evaluator_and_leaves_torchs_random_state(folder: Path) -> None:
+    dataset = read_data(folder, (3, 8, 8))
+    found = []
+    for seed, global_seed in ((4, 0), (4, 1), (5, 1)):
+        seed_torch(global_seed)
+        before = torch.get_rng_state()
+        found.append(torch.cat([p.flatten() for p in train_evaluator(dataset, "cpu", seed).parameters()]))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_labels_that_mean_other_classes_are_refused(
+    shell: Shell, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = ("invert", *colours(weights), "--steps", 1, *TINY, "--classes")
+    for classes in ("red,blue", "blue,red", "0,1"):
+        assert shell(*quick, classes, "--out", classes.replace(",", "-"))[0] == 0
+    assert Inversion.load("red-blue").classes == ("red", "blue")
+    measure = ("evaluate", *colours(weights), "--num-samples", 20, "--out", "x", "--inversion")
+    for more in (("--data", folder), ("--inversion", "blue-red"), ("--inversion", "0-1", "--inversion", "blue-red")):
+        code, _, err = shell(*measure, "red-blue", *more)
+        assert code == 2
+        assert "The classes of red-blue are red, blue, in this order, but those of " in err
+        assert "are blue, red: give both the same names in the same order" in err
+    assert shell(*quick, "red,green,blue", "--out", "three")[0] == 2
+    assert not Path("x").exists()
+    assert shell(*measure, "0-1", "--inversion", "blue-red")[0] == 0
+
+
+def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
+    shell: Shell, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shell("invert", *colours(weights), "--steps", 1, *TINY, "--out", "inversion")[0] == 0
+    other = (*FACTORY, "--argument", "num_classes=2")
+    for name, model in (("runA", colours(weights)), ("runB", colours(weights)), ("other", other)):
+        measure = ("evaluate", *model, "--num-samples", 20, "--inversion", "inversion", "--out", f"{name}/eval")
+        assert shell(*measure)[0] == 0
+    folders = ("runA/eval", "runB/eval", "other/eval")
+    first, second = read_evaluations([Path(name) for name in folders])
+    assert [e.variant for e in first.variants] == ["runA/eval", "runB/eval"]
+    assert [e.variant for e in second.variants] == ["other/eval"]
+    assert first.name == f"zoo:ConvNet, {weights}"
+    assert second.name == "zoo:ConvNet"
+    assert robustness_table(first.variants).columns == ["runA/eval", "runB/eval", "noise"]
+    assert shell("report", *folders, "--out", "report.html")[0] == 0
+    page = Path("report.html").read_text()
+    assert page.count('<section class="set"') == 2
+    for name in folders:
+        assert f"{name}" in page
+    code, _, err = shell("report", "runA/eval", "runB/../runA/eval", "--out", "x.html")
+    assert code == 2
+    assert "is named twice: name each folder once" in err
 
 
 @pytest.mark.parametrize(

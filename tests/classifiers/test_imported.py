@@ -24,6 +24,8 @@ from netinv.classifiers import (
     ConvClassifierConfig,
     import_classifier,
     load_checkpoint,
+    load_classifier_from,
+    load_network,
     save_classifier,
 )
 from netinv.classifiers.adapters import frozen
@@ -124,6 +126,47 @@ def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"network": "imported"}')
     with pytest.raises(InputError, match=r"config\.json: source"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("kind", ["factory", "torchvision", "program", "program of a fixed batch"])
+def test_an_imported_folder_is_a_model_like_any_other(kind: str, images: Tensor, tmp_path: Path) -> None:
+    folder = tmp_path / "imported"
+    folder.mkdir()
+    expected = import_classifier(sources(tmp_path)[kind], folder)
+    again = load_classifier_from(ClassifierSource(model=str(folder)))
+    assert torch.equal(again(images), expected(images))
+    assert again.config == expected.config
+    assert again.image_shape == SHAPE
+    adapter = AdapterConfig(mean=(0.1, 0.1, 0.1), std=(1, 1, 1), input_shape=expected.config.input_shape)
+    other = load_classifier_from(ClassifierSource(model=str(folder), adapter=adapter))
+    assert other.config.mean == (0.1, 0.1, 0.1)
+    assert not torch.equal(other(images), expected(images))
+    with pytest.raises(InputError, match=r"image_shape \(3, 16, 16\), not \(1, 8, 8\): leave it out"):
+        load_network(ClassifierSource(model=str(folder), image_shape=(1, 8, 8)))
+    with pytest.raises(InputError, match=r"holds its own weights: leave out last\.ckpt"):
+        load_network(ClassifierSource(model=str(folder), weights="last.ckpt"))
+    with pytest.raises(InputError, match="takes no arguments: leave out depth"):
+        load_network(ClassifierSource(model=str(folder), arguments={"depth": 3}))
+
+
+@pytest.mark.parametrize("kind", ["factory", "program", "own"])
+def test_a_folder_can_be_imported_and_is_needed_no_more(kind: str, images: Tensor, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    if kind == "own":
+        seed_torch()
+        mean, std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
+        save_classifier(first, ConvClassifier(ConvClassifierConfig(channels=(8, 8)), 4, SHAPE, mean, std))
+    else:
+        import_classifier(sources(tmp_path)[kind], first)
+    expected = load_classifier_from(ClassifierSource(model=str(first)))
+    import_classifier(ClassifierSource(model=str(first)), second)
+    shutil.rmtree(first)
+    back = load_checkpoint(second)
+    assert torch.equal(back(images), expected(images))
+    assert torch.equal(load_classifier_from(ClassifierSource(model=str(second)))(images), expected(images))
+    assert torch.equal(pickle.loads(pickle.dumps(back))(images), expected(images))
 
 
 # In the pipeline

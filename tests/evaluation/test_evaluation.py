@@ -22,13 +22,13 @@ from netinv.classifiers import (
 )
 from netinv.core import Config, InputError
 from netinv.data import LabelledImages, channel_statistics, to_float
-from netinv.evaluation import EvaluationConfig, diversity, evaluate, measures, samples
+from netinv.evaluation import EvaluationConfig, diversity, evaluate, measures
 from netinv.evaluation.evaluate import Evaluation
 from netinv.evaluation.privacy import MEMBERSHIP_ALARM, membership
 from netinv.evaluation.rows import MEASURES
-from netinv.evaluation.samples import Source, dropout_layers, generate
+from netinv.evaluation.samples import SampleSet, constant
 from netinv.evaluation.students import DistillationConfig
-from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images
 from netinv.results import Bootstrap, Comparison, Estimate, Measure, NotMeasured, Results, Row
 
 SHAPE = (1, 8, 8)
@@ -283,52 +283,52 @@ def test_headline_pools_the_generators(found: Evaluation) -> None:
 
 
 @pytest.fixture(scope="module")
-def source(world: World) -> samples.Source:
+def samples(world: World) -> SampleSet:
     """Samples with a condition, as both networks see them."""
-    images, vector = generate(Replay(world.unseen), 400, 1, (1.0, 1.0))
+    images, vector = draw_images(Replay(world.unseen), 400, seed=1, sharpness=(1.0, 1.0))
     (logits, _), (judged, features) = predict(world.classifier, images), predict(world.evaluator, images)
-    return Source("generator 0", "generator", images, vector.argmax(1), vector, logits, judged, features)
+    return SampleSet("generator 0", "generator", images, vector.argmax(1), vector, logits, judged, features)
 
 
-def test_confusion_and_accuracy_by_class_agree_with_scikit_learn(source: Source) -> None:
+def test_confusion_and_accuracy_by_class_agree_with_scikit_learn(samples: SampleSet) -> None:
     from sklearn.metrics import confusion_matrix, recall_score
 
-    predicted = source.logits.argmax(1)
-    expected = confusion_matrix(source.label, predicted, labels=range(10))
-    assert np.array_equal(measures.confusion(source)["classifier"], expected)
-    by_class = measures.accuracies_by_class(source, Bootstrap(0))["inversion_accuracy"]
-    recalls = recall_score(source.label, predicted, labels=range(10), average=None)
+    predicted = samples.logits.argmax(1)
+    expected = confusion_matrix(samples.label, predicted, labels=range(10))
+    assert np.array_equal(measures.confusion(samples)["classifier"], expected)
+    by_class = measures.accuracies_by_class(samples, Bootstrap(0))["inversion_accuracy"]
+    recalls = recall_score(samples.label, predicted, labels=range(10), average=None)
     assert [value(m) for m in by_class] == pytest.approx(list(recalls))
 
 
-def test_kl_agrees_with_torch(source: Source) -> None:
-    assert source.vector is not None
-    expected = F.kl_div(F.log_softmax(source.logits, 1), source.vector, reduction="batchmean")
-    assert value(measures.intensity(source, Bootstrap(0))["kl"]) == pytest.approx(float(expected), rel=1e-4)
+def test_kl_agrees_with_torch(samples: SampleSet) -> None:
+    assert samples.vector is not None
+    expected = F.kl_div(F.log_softmax(samples.logits, 1), samples.vector, reduction="batchmean")
+    assert value(measures.intensity(samples, Bootstrap(0))["kl"]) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_intensity_agrees_with_scipy(source: Source) -> None:
+def test_intensity_agrees_with_scipy(samples: SampleSet) -> None:
     from scipy.stats import binned_statistic, pearsonr
 
-    assert source.vector is not None
-    rows = np.arange(len(source.label))
-    wanted = source.vector.double().numpy()[rows, source.label]
-    obtained = torch.softmax(source.logits.double(), 1).numpy()[rows, source.label]
+    assert samples.vector is not None
+    rows = np.arange(len(samples.label))
+    wanted = samples.vector.double().numpy()[rows, samples.label]
+    obtained = torch.softmax(samples.logits.double(), 1).numpy()[rows, samples.label]
     means, counts = (
         binned_statistic(wanted, [wanted, obtained], how, bins=10, range=(0, 1)).statistic for how in ("mean", "count")
     )
     error = np.nansum(np.abs(means[0] - means[1]) * counts[0]) / len(rows)
-    got = measures.intensity(source, Bootstrap(0))
+    got = measures.intensity(samples, Bootstrap(0))
     assert value(got["intensity_error"]) == pytest.approx(error, rel=1e-9)
     assert value(got["intensity_correlation"]) == pytest.approx(pearsonr(wanted, obtained).statistic, rel=1e-9)
-    for cell, one, other in zip(measures.calibration(source, Bootstrap(0)), *means, strict=True):
+    for cell, one, other in zip(measures.calibration(samples, Bootstrap(0)), *means, strict=True):
         if isinstance(cell.wanted, Estimate):
             assert (value(cell.wanted), value(cell.obtained)) == pytest.approx((one, other), rel=1e-9)
 
 
-def test_intensity_of_a_classifier_that_follows_the_condition(source: Source) -> None:
-    assert source.vector is not None
-    perfect = dataclasses.replace(source, logits=source.vector.log())
+def test_intensity_of_a_classifier_that_follows_the_condition(samples: SampleSet) -> None:
+    assert samples.vector is not None
+    perfect = dataclasses.replace(samples, logits=samples.vector.log())
     got = measures.intensity(perfect, Bootstrap(0))
     assert value(got["kl"]) == pytest.approx(0, abs=1e-6)
     assert value(got["intensity_error"]) == pytest.approx(0, abs=1e-6)
@@ -337,38 +337,38 @@ def test_intensity_of_a_classifier_that_follows_the_condition(source: Source) ->
         if isinstance(cell.wanted, Estimate):
             assert cell.low <= cell.wanted.value <= cell.high
             assert value(cell.obtained) == pytest.approx(cell.wanted.value, abs=1e-6)
-    stubborn = dataclasses.replace(source, logits=torch.zeros_like(source.logits))
+    stubborn = dataclasses.replace(samples, logits=torch.zeros_like(samples.logits))
     got = measures.intensity(stubborn, Bootstrap(0))
-    wanted = source.vector.amax(1)
+    wanted = samples.vector.amax(1)
     assert value(got["intensity_error"]) == pytest.approx(float((wanted - 0.1).mean()), rel=1e-4)  # all of one sign
     assert "never varies" in reason(got["intensity_correlation"])
-    shaken = dataclasses.replace(source, logits=1e-7 * source.logits)  # no more than rounding does
+    shaken = dataclasses.replace(samples, logits=1e-7 * samples.logits)  # no more than rounding does
     assert "never varies" in reason(measures.intensity(shaken, Bootstrap(0))["intensity_correlation"])
 
 
-def test_images_that_differ_by_rounding_are_the_same(source: Source) -> None:
-    noise = torch.rand(source.images.shape, generator=torch_rng(0))
-    assert samples.constant(0.5 + 1e-7 * noise) == "all 400 images are the same"
-    assert samples.constant(0.5 + 1e-3 * noise) is None
+def test_images_that_differ_by_rounding_are_the_same(samples: SampleSet) -> None:
+    noise = torch.rand(samples.images.shape, generator=torch_rng(0))
+    assert constant(0.5 + 1e-7 * noise) == "all 400 images are the same"
+    assert constant(0.5 + 1e-3 * noise) is None
 
 
-def test_gap_bins_part_the_samples(source: Source) -> None:
-    bins = measures.accuracies_by_gap(source, Bootstrap(0))
+def test_gap_bins_part_the_samples(samples: SampleSet) -> None:
+    bins = measures.accuracies_by_gap(samples, Bootstrap(0))
     sizes = [part.inversion_accuracy.n for part in bins if isinstance(part.inversion_accuracy, Estimate)]
     assert sum(sizes) == 400
-    off_ties = measures.accuracies_off_ties(source, Bootstrap(0))["inversion_accuracy_gap"]
+    off_ties = measures.accuracies_off_ties(samples, Bootstrap(0))["inversion_accuracy_gap"]
     assert isinstance(off_ties, Estimate)
     assert off_ties.n == sum(sizes[1:])
 
 
-def test_vendi_per_class_uses_n_samples_of_each(source: Source) -> None:
+def test_vendi_per_class_uses_n_samples_of_each(samples: SampleSet) -> None:
     from netinv.evaluation import vendi_score
 
-    assert source.features is not None
-    for vectors in (source.features, source.images.flatten(1)):  # fewer dimensions than samples, and more
-        scores = diversity.vendi_scores(vectors, source, 20, Bootstrap(0))
+    assert samples.features is not None
+    for vectors in (samples.features, samples.images.flatten(1)):  # fewer dimensions than samples, and more
+        scores = diversity.vendi_scores(vectors, samples, 20, Bootstrap(0))
         for k in range(10):
-            own = vectors[source.label == k][:20]
+            own = vectors[samples.label == k][:20]
             assert scores.value[k] == pytest.approx(float(vendi_score(own)))
             first = next(iter(Bootstrap(0).draws(20, stream=k)))
             assert scores.replicates[0, k] == pytest.approx(float(vendi_score(own[first])))
@@ -384,7 +384,7 @@ def test_a_vendi_interval_is_as_wide_as_fresh_samples_scatter(world: World) -> N
     for seed in range(40):
         drawn = pool[torch.from_numpy(rng.choice(len(pool), 20, replace=False))]
         label = torch.zeros(20, dtype=torch.long)
-        only = Source("x", "reference", drawn, label, None, torch.zeros(20, 1), None, None)
+        only = SampleSet("x", "reference", drawn, label, None, torch.zeros(20, 1), None, None)
         measure = diversity.vendi_mean(diversity.vendi_scores(drawn, only, 20, Bootstrap(seed)))
         assert isinstance(measure, Estimate)
         scatter.append(measure.value)
@@ -393,40 +393,6 @@ def test_a_vendi_interval_is_as_wide_as_fresh_samples_scatter(world: World) -> N
 
 
 # Draws
-
-
-def test_a_seed_gives_the_same_images_whatever_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = untrained()
-    images, vector = generate(generator, 130, 7, (1.0, 5.0))
-    fewer, _ = generate(generator, 40, 7, (1.0, 5.0))
-    monkeypatch.setattr(samples, "BATCH", 9)
-    again, vector_again = generate(generator, 130, 7, (1.0, 5.0))
-    torch.testing.assert_close(again, images, rtol=0, atol=1e-5)
-    assert torch.equal(vector, vector_again)
-    torch.testing.assert_close(fewer, images[:40], rtol=0, atol=1e-5)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3 - threads if threads < 3 else 1)
-    try:
-        torch.testing.assert_close(generate(generator, 130, 7, (1.0, 5.0))[0], images, rtol=0, atol=1e-5)
-    finally:
-        torch.set_num_threads(threads)
-    assert not torch.equal(generate(generator, 130, 8, (1.0, 5.0))[1], vector)
-
-
-def test_dropout_mode_drops_and_leaves_no_trace() -> None:
-    generator = untrained()
-    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-    state = torch.get_rng_state()
-    plain, _ = generate(generator, 60, 0, (1.0, 1.0))
-    dropped, _ = generate(generator, 60, 0, (1.0, 1.0), dropout=True)
-    assert (plain - dropped).abs().max() > 1e-3
-    assert torch.equal(dropped, generate(generator, 60, 0, (1.0, 1.0), dropout=True)[0])
-    assert torch.equal(dropped, generate(generator, 700, 0, (1.0, 1.0), dropout=True)[0][:60])
-    assert torch.equal(plain, generate(generator, 60, 0, (1.0, 1.0))[0])
-    assert not any(module.training for module in generator.modules())
-    assert all(torch.equal(tensor, generator.state_dict()[name]) for name, tensor in before.items())
-    assert torch.equal(state, torch.get_rng_state())
-    assert len(dropout_layers(generator)) > 0
 
 
 def test_the_same_seed_gives_the_same_results(world: World) -> None:

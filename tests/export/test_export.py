@@ -196,11 +196,21 @@ def test_form_that_loses_accuracy_is_refused(exported: Exported, tmp_path: Path)
     assert {path.name for path in tmp_path.iterdir()} == {"generator-0.onnx", "generator-0-float16.onnx"}
 
 
+def test_smaller_forms_need_a_judge_and_the_others_none(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="float16, int8 lose cannot be told without a judge: give classifiers"):
+        export_generators(tmp_path, exported.generators[:1], {}, exported.metadata, ExportConfig())
+    assert not list(tmp_path.iterdir())
+    forms = ExportConfig(forms=("stochastic", "ensemble"))
+    export_generators(tmp_path, exported.generators[:1], {}, exported.metadata, forms)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_unwritable_place_leaves_nothing(exported: Exported, tmp_path: Path) -> None:
     (tmp_path / "taken.onnx").mkdir()
     model = onnx.load(exported.folder / "generator-0.onnx")
-    with pytest.raises(InputError, match="cannot be written"):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"taken\.onnx is a folder already"):
         write_model(tmp_path / "taken.onnx", model, exported.metadata)
-    with pytest.raises(InputError, match="cannot be written"):
-        write_model(tmp_path / "missing" / "model.onnx", model, exported.metadata)
-    assert [path.name for path in tmp_path.iterdir()] == ["taken.onnx"]
+    with pytest.raises(InputError, match=r"model\.onnx cannot be written"):
+        write_model(tmp_path / "file" / "model.onnx", model, exported.metadata)
+    assert {path.name for path in tmp_path.iterdir()} == {"taken.onnx", "file"}

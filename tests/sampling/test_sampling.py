@@ -230,8 +230,9 @@ def test_command_interpolates(exported: Exported, tmp_path: Path, monkeypatch: p
         (("--generator", 1), "holds 1, counted from 0"),
         (("--to-seed", 1, "--num", 1), "an interpolation needs its two ends"),
         (("--out", "grid.jpg"), "grid.jpg ends in .jpg"),
-        (("--out", "missing/grid.png"), "missing/grid.png cannot be written (No such file or directory)"),
-        (("--out", "taken"), "taken is a folder already"),
+        (("--out", "generator-0.onnx/grid.png"), "generator-0.onnx/grid.png cannot be written (Not a directory)"),
+        (("--out", "taken"), "taken is there already: name a new folder."),
+        (("--out", "taken.png"), "taken.png is a folder already: name a file."),
         (("--verify", "taken"), "taken is not a file"),
         (("--verify", "generator-0.onnx"), "generator-0.onnx is a generator: name an exported classifier."),
         (("--verify", "coloured.onnx"), "coloured.onnx does not fit"),
@@ -248,6 +249,7 @@ def test_bad_input_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("taken").mkdir()
+    Path("taken.png").mkdir()
     Path("generator-0.onnx").write_bytes((exported.folder / "generator-0.onnx").read_bytes())
     other = onnx.load(exported.folder / "classifier.onnx")
     for entry in other.metadata_props:

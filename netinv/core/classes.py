@@ -1,0 +1,36 @@
+"""Whose labels mean the same classes."""
+
+from collections.abc import Mapping, Sequence
+
+from netinv.core.errors import InputError, listed
+
+
+def check_same_classes(orders: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to compare things whose labels mean different classes.
+
+    Classes that are only numbered may have any names elsewhere.
+
+    Args:
+        orders: Names of the classes in label order, by whose they are.
+
+    Raises:
+        InputError: Two differ; names both orders.
+
+    Example:
+        >>> check_same_classes({"model": ("0", "1"), "data": ("red", "blue"), "inversion": ("red", "blue")})
+    """
+    for owner, classes in orders.items():
+        for other, others in orders.items():
+            if len(classes) != len(others):
+                raise InputError(
+                    f"{owner} knows {len(classes)} classes, but {other} {len(others)}: give what belongs together."
+                )
+            if tuple(classes) != tuple(others) and not (_numbered(classes) or _numbered(others)):
+                raise InputError(
+                    f"The classes of {owner} are {listed(classes)}, in this order, but those of {other} are "
+                    f"{listed(others)}: give both the same names in the same order."
+                )
+
+
+def _numbered(classes: Sequence[str]) -> bool:
+    return list(classes) == [str(label) for label in range(len(classes))]

@@ -1,0 +1,90 @@
+"""Images from a generator: drawn, and the generator left as it was."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from netinv.generators.network import ConditionedGenerator
+from netinv.sampling import draw
+
+BATCH = 100
+"""Images drawn at a time."""
+
+
+@torch.no_grad()
+def draw_images(
+    generator: ConditionedGenerator,
+    num: int,
+    *,
+    seed: int,
+    sharpness: tuple[float, float],
+    labels: Sequence[int] | None = None,
+    dropout: bool = False,
+    batch_size: int = BATCH,
+) -> tuple[Tensor, Tensor]:
+    """Draw images; the same seed gives the same draws in torch and in ONNX.
+
+    The first images are the same whatever ``num`` is, with dropout and without, to rounding.
+
+    Args:
+        generator: Its mode, and torch's random state, are left as they were.
+        num: N.
+        seed: Of the draws, and of dropout.
+        sharpness: Range of the condition's sharpness.
+        labels: Wanted label of each image, (N,); ``None`` leaves them to chance.
+        dropout: Leave dropout on, as in training; batch norm keeps to its running statistics in either case.
+        batch_size: Images drawn at a time. The masks of dropout depend on it.
+
+    Returns:
+        images (N, C, H, W) in [0, 1] and condition vectors (N, K), on the CPU.
+    """
+    device = next(generator.parameters()).device
+    latent, vector = (
+        torch.from_numpy(array)
+        for array in draw(
+            num,
+            latent_dim=generator.config.latent_dim,
+            num_classes=generator.num_classes,
+            seed=seed,
+            sharpness=sharpness,
+            labels=labels,
+        )
+    )
+    images = []
+    with _evaluated(generator, dropout), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for z, p in zip(torch.split(latent, batch_size), torch.split(vector, batch_size), strict=True):
+            short = batch_size - len(z) if dropout else 0  # masks depend on the size of a batch, so that all are full
+            drawn = generator(_filled(z, short).to(device), _filled(p, short).to(device))
+            images.append(drawn[: len(z)].cpu())
+    return torch.cat(images).contiguous(), vector
+
+
+def has_dropout(generator: ConditionedGenerator) -> bool:
+    """Whether images differ with dropout left on."""
+    return any(layer.p > 0 for layer in _dropout_layers(generator))
+
+
+def _dropout_layers(network: nn.Module) -> list[nn.Dropout | nn.Dropout2d]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.Dropout | nn.Dropout2d)]
+
+
+def _filled(rows: Tensor, short: int) -> Tensor:
+    """Rows with as many copies of the last one behind them as they are short."""
+    return torch.cat([rows, rows[-1:].expand(short, -1)])
+
+
+@contextmanager
+def _evaluated(network: nn.Module, dropout: bool) -> Iterator[None]:
+    """Evaluation mode inside the block, but for dropout if it is to stay on; after it every module's mode as it was."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    for layer in _dropout_layers(network):
+        layer.train(dropout)
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
