@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from netinv.app import Inversion, invert
     from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_classifier_from
     from netinv.generators import GeneratorConfig
-    from netinv.inversion import InversionConfig
+    from netinv.inversion import InversionConfig, variant_config
 
 __all__ = [
     "AdapterConfig",
@@ -29,6 +29,7 @@ __all__ = [
     "check_classifier",
     "invert",
     "load_classifier_from",
+    "variant_config",
 ]
 
 # A name is imported when it is first used, so that ``import netinv`` and the command need no torch.
@@ -38,6 +39,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "app": ["Inversion", "invert"],
         "classifiers": ["AdapterConfig", "ClassifierSource", "check_classifier", "load_classifier_from"],
         "generators": ["GeneratorConfig"],
-        "inversion": ["InversionConfig"],
+        "inversion": ["InversionConfig", "variant_config"],
     },
 )

@@ -146,25 +146,13 @@ def load_state(state: bytes) -> dict[str, Any]:
 
 def _sample_grid(generator: "ConditionedGenerator", sharpness: tuple[float, float]) -> "np.ndarray[Any, Any]":
     """The same draws at every call: a row for each class."""
-    import torch
-
-    from netinv.sampling import draw, grid
+    from netinv.generators import draw_images
+    from netinv.sampling import grid
 
     rows = min(generator.num_classes, MAX_ROWS)
-    latent, vector = draw(
-        rows * COLUMNS,
-        latent_dim=generator.config.latent_dim,
-        num_classes=generator.num_classes,
-        seed=0,
-        sharpness=sharpness,
-        labels=[row for row in range(rows) for _ in range(COLUMNS)],
-    )
-    device = next(generator.parameters()).device
-    training = generator.training
-    with torch.no_grad():
-        images = generator.eval()(torch.from_numpy(latent).to(device), torch.from_numpy(vector).to(device))
-    generator.train(training)
-    pixels = grid([images.cpu().numpy()], rows * COLUMNS, generator.image_shape, COLUMNS)
+    labels = [row for row in range(rows) for _ in range(COLUMNS)]
+    images, _ = draw_images(generator, len(labels), seed=0, sharpness=sharpness, labels=labels)
+    pixels = grid([images.numpy()], len(labels), generator.image_shape, COLUMNS)
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 

@@ -52,23 +52,14 @@ def check_settings(
     Raises:
         InputError: Names the key.
     """
-    from netinv.classifiers import AdaptedClassifier, has_batch_norm
+    from netinv.classifiers import check_statistics
 
     if config.batch_size % ray.num_workers:
         raise InputError(
             f"{ray.num_workers} workers (ray.num_workers) cannot share a batch of {config.batch_size} equally: "
             f"choose another of the two."
         )
-    if config.pixel_statistics and isinstance(classifier, AdaptedClassifier) and classifier.config.mean is None:
-        raise InputError(
-            f"invert.{variant}.pixel_statistics needs the mean and std of the training images: give them to "
-            "train.classifier.source.adapter, or set it to 0."
-        )
-    if config.layer_statistics and not has_batch_norm(classifier):
-        raise InputError(
-            f"invert.{variant}.layer_statistics needs a classifier with batch norm layers, and this one has none: "
-            "set it to 0."
-        )
+    check_statistics(config.pixel_statistics, config.layer_statistics, classifier, where=f"invert.{variant}.")
 
 
 def write_generators(plan: "Plan", followed: "list[Followed]", run: "Run", folder: Path) -> list[float]:

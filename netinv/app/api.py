@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,19 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from netinv.classifiers import DEFAULT, AdapterConfig, InvertibleClassifier, adapt, behaviour, check_statistics
-from netinv.core import Config, InputError, new_folder, save_csv
+from netinv.classifiers import (
+    DEFAULT,
+    AdapterConfig,
+    InvertibleClassifier,
+    adapt,
+    behaviour,
+    check_statistics,
+    has_pixel_statistics,
+)
+from netinv.core import Config, InputError, Variant, new_folder, save_csv
 from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images, load_generator, save_generator
-from netinv.inversion import InversionConfig
+from netinv.inversion import InversionConfig, variant_config, variant_of
 from netinv.inversion import invert as inversion_steps
 from netinv.sampling import grid
 
@@ -161,7 +170,7 @@ class Inversion:
         metadata = Metadata(
             kind="generator",
             dataset="",
-            variant="robust" if self.config.epsilon else "standard",
+            variant=variant_of(self.config),
             classes=self.classes,
             image_shape=self.generator.image_shape,
             run_id="",
@@ -179,6 +188,7 @@ def invert(
     image_shape: tuple[int, int, int],
     num_classes: int | None = None,
     adapter: AdapterConfig = DEFAULT,
+    variant: Variant | None = None,
     config: InversionConfig | None = None,
     generator: GeneratorConfig | None = None,
     classes: tuple[str, ...] | None = None,
@@ -196,7 +206,8 @@ def invert(
         image_shape: (C, H, W) of the images to be generated.
         num_classes: K; ``None`` takes the network's word for it.
         adapter: What the classifier takes and gives, where that is not images in [0, 1] and one tensor of scores.
-        config: The loss and its optimisation; ``None`` is the defaults.
+        variant: ``standard`` (images that this classifier reads as asked) or ``robust`` (which others read, too).
+        config: The loss and its optimisation, in place of a variant's; ``None`` is that of ``standard``.
         generator: The generator's architecture; ``None`` is the defaults.
         classes: Names of the classes; ``None`` numbers them.
         seed: Fixes weights and draws.
@@ -212,8 +223,14 @@ def invert(
         >>> inversion.sample(label=3, num=16).shape  # doctest: +SKIP
         torch.Size([16, 1, 28, 28])
     """
-    config, generator = config or InversionConfig(), generator or GeneratorConfig()
+    generator = generator or GeneratorConfig()
     adapted = adapt(classifier, image_shape, num_classes, adapter)
+    if config is None:
+        config, left_out = settings_of(variant or "standard", adapted)
+        if left_out:
+            warnings.warn(left_out, stacklevel=2)
+    elif variant is not None:
+        raise InputError("Both a variant and a config were given: change variant_config(name) and give that alone.")
     if errors := [finding.message for finding in behaviour(adapted) if finding.severity == "error"]:
         raise InputError(" ".join(errors))
     check_statistics(config.pixel_statistics, config.layer_statistics, adapted)
@@ -239,6 +256,21 @@ def invert(
     network.eval()
     untested = Inversion(network, config, history, names, accuracy=0.0)
     return Inversion(network, config, history, names, inversion_accuracy(untested, adapted))
+
+
+def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[InversionConfig, str]:
+    """The settings of a variant for a classifier, and a sentence on what of them it does not allow; empty if nothing.
+
+    Raises:
+        InputError: There is no such variant.
+    """
+    config = variant_config(variant)
+    if not config.pixel_statistics or has_pixel_statistics(classifier):
+        return config, ""
+    return config.model_copy(update={"pixel_statistics": 0.0}), (
+        f"The variant {variant} compares the images' mean and deviation with those of the training images, which are "
+        "not known: this is left out. Give mean and std to the adapter to have it."
+    )
 
 
 @torch.no_grad()

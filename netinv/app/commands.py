@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from netinv.app.parsing import parse_pairs, parse_source
-from netinv.core import InputError
+from netinv.core import VARIANTS, InputError
 
 if TYPE_CHECKING:
     from netinv.classifiers import CheckReport, Classifier
@@ -78,15 +78,23 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
 
 @click.command()
 @source_options
-@click.option("--steps", type=click.IntRange(1), help="Steps of the training.")
 @click.option(
-    "--set", "settings", multiple=True, help="NAME=VALUE of the inversion, or generator.NAME=VALUE; repeat it."
+    "--variant",
+    type=click.Choice(VARIANTS),
+    default="standard",
+    show_default=True,
+    help="What is asked for: images that this network reads as asked, or that others read, too.",
+)
+@click.option("--steps", type=click.IntRange(1), help="Steps of the training.  [default: the variant's]")
+@click.option(
+    "--set", "settings", multiple=True, help="NAME=VALUE in place of the variant's, or generator.NAME=VALUE; repeat it."
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes weights and draws.")
 @click.option("--classes", help="Names of the classes in label order, such as red,blue.  [default: their numbers]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the trained generator.")
 @as_json
 def invert(
+    variant: str,
     steps: int | None,
     settings: tuple[str, ...],
     seed: int,
@@ -99,21 +107,25 @@ def invert(
 
     MODEL is torchvision:NAME, a factory PACKAGE.MODULE:FUNCTION, a .pt2 exported program, or a checkpoint's folder.
     """
-    from netinv.app.api import RECORD
+    from netinv.app.api import RECORD, settings_of
     from netinv.app.api import invert as invert_classifier
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder
     from netinv.generators import GeneratorConfig
-    from netinv.inversion import InversionConfig
+    from netinv.inversion import InversionConfig, variant_config
 
     check_folder(out, replaces=RECORD)
     values = parse_pairs(settings, "--set")
     architecture = {name.removeprefix("generator."): value for name, value in values.items() if "." in name}
-    loss = {name: value for name, value in values.items() if "." not in name}
-    config = InversionConfig.parse(loss | ({"steps": steps} if steps else {}), where="--set")
+    changes = {name: value for name, value in values.items() if "." not in name} | ({"steps": steps} if steps else {})
+    InversionConfig.parse(variant_config(variant).model_dump(mode="json") | changes, where="--set")
     generator = GeneratorConfig.parse(architecture, where="--set generator")
     source, device = parse_source(options)
     classifier = load_classifier_from(source, device)
+    settings_there, left_out = settings_of(variant, classifier)
+    if left_out and "pixel_statistics" not in changes:
+        print(f"note: {left_out}", file=sys.stderr)
+    config = InversionConfig.parse(settings_there.model_dump(mode="json") | changes, where="--set")
     try:
         inversion = invert_classifier(
             classifier,

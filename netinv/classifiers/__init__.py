@@ -1,7 +1,7 @@
 """Classifiers: the project's own and their training, and other people's behind an adapter."""
 
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, adapt
-from netinv.classifiers.batch_norm import BatchNormInputs, check_statistics, has_batch_norm
+from netinv.classifiers.batch_norm import BatchNormInputs, check_statistics, has_batch_norm, has_pixel_statistics
 from netinv.classifiers.check import CheckReport, check_classifier
 from netinv.classifiers.checkpoints import load_classifier, save_classifier
 from netinv.classifiers.findings import behaviour
@@ -40,6 +40,7 @@ __all__ = [
     "check_statistics",
     "freeze",
     "has_batch_norm",
+    "has_pixel_statistics",
     "import_classifier",
     "load_checkpoint",
     "load_classifier",

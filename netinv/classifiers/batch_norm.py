@@ -67,20 +67,29 @@ def has_batch_norm(classifier: InvertibleClassifier) -> bool:
     return bool(inputs.moments(images).shape[2])
 
 
-def check_statistics(pixel_statistics: float, layer_statistics: float, classifier: InvertibleClassifier) -> None:
+def has_pixel_statistics(classifier: InvertibleClassifier) -> bool:
+    """Whether it is known what a classifier's images are normalised by."""
+    return not isinstance(classifier, AdaptedClassifier) or classifier.config.mean is not None
+
+
+def check_statistics(
+    pixel_statistics: float, layer_statistics: float, classifier: InvertibleClassifier, where: str = ""
+) -> None:
     """Make sure that a classifier has the statistics that the loss compares images with.
 
     Args:
         pixel_statistics: Weight of the term on mean and deviation of the pixels; 0 is off.
         layer_statistics: Weight of the term on the inputs of batch norms; 0 is off.
         classifier: The one to be inverted.
+        where: What stands before the names of the weights in messages, such as ``invert.robust.``.
 
     Raises:
         InputError: It has not; says which weight asks for what.
     """
-    if pixel_statistics and isinstance(classifier, AdaptedClassifier) and classifier.config.mean is None:
+    if pixel_statistics and not has_pixel_statistics(classifier):
         raise InputError(
-            "pixel_statistics needs the mean and std of the training images: give them to the adapter, or set it to 0."
+            f"{where}pixel_statistics needs the mean and std of the training images: give them to the adapter, "
+            "or set it to 0."
         )
     if layer_statistics and not has_batch_norm(classifier):
-        raise InputError("layer_statistics needs a classifier with batch norm layers: set it to 0.")
+        raise InputError(f"{where}layer_statistics needs a classifier with batch norm layers: set it to 0.")

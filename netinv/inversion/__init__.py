@@ -4,7 +4,7 @@ from netinv.inversion.config import InversionConfig
 from netinv.inversion.joint import JointTraining
 from netinv.inversion.loop import InversionTraining, invert
 from netinv.inversion.parallel import GlobalBatch
-from netinv.inversion.variants import variant_config
+from netinv.inversion.variants import variant_config, variant_of
 
 __all__ = [
     "GlobalBatch",
@@ -13,4 +13,5 @@ __all__ = [
     "JointTraining",
     "invert",
     "variant_config",
+    "variant_of",
 ]

@@ -31,3 +31,8 @@ def variant_config(name: str) -> InversionConfig:
         if known == name:
             return config
     raise InputError(f"There is no variant {name!r}: the variants are {', '.join(VARIANTS)}.")
+
+
+def variant_of(config: InversionConfig) -> Variant:
+    """The variant that settings belong to: robust ones ask that the class survives a perturbation."""
+    return "robust" if config.epsilon else "standard"

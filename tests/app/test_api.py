@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from zoo import ZOO, ConvNet, Probabilities, Residual
 
 import netinv
-from netinv.app.api import Inversion, inversion_accuracy
-from netinv.classifiers import AdaptedClassifier
+from netinv.app.api import Inversion, inversion_accuracy, settings_of
+from netinv.classifiers import AdaptedClassifier, adapt
 from netinv.core import InputError
 from netinv.data import load_digits, to_float
 from netinv.sampling import OnnxGenerator
@@ -51,6 +51,28 @@ def classifier() -> nn.Module:
 
 
 ADAPTER = netinv.AdapterConfig(mean=(0.3,), std=(0.38,))
+
+
+def test_a_variant_goes_by_its_name(classifier: nn.Module) -> None:
+    steps = {"steps": 2, "batch_size": 4}
+    for name in ("standard", "robust"):
+        config = netinv.variant_config(name)
+        assert settings_of(name, adapt(classifier, SHAPE, 10, ADAPTER)) == (config, "")
+        quick = netinv.invert(
+            classifier, image_shape=SHAPE, adapter=ADAPTER, config=config.model_copy(update=steps), progress=False
+        )
+        assert quick.config == config.model_copy(update=steps)
+    assert netinv.InversionConfig() == netinv.variant_config("standard")
+    with pytest.raises(InputError, match="no variant 'bold': the variants are standard, robust"):
+        netinv.invert(classifier, image_shape=SHAPE, adapter=ADAPTER, variant="bold")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Both a variant and a config"):
+        netinv.invert(classifier, image_shape=SHAPE, adapter=ADAPTER, variant="robust", config=netinv.InversionConfig())
+
+
+def test_without_mean_and_std_the_robust_variant_says_what_it_leaves_out(classifier: nn.Module) -> None:
+    config, left_out = settings_of("robust", adapt(classifier, SHAPE, 10, netinv.AdapterConfig()))
+    assert config == netinv.variant_config("robust").model_copy(update={"pixel_statistics": 0.0})
+    assert "not known: this is left out. Give mean and std" in left_out
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from netinv.app import command
 from netinv.app.api import Inversion
 from netinv.app.commands import parse_pairs, parse_source, read_data, train_evaluator
 from netinv.core import InputError
+from netinv.inversion import variant_config
 from netinv.report import read_evaluations
 from netinv.report.tables import robustness_table
 from netinv.results import load_results
@@ -110,6 +111,15 @@ def test_check_finds_swapped_channels(shell: Shell, folder: Path, weights: Path)
     code, out, _ = shell("check", *colours(weights), "--data", folder, "--channel-order", "bgr")
     assert code == 0
     assert "warning: It takes its channels in the order RGB: set channel_order to rgb" in out
+
+
+def test_the_robust_variant_in_one_word(shell: Shell, weights: Path, tmp_path: Path) -> None:
+    invert = ("invert", *colours(weights), "--variant", "robust", "--steps", 2, *TINY, "--set", "epsilon=0.05")
+    code, _, told = shell(*invert, "--out", tmp_path / "inversion")
+    assert code == 0
+    assert "note: The variant robust compares" in told
+    changes = {"steps": 2, "batch_size": 8, "epsilon": 0.05, "pixel_statistics": 0.0}
+    assert Inversion.load(tmp_path / "inversion").config == variant_config("robust").model_copy(update=changes)
 
 
 def test_from_a_classifier_to_measures_and_an_onnx_file_without_data(
@@ -271,6 +281,7 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
         (("invert", *FACTORY, "--out", "x", "--set", "gamma"), "has no name and value"),
         (("invert", *FACTORY, "--out", "x", "--num-classes", "3"), "10 scores for each image, but num_classes is 3"),
         (("invert", *FACTORY), "Missing option '--out'"),
+        (("invert", *FACTORY, "--out", "x", "--variant", "bold"), "'bold' is not one of 'standard', 'robust'"),
         (("evaluate", *FACTORY, "--inversion", "nowhere", "--out", "x"), "does not hold a readable inversion"),
         (("export", "nowhere", "--out", "x.onnx"), "does not hold a readable inversion"),
         (("report", "nowhere", "--out", "x.html"), "nowhere/results.json"),
