@@ -233,7 +233,9 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
                 "tune",
                 dataset=dataset,
                 variant=variant,
-                params={"tune": tune.model_dump(mode="json", exclude={str(name) for name in VARIANTS if name != variant})},
+                params={
+                    "tune": tune.model_dump(mode="json", exclude={str(name) for name in VARIANTS if name != variant})
+                },
                 inputs=[Path("runs/train") / f"{dataset}-classifier.json"],
             )
         )
