@@ -16,10 +16,11 @@ from PIL import Image
 from netinv import report
 from netinv.core import InputError, save_csv, write_text
 from netinv.evaluation import EvaluationConfig
-from netinv.evaluation.pictures import COLUMNS, MAX_CLASSES
 from netinv.evaluation.rows import MEASURES
 from netinv.report import read_ablations, read_csv, words
 from netinv.results import (
+    GRID_CLASSES,
+    GRID_COLUMNS,
     AccuracyBin,
     Audit,
     CalibrationBin,
@@ -135,12 +136,12 @@ def write_picture(path: Path, columns: int, rows: int) -> None:
 def write_variant(folders: Folders, dataset: str, variant: str, found: Results) -> None:
     """Everything that the stages before leave behind on one variant."""
     folder = folders.evaluation / dataset / variant
-    rows = min(len(found.classes), MAX_CLASSES)
+    rows = min(len(found.classes), GRID_CLASSES)
     write_text(folder / "results.json", found.model_dump_json())
     write_picture(folder / "figure2.png", 2, rows)
     write_picture(folder / "ensemble-neighbours.png", 6, rows)
     for source in found.rows:
-        write_picture(folder / f"{source.name.replace(' ', '-')}.png", COLUMNS, rows)
+        write_picture(folder / f"{source.name.replace(' ', '-')}.png", GRID_COLUMNS, rows)
     curve = [
         {"generator": i, "step": step, "samples": step * 64, "accuracy": step / 50, "loss": 1 / step, "kl": 0.1}
         for i in range(2)
