@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Where this is set, each stage would compile all of torch anew: seconds of every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro paper test slow chaos lint format docs ui clean
+.PHONY: help install repro paper test slow chaos mutants lint format docs ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,10 @@ slow: install ## Run the long tests as well
 
 chaos: install ## Kill workers, nodes and the driver on a real cluster, and say what came of it (half an hour)
 	python benchmarks/chaos.py
+
+mutants: install ## Put small faults into PACKAGES, one by one, and count those that the tests notice (hours)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,mutants]'
+	python benchmarks/mutants.py $(PACKAGES)
 
 lint: install ## Check style and types only
 	ruff check .

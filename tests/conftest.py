@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from netinv.sampling import Metadata
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+KEPT = os.environ.get("NETINV_TESTS_EXPORTED")
+"""Folder where ``make mutants`` keeps the networks below, which it would train anew for each of thousands of faults."""
+
+
+if KEPT is not None:  # what takes seconds is done once, before the processes part that try the faults
+    import torch
+
+    import netinv.export  # noqa: F401
+
+    torch.testing.assert_close(torch.ones(1), torch.ones(1))
+    torch.optim.AdamW([torch.ones(1)])
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +47,19 @@ class Exported:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Two generators in all forms, their classifier and an evaluator."""
+    import torch
+
+    if KEPT is None:
+        return _export(tmp_path_factory.mktemp("onnx"))
+    path = Path(KEPT) / "networks.pt"
+    if not path.exists():
+        (Path(KEPT) / "onnx").mkdir(parents=True)
+        torch.save(_export(Path(KEPT) / "onnx"), path)
+    made: Exported = torch.load(path, weights_only=False)
+    return made
+
+
+def _export(folder: Path) -> Exported:
     import torch
 
     from netinv.classifiers import ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
@@ -67,7 +91,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         latent_dim=8,
         sharpness=config.sharpness,
     )
-    folder = tmp_path_factory.mktemp("onnx")
     judges = {"classifier": classifier, "evaluator": evaluator}
     measures = export_generators(folder, generators, judges, metadata, ExportConfig(max_accuracy_loss=0.05))
     for name, network in judges.items():
