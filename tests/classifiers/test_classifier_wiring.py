@@ -1,5 +1,6 @@
 """Every setting of a classifier, of its training and of an adapter reaches what it is for."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from netinv.classifiers import (
     AdaptedClassifier,
     AdapterConfig,
     Classifier,
+    ClassifierSource,
     ClassifierTrainingConfig,
     ConvClassifierConfig,
     ResidualClassifierConfig,
     build_classifier,
+    load_classifier_from,
     train_classifier,
 )
 from netinv.data import LabelledImages
@@ -361,3 +364,60 @@ class Tokens(nn.Module):
 def test_features_are_the_mean_over_tokens_or_pixels(pixels: bool) -> None:
     adapted = AdaptedClassifier(Tokens(pixels), (3, 4, 4), None, AdapterConfig(feature_layer="last"))
     torch.testing.assert_close(adapted(COLOUR, return_features=True)[1], COLOUR.mean(dim=(2, 3)))
+
+
+# ClassifierSource
+
+FACTORIES = """
+import torch
+from torch import nn
+
+
+class Wide(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+        self.first, self.last = nn.Linear(48, 3), nn.Linear(48, 5)
+
+    def forward(self, images):
+        rows = self.factor * images.flatten(1)
+        return self.first(rows), self.last(rows)
+
+
+class Other(Wide):
+    def forward(self, images):
+        return tuple(-scores for scores in super().forward(images))
+"""
+
+
+def test_a_source_names_all_that_makes_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made_for_this_test.py").write_text(FACTORIES)
+    monkeypatch.chdir(tmp_path)
+    rng = torch.Generator().manual_seed(1)
+    shapes = {"first.weight": (3, 48), "first.bias": (3,), "last.weight": (5, 48), "last.bias": (5,)}
+    own, other = ({name: torch.randn(shape, generator=rng) for name, shape in shapes.items()} for _ in "ab")
+    torch.save({"model": other, "ema": own}, tmp_path / "weights.pt")
+    settings = {
+        "model": "made_for_this_test:Wide",
+        "arguments": {"factor": 2.0},
+        "weights": "weights.pt",
+        "weights_prefix": "ema",
+        "image_shape": [3, 4, 4],
+        "num_classes": 5,
+        "adapter": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+    }
+    rows = (COLOUR.flatten(1) - 0.5) / 0.25
+
+    def scores(weights: dict[str, Tensor], layer: str, factor: float) -> Tensor:
+        return factor * rows @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
+
+    for changes, expected in (
+        ({}, scores(own, "last", 2.0)),
+        ({"model": "made_for_this_test:Other"}, -scores(own, "last", 2.0)),
+        ({"arguments": {"factor": 3.0}}, scores(own, "last", 3.0)),
+        ({"weights_prefix": "model"}, scores(other, "last", 2.0)),
+        ({"num_classes": 3}, scores(own, "first", 2.0)),
+    ):
+        adapted = load_classifier_from(ClassifierSource.parse(settings | changes))
+        assert adapted.image_shape == (3, 4, 4)
+        torch.testing.assert_close(adapted(COLOUR), expected)
