@@ -1,6 +1,8 @@
 """Shared set-up: one thread each, as on a busy machine, and the repository's root at hand."""
 
+import importlib
 import os
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,9 @@ if KEPT is not None:  # what takes seconds is done once, before the processes pa
 
     import netinv.export  # noqa: F401
 
+    for name in ("prdc", "skimage.metrics", "sklearn.neighbors", "torchmetrics.functional", "vendi_score"):
+        with warnings.catch_warnings(action="ignore"):
+            importlib.import_module(name)
     torch.testing.assert_close(torch.ones(1), torch.ones(1))
     torch.optim.AdamW([torch.ones(1)])
 

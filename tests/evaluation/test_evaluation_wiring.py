@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from made_up import ONE, SHAPE, K, Spy, data, network
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from netinv.classifiers import (
-    Classifier,
     ClassifierTrainingConfig,
     ConvClassifierConfig,
-    build_classifier,
-    freeze,
     predict,
 )
 from netinv.data import LabelledImages
@@ -27,30 +25,12 @@ from netinv.evaluation.headline import verdict
 from netinv.evaluation.privacy import MEMBERSHIP_ALARM, not_audited
 from netinv.evaluation.rows import empty_row
 from netinv.evaluation.students import DistillationConfig, distil
-from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.generators import ConditionedGenerator
 from netinv.perturbations import robust_accuracy
 from netinv.results import Bootstrap, Comparison, Estimate, Measure, NotMeasured, Results, Row
 from netinv.sampling import draw
 
-K = 3
-SHAPE = (1, 8, 8)
 NAMES = ("generator 0", "ensemble", "real_train", "real_test", "noise")
-ONE = EvaluationConfig(
-    num_samples=60,
-    seed=0,
-    sharpness=(5.0,),
-    sharpness_samples=30,
-    vendi_samples=12,
-    epsilons=(0.0, 0.1),
-    robust_epsilon=0.1,
-    attack_steps=1,
-    robust_samples=50,
-    privacy_samples=40,
-    privacy_pool=50,
-    resamples=100,
-    student=None,
-    distillation=None,
-)
 OTHER = EvaluationConfig(
     num_samples=48,
     seed=7,
@@ -68,37 +48,6 @@ OTHER = EvaluationConfig(
     distillation=DistillationConfig(images=21, sharpness=(0.3, 30.0), steps=4),
     student_architecture=ConvClassifierConfig(channels=(3,), feature_dim=7, dropout=0),
 )
-
-
-class Spy(ConditionedGenerator):
-    """A generator of pictures that follow latent and condition; it remembers what it was asked for, and how."""
-
-    def __init__(self, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> None:
-        torch.manual_seed(seed)
-        super().__init__(GeneratorConfig(latent_dim=4, hidden_dim=8, width=4, max_width=8, dropout=0.3), K, shape)
-        self.mixing = nn.Parameter(torch.randn(4 + K, math.prod(shape)))
-        self.calls: list[tuple[Tensor, Tensor, bool]] = []
-
-    def forward(self, latent: Tensor, vector: Tensor, noise: Tensor | None = None) -> Tensor:
-        dropout = any(layer.training for layer in self.modules() if isinstance(layer, nn.Dropout2d))
-        self.calls.append((latent.clone(), vector.clone(), dropout))
-        pixels = torch.cat([latent, 4 * vector], dim=1) @ self.mixing
-        return torch.sigmoid(pixels.view(-1, *self.image_shape) + super().forward(latent, vector, noise))
-
-
-def network(seed: int, shape: tuple[int, int, int] = SHAPE) -> Classifier:
-    """An untrained classifier, which small steps can fool."""
-    torch.manual_seed(seed)
-    architecture = ConvClassifierConfig(channels=(8,), feature_dim=16, batch_norm=False, dropout=0)
-    classifier = build_classifier(architecture, K, shape, (0.5,) * shape[0], (0.3,) * shape[0])
-    freeze(classifier)
-    return classifier
-
-
-def data(num: int, seed: int) -> LabelledImages:
-    rng = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (num, *SHAPE), generator=rng, dtype=torch.uint8)
-    return LabelledImages(images, torch.arange(num) % K)
 
 
 class Found(NamedTuple):
