@@ -18,8 +18,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("sampling", "evaluation", "perturbations", "inversion")
-SKIPPED = {"evaluation": ["tests/evaluation/test_evaluation.py"]}
-"""Tests of whole evaluations: with seconds for each fault they would make days of hours, and find little more."""
+SLOW = {
+    "evaluation": ("test_evaluation.py", "test_objectives.py"),
+    "sampling": ("test_sampling.py",),
+}
+"""Tests that train or export networks: with seconds for each mutant they would take days. What they alone would notice
+counts as survived."""
 FATES = {1: "killed", 3: "killed", 37: "refused by mypy", 0: "survived", 5: "no test", 33: "no test", None: "not tried"}
 """What exit codes in mutmut's files mean; all others are a test that hangs or a process that dies."""
 
@@ -32,13 +36,12 @@ def prepare(package: str) -> Path:
     for part in ("netinv", "tests"):
         shutil.copytree(ROOT / part, folder / part)  # with their times, by which mutmut knows what changed
     own = {"only_mutate": [f"netinv/{package}/*"], "pytest_add_cli_args_test_selection": [f"tests/{package}"]}
-    own["pytest_add_cli_args_test_selection"] += [f"--ignore={path}" for path in SKIPPED.get(package, [])]
+    own["pytest_add_cli_args_test_selection"] += [f"--ignore=tests/{package}/{name}" for name in SLOW.get(package, ())]
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in own.items())
     settings = (ROOT / "pyproject.toml").read_text()
     (folder / "pyproject.toml").write_text(settings.replace("[tool.mutmut]\n", f"[tool.mutmut]\n{lines}\n"))
-    (folder / "mutants" / "mutmut-stats.json").unlink(
-        missing_ok=True
-    )  # which tests reach which function, measured anew
+    # Which tests reach which function is measured anew.
+    (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
     for path in (folder / "mutants").rglob("*.meta"):
         record = json.loads(path.read_text())
         codes = record["exit_code_by_key"]
@@ -60,11 +63,8 @@ def fates(folder: Path) -> dict[str, str]:
 
 def main(packages: list[str]) -> None:
     """Try the mutants of some packages, one process for each core, and print what became of them."""
-    kept = ROOT / "build" / "mutants" / "exported"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "NETINV_TESTS_EXPORTED": str(kept)}
-    for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
-        environment.pop(name, None)
-    shutil.rmtree(kept, ignore_errors=True)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")}
+    environment["OMP_NUM_THREADS"] = "1"
     for package in packages:
         folder = prepare(package)
         subprocess.run([sys.executable, "-m", "mutmut", "run"], cwd=folder, env=environment, check=True)

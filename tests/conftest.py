@@ -15,14 +15,9 @@ if TYPE_CHECKING:
     from netinv.sampling import Metadata
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-KEPT = os.environ.get("NETINV_TESTS_EXPORTED")
-"""Folder where ``make mutants`` keeps the networks below, which it would train anew for each of thousands of faults."""
 
-
-if KEPT is not None:  # what takes seconds is done once, before the processes part that try the faults
+if "MUTANT_UNDER_TEST" in os.environ:  # what takes seconds is done once, before a process parts for each mutant
     import torch
-
-    import netinv.export  # noqa: F401
 
     for name in ("prdc", "skimage.metrics", "sklearn.neighbors", "torchmetrics.functional", "vendi_score"):
         with warnings.catch_warnings(action="ignore"):
@@ -54,19 +49,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Two generators in all forms, their classifier and an evaluator."""
     import torch
 
-    if KEPT is None:
-        return _export(tmp_path_factory.mktemp("onnx"))
-    path = Path(KEPT) / "networks.pt"
-    if not path.exists():
-        (Path(KEPT) / "onnx").mkdir(parents=True)
-        torch.save(_export(Path(KEPT) / "onnx"), path)
-    made: Exported = torch.load(path, weights_only=False)
-    return made
-
-
-def _export(folder: Path) -> Exported:
-    import torch
-
     from netinv.classifiers import ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
     from netinv.export import ExportConfig, export_classifier, export_generators, versions
     from netinv.generators import ConditionedGenerator, GeneratorConfig
@@ -96,6 +78,7 @@ def _export(folder: Path) -> Exported:
         latent_dim=8,
         sharpness=config.sharpness,
     )
+    folder = tmp_path_factory.mktemp("onnx")
     judges = {"classifier": classifier, "evaluator": evaluator}
     measures = export_generators(folder, generators, judges, metadata, ExportConfig(max_accuracy_loss=0.05))
     for name, network in judges.items():

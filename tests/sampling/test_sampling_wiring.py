@@ -227,6 +227,8 @@ def test_an_interpolation_has_two_ends_and_begins_with_the_first_generator(tmp_p
     assert rows(two)["generator"].tolist() == [0, 0]
     with pytest.raises(InputError, match=r"^The number of images is 1: an interpolation needs its two ends"):
         network.interpolate(1, seeds=(0, 1))
+    with pytest.raises(InputError, match=r"^Generator 2 does not exist"):
+        network.interpolate(2, seeds=(0, 1), generator=2)
 
 
 @pytest.mark.parametrize(
@@ -508,6 +510,9 @@ def test_what_is_saved_is_what_was_drawn(tmp_path: Path, channels: int) -> None:
     save(tmp_path / "arrays.npz", batches, 5, network)
     with zipfile.ZipFile(tmp_path / "arrays.npz") as archive:
         assert {part.compress_type for part in archive.infolist()} == {zipfile.ZIP_STORED}
+        for part in archive.infolist():  # with room for the length of a part beyond 4 GiB, known only when it is there
+            header = (tmp_path / "arrays.npz").read_bytes()[part.header_offset :]
+            assert header[30 + len(part.filename) :][:2] == b"\x01\x00"
     with np.load(tmp_path / "arrays.npz", allow_pickle=False) as arrays:
         assert list(arrays) == ["images", "labels", "latent", "condition"]
         for name, expected in samples._asdict().items():
