@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Where this is set, each stage would compile all of torch anew: seconds of every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install wheel repro paper test portable slow chaos lint format docs ui clean
+.PHONY: help install wheel repro paper test portable slow chaos mutants lint format docs ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,10 @@ wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
 
 chaos: install ## Kill workers, nodes and the driver on a real cluster, and say what came of it (half an hour)
 	python benchmarks/chaos.py
+
+mutants: install ## Put small faults into PACKAGES, one by one, and count those that the tests notice (hours)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,mutants]'
+	python benchmarks/mutants.py $(PACKAGES)
 
 lint: install ## Check style and types only
 	ruff check .

@@ -1,7 +1,9 @@
 """Shared set-up: one thread each, as on a busy machine, and the repository's root at hand."""
 
+import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
     from netinv.sampling import Metadata
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if "MUTANT_UNDER_TEST" in os.environ:  # what takes seconds is done once, before a process parts for each mutant
+    import torch
+
+    for name in ("prdc", "skimage.metrics", "sklearn.neighbors", "torchmetrics.functional", "vendi_score"):
+        with warnings.catch_warnings(action="ignore"):
+            importlib.import_module(name)
+    torch.testing.assert_close(torch.ones(1), torch.ones(1))
+    torch.optim.AdamW([torch.ones(1)])
 
 
 def pytest_report_header() -> str:

@@ -1,0 +1,80 @@
+"""How many small faults the tests notice: mutmut puts one after another into a package and runs the package's tests.
+
+    make mutants                        # all packages: hours
+    make mutants PACKAGES=sampling      # one of them: minutes
+
+Each package has a folder of its own, ``build/mutants/<package>``, which keeps what was found. Another call tries what
+is new, what changed, and what survived; ``mutmut show NAME`` in that folder shows a fault. ``docs/mutants.md`` has the
+figures and the reasons.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("sampling", "evaluation", "perturbations", "inversion")
+SLOW = {
+    "evaluation": ("test_evaluation.py", "test_objectives.py"),
+    "sampling": ("test_sampling.py",),
+}
+"""Tests that train or export networks: with seconds for each mutant they would take days. What they alone would notice
+counts as survived."""
+FATES = {1: "killed", 3: "killed", 37: "refused by mypy", 0: "survived", 5: "no test", 33: "no test", None: "not tried"}
+"""What exit codes in mutmut's files mean; all others are a test that hangs or a process that dies."""
+
+
+def prepare(package: str) -> Path:
+    """A copy of the sources and tests, with mutmut's settings for the package; earlier results stay."""
+    folder = ROOT / "build" / "mutants" / package
+    for part in ("netinv", "tests", "mutants/tests"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    for part in ("netinv", "tests"):
+        shutil.copytree(ROOT / part, folder / part)  # with their times, by which mutmut knows what changed
+    own = {"only_mutate": [f"netinv/{package}/*"], "pytest_add_cli_args_test_selection": [f"tests/{package}"]}
+    own["pytest_add_cli_args_test_selection"] += [f"--ignore=tests/{package}/{name}" for name in SLOW.get(package, ())]
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in own.items())
+    settings = (ROOT / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text(settings.replace("[tool.mutmut]\n", f"[tool.mutmut]\n{lines}\n"))
+    # Which tests reach which function is measured anew.
+    (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
+    for path in (folder / "mutants").rglob("*.meta"):
+        record = json.loads(path.read_text())
+        codes = record["exit_code_by_key"]
+        record["exit_code_by_key"] = {
+            name: code if FATES.get(code) == "killed" else None for name, code in codes.items()
+        }
+        path.write_text(json.dumps(record, indent=4))
+    return folder
+
+
+def fates(folder: Path) -> dict[str, str]:
+    """What became of each mutant."""
+    found: dict[str, str] = {}
+    for path in sorted((folder / "mutants").rglob("*.meta")):
+        codes = json.loads(path.read_text())["exit_code_by_key"]
+        found |= {name: FATES.get(code, "hangs or dies") for name, code in codes.items()}
+    return found
+
+
+def main(packages: list[str]) -> None:
+    """Try the mutants of some packages, one process for each core, and print what became of them."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")}
+    environment["OMP_NUM_THREADS"] = "1"
+    for package in packages:
+        folder = prepare(package)
+        subprocess.run([sys.executable, "-m", "mutmut", "run"], cwd=folder, env=environment, check=True)
+        found = fates(folder)
+        for name, fate in found.items():
+            if fate not in ("killed", "refused by mypy", "hangs or dies"):
+                print(f"{fate}: {name}")
+        counts = Counter(found.values())
+        print(f"{package}: {len(found)} mutants, " + ", ".join(f"{num} {fate}" for fate, num in counts.most_common()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(PACKAGES))

@@ -1,0 +1,85 @@
+"""Networks that nobody trained and images that nobody drew, for tests that compare with definitions."""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.data import LabelledImages
+from netinv.evaluation import EvaluationConfig
+from netinv.evaluation.samples import Source
+from netinv.generators import ConditionedGenerator, GeneratorConfig
+
+K = 3
+SHAPE = (1, 8, 8)
+ONE = EvaluationConfig(
+    num_samples=60,
+    seed=0,
+    sharpness=(5.0,),
+    sharpness_samples=30,
+    vendi_samples=12,
+    epsilons=(0.0, 0.1),
+    robust_epsilon=0.1,
+    attack_steps=1,
+    robust_samples=50,
+    privacy_samples=40,
+    privacy_pool=50,
+    resamples=100,
+    student=None,
+    distillation=None,
+)
+
+
+def source(num: int = 60, seed: int = 0, name: str = "generator 0", **changes: Any) -> Source:
+    """Random images of three classes; the classifier follows the condition somewhat, the evaluator a little less."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng)
+
+    vector = torch.softmax(2 * normal(num, K), dim=1)
+    made = Source(
+        name=name,
+        kind="generator",
+        images=torch.rand(num, *SHAPE, generator=rng),
+        label=vector.argmax(dim=1),
+        vector=vector,
+        logits=vector.log() + normal(num, K),
+        evaluator_logits=vector.log() + 2 * normal(num, K),
+        features=normal(num, 5).abs() + 0.1,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+class Spy(ConditionedGenerator):
+    """A generator of pictures that follow latent and condition; it remembers what it was asked for, and how."""
+
+    def __init__(self, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> None:
+        torch.manual_seed(seed)
+        super().__init__(GeneratorConfig(latent_dim=4, hidden_dim=8, width=4, max_width=8, dropout=0.3), K, shape)
+        self.mixing = nn.Parameter(torch.randn(4 + K, math.prod(shape)))
+        self.calls: list[tuple[Tensor, Tensor, bool]] = []
+
+    def forward(self, latent: Tensor, vector: Tensor, noise: Tensor | None = None) -> Tensor:
+        dropout = any(layer.training for layer in self.modules() if isinstance(layer, nn.Dropout2d))
+        self.calls.append((latent.clone(), vector.clone(), dropout))
+        pixels = torch.cat([latent, 4 * vector], dim=1) @ self.mixing
+        return torch.sigmoid(pixels.view(-1, *self.image_shape) + super().forward(latent, vector, noise))
+
+
+def network(seed: int, shape: tuple[int, int, int] = SHAPE) -> Classifier:
+    """An untrained classifier, which small steps can fool."""
+    torch.manual_seed(seed)
+    architecture = ConvClassifierConfig(channels=(8,), feature_dim=16, batch_norm=False, dropout=0)
+    classifier = build_classifier(architecture, K, shape, (0.5,) * shape[0], (0.3,) * shape[0])
+    freeze(classifier)
+    return classifier
+
+
+def data(num: int, seed: int) -> LabelledImages:
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (num, *SHAPE), generator=rng, dtype=torch.uint8)
+    return LabelledImages(images, torch.arange(num) % K)

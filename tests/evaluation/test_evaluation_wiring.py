@@ -1,0 +1,475 @@
+"""Every setting of an evaluation reaches what it is for: small networks, whole evaluations, and spies at the ends."""
+
+import copy
+import math
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from draws import seed_torch, torch_rng
+from made_up import ONE, SHAPE, K, Spy, data, network
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from netinv.classifiers import (
+    ClassifierTrainingConfig,
+    ConvClassifierConfig,
+    predict,
+)
+from netinv.data import LabelledImages
+from netinv.evaluation import EvaluationConfig, evaluate, objectives, students, vendi_score
+from netinv.evaluation.headline import verdict
+from netinv.evaluation.privacy import MEMBERSHIP_ALARM, not_audited
+from netinv.evaluation.rows import empty_row
+from netinv.evaluation.students import DistillationConfig, distil
+from netinv.generators import ConditionedGenerator
+from netinv.perturbations import robust_accuracy
+from netinv.results import Bootstrap, Comparison, Estimate, Measure, NotMeasured, Results, Row
+from netinv.sampling import draw
+
+NAMES = ("generator 0", "ensemble", "real_train", "real_test", "noise")
+OTHER = EvaluationConfig(
+    num_samples=48,
+    seed=7,
+    sharpness=(0.5, 20.0),
+    sharpness_samples=36,
+    vendi_samples=10,
+    epsilons=(0.05, 0.03),
+    robust_epsilon=0.03,
+    attack_steps=12,
+    robust_samples=35,
+    privacy_samples=30,
+    privacy_pool=70,
+    resamples=150,
+    student=ClassifierTrainingConfig(epochs=3, lr=0.5),
+    distillation=DistillationConfig(images=21, sharpness=(0.3, 30.0), steps=4),
+    student_architecture=ConvClassifierConfig(channels=(3,), feature_dim=7, dropout=0),
+)
+
+
+class Found(NamedTuple):
+    """An evaluation, and what was seen of it from outside."""
+
+    config: EvaluationConfig
+    sharpness: tuple[float, float]
+    generator: Spy
+    taught: dict[str, dict[str, Any]]
+    results: Results
+
+    def asked(self, num: int, sharpness: tuple[float, float], dropout: bool = False) -> bool:
+        """Whether the generator was asked for these draws; it may have been asked for more of them."""
+        latent, vector = wanted(num, sharpness, self.config.seed)
+        return any(
+            on == dropout and torch.equal(z[:num], latent) and torch.equal(p[:num], vector)
+            for z, p, on in self.generator.calls
+        )
+
+    def pictures(self, num: int, sharpness: tuple[float, float]) -> tuple[Tensor, Tensor]:
+        """What the generator draws, with the labels."""
+        return pictures(self.generator, num, sharpness, self.config.seed)
+
+    def correct(self, num: int, sharpness: tuple[float, float]) -> NDArray[np.bool_]:
+        """Whether the classifier reads its images as they were meant."""
+        images, label = self.pictures(num, sharpness)
+        return (predict(network(7), images)[0].argmax(1) == label).numpy()
+
+
+@pytest.fixture(scope="module", params=["one", "other"])
+def found(request: pytest.FixtureRequest) -> Found:
+    """Two evaluations that have no setting in common."""
+    config, sharpness = (ONE, (2.0, 4.0)) if request.param == "one" else (OTHER, (1.0, 9.0))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        calls = taught(monkeypatch)
+        generator = Spy()
+        splits = data(130, 1), data(120, 2)
+        results = evaluate([generator], network(7), network(1), "abc", *splits, config, sharpness).results
+    return Found(config, sharpness, generator, calls, results)
+
+
+def row(results: Results, name: str = "generator 0") -> Row:
+    return next(r for r in results.rows if r.name == name)
+
+
+def estimate(measure: Measure) -> Estimate:
+    assert isinstance(measure, Estimate), measure
+    return measure
+
+
+def wanted(num: int, sharpness: tuple[float, float], seed: int) -> tuple[Tensor, Tensor]:
+    drawn = draw(num, latent_dim=4, num_classes=K, seed=seed, sharpness=sharpness)
+    return torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])
+
+
+def pictures(
+    generator: ConditionedGenerator, num: int, sharpness: tuple[float, float], seed: int
+) -> tuple[Tensor, Tensor]:
+    latent, vector = wanted(500, sharpness, seed)  # as many at a time as an evaluation draws
+    with torch.no_grad():
+        return copy.deepcopy(generator).eval()(latent, vector)[:num], vector.argmax(1)[:num]
+
+
+def taught(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """Nobody is taught: what would have been used is noted."""
+    calls: dict[str, dict[str, Any]] = {"student": {"images": []}, "distil": {"images": []}}
+
+    def train(student: Any, images: LabelledImages, config: Any, seed: int) -> Iterator[Any]:
+        calls["student"] |= {"config": config, "seed": seed, "architecture": student.config}
+        calls["student"]["images"].append(images)
+        return iter(())
+
+    def teach(student: Any, teacher: Any, images: Tensor, config: Any, seed: int) -> None:
+        calls["distil"] |= {"config": config, "seed": seed, "architecture": student.config}
+        calls["distil"]["images"].append(images)
+
+    monkeypatch.setattr(students, "train_classifier", train)
+    monkeypatch.setattr(students, "distil", teach)
+    return calls
+
+
+# EvaluationConfig
+
+
+def test_no_setting_is_that_of_both() -> None:
+    for name in EvaluationConfig.model_fields:
+        assert getattr(ONE, name) != getattr(OTHER, name), name
+
+
+def test_num_samples_is_the_length_of_every_row(found: Found) -> None:
+    assert [row(found.results, name).samples for name in NAMES] == [found.config.num_samples] * 5
+    assert estimate(row(found.results).measures["inversion_accuracy"]).n == found.config.num_samples
+
+
+def test_seed_fixes_draws_intervals_and_students(found: Found) -> None:
+    num, resamples, seed = found.config.num_samples, found.config.resamples, found.config.seed
+    assert found.asked(num, found.sharpness)
+    correct = found.correct(num, found.sharpness)
+    assert row(found.results).measures["inversion_accuracy"] == Bootstrap(seed, resamples).mean(correct)
+    if found.config.student is not None:
+        assert found.taught["student"]["seed"] == found.taught["distil"]["seed"] == seed
+
+
+def test_sharpness_is_what_the_bins_are_drawn_at(found: Found) -> None:
+    bins, config = row(found.results).by_sharpness, found.config
+    assert [(part.low, part.high) for part in bins] == [(s, s) for s in config.sharpness]
+    for s, part in zip(config.sharpness, bins, strict=True):
+        assert found.asked(config.sharpness_samples, (s, s))
+        correct = found.correct(config.sharpness_samples, (s, s))
+        assert part.inversion_accuracy == Bootstrap(config.seed, config.resamples).mean(correct)
+
+
+def test_sharpness_samples_are_drawn_at_each(found: Found) -> None:
+    for part in row(found.results).by_sharpness:
+        for measure in (part.inversion_accuracy, part.evaluator_accuracy):
+            assert estimate(measure).n == found.config.sharpness_samples
+
+
+def test_vendi_samples_are_those_of_each_class(found: Found) -> None:
+    assert found.results.vendi_n == found.config.vendi_samples
+    assert estimate(row(found.results, "real_test").by_class["vendi"][0]).n == found.config.vendi_samples
+
+
+def attacked(found: Found, epsilon: float, steps: int, num: int) -> float:
+    images, label = found.pictures(found.config.num_samples, found.sharpness)
+    return robust_accuracy(network(7), images[:num], label[:num], epsilon, steps=steps, seed=found.config.seed)
+
+
+def test_epsilons_and_attack_steps_and_robust_samples_are_those_of_the_curve(found: Found) -> None:
+    config, curve = found.config, row(found.results).robustness
+    assert [point.epsilon for point in curve] == list(config.epsilons)
+    for point in curve:
+        expected = attacked(found, point.epsilon, config.attack_steps, config.robust_samples)
+        assert estimate(point.accuracy).value == pytest.approx(expected)
+        assert estimate(point.accuracy).n == config.robust_samples
+    # Or the comparison would show little.
+    assert attacked(found, 0.05, 1, config.robust_samples) != attacked(found, 0.05, 12, config.robust_samples)
+
+
+def test_robust_epsilon_names_the_headline(found: Found) -> None:
+    curve = {point.epsilon: point.accuracy for point in row(found.results).robustness}
+    values = [estimate(accuracy).value for accuracy in curve.values()]
+    assert len(set(values)) == 2
+    assert row(found.results).measures["robust_accuracy"] == curve[found.config.robust_epsilon]
+
+
+def test_privacy_samples_are_audited(found: Found) -> None:
+    for kind in ("pixel", "ssim", "feature"):
+        comparison = row(found.results).audit.comparisons[kind]
+        assert isinstance(comparison, Comparison)
+        assert estimate(comparison.train).n == found.config.privacy_samples
+
+
+def test_privacy_pool_is_searched(found: Found) -> None:
+    assert row(found.results).audit.pool == found.config.privacy_pool
+
+
+def test_resamples_stand_behind_an_interval(found: Found) -> None:
+    correct = found.correct(found.config.num_samples, found.sharpness)
+    one, other = (Bootstrap(found.config.seed, num).mean(correct) for num in (100, 150))
+    assert one != other
+    assert row(found.results).measures["inversion_accuracy"] == (one if found.config.resamples == 100 else other)
+
+
+def test_student_is_how_students_are_trained(found: Found) -> None:
+    measure = row(found.results).measures["student_accuracy"]
+    if found.config.student is None:
+        assert measure == NotMeasured(not_measured="evaluate.student is null")
+        assert not found.taught["student"]["images"]
+        return
+    assert estimate(measure).n == 120
+    assert found.taught["student"]["config"] == found.config.student
+    images, label = found.pictures(found.config.num_samples, found.sharpness)
+    learnt = found.taught["student"]["images"][0]
+    assert (learnt.images.int() - images.mul(255).round().int()).abs().max() <= 1  # in batches of another size
+    assert torch.equal(learnt.labels, label)
+
+
+def test_distillation_is_how_another_is_taught(found: Found) -> None:
+    measure = found.results.headline["distilled_accuracy"]
+    if found.config.distillation is None:
+        assert measure == NotMeasured(not_measured="evaluate.distillation is null")
+        assert not found.taught["distil"]["images"]
+        return
+    assert estimate(measure).n == 120
+    assert found.taught["distil"]["config"] == found.config.distillation
+
+
+def test_student_architecture_is_that_of_both(found: Found) -> None:
+    if found.config.student is not None:
+        architecture = found.config.student_architecture
+        assert found.taught["student"]["architecture"] == found.taught["distil"]["architecture"] == architecture
+
+
+def test_dropout_is_measured_at_the_sharpness_of_all_else(found: Found) -> None:
+    num = found.config.num_samples
+    assert found.asked(num, found.sharpness, dropout=True)
+    vector = wanted(num, found.sharpness, found.config.seed)[1]
+    assert all(torch.equal(p[:num], vector) for _, p, on in found.generator.calls if on)
+
+
+# DistillationConfig
+
+
+def test_images_and_their_sharpness_are_those_of_the_distilled_student(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Tensor] = []
+
+    def accuracy(images: Tensor, *rest: Any) -> NotMeasured:
+        shown.append(images)
+        return NotMeasured(not_measured="in this test")
+
+    module = sys.modules["netinv.evaluation.evaluate"]
+    monkeypatch.setattr(module, "distilled_accuracy", accuracy)
+    generators = [Spy(0), Spy(1)]
+    distillation = DistillationConfig(images=31, sharpness=(0.3, 30.0))
+    changes = {"num_samples": 20, "sharpness": (), "epsilons": (0.1,), "seed": 5, "distillation": distillation}
+    config = ONE.model_copy(update=changes)
+    evaluate(generators, network(7), None, "abc", None, None, config)
+    assert len(shown[-1]) == 2 * 16
+    for i, generator in enumerate(generators):
+        expected = pictures(generator, 16, distillation.sharpness, 5 + i)[0]
+        torch.testing.assert_close(shown[-1][16 * i : 16 * (i + 1)], expected)
+
+
+class Teacher(nn.Module):
+    """Answers at random, but always the same, and remembers what it was asked about."""
+
+    num_classes, image_shape = K, SHAPE
+
+    def __init__(self) -> None:
+        super().__init__()
+        seed_torch(3)
+        self.answer = nn.Linear(64, K)
+        self.asked: list[Tensor] = []
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked.append(images.clone())
+        return 10 * self.answer(images.flatten(1))
+
+
+class Student(nn.Module):
+    """One linear layer, whose gradients are easily told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = nn.Linear(64, K)
+        nn.init.zeros_(self.answer.weight), nn.init.zeros_(self.answer.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.answer(images.flatten(1))
+
+
+PLAIN = DistillationConfig(steps=1, batch_size=50, shift=0, distortion=0.0, recolour=0, mix=False, noise=0.0)
+
+
+def distilled(images: Tensor, **changes: Any) -> tuple[Student, Teacher]:
+    student, teacher = Student(), Teacher()
+    distil(student, teacher, images, PLAIN.model_copy(update=changes), seed=0)  # type: ignore[arg-type]
+    return student, teacher
+
+
+def dots(num: int = 50) -> Tensor:
+    """A white pixel in the middle of a black image."""
+    images = torch.zeros(num, *SHAPE)
+    images[:, :, 4, 4] = 1
+    return images
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_steps_are_taken_on_batches_of_batch_size(steps: int) -> None:
+    _, teacher = distilled(dots(), steps=steps, batch_size=9)
+    assert [len(batch) for batch in teacher.asked] == [9] * steps
+
+
+def test_without_augmentations_the_images_are_shown_as_they_are() -> None:
+    images = torch.rand(40, *SHAPE, generator=torch_rng(0))
+    shown = distilled(images, batch_size=200)[1].asked[0]
+    places = [int((images == image).flatten(1).all(1).nonzero()) for image in shown]
+    assert len(set(places)) == 40  # drawn with replacement, from all of them
+
+
+@pytest.mark.parametrize("lr", [1e-3, 2e-2])
+def test_lr_is_the_peak_of_one_cycle(monkeypatch: pytest.MonkeyPatch, lr: float) -> None:
+    rates: list[float] = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: rates.append(self.param_groups[0]["lr"]))
+    distilled(dots(), lr=lr, steps=20)
+    assert rates[0] == pytest.approx(lr / 25)
+    assert rates[5] == max(rates) == pytest.approx(lr)
+    assert rates[-1] == pytest.approx(lr / 25e4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_temperature_softens_both_and_scales_the_gradient(monkeypatch: pytest.MonkeyPatch, temperature: float) -> None:
+    gradients: list[Tensor] = []
+
+    def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> None:
+        gradients.append(self.param_groups[0]["params"][0].grad.clone())
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    images = torch.rand(40, *SHAPE, generator=torch_rng(1))
+    _, teacher = distilled(images, temperature=temperature)
+    shown = teacher.asked[0]
+    probabilities = F.softmax(teacher(shown) / temperature, dim=1)
+    # The student answers 0 to all: the gradient of T^2 KL(p || q) by its logits is T (q - p).
+    expected = (temperature * (1 / K - probabilities)).T @ shown.flatten(1) / len(shown)
+    torch.testing.assert_close(gradients[0], expected)
+
+
+@pytest.mark.parametrize("shift", [1, 2])
+def test_shift_moves_the_images(shift: int) -> None:
+    shown = distilled(dots(), shift=shift, batch_size=500)[1].asked[0]
+    places = {divmod(int(place), 8) for place in shown.flatten(1).argmax(1)}
+    reach = range(4 - shift, 5 + shift)
+    assert places == {(i, j) for i in reach for j in reach}
+
+
+def test_distortion_stretches_the_images() -> None:
+    black = {}  # what is moved or shrunk leaves black behind
+    for distortion in (0.0, 0.05, 0.5):
+        shown = distilled(torch.ones(50, *SHAPE), distortion=distortion, batch_size=500)[1].asked[0]
+        black[distortion] = 1 - float(shown.mean())
+    assert black[0.0] == 0
+    assert 0 < black[0.05] < 0.05
+    assert black[0.5] > 5 * black[0.05]
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_recolour_is_the_share_of_images_with_another_contrast(share: float) -> None:
+    images = dots()
+    shown = distilled(images, recolour=share, batch_size=1000)[1].asked[0]
+    other = (shown != images[:1]).flatten(1).any(1).float().mean()
+    assert float(other) == pytest.approx(share, abs=0.05)
+    assert all(len(image.unique()) <= 2 for image in shown)
+
+
+def test_mix_blends_two_images() -> None:
+    images = torch.eye(64).view(64, *SHAPE)
+    alone, blended = (distilled(images, mix=mix, batch_size=200)[1].asked[0] for mix in (False, True))
+    assert ((alone > 0).flatten(1).sum(1) == 1).all()
+    lit = (blended > 0).flatten(1).sum(1)
+    assert set(lit.tolist()) == {1, 2}  # one, where an image met its like
+    assert float((lit == 2).float().mean()) > 0.9
+    torch.testing.assert_close(blended.flatten(1).sum(1), torch.ones(200))
+    shares = blended.flatten(1).amax(1)[lit == 2]
+    assert float(shares.min()) < 0.6
+    assert float(shares.max()) > 0.9
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.1])
+def test_noise_is_the_largest_deviation(noise: float) -> None:
+    shown = distilled(torch.full((50, *SHAPE), 0.5), noise=noise, batch_size=500)[1].asked[0]
+    deviations = shown.flatten(1).std(dim=1)
+    assert float(deviations.mean()) == pytest.approx(noise / 2, rel=0.1)
+    assert 0.9 * noise < float(deviations.max()) < 1.5 * noise
+    assert float(deviations.min()) < 0.1 * noise
+
+
+def test_images_stay_in_their_range_under_noise() -> None:
+    shown = distilled(dots(), noise=5.0, batch_size=500)[1].asked[0]
+    assert (float(shown.min()), float(shown.max())) == (0, 1)
+
+
+# Objectives
+
+
+@pytest.mark.parametrize(("shape", "side"), [((2, 16, 12), (8, 8)), ((1, 4, 20), (4, 8)), ((1, 8, 8), (8, 8))])
+def test_objectives_are_those_of_their_definitions(shape: tuple[int, int, int], side: tuple[int, int]) -> None:
+    generator, classifier = Spy(0, shape), network(0, shape)
+    found = objectives(generator, classifier, (2.0, 9.0), samples_per_class=20, epsilon=0.05, attack_steps=3)
+    labels = [0] * 20 + [1] * 20 + [2] * 20
+    latent, vector = draw(60, latent_dim=4, num_classes=K, seed=0, sharpness=(2.0, 9.0), labels=labels)
+    with torch.no_grad():
+        images = generator.eval()(torch.from_numpy(latent), torch.from_numpy(vector))
+    coarse = F.adaptive_avg_pool2d(images, side).flatten(1)
+    entropies = [math.log(float(vendi_score(coarse[20 * k : 20 * (k + 1)]))) for k in range(K)]
+    assert found["diversity"] == pytest.approx(np.mean(entropies) / math.log(20), rel=1e-6)
+    label = torch.tensor(labels)
+    assert found["accuracy"] == pytest.approx(float((classifier(images).argmax(1) == label).float().mean()))
+    assert found["robustness"] == pytest.approx(robust_accuracy(classifier, images, label, 0.05, steps=3))
+    if shape[0] == 2:  # or the comparison would show little
+        assert found["accuracy"] > robust_accuracy(classifier, images, label, 0.05, steps=1) > found["robustness"]
+
+
+# Verdicts
+
+
+def rows(*memorised: bool | None) -> list[Row]:
+    """Rows with audits that found this; the last is the ensemble's."""
+    names = [f"generator {i}" for i in range(len(memorised) - 1)] + ["ensemble"]
+    found = []
+    for name, leaks in zip(names, memorised, strict=True):
+        audit = not_audited(name).model_copy(update={"memorised": leaks})
+        kind = "ensemble" if name == "ensemble" else "generator"
+        found.append(empty_row(name, kind, 10, "made up").model_copy(update={"audit": audit}))
+    thief = not_audited("a thief by nature").model_copy(update={"memorised": True})
+    return [*found, empty_row("real_train", "reference", 10, "made up").model_copy(update={"audit": thief})]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "exposed"), [(0.65, 0.55, False), (0.65, 0.61, True), (0.7, MEMBERSHIP_ALARM, False)]
+)
+def test_the_alarm_asks_for_the_whole_interval(value: float, low: float, exposed: bool) -> None:
+    told = Estimate(value=value, low=low, high=2 * value - low, n=100)
+    leak, sentence = verdict(rows(False, False), told)
+    assert leak is exposed
+    how = "gives away" if exposed else "hardly gives away"
+    assert sentence == (
+        f"Not audited: ensemble. The classifier itself {how} which images it was trained on: its loss tells them from "
+        f"test images with an AUC of {value:.2f} (chance is 0.50)."
+    )
+
+
+def test_the_first_generator_that_leaks_speaks_for_all() -> None:
+    silent = NotMeasured(not_measured="nothing was told")
+    assert verdict(rows(False, True, True, False), silent) == (True, "Not audited: generator 1.")
+    assert verdict(rows(False, False), silent) == (False, "Not audited: ensemble.")
+    assert verdict(rows(None, None), silent) == (None, "Not audited: ensemble.")
+    sure = Estimate(value=0.5, low=0.4, high=0.6, n=100)
+    assert verdict(rows(None, None), sure)[0] is None
+    assert verdict(rows(True, False), sure)[0] is True

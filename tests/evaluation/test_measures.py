@@ -1,0 +1,484 @@
+"""Each measure against its definition, and each reason why there is none."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from draws import torch_rng
+from made_up import SHAPE, K, source
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from netinv.evaluation import diversity, measures, vendi_score
+from netinv.evaluation.metrics import ball_radii, class_cosines, density_coverage, frechet_distance
+from netinv.evaluation.samples import broken, constant, ensemble, first, interleave, observe, to_uint8
+from netinv.results import SPREAD_RESAMPLES, Bootstrap, Estimate, Measure, NotMeasured, spread_estimate
+
+BOOTSTRAP = Bootstrap(3, 120)
+
+
+def no(why: str) -> NotMeasured:
+    return NotMeasured(not_measured=why)
+
+
+def one_class(num: int = 20) -> Any:
+    return source(num, label=torch.zeros(num, dtype=torch.long), logits=torch.zeros(num, 1), vector=torch.ones(num, 1))
+
+
+# Samples
+
+
+def test_a_sample_is_correct_where_the_network_sees_its_label() -> None:
+    given = source(50)
+    assert given.correct.tolist() == [
+        int(a) == int(b) for a, b in zip(given.logits.argmax(1), given.label, strict=True)
+    ]
+    assert given.evaluator_logits is not None
+    judged = given.evaluator_logits.argmax(1) == given.label
+    assert given.evaluator_correct is not None
+    assert given.evaluator_correct.tolist() == judged.tolist()
+    assert 0.3 < given.correct.mean() < 0.95
+    assert dataclasses.replace(given, evaluator_logits=None).evaluator_correct is None
+    assert given.num_classes == K
+
+
+def test_the_gap_is_between_the_two_largest() -> None:
+    vector = torch.tensor([[0.7, 0.1, 0.2], [0.25, 0.5, 0.25], [0.1, 0.4, 0.5]])
+    gap = source(3, vector=vector).gap
+    assert gap is not None
+    assert gap.tolist() == pytest.approx([0.5, 0.25, 0.1])
+    assert source(3, vector=None).gap is None
+    assert one_class().gap is None
+    two = source(1, vector=torch.tensor([[0.25, 0.75]]), logits=torch.zeros(1, 2)).gap
+    assert two is not None
+    assert two.tolist() == [0.5]
+
+
+class Network(nn.Module):
+    """Answers with sums of pixels."""
+
+    num_classes, image_shape, device = K, SHAPE, torch.device("cpu")
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor, return_features: bool = False) -> Any:
+        logits = self.factor * images.flatten(1)[:, :K]
+        return (logits, 2 * logits) if return_features else logits
+
+
+def test_both_networks_are_shown_the_images() -> None:
+    images, label, vector = torch.rand(4, *SHAPE), torch.tensor([0, 1, 2, 0]), torch.rand(4, K)
+    images[1, 0, 0, 0] = torch.nan
+    seen = observe("x", "reference", images, label, vector, Network(2.0), Network(3.0))  # type: ignore[arg-type]
+    assert (seen.name, seen.kind) == ("x", "reference")
+    assert seen.images is images
+    assert (seen.label is label, seen.vector is vector) == (True, True)
+    rows = images.nan_to_num().flatten(1)[:, :K]
+    torch.testing.assert_close(seen.logits, 2 * rows)
+    torch.testing.assert_close(seen.evaluator_logits, 3 * rows)
+    torch.testing.assert_close(seen.features, 6 * rows)
+    alone = observe("x", "reference", images, label, None, Network(2.0), None)  # type: ignore[arg-type]
+    assert (alone.vector, alone.evaluator_logits, alone.features) == (None, None, None)
+
+
+def test_the_first_samples_are_those_of_all_tensors() -> None:
+    given = source(9)
+    part = first(given, 4)
+    for field in dataclasses.fields(given):
+        whole, some = getattr(given, field.name), getattr(part, field.name)
+        if isinstance(whole, Tensor):
+            assert torch.equal(some, whole[:4])
+        else:
+            assert some == whole
+    assert first(dataclasses.replace(given, features=None), 2).features is None
+
+
+def test_an_ensemble_takes_turns() -> None:
+    parts = [source(7, seed, name=f"generator {seed}") for seed in range(3)]
+    together = ensemble(parts)
+    assert (together.name, together.kind) == ("ensemble", "ensemble")
+    for name in ("images", "label", "vector", "logits", "evaluator_logits", "features"):
+        for i in range(7):
+            assert torch.equal(getattr(together, name)[i], getattr(parts[i % 3], name)[i])
+    plain = ensemble([dataclasses.replace(p, vector=None, evaluator_logits=None, features=None) for p in parts])
+    assert (plain.vector, plain.evaluator_logits, plain.features) == (None, None, None)
+    assert interleave([torch.tensor([0, 1, 2]), torch.tensor([10, 11, 12])]).tolist() == [0, 11, 2]
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("images", "images hold values that are not finite"),
+        ("logits", "images get an answer from the classifier that is not finite"),
+        ("evaluator_logits", "images get an answer from the evaluator that is not finite"),
+        ("features", "images get evaluator features that are not finite"),
+    ],
+)
+def test_a_broken_source_says_what_is_broken(field: str, words: str) -> None:
+    given = source(8)
+    assert broken(given) is None
+    tensor = getattr(given, field).clone()
+    tensor.view(8, -1)[2, 1] = torch.inf
+    tensor.view(8, -1)[5, :] = torch.nan
+    assert broken(dataclasses.replace(given, **{field: tensor})) == f"2 of 8 {words}"
+    assert broken(dataclasses.replace(given, evaluator_logits=None, features=None)) is None
+
+
+def test_constant_images_are_all_the_same() -> None:
+    images = torch.full((4, *SHAPE), 0.3)
+    assert constant(images) == "all 4 images are the same"
+    images[3, 0, 7, 7] = 0.31
+    assert constant(images) is None
+
+
+def test_bytes_are_the_nearest_levels() -> None:
+    images = torch.tensor([-1.0, 0, 0.4 / 255, 0.6 / 255, 100.4 / 255, 1, 2, torch.nan])
+    assert to_uint8(images).tolist() == [0, 0, 0, 1, 100, 255, 255, 0]
+
+
+# Accuracy
+
+
+def test_accuracies_are_means_of_what_is_correct() -> None:
+    given = source()
+    found = measures.accuracies(given, BOOTSTRAP)
+    assert list(found) == ["inversion_accuracy", "evaluator_accuracy"]
+    assert found["inversion_accuracy"] == BOOTSTRAP.mean(given.correct)
+    assert given.evaluator_correct is not None
+    assert found["evaluator_accuracy"] == BOOTSTRAP.mean(given.evaluator_correct)
+    chosen = given.label.numpy() != 1
+    some = measures.accuracies(given, BOOTSTRAP, chosen)
+    assert some["inversion_accuracy"] == BOOTSTRAP.mean(given.correct[chosen]) != found["inversion_accuracy"]
+    assert some["evaluator_accuracy"] == BOOTSTRAP.mean(given.evaluator_correct[chosen])
+
+
+def test_accuracies_that_mean_nothing_say_why() -> None:
+    single = measures.accuracies(one_class(), BOOTSTRAP)
+    assert set(single.values()) == {no("with one class every answer is right")}
+    noise = measures.accuracies(source(name="noise"), BOOTSTRAP)
+    assert noise["inversion_accuracy"] == no("noise is labelled by the classifier itself")
+    assert isinstance(noise["evaluator_accuracy"], Estimate)
+    alone = measures.accuracies(source(evaluator_logits=None), BOOTSTRAP)
+    assert alone["evaluator_accuracy"] == no("no evaluator was given")
+    assert isinstance(alone["inversion_accuracy"], Estimate)
+    nobody = measures.accuracies(dataclasses.replace(one_class(), evaluator_logits=None), BOOTSTRAP)
+    assert nobody["evaluator_accuracy"] == no("with one class every answer is right")
+
+
+def test_a_gap_of_just_a_near_tie_is_none() -> None:
+    given = source(50)
+    assert given.vector is not None
+    vector = given.vector.clone()
+    vector[:20] = torch.tensor([0.05, 0.0, 0.0])  # a gap of just that
+    vector[20:30] = torch.tensor([0.04, 0.0, 0.0])
+    given = dataclasses.replace(given, vector=vector)
+    chosen = np.r_[np.ones(20, bool), np.zeros(10, bool), given.gap[30:] >= 0.05]  # type: ignore[index]
+    found = measures.accuracies_off_ties(given, BOOTSTRAP)
+    assert list(found) == ["inversion_accuracy_gap", "evaluator_accuracy_gap"]
+    assert list(found.values()) == list(measures.accuracies(given, BOOTSTRAP, chosen).values())
+    none = measures.accuracies_off_ties(source(vector=None), BOOTSTRAP)
+    assert none == dict.fromkeys(found, no("there is no condition vector with a gap"))
+
+
+def test_bins_of_the_gap_hold_their_lower_edges() -> None:
+    gaps = [0.0, 0.049, 0.05, 0.1, 0.19, 0.2, 0.4, 1.0]
+    vector = torch.tensor(gaps).repeat(20)[:, None] * torch.tensor([[1.0, 0, 0]])
+    given = source(160, vector=vector)
+    bins = measures.accuracies_by_gap(given, BOOTSTRAP)
+    assert [(b.low, b.high) for b in bins] == [(0.0, 0.05), (0.05, 0.1), (0.1, 0.2), (0.2, 0.4), (0.4, 1.0)]
+    place = np.tile([0, 0, 1, 2, 2, 3, 4, 4], 20)
+    for i, part in enumerate(bins):
+        expected = measures.accuracies(given, BOOTSTRAP, place == i)
+        assert [part.inversion_accuracy, part.evaluator_accuracy] == list(expected.values())
+    assert measures.accuracies_by_gap(source(vector=None), BOOTSTRAP) == ()
+
+
+def test_a_bin_of_what_is_broken_says_so() -> None:
+    given = source(20)
+    part = measures.accuracy_bin(given, BOOTSTRAP, 0.5, 2.0)
+    assert (part.low, part.high) == (0.5, 2.0)
+    assert part.inversion_accuracy == BOOTSTRAP.mean(given.correct)
+    sick = dataclasses.replace(given, images=torch.full_like(given.images, torch.nan))
+    part = measures.accuracy_bin(sick, BOOTSTRAP, 0.5, 2.0)
+    assert part.inversion_accuracy == part.evaluator_accuracy == no("20 of 20 images hold values that are not finite")
+
+
+def test_accuracies_of_each_class() -> None:
+    given = source(90)
+    found = measures.accuracies_by_class(given, BOOTSTRAP)
+    assert list(found) == ["inversion_accuracy", "evaluator_accuracy"]
+    for k in range(K):
+        expected = measures.accuracies(given, BOOTSTRAP, given.label.numpy() == k)
+        assert [found[name][k] for name in found] == list(expected.values())
+    assert {len(of_one) for of_one in found.values()} == {K}
+
+
+def test_confusion_counts_wanted_by_predicted() -> None:
+    logits = torch.eye(3)[[0, 1, 1, 2, 0, 0]]
+    given = source(6, label=torch.tensor([0, 0, 1, 1, 2, 2]), logits=logits, evaluator_logits=logits.roll(1, dims=1))
+    found = measures.confusion(given)
+    assert found == {
+        "classifier": ((1, 1, 0), (0, 1, 1), (2, 0, 0)),
+        "evaluator": ((0, 1, 1), (1, 0, 1), (0, 2, 0)),
+    }
+    assert list(measures.confusion(dataclasses.replace(given, evaluator_logits=None))) == ["classifier"]
+
+
+# Intensity
+
+
+def wanted_and_obtained(given: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rows = np.arange(len(given.label))
+    p, q = given.vector.double().numpy(), torch.softmax(given.logits.double(), 1).numpy()
+    return p[rows, given.label], q[rows, given.label]
+
+
+def error(wanted: NDArray[np.float64], obtained: NDArray[np.float64]) -> float:
+    place = np.minimum((wanted * 10 + 1e-12).astype(int), 9)
+    terms = [abs(wanted[place == i].mean() - obtained[place == i].mean()) * (place == i).sum() for i in set(place)]
+    return float(sum(terms) / len(wanted))
+
+
+def test_intensity_is_that_of_its_definition() -> None:
+    given = source(80)
+    found = measures.intensity(given, BOOTSTRAP)
+    assert list(found) == ["kl", "intensity_error", "intensity_correlation"]
+    p, log_q = given.vector.double(), F.log_softmax(given.logits.double(), 1)  # type: ignore[union-attr]
+    assert close(found["kl"], BOOTSTRAP.mean((p * (p.log() - log_q)).sum(1).numpy()))
+    wanted, obtained = wanted_and_obtained(given)
+    draws = list(BOOTSTRAP.draws(80))
+    errors = [error(wanted[i], obtained[i]) for i in draws]
+    assert close(found["intensity_error"], spread_estimate(error(wanted, obtained), errors, 80))
+    correlations = [float(np.corrcoef(wanted[i], obtained[i])[0, 1]) for i in draws]
+    expected = spread_estimate(float(np.corrcoef(wanted, obtained)[0, 1]), correlations, 80)
+    assert close(found["intensity_correlation"], expected)
+
+
+def close(found: Measure, expected: Measure) -> bool:
+    assert isinstance(found, Estimate)
+    assert isinstance(expected, Estimate)
+    assert found.n == expected.n
+    for name in ("value", "low", "high"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-6, abs=1e-9)
+    return True
+
+
+def test_intensity_that_never_varies_has_no_correlation() -> None:
+    constant_condition = source(30, vector=torch.tensor([[0.5, 0.3, 0.2]]).repeat(30, 1), label=torch.zeros(30).long())
+    stubborn = source(30, logits=torch.zeros(30, K))
+    for given in (constant_condition, stubborn):
+        found = measures.intensity(given, BOOTSTRAP)
+        assert found["intensity_correlation"] == no("the intensity wanted or obtained never varies")
+        assert isinstance(found["intensity_error"], Estimate)
+        assert isinstance(found["kl"], Estimate)
+
+
+def test_without_a_condition_there_is_no_intensity() -> None:
+    names = ["kl", "intensity_error", "intensity_correlation"]
+    assert measures.intensity(source(vector=None), BOOTSTRAP) == dict.fromkeys(
+        names, no("there is no condition vector")
+    )
+    single = measures.intensity(one_class(), BOOTSTRAP)
+    assert single == dict.fromkeys(names, no("with one class the output is always 1"))
+    assert measures.calibration(source(vector=None), BOOTSTRAP) == ()
+    assert measures.calibration(one_class(), BOOTSTRAP) == ()
+    two = source(20, vector=torch.rand(20, 2), logits=torch.rand(20, 2), label=torch.arange(20) % 2)
+    assert len(measures.calibration(two, BOOTSTRAP)) == 10
+
+
+def test_calibration_bins_hold_their_lower_edges() -> None:
+    tops = torch.tensor([0.0, 0.05, 0.1, 0.3, 0.35, 0.9, 1.0], dtype=torch.float64)
+    vector = torch.zeros(140, K, dtype=torch.float64)
+    vector[:, 0] = tops.repeat(20)
+    given = source(140, vector=vector, label=torch.zeros(140, dtype=torch.long))
+    bins = measures.calibration(given, BOOTSTRAP)
+    assert [(b.low, b.high) for b in bins] == [(i / 10, (i + 1) / 10) for i in range(10)]
+    place = np.tile([0, 0, 1, 3, 3, 9, 9], 20)
+    wanted, obtained = wanted_and_obtained(given)
+    for i, part in enumerate(bins):
+        assert part.wanted == BOOTSTRAP.mean(wanted[place == i])
+        assert part.obtained == BOOTSTRAP.mean(obtained[place == i])
+
+
+# Diversity
+
+
+def test_vendi_scores_are_those_of_the_first_n_of_each_class() -> None:
+    given = source(80)
+    assert given.features is not None
+    for vectors, n in ((given.features, 12), (given.images.flatten(1), 12), (given.features, 5)):
+        scores = diversity.vendi_scores(vectors, given, n, BOOTSTRAP)
+        assert (scores.n, scores.why, scores.replicates.shape) == (n, ("", "", ""), (SPREAD_RESAMPLES, K))
+        for k in range(K):
+            own = vectors[given.label == k][:n]
+            assert scores.value[k] == pytest.approx(float(vendi_score(own)))
+            expected = [float(vendi_score(own[index])) for index in BOOTSTRAP.draws(n, stream=k)]
+            assert scores.replicates[:, k].tolist() == pytest.approx(expected)
+
+
+def awkward() -> tuple[Any, Tensor]:
+    """One class that is sound, one with too few samples, and one with a sample that is all zero."""
+    label = torch.tensor([0] * 10 + [1] * 9 + [2] * 12)
+    vectors = torch.rand(31, 4, generator=torch_rng(0))
+    vectors[22] = 0
+    vectors[25:, 1] = 0
+    return source(31, label=label), vectors
+
+
+def test_a_class_without_a_score_says_why() -> None:
+    given, vectors = awkward()
+    scores = diversity.vendi_scores(vectors, given, 10, BOOTSTRAP)
+    assert scores.why == (
+        "",
+        "9 samples of this class, 10 are needed",
+        "a sample is all zero, so that its cosine to others is undefined",
+    )
+    assert np.isnan(scores.value).tolist() == [False, True, True]
+    assert np.isnan(scores.replicates).all(axis=0).tolist() == [False, True, True]
+    by_class = diversity.vendi_by_class(scores)
+    assert by_class[0] == spread_estimate(float(scores.value[0]), scores.replicates[:, 0], 10)
+    assert by_class[1:] == tuple(no(why) for why in scores.why[1:])
+    assert diversity.vendi_mean(scores) == by_class[0]
+
+
+def test_the_mean_score_is_over_the_classes_that_have_one() -> None:
+    given = source(80)
+    scores = diversity.vendi_scores(given.features, given, 12, BOOTSTRAP)  # type: ignore[arg-type]
+    assert diversity.vendi_mean(scores) == spread_estimate(
+        float(scores.value.mean()), scores.replicates.mean(axis=1), 36
+    )
+    part = scores._replace(value=scores.value * [1, np.nan, 1], why=("", "gone", ""))
+    assert diversity.vendi_mean(part) == spread_estimate(
+        float(scores.value[[0, 2]].mean()), scores.replicates[:, [0, 2]].mean(axis=1), 24
+    )
+    none = scores._replace(value=np.full(K, np.nan), why=("first", "second", "third"))
+    assert diversity.vendi_mean(none) == no("no class has a score: first")
+
+
+def test_a_ratio_is_over_the_classes_that_both_have() -> None:
+    given, real = source(80), source(80, seed=1)
+    mine = diversity.vendi_scores(given.features, given, 12, BOOTSTRAP)  # type: ignore[arg-type]
+    theirs = diversity.vendi_scores(real.features, real, 12, BOOTSTRAP)  # type: ignore[arg-type]
+    mine = mine._replace(value=mine.value * [np.nan, 1, 1])
+    ratio = mine.replicates[:, 1:].mean(axis=1) / theirs.replicates[:, 1:].mean(axis=1)
+    expected = spread_estimate(float(mine.value[1:].mean() / theirs.value[1:].mean()), ratio, 24)
+    assert diversity.vendi_ratio(mine, theirs) == expected
+    other = theirs._replace(value=theirs.value * [1, np.nan, np.nan])
+    assert diversity.vendi_ratio(mine, other) == no("no class has a score both here and among real test images")
+
+
+def test_overall_diversity_is_that_of_its_definitions() -> None:
+    given = source(60)
+    assert given.features is not None
+    found = diversity.overall_diversity(given, 25, BOOTSTRAP)
+    assert list(found) == ["vendi_overall", "cosine_within", "cosine_between"]
+    some = given.features[:25]
+    replicates = [float(vendi_score(some[i])) for i in BOOTSTRAP.draws(25)]
+    assert found["vendi_overall"] == spread_estimate(float(vendi_score(some)), replicates, 25)
+    values = class_cosines(given.features, given.label, K)
+    draws = [class_cosines(given.features[i], given.label[i], K) for i in BOOTSTRAP.draws(60)]
+    for name, value, of_one in zip(("cosine_within", "cosine_between"), values, np.array(draws).T, strict=True):
+        assert found[name] == spread_estimate(value, of_one, 60)
+    assert isinstance(diversity.overall_diversity(given, 60, BOOTSTRAP)["vendi_overall"], Estimate)
+
+
+def test_overall_diversity_that_cannot_be_told() -> None:
+    names = ("vendi_overall", "cosine_within", "cosine_between")
+    few = diversity.overall_diversity(source(30), 31, BOOTSTRAP)
+    assert few["vendi_overall"] == no("30 samples, 31 are needed")
+    assert isinstance(few["cosine_within"], Estimate)
+    assert isinstance(few["cosine_between"], Estimate)
+    alone = diversity.overall_diversity(source(30, features=None), 20, BOOTSTRAP)
+    assert alone == dict.fromkeys(names, no("no evaluator was given"))
+    same = diversity.overall_diversity(source(30, images=torch.zeros(30, *SHAPE)), 20, BOOTSTRAP)
+    assert same == dict.fromkeys(names, no("all 30 images are the same"))
+    features = torch.rand(30, 5)
+    features[7] = 0
+    zero = diversity.overall_diversity(source(30, features=features), 20, BOOTSTRAP)
+    why = "an evaluator feature vector is all zero, so that its cosine to others is undefined"
+    assert zero == dict.fromkeys(names, no(why))
+    features[7, 2] = 1
+    assert isinstance(diversity.overall_diversity(source(30, features=features), 20, BOOTSTRAP)[names[0]], Estimate)
+    lonely = diversity.overall_diversity(source(20, label=torch.zeros(20, dtype=torch.long)), 20, BOOTSTRAP)
+    assert lonely["cosine_between"] == no("there is no such pair of samples")
+
+
+# Resemblance
+
+
+def test_resemblance_is_that_of_its_definitions() -> None:
+    given, real = source(40), source(50, seed=1, name="real_test")
+    radii = ball_radii(real.features, 5)  # type: ignore[arg-type]
+    found = diversity.resemblance(given, real, radii, 30, BOOTSTRAP)
+    assert list(found) == ["density", "coverage", "frechet"]
+    generated, reference = given.features[:30], real.features  # type: ignore[index]
+    expected = density_coverage(reference, radii, generated, 5)  # type: ignore[arg-type]
+    assert found["density"] == BOOTSTRAP.mean(expected.density)
+    assert found["coverage"] == BOOTSTRAP.mean(expected.coverage)
+    pairs = zip(BOOTSTRAP.draws(30, 0), BOOTSTRAP.draws(50, 1), strict=True)
+    replicates = [frechet_distance(generated[i], reference[j]) for i, j in pairs]  # type: ignore[index]
+    assert found["frechet"] == spread_estimate(frechet_distance(generated, reference), replicates, 30)  # type: ignore[arg-type]
+
+
+def test_resemblance_that_cannot_be_told() -> None:
+    real = source(50, seed=1, name="real_test")
+    radii = ball_radii(real.features, 5)  # type: ignore[arg-type]
+
+    def why(given: Any, real: Any = real, radii: Any = radii, n: int = 30) -> set[Any]:
+        found = diversity.resemblance(given, real, radii, n, BOOTSTRAP)
+        assert list(found) == ["density", "coverage", "frechet"]
+        return set(found.values())
+
+    assert why(source(40), None) == {no("no real test images were given")}
+    assert why(source(40, features=None)) == {no("no evaluator was given")}
+    assert why(source(40), dataclasses.replace(real, features=None)) == {no("no evaluator was given")}
+    assert why(source(40, name="real_test")) == {no("these are the images that the others are compared with")}
+    assert why(source(40, images=torch.zeros(40, *SHAPE))) == {no("all 40 images are the same")}
+    assert why(source(9)) == {no("9 samples, at least 10 are needed")}
+    few = diversity.resemblance(source(40), first(real, 5), None, 30, BOOTSTRAP)
+    assert few["density"] == few["coverage"] == no("5 real test images, more than 5 are needed")
+    assert few["frechet"] == no("5 images, more than the 5 features are needed")
+    short = diversity.resemblance(source(40), real, radii, 5, BOOTSTRAP)
+    assert short["frechet"] == no("5 images, more than the 5 features are needed")
+    enough = diversity.resemblance(source(40), real, radii, 6, BOOTSTRAP)
+    assert isinstance(enough["frechet"], Estimate)
+    ten = diversity.resemblance(source(10), real, radii, 10, BOOTSTRAP)
+    assert all(isinstance(measure, Estimate) for measure in ten.values())
+
+
+# Robustness
+
+
+class Fragile(nn.Module):
+    """Sees class 1 where the first pixel is bright, and class 0 elsewhere."""
+
+    num_classes, image_shape, device = 2, SHAPE, torch.device("cpu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixel = images[:, 0, 0, 0]
+        return torch.stack([0.5 - pixel, pixel - 0.5], dim=1)
+
+
+def test_survival_is_that_of_the_first_images_under_each_bound() -> None:
+    images = torch.full((6, *SHAPE), 0.5)
+    images[:, 0, 0, 0] = torch.tensor([0.1, 0.3, 0.45, 0.55, 0.9, torch.nan])
+    given = source(6, images=images, label=torch.tensor([0, 0, 0, 1, 1, 0]), logits=torch.zeros(6, 2))
+    kept = measures.survival(given, Fragile(), [0.0, 0.1, 0.3], 20, 6, seed=0)  # type: ignore[arg-type]
+    assert kept.tolist() == [
+        [True, True, True],
+        [True, True, False],
+        [True, False, False],
+        [True, False, False],
+        [True, True, True],
+        [True, True, True],  # nothing is black
+    ]
+    assert measures.survival(given, Fragile(), [0.1], 20, 4, seed=0).shape == (4, 1)  # type: ignore[arg-type]
+
+
+def test_what_is_missing_has_one_reason() -> None:
+    assert measures.missing(("a", "b"), "why") == {"a": no("why"), "b": no("why")}

@@ -1,0 +1,427 @@
+"""An evaluation is made of its parts: every row, bin and headline is what the measures say of the same images."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from draws import numpy_rng, torch_rng
+from made_up import ONE, SHAPE, K, Spy, data, network, source
+from PIL import Image
+
+from netinv.classifiers import predict
+from netinv.core import InputError
+from netinv.data import LabelledImages, to_float
+from netinv.evaluation import EvaluationConfig, evaluate, save_evaluation
+from netinv.evaluation.diversity import (
+    overall_diversity,
+    resemblance,
+    vendi_by_class,
+    vendi_mean,
+    vendi_ratio,
+    vendi_scores,
+)
+from netinv.evaluation.evaluate import Evaluation
+from netinv.evaluation.headline import headline
+from netinv.evaluation.measures import (
+    accuracies,
+    accuracies_by_class,
+    accuracies_by_gap,
+    accuracies_off_ties,
+    accuracy_bin,
+    calibration,
+    confusion,
+    intensity,
+    survival,
+)
+from netinv.evaluation.metrics import ball_radii
+from netinv.evaluation.privacy import Pools, audit, membership, not_audited
+from netinv.evaluation.rows import MEASURES, Reference, empty_row, measured_row, reference_for
+from netinv.evaluation.samples import ensemble, first, generate, observe, to_uint8
+from netinv.results import Bootstrap, Estimate, Measure, NotMeasured, Row
+from netinv.sampling import grid
+
+SHARPNESS = (2.0, 4.0)
+CONFIG = ONE.model_copy(update={"num_samples": 48, "privacy_pool": 55, "seed": 3, "sharpness": (5.0, 0.5)})
+
+
+def no(why: str) -> NotMeasured:
+    return NotMeasured(not_measured=why)
+
+
+def drawn(generator: Spy, name: str, num: int, sharpness: tuple[float, float], dropout: bool = False) -> Any:
+    images, vector = generate(generator, num, 3, sharpness, dropout)
+    return observe(name, "generator", images, vector.argmax(1), vector, network(7), network(1))
+
+
+def expected_measures(given: Any, real: Any, bootstrap: Bootstrap, n: int, num: int) -> dict[str, Measure]:
+    """All but the student's, plainly."""
+    curve = survival(given, network(7), CONFIG.epsilons, CONFIG.attack_steps, CONFIG.robust_samples, CONFIG.seed)
+    robust = curve[:, CONFIG.epsilons.index(CONFIG.robust_epsilon)].numpy()
+    found = accuracies(given, bootstrap) | accuracies_off_ties(given, bootstrap) | intensity(given, bootstrap)
+    vectors = {
+        "vendi": lambda s: s.features,
+        "vendi_centred": lambda s: s.features - real.features.mean(dim=0),
+        "vendi_pixels": lambda s: s.images.flatten(1),
+    }
+    for name, take in vectors.items():
+        mine, theirs = (vendi_scores(take(s), s, n, bootstrap) for s in (given, real))
+        found[name], found[f"{name}_ratio"] = vendi_mean(mine), vendi_ratio(mine, theirs)
+    found |= overall_diversity(given, num, bootstrap)
+    found |= resemblance(given, real, ball_radii(real.features, 5), num, bootstrap)
+    found["robust_accuracy"] = bootstrap.mean(robust)
+    found["student_accuracy"] = no("evaluate.student is null")
+    return found
+
+
+def test_an_evaluation_is_made_of_its_parts() -> None:
+    train, test = data(70, 1), data(60, 2)
+    generators = [Spy(0), Spy(1)]
+    results = evaluate(generators, network(7), network(1), "abc", train, test, CONFIG, SHARPNESS).results
+    bootstrap = Bootstrap(3, 100)
+    rng = numpy_rng(3)
+    order = [rng.permutation(70)[:55], rng.permutation(60)[:55]]
+    real = [
+        observe(name, "reference", to_float(part.images[index]), part.labels[index], None, network(7), network(1))
+        for name, part, index in zip(("real_train", "real_test"), (train, test), order, strict=True)
+    ]
+    pixels = torch.from_numpy(rng.random((48, *SHAPE), dtype=np.float32))
+    noise = observe("noise", "reference", pixels, torch.zeros(48).long(), None, network(7), network(1))
+    noise = dataclasses.replace(noise, label=noise.logits.argmax(1))
+    sources = [drawn(g, f"generator {i}", 48, SHARPNESS) for i, g in enumerate(generators)]
+    dropped = [drawn(g, f"generator {i}", 48, SHARPNESS, dropout=True) for i, g in enumerate(generators)]
+    bins = [[drawn(g, "bin", 30, (s, s)) for s in CONFIG.sharpness] for g in generators]
+    sources.append(ensemble(sources)), dropped.append(ensemble(dropped))
+    bins.append([ensemble([bins[0][i], bins[1][i]]) for i in range(2)])
+    shown = [first(part, 48) for part in real]
+    counts = np.concatenate([np.bincount(s.label, minlength=K) for s in [*sources, *shown]])
+    n = min(12, *counts[counts >= 10])
+    assert results.vendi_n == n
+    parts = [real[i].images for i in (0, 1)], [real[i].features for i in (0, 1)]
+    pools = Pools(*parts[0], *parts[1], *order)
+
+    assert [row.name for row in results.rows] == [s.name for s in (*sources, *shown, noise)]
+    for i, (row, given) in enumerate(zip(results.rows, [*sources, *shown, noise], strict=True)):
+        assert (row.kind, row.samples) == (given.kind, 48)
+        assert tuple(row.measures) == tuple(row.dropout) == MEASURES
+        assert row.measures == expected_measures(given, shown[1], bootstrap, n, 48)
+        if i < 3:
+            assert row.dropout == expected_measures(dropped[i], shown[1], bootstrap, n, 48)
+            assert row.by_sharpness == tuple(
+                accuracy_bin(part, bootstrap, s, s) for s, part in zip(CONFIG.sharpness, bins[i], strict=True)
+            )
+        else:
+            assert row.dropout == dict.fromkeys(MEASURES, no("these images are not generated"))
+            assert row.by_sharpness == ()
+        vendi = vendi_by_class(vendi_scores(given.features, given, n, bootstrap))
+        assert row.by_class == accuracies_by_class(given, bootstrap) | {"vendi": vendi}
+        assert row.confusion == confusion(given)
+        assert row.by_gap == accuracies_by_gap(given, bootstrap)
+        assert row.calibration == calibration(given, bootstrap)
+        kept = survival(given, network(7), CONFIG.epsilons, 1, 50, 3)
+        assert [(point.epsilon, point.accuracy) for point in row.robustness] == [
+            (e, bootstrap.mean(kept[:, j].numpy())) for j, e in enumerate(CONFIG.epsilons)
+        ]
+        chosen = slice(40)
+        args = (given.images[chosen], given.features[chosen], given.label[chosen], K, 3)
+        assert row.audit == audit(pools, *args)
+    told = membership(real[0].logits, real[0].label, real[1].logits, real[1].label, bootstrap)
+    assert results.headline == headline(results.rows, sources[:2], bootstrap) | {
+        "membership_auc": told,
+        **dict.fromkeys(
+            ("distilled_accuracy", "distilled_noise_accuracy", "distilled_real_accuracy"),
+            no("evaluate.distillation is null"),
+        ),
+    }
+    assert (results.classes, results.image_shape, results.sharpness) == (tuple("abc"), SHAPE, SHARPNESS)
+    assert results.settings == json.loads(CONFIG.model_dump_json())
+
+
+def test_the_images_behind_an_evaluation_are_kept() -> None:
+    train, test = data(70, 1), data(60, 2)
+    config = ONE.model_copy(update={"num_samples": 20, "epsilons": (0.1,), "sharpness": ()})
+    found = evaluate([Spy(0)], network(7), None, "abc", train, test, config)
+    assert list(found.images) == ["generator 0", "ensemble", "real_train", "real_test", "noise"]
+    images, vector = generate(Spy(0), 20, 0, (1.0, 1.0))
+    for name in ("generator 0", "ensemble"):
+        assert torch.equal(found.images[name].images, to_uint8(images))
+        assert torch.equal(found.images[name].labels, vector.argmax(1))
+    index = numpy_rng(0).permutation(70)[:20]
+    assert torch.equal(found.images["real_train"].images, train.images[index])
+    assert torch.equal(found.images["real_train"].labels, train.labels[index])
+    # One generator and its ensemble are the same thing.
+    rows = {row.name: row for row in found.results.rows}
+    alike = rows["generator 0"].model_copy(update={"name": "ensemble", "kind": "ensemble"})
+    assert rows["ensemble"] == alike
+    assert found.results.sharpness == (1.0, 1.0)
+
+
+def test_what_is_not_given_is_told() -> None:
+    config = ONE.model_copy(update={"num_samples": 20, "epsilons": (0.1,), "sharpness": ()})
+    none = evaluate([Spy(0)], network(7), network(1), "abc", None, None, config).results
+    rows = {row.name: row for row in none.rows}
+    for name in ("real_train", "real_test"):
+        assert rows[name] == empty_row(name, "reference", 0, "no real images were given")
+    assert none.headline["membership_auc"] == no("it needs real training and real test images")
+    assert rows["noise"].audit == not_audited("it needs real training and real test images")
+    half = evaluate([Spy(0)], network(7), network(1), "abc", data(70, 1), None, config).results
+    assert half.headline["membership_auc"] == no("it needs real training and real test images")
+    few = evaluate([Spy(0)], network(7), network(1), "abc", data(70, 1), data(49, 2), config).results
+    assert few.rows[0].audit == not_audited("49 real images on one side, at least 50 are needed")
+    just = evaluate([Spy(0)], network(7), network(1), "abc", data(70, 1), data(50, 2), config).results
+    assert just.rows[0].audit.pool == 50
+
+
+@pytest.mark.parametrize("which", ["classifier", "evaluator", "generator 1", "training split", "test split", "classes"])
+def test_what_is_of_another_shape_is_named(which: str) -> None:
+    parts: dict[str, Any] = {
+        "generators": [Spy(0), Spy(1)],
+        "classifier": network(7),
+        "evaluator": network(1),
+        "classes": "abc",
+        "train": data(60, 1),
+        "test": data(60, 2),
+    }
+    larger = (1, 9, 8)
+    wide = LabelledImages(torch.zeros(60, *larger, dtype=torch.uint8), torch.zeros(60, dtype=torch.long))
+    changes: dict[str, tuple[str, Any]] = {
+        "classifier": ("classifier", network(7, larger)),
+        "evaluator": ("evaluator", network(1, larger)),
+        "generator 1": ("generators", [Spy(0), Spy(1, larger)]),
+        "training split": ("train", wide),
+        "test split": ("test", wide),
+        "classes": ("classes", "abcd"),
+    }
+    name, value = changes[which]
+    blamed = {"classifier": "the evaluator", "classes": "the classifier", "generator 1": "generator 1"}
+    told = f"but {blamed.get(which, f'the {which}')} has {K} classes and images of shape"
+    with pytest.raises(InputError, match=told.replace("(", r"\(")):
+        evaluate(**(parts | {name: value}), config=ONE)
+    with pytest.raises(InputError, match=r"^There is no generator to evaluate: run the invert stage first"):
+        evaluate(**(parts | {"generators": []}), config=ONE)
+
+
+# Rows
+
+
+def reference(given: list[Any], real: dict[str, Any], config: EvaluationConfig = CONFIG) -> Reference:
+    return reference_for(given, real, None, "no pools", config, Bootstrap(0, 100), network(7))
+
+
+def test_what_all_rows_share_is_what_the_smallest_has() -> None:
+    real_test = source(40, 5, name="real_test")
+    given = [source(30), source(25, 1), real_test]
+    made = reference(given, {"real_test": real_test})
+    counts = [int((s.label == k).sum()) for s in given for k in range(K)]
+    assert min(counts) < 10
+    assert made.vendi_n == min(12, *(count for count in counts if count >= 10))
+    assert (made.num_compared, made.num_overall) == (25, 25)
+    assert (made.pools, made.test, made.real_test) == ("no pools", None, real_test)
+    assert torch.equal(made.radii, ball_radii(real_test.features, 5))  # type: ignore[arg-type]
+    assert set(made.vendi) == {"vendi", "vendi_centred", "vendi_pixels"}
+    less = reference([source(30), first(real_test, 20)], {"real_test": first(real_test, 20)})
+    assert (less.num_compared, less.num_overall) == (30, 20)
+    few = reference([source(30), first(real_test, 5)], {"real_test": first(real_test, 5)})
+    assert few.radii is None
+    six = reference([source(30), first(real_test, 6)], {"real_test": first(real_test, 6)})
+    assert six.radii is not None
+    blind = dataclasses.replace(real_test, features=None)
+    made = reference([source(30), blind], {"real_test": blind})
+    assert made.radii is None
+    assert set(made.vendi) == {"vendi_pixels"}
+    alone = reference([source(30)], {})
+    assert (alone.real_test, alone.radii, alone.vendi) == (None, None, {})
+    tiny = reference([source(12, label=torch.arange(12) % 3)], {})
+    assert tiny.vendi_n == 12  # where no class is large enough
+
+
+def test_a_row_without_evaluator_or_real_images_says_what_is_missing() -> None:
+    given = dataclasses.replace(source(40), evaluator_logits=None, features=None)
+    row = measured_row(given, None, reference([given], {}))
+    for name in ("vendi", "vendi_ratio", "vendi_overall", "cosine_within", "evaluator_accuracy"):
+        assert row.measures[name] == no("no evaluator was given")
+    for name in ("vendi_centred", "vendi_centred_ratio", "vendi_pixels_ratio", "density", "frechet"):
+        assert row.measures[name] == no("no real test images were given")
+    assert isinstance(row.measures["vendi_pixels"], Estimate)
+    assert row.by_class["vendi"] == (no("no evaluator was given"),) * K
+    assert row.audit == not_audited("no pools")
+
+
+def test_a_row_of_images_all_the_same_says_so() -> None:
+    given = source(40, images=torch.zeros(40, *SHAPE))
+    row = measured_row(given, None, reference([given], {}))
+    for name in MEASURES:
+        if name.startswith("vendi"):
+            assert row.measures[name] == no("all 40 images are the same")
+    assert row.by_class["vendi"] == (no("all 40 images are the same"),) * K
+
+
+def test_a_broken_row_is_empty_but_for_its_reason() -> None:
+    given = source(40)
+    given.images[3] = torch.nan
+    row = measured_row(given, None, reference([source(40)], {}))
+    why = "1 of 40 images hold values that are not finite"
+    assert row == empty_row("generator 0", "generator", 40, why)
+    assert set(row.measures.values()) == set(row.dropout.values()) == {no(why)}
+    assert (row.name, row.kind, row.samples) == ("generator 0", "generator", 40)
+    assert (row.by_class, row.confusion) == ({}, {})
+    assert row.by_gap == row.by_sharpness == row.calibration == row.robustness == ()
+    assert row.audit == not_audited(why)
+
+
+# Headline
+
+
+def made_up_row(name: str, kind: Any, offset: int, missing: tuple[str, ...] = ()) -> Row:
+    def measure(i: int, name: str) -> Measure:
+        return no(f"{name} of {offset}") if name in missing else Estimate(value=offset + i, low=0, high=1, n=10)
+
+    measures = {m: measure(i, m) for i, m in enumerate(MEASURES)}
+    dropout = {m: measure(100 + i, m) for i, m in enumerate(MEASURES)}
+    return empty_row(name, kind, 10, "made up").model_copy(update={"measures": measures, "dropout": dropout})
+
+
+ROWS = [
+    made_up_row("generator 0", "generator", 2000),
+    made_up_row("generator 1", "generator", 1000),
+    made_up_row("ensemble", "ensemble", 3000),
+    made_up_row("real_train", "reference", 4000),
+    made_up_row("real_test", "reference", 5000),
+    made_up_row("noise", "reference", 6000),
+]
+
+
+def test_the_headline_takes_each_number_from_its_row() -> None:
+    bootstrap = Bootstrap(1, 100)
+    generated = [source(30, 0), source(20, 1)]
+    found = headline(ROWS, generated, bootstrap)
+    place = {name: i for i, name in enumerate(MEASURES)}
+    from_rows = {
+        "inversion_accuracy_min": 1000 + place["inversion_accuracy"],
+        "evaluator_accuracy_min": 1000 + place["evaluator_accuracy"],
+        "classifier_test_accuracy": 5000 + place["inversion_accuracy"],
+        "evaluator_test_accuracy": 5000 + place["evaluator_accuracy"],
+        "inversion_accuracy_dropout": 3100 + place["inversion_accuracy"],
+        "evaluator_accuracy_dropout": 3100 + place["evaluator_accuracy"],
+        "vendi_centred_ratio_dropout": 3100 + place["vendi_centred_ratio"],
+        "frechet_floor": 4000 + place["frechet"],
+        "student_noise_accuracy": 6000 + place["student_accuracy"],
+        "student_real_accuracy": 4000 + place["student_accuracy"],
+    }
+    together = (
+        "inversion_accuracy_gap",
+        "kl",
+        "intensity_error",
+        "vendi_ratio",
+        "vendi_centred_ratio",
+        "vendi_pixels_ratio",
+        "cosine_within",
+        "density",
+        "coverage",
+        "frechet",
+        "robust_accuracy",
+        "student_accuracy",
+    )
+    from_rows |= {name: 3000 + place[name] for name in together}
+    pooled = {"inversion_accuracy", "evaluator_accuracy"}
+    assert set(found) == set(from_rows) | pooled
+    values = {name: m.value for name, m in found.items() if isinstance(m, Estimate) and name in from_rows}
+    assert values == from_rows
+    correct = np.concatenate([s.correct for s in generated])
+    judged = np.concatenate([s.evaluator_correct for s in generated])
+    assert found["inversion_accuracy"] == bootstrap.mean(correct)
+    assert found["evaluator_accuracy"] == bootstrap.mean(judged)
+
+
+def test_a_headline_of_a_generator_without_a_number_is_its_reason() -> None:
+    rows = [made_up_row("generator 0", "generator", 2000, ("evaluator_accuracy",)), *ROWS[1:]]
+    found = headline(rows, [source(30, 0), source(20, 1)], Bootstrap(1, 100))
+    assert found["evaluator_accuracy"] == no("evaluator_accuracy of 2000")
+    assert isinstance(found["inversion_accuracy"], Estimate)
+    assert found["evaluator_accuracy_min"] == ROWS[1].measures["evaluator_accuracy"]
+    both = [rows[0], made_up_row("generator 1", "generator", 1000, ("evaluator_accuracy",)), *ROWS[2:]]
+    none = headline(both, [source(30, 0), source(20, 1)], Bootstrap(1, 100))
+    assert none["evaluator_accuracy_min"] == no("evaluator_accuracy of 2000")
+
+
+# Pictures
+
+
+def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
+    train, test = data(70, 1), data(60, 2)
+    config = ONE.model_copy(update={"num_samples": 48, "epsilons": (0.1,), "sharpness": ()})
+    found = evaluate([Spy(0), Spy(1)], network(7), network(1), "abc", train, test, config)
+    figure = save_evaluation(tmp_path, found, train, test)
+    assert (tmp_path / "results.json").read_text() == found.results.model_dump_json(indent=1) + "\n"
+    names = {"generator-0", "generator-1", "ensemble", "real_train", "real_test", "noise"}
+    neighbours = {f"{name}-neighbours" for name in ("generator-0", "generator-1", "ensemble")}
+    assert {path.stem for path in tmp_path.glob("*.png")} == names | neighbours | {"figure2"}
+
+    def picture(cells: list[Any], columns: int) -> np.ndarray:
+        images = np.stack([np.full(SHAPE, 255, np.uint8) if cell is None else cell for cell in cells])
+        large = images.repeat(8, axis=2).repeat(8, axis=3) / np.float32(255)
+        return grid([large.astype(np.float32)], len(cells), (1, 64, 64), columns)[:, :, 0]
+
+    def read(name: str) -> np.ndarray:
+        with Image.open(tmp_path / f"{name}.png") as image:
+            return np.asarray(image)
+
+    def of_class(name: str, k: int) -> list[Any]:
+        images, labels = found.images[name]
+        return [image.numpy() for image in images[labels == k]]
+
+    expected = picture([of_class(f"generator {i}", k)[i] for k in range(K) for i in range(2)], 2)
+    assert np.array_equal(figure, expected)
+    assert np.array_equal(read("figure2"), expected)
+    for name in ("noise", "ensemble"):
+        cells = [(of_class(name, k) + [None] * 10)[j] for k in range(K) for j in range(10)]
+        assert np.array_equal(read(name), picture(cells, 10))
+    row = found.results.rows[1]
+    pairs = {(pair.label, pair.distance): pair for pair in row.audit.pairs}
+    cells = []
+    for k in range(K):
+        for distance in ("pixel", "ssim", "feature"):
+            pair = pairs[k, distance]  # type: ignore[index]
+            made = found.images["generator 1"].images[pair.sample]
+            cells += [made.numpy(), train.images[pair.train].numpy(), test.images[pair.test].numpy()]
+    assert np.array_equal(read("generator-1-neighbours"), picture(cells, 9))
+    (tmp_path / "alone").mkdir()
+    for given in ((None, test), (train, None)):
+        save_evaluation(tmp_path / "alone", found, *given)
+        assert not list((tmp_path / "alone").glob("*neighbours*"))
+
+
+def test_pictures_of_colour_and_of_large_images_and_of_many_classes(tmp_path: Path) -> None:
+    shape = (3, 70, 50)
+    images = torch.randint(0, 256, (50, *shape), generator=torch_rng(0), dtype=torch.uint8)
+    labels = torch.arange(50) % 25
+    row = empty_row("generator 0", "generator", 50, "made up")
+    results = evaluate(
+        [Spy(0)], network(7), None, "abc", None, None, ONE.model_copy(update={"num_samples": 10})
+    ).results
+    results = results.model_copy(
+        update={
+            "classes": tuple(map(str, range(25))),
+            "image_shape": shape,
+            "rows": (row, row.model_copy(update={"name": "lost"})),
+        }
+    )
+    found = Evaluation(
+        results, {"generator 0": LabelledImages(images, labels), "lost": LabelledImages(images[:0], labels[:0])}
+    )
+    figure = save_evaluation(tmp_path, found, None, None)
+    assert figure.shape == (20 * 71 - 1, 2 * 51 - 1, 3)  # 20 classes at most
+    assert np.array_equal(figure[:70, :50], images[0].permute(1, 2, 0))
+    assert (figure[:70, 51:] == 255).all()  # nothing was drawn there
+    assert np.array_equal(figure[71:141, :50], images[1].permute(1, 2, 0))
+    with Image.open(tmp_path / "generator-0.png") as image:
+        assert image.size == (10 * 51 - 1, 20 * 71 - 1)
+
+
+def test_the_classifiers_answers_are_those_of_its_images() -> None:
+    images = data(30, 4)
+    given = observe("x", "reference", to_float(images.images), images.labels, None, network(7), None)
+    assert torch.equal(given.logits, predict(network(7), images.images)[0])

@@ -1,0 +1,115 @@
+"""Every setting of an export reaches what it is for, and small weights are as near as their size allows."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from draws import numpy_rng
+from onnx import TensorProto, helper, numpy_helper
+
+from netinv.export import ExportConfig, export_generators, models
+from netinv.export.forms import compress
+from tests.conftest import Exported
+
+JUDGES = {"classifier": lambda images: images, "evaluator": lambda images: images}
+
+
+def exported_again(
+    exported: Exported, folder: Path, monkeypatch: pytest.MonkeyPatch, losses: list[dict[str, float]], **config: Any
+) -> tuple[dict[str, float], set[str], list[int]]:
+    """Measures and files of an export whose smaller forms lose what they are told to, and the samples asked for."""
+    asked: list[int] = []
+
+    def lose(model: Any, small: Any, judges: Any, metadata: Any, num_samples: int) -> dict[str, float]:
+        asked.append(num_samples)
+        return losses[len(asked) - 1]
+
+    monkeypatch.setattr(models, "accuracy_losses", lose)
+    about = exported.metadata
+    measures = export_generators(folder, exported.generators, JUDGES, about, ExportConfig(**config))
+    return measures, {path.name for path in folder.iterdir()}, asked
+
+
+def test_forms_are_those_that_are_written(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, names, _ = exported_again(exported, tmp_path, monkeypatch, [{"classifier": 0.0}] * 2, forms=("ensemble", "int8"))
+    plain = {"generator-0.onnx", "generator-1.onnx"}
+    assert names == plain | {"ensemble.onnx", "generator-0-int8.onnx", "generator-1-int8.onnx"}
+
+
+@pytest.mark.parametrize("worst", [0, 1])
+def test_max_accuracy_loss_and_num_samples_and_the_worst_of_all_generators(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worst: int
+) -> None:
+    losses = [{"classifier": 0.02, "evaluator": -0.03}, {"classifier": 0.02, "evaluator": -0.04}]
+    losses[worst] = {"classifier": 0.01, "evaluator": 0.3}
+    config = {"forms": ("int8",), "max_accuracy_loss": 0.02, "num_samples": 123}
+    measures, names, asked = exported_again(exported, tmp_path, monkeypatch, losses, **config)
+    assert asked == [123, 123]
+    assert measures["int8/classifier_accuracy_loss"] == 0.02
+    assert measures["int8/evaluator_accuracy_loss"] == 0.3
+    assert measures["int8/refused"] == 1  # what loses just as much as is allowed is kept
+    assert names == {"generator-0.onnx", "generator-1.onnx", f"generator-{1 - worst}-int8.onnx"}
+    written = [(tmp_path / f"generator-{1 - worst}{form}.onnx").stat().st_size for form in ("-int8", "")]
+    assert measures["int8/size"] == pytest.approx(written[0] / written[1], rel=0.1)
+
+
+def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def toy() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A matrix product, a convolution, a transposed convolution and a bias, each with channels of their own scale."""
+    rng = numpy_rng(0)
+    scale = 10.0 ** np.arange(4)
+    values = {
+        "matrix": rng.standard_normal((4, 9)) * scale[:, None],
+        "kernel": rng.standard_normal((4, 3, 3, 3)) * scale[:, None, None, None],
+        "transposed": rng.standard_normal((3, 4, 2, 2)) * scale[:, None, None],
+        "bias": rng.standard_normal(4),
+    }
+    arrays = {name: value.astype(np.float32) for name, value in values.items()}
+    arrays["kernel"][1] = 0
+    nodes = [
+        helper.make_node("Gemm", ["x", "matrix", "bias"], ["a"], transB=1),
+        helper.make_node("Conv", ["y", "kernel"], ["b"]),
+        helper.make_node("ConvTranspose", ["y", "transposed"], ["c"]),
+    ]
+    floats = {"x": (1, 9), "y": (1, 3, 5, 5), "a": (1, 4), "b": (1, 4, 3, 3), "c": (1, 4, 6, 6)}
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in floats.items()}
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [infos["x"], infos["y"]],
+        [infos[name] for name in "abc"],
+        [numpy_helper.from_array(value, name) for name, value in arrays.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), arrays
+
+
+def test_int8_uses_its_whole_range_for_each_output_channel() -> None:
+    model, arrays = toy()
+    small = weights(compress(model, "int8"))
+    assert set(small) == {"bias"} | {
+        f"{n}_{kind}" for n in ("matrix", "kernel", "transposed") for kind in ("int8", "scale")
+    }
+    for name, axis in (("matrix", 0), ("kernel", 0), ("transposed", 1)):
+        steps, scale = small[f"{name}_int8"], small[f"{name}_scale"]
+        assert (steps.dtype, scale.dtype) == (np.int8, np.float32)
+        others = tuple(i for i in range(steps.ndim) if i != axis)
+        peaks = np.abs(steps.astype(int)).max(axis=others).tolist()
+        assert peaks == ([127, 0, 127, 127] if name == "kernel" else [127] * 4)
+        error = np.abs(steps * scale - arrays[name]).max(axis=others)
+        largest = np.abs(arrays[name]).max(axis=others)
+        assert (error <= largest / 127 / 2 * 1.001).all()
+    assert np.array_equal(small["bias"], arrays["bias"])
+
+
+def test_float16_rounds_what_is_no_bias() -> None:
+    model, arrays = toy()
+    small = weights(compress(model, "float16"))
+    assert set(small) == {"bias", "matrix_float16", "kernel_float16", "transposed_float16"}
+    for name in ("matrix", "kernel", "transposed"):
+        assert np.array_equal(small[f"{name}_float16"], arrays[name].astype(np.float16))
+    assert np.array_equal(small["bias"], arrays["bias"])

@@ -1,0 +1,62 @@
+"""Every setting of a generator reaches what it is for."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from netinv.generators import ConditionedGenerator, GeneratorConfig
+
+
+def built(**changes: Any) -> ConditionedGenerator:
+    """A generator of three classes and 3 x 3, 4 x 4, 8 x 8 and 16 x 16 pixels."""
+    return ConditionedGenerator(GeneratorConfig.parse(changes), 3, (2, 16, 16))
+
+
+def convolutions(generator: ConditionedGenerator) -> list[tuple[int, int]]:
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    return [(layer.in_channels, layer.out_channels) for layer in generator.modules() if isinstance(layer, kinds)]
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "kind", "matrix"),
+    [("vector_matrix", nn.Linear, 1), ("vector", nn.Linear, 0), ("embedding", nn.Embedding, 0)],
+)
+def test_conditioning_is_how_the_label_gets_in(conditioning: str, kind: type[nn.Module], matrix: int) -> None:
+    generator = built(conditioning=conditioning, width=4, max_width=8)
+    assert isinstance(generator.condition, kind)
+    assert convolutions(generator)[0] == (8 + matrix, 8)
+
+
+@pytest.mark.parametrize("dim", [5, 9])
+def test_latent_dim_is_the_length_of_the_latent(dim: int) -> None:
+    generator = built(latent_dim=dim, hidden_dim=6)
+    assert generator.project[0].in_features == dim + 6
+    assert generator(torch.zeros(2, dim), torch.eye(3)[:2]).shape == (2, 2, 16, 16)
+
+
+@pytest.mark.parametrize("dim", [5, 9])
+def test_hidden_dim_is_the_length_of_the_mapped_condition(dim: int) -> None:
+    assert built(hidden_dim=dim).condition(torch.eye(3)).shape == (3, dim)
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_width_doubles_at_each_halving(width: int) -> None:
+    generator = built(width=width, max_width=1000)
+    expected = [(8 * width + 1, 4 * width), (4 * width, 2 * width), (2 * width, width), (width, 2)]
+    assert convolutions(generator) == expected
+
+
+@pytest.mark.parametrize("bound", [8, 20])
+def test_max_width_bounds_the_doubling(bound: int) -> None:
+    widths = [min(4 * 2**i, bound) for i in (3, 2, 1, 0)]
+    expected = [(widths[0] + 1, widths[1]), (widths[1], widths[2]), (widths[2], widths[3]), (widths[3], 2)]
+    assert convolutions(built(width=4, max_width=bound)) == expected
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_dropout_is_that_of_each_up_convolution(dropout: float) -> None:
+    generator = built(dropout=dropout, width=4)
+    assert [layer.p for layer in generator.modules() if isinstance(layer, nn.Dropout2d)] == [dropout] * 3
+    assert generator.noise_dim == (16 + 8 + 4 if dropout else 0)

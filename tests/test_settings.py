@@ -1,0 +1,187 @@
+"""No setting without a test that its value reaches what it is for."""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netinv.core import Config
+
+WIRING = {
+    "AdapterConfig": (
+        "classifiers/test_classifier_wiring.py",
+        {
+            "mean": "test_mean_and_std_normalise_the_images",
+            "std": "test_mean_and_std_normalise_the_images",
+            "input_shape": "test_input_shape_is_what_the_network_gets",
+            "channel_order": "test_channel_order_turns_the_channels_round",
+            "output": "test_output_is_what_the_scores_are_taken_for",
+            "output_entry": "test_output_entry_names_the_scores",
+            "feature_layer": "test_feature_layer_names_whose_input_the_features_are",
+        },
+    ),
+    "ClassifierSource": (
+        "classifiers/test_classifier_wiring.py",
+        dict.fromkeys(
+            ("model", "arguments", "weights", "weights_prefix", "image_shape", "num_classes", "adapter"),
+            "test_a_source_names_all_that_makes_a_classifier",
+        ),
+    ),
+    "ClassifierTrainingConfig": (
+        "classifiers/test_classifier_wiring.py",
+        {
+            "epochs": "test_epochs_are_rounds_through_all_images",
+            "batch_size": "test_batch_size_is_that_of_the_batches",
+            "lr": "test_lr_is_the_peak_of_one_cycle",
+            "weight_decay": "test_weight_decay_shrinks_what_has_no_gradient",
+            "shift": "test_shift_moves_the_images",
+            "flip": "test_flip_mirrors_half_of_the_images",
+            "distortion": "test_distortion_stretches_the_images",
+            "mixup": "test_mixup_blends_the_images_of_a_batch",
+            "epsilon": "test_epsilon_is_how_far_a_pixel_moves",
+            "precision": "test_precision_is_what_the_layers_compute_in",
+        },
+    ),
+    "ConvClassifierConfig": (
+        "classifiers/test_classifier_wiring.py",
+        {
+            "kind": "test_kind_chooses_the_architecture",
+            "channels": "test_channels_are_those_of_the_stages",
+            "convs_per_stage": "test_convs_per_stage_are_as_many",
+            "feature_dim": "test_feature_dim_is_that_of_the_features",
+            "batch_norm": "test_batch_norm_follows_each_convolution",
+            "dropout": "test_dropout_follows_each_stage_and_the_features",
+        },
+    ),
+    "DistillationConfig": (
+        "evaluation/test_evaluation_wiring.py",
+        {
+            "images": "test_images_and_their_sharpness_are_those_of_the_distilled_student",
+            "sharpness": "test_images_and_their_sharpness_are_those_of_the_distilled_student",
+            "steps": "test_steps_are_taken_on_batches_of_batch_size",
+            "batch_size": "test_steps_are_taken_on_batches_of_batch_size",
+            "lr": "test_lr_is_the_peak_of_one_cycle",
+            "temperature": "test_temperature_softens_both_and_scales_the_gradient",
+            "shift": "test_shift_moves_the_images",
+            "distortion": "test_distortion_stretches_the_images",
+            "recolour": "test_recolour_is_the_share_of_images_with_another_contrast",
+            "mix": "test_mix_blends_two_images",
+            "noise": "test_noise_is_the_largest_deviation",
+        },
+    ),
+    "EvaluationConfig": (
+        "evaluation/test_evaluation_wiring.py",
+        {
+            "num_samples": "test_num_samples_is_the_length_of_every_row",
+            "seed": "test_seed_fixes_draws_intervals_and_students",
+            "sharpness": "test_sharpness_is_what_the_bins_are_drawn_at",
+            "sharpness_samples": "test_sharpness_samples_are_drawn_at_each",
+            "vendi_samples": "test_vendi_samples_are_those_of_each_class",
+            "epsilons": "test_epsilons_and_attack_steps_and_robust_samples_are_those_of_the_curve",
+            "robust_epsilon": "test_robust_epsilon_names_the_headline",
+            "attack_steps": "test_epsilons_and_attack_steps_and_robust_samples_are_those_of_the_curve",
+            "robust_samples": "test_epsilons_and_attack_steps_and_robust_samples_are_those_of_the_curve",
+            "privacy_samples": "test_privacy_samples_are_audited",
+            "privacy_pool": "test_privacy_pool_is_searched",
+            "resamples": "test_resamples_stand_behind_an_interval",
+            "student": "test_student_is_how_students_are_trained",
+            "distillation": "test_distillation_is_how_another_is_taught",
+            "student_architecture": "test_student_architecture_is_that_of_both",
+        },
+    ),
+    "ExportConfig": (
+        "export/test_export_wiring.py",
+        {
+            "forms": "test_forms_are_those_that_are_written",
+            "max_accuracy_loss": "test_max_accuracy_loss_and_num_samples_and_the_worst_of_all_generators",
+            "num_samples": "test_max_accuracy_loss_and_num_samples_and_the_worst_of_all_generators",
+        },
+    ),
+    "FetchConfig": (
+        "data/test_source_wiring.py",
+        {
+            "mirror": "test_mirror_is_read_in_place_of_a_download",
+            "folders": "test_folders_add_data_sets_and_replace_others",
+        },
+    ),
+    "FolderConfig": (
+        "data/test_source_wiring.py",
+        {
+            "path": "test_path_is_where_the_images_are",
+            "image_shape": "test_image_shape_is_that_of_the_images",
+            "source": "test_source_and_licence_are_told",
+            "licence": "test_source_and_licence_are_told",
+            "sha256": "test_sha256_is_what_an_archive_must_have",
+        },
+    ),
+    "GeneratorConfig": (
+        "generators/test_generator_wiring.py",
+        {
+            "conditioning": "test_conditioning_is_how_the_label_gets_in",
+            "latent_dim": "test_latent_dim_is_the_length_of_the_latent",
+            "hidden_dim": "test_hidden_dim_is_the_length_of_the_mapped_condition",
+            "width": "test_width_doubles_at_each_halving",
+            "max_width": "test_max_width_bounds_the_doubling",
+            "dropout": "test_dropout_is_that_of_each_up_convolution",
+        },
+    ),
+    "ResidualClassifierConfig": (
+        "classifiers/test_classifier_wiring.py",
+        {
+            "kind": "test_kind_chooses_the_architecture",
+            "channels": "test_residual_channels_are_those_of_the_stages",
+        },
+    ),
+}
+"""For each configuration the file of its tests, and for each of its fields the one that fails where it is ignored."""
+ELSEWHERE = {"InversionConfig"}
+"""Its fields are followed over a whole run in ``tests/inversion/test_wiring.py``."""
+RECORDS = {
+    "AccuracyBin",
+    "Audit",
+    "CalibrationBin",
+    "CheckReport",
+    "Comparison",
+    "DatasetSpec",
+    "Estimate",
+    "Finding",
+    "NotMeasured",
+    "Pair",
+    "Results",
+    "RobustPoint",
+    "Row",
+    "_Record",
+}
+"""What is found out and written down, where nothing is set."""
+
+
+def settings(kind: type[Config] = Config) -> Iterator[type[Config]]:
+    for own in kind.__subclasses__():
+        if own.__module__.startswith("netinv."):
+            yield own
+        yield from settings(own)
+
+
+@pytest.fixture(scope="module")
+def configurations(root: Path) -> dict[str, type[Config]]:
+    """All of the library, by their names."""
+    for path in sorted((root / "netinv").rglob("*.py")):
+        importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
+    return {config.__name__: config for config in settings()}
+
+
+def test_every_configuration_is_in_the_table(configurations: dict[str, type[Config]]) -> None:
+    assert set(configurations) == set(WIRING) | ELSEWHERE | RECORDS
+
+
+@pytest.mark.parametrize("name", WIRING)
+def test_every_setting_has_a_test_that_it_is_heeded(
+    root: Path, configurations: dict[str, type[Config]], name: str
+) -> None:
+    file, tests = WIRING[name]
+    assert list(tests) == list(configurations[name].model_fields)
+    tree = ast.parse((root / "tests" / file).read_text())
+    written = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert set(tests.values()) <= written
