@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import torch
+from draws import torch_rng
 from torch import Tensor, nn
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
@@ -35,7 +36,7 @@ ONE = EvaluationConfig(
 
 def source(num: int = 60, seed: int = 0, name: str = "generator 0", **changes: Any) -> Source:
     """Random images of three classes; the classifier follows the condition somewhat, the evaluator a little less."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch_rng(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=rng)
@@ -80,6 +81,6 @@ def network(seed: int, shape: tuple[int, int, int] = SHAPE) -> Classifier:
 
 
 def data(num: int, seed: int) -> LabelledImages:
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch_rng(seed)
     images = torch.randint(0, 256, (num, *SHAPE), generator=rng, dtype=torch.uint8)
     return LabelledImages(images, torch.arange(num) % K)

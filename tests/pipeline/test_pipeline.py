@@ -248,7 +248,7 @@ def test_a_network_from_elsewhere_goes_through_all_stages(project: Path, tmp_pat
     copy = tmp_path / "project"
     shutil.copytree(project, copy, symlinks=True)
     (copy / "my_models.py").write_text(
-        "import torch\n\n\ndef build():\n    seed_torch(0)\n"
+        "import torch\n\n\ndef build():\n    torch.manual_seed(0)\n"
         "    convolution = torch.nn.Conv2d(1, 8, 3, stride=2)\n"
         "    return torch.nn.Sequential(convolution, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(392, 10))\n"
     )
