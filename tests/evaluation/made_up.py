@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import torch
-from draws import torch_rng
+from draws import seed_torch, torch_rng
 from torch import Tensor, nn
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
@@ -59,7 +59,7 @@ class Spy(ConditionedGenerator):
     """A generator of pictures that follow latent and condition; it remembers what it was asked for, and how."""
 
     def __init__(self, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> None:
-        torch.manual_seed(seed)
+        seed_torch(seed)
         super().__init__(GeneratorConfig(latent_dim=4, hidden_dim=8, width=4, max_width=8, dropout=0.3), K, shape)
         self.mixing = nn.Parameter(torch.randn(4 + K, math.prod(shape)))
         self.calls: list[tuple[Tensor, Tensor, bool]] = []
@@ -73,7 +73,7 @@ class Spy(ConditionedGenerator):
 
 def network(seed: int, shape: tuple[int, int, int] = SHAPE) -> Classifier:
     """An untrained classifier, which small steps can fool."""
-    torch.manual_seed(seed)
+    seed_torch(seed)
     architecture = ConvClassifierConfig(channels=(8,), feature_dim=16, batch_norm=False, dropout=0)
     classifier = build_classifier(architecture, K, shape, (0.5,) * shape[0], (0.3,) * shape[0])
     freeze(classifier)
