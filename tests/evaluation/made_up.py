@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.data import LabelledImages
 from netinv.evaluation import EvaluationConfig
-from netinv.evaluation.samples import Source
+from netinv.evaluation.samples import SampleSet
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 
 K = 3
@@ -34,7 +34,7 @@ ONE = EvaluationConfig(
 )
 
 
-def source(num: int = 60, seed: int = 0, name: str = "generator 0", **changes: Any) -> Source:
+def source(num: int = 60, seed: int = 0, name: str = "generator 0", **changes: Any) -> SampleSet:
     """Random images of three classes; the classifier follows the condition somewhat, the evaluator a little less."""
     rng = torch_rng(seed)
 
@@ -42,7 +42,7 @@ def source(num: int = 60, seed: int = 0, name: str = "generator 0", **changes: A
         return torch.randn(*shape, generator=rng)
 
     vector = torch.softmax(2 * normal(num, K), dim=1)
-    made = Source(
+    made = SampleSet(
         name=name,
         kind="generator",
         images=torch.rand(num, *SHAPE, generator=rng),

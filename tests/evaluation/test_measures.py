@@ -74,7 +74,7 @@ class Network(nn.Module):
 def test_both_networks_are_shown_the_images() -> None:
     images, label, vector = torch.rand(4, *SHAPE), torch.tensor([0, 1, 2, 0]), torch.rand(4, K)
     images[1, 0, 0, 0] = torch.nan
-    seen = observe("x", "reference", images, label, vector, Network(2.0), Network(3.0))  # type: ignore[arg-type]
+    seen = observe("x", "reference", images, label, vector, classifier=Network(2.0), evaluator=Network(3.0))  # type: ignore[arg-type]
     assert (seen.name, seen.kind) == ("x", "reference")
     assert seen.images is images
     assert (seen.label is label, seen.vector is vector) == (True, True)
@@ -82,7 +82,7 @@ def test_both_networks_are_shown_the_images() -> None:
     torch.testing.assert_close(seen.logits, 2 * rows)
     torch.testing.assert_close(seen.evaluator_logits, 3 * rows)
     torch.testing.assert_close(seen.features, 6 * rows)
-    alone = observe("x", "reference", images, label, None, Network(2.0), None)  # type: ignore[arg-type]
+    alone = observe("x", "reference", images, label, None, classifier=Network(2.0), evaluator=None)  # type: ignore[arg-type]
     assert (alone.vector, alone.evaluator_logits, alone.features) == (None, None, None)
 
 

@@ -40,7 +40,8 @@ from netinv.evaluation.measures import (
 from netinv.evaluation.metrics import ball_radii
 from netinv.evaluation.privacy import Pools, audit, membership, not_audited
 from netinv.evaluation.rows import MEASURES, Reference, empty_row, measured_row, reference_for
-from netinv.evaluation.samples import ensemble, first, generate, observe, to_uint8
+from netinv.evaluation.samples import ensemble, first, observe, to_uint8
+from netinv.generators import draw_images
 from netinv.results import Bootstrap, Estimate, Measure, NotMeasured, Row
 from netinv.sampling import grid
 
@@ -53,8 +54,8 @@ def no(why: str) -> NotMeasured:
 
 
 def drawn(generator: Spy, name: str, num: int, sharpness: tuple[float, float], dropout: bool = False) -> Any:
-    images, vector = generate(generator, num, 3, sharpness, dropout)
-    return observe(name, "generator", images, vector.argmax(1), vector, network(7), network(1))
+    images, vector = draw_images(generator, num, seed=3, sharpness=sharpness, dropout=dropout)
+    return observe(name, "generator", images, vector.argmax(1), vector, classifier=network(7), evaluator=network(1))
 
 
 def expected_measures(given: Any, real: Any, bootstrap: Bootstrap, n: int, num: int) -> dict[str, Measure]:
@@ -85,11 +86,21 @@ def test_an_evaluation_is_made_of_its_parts() -> None:
     rng = numpy_rng(3)
     order = [rng.permutation(70)[:55], rng.permutation(60)[:55]]
     real = [
-        observe(name, "reference", to_float(part.images[index]), part.labels[index], None, network(7), network(1))
+        observe(
+            name,
+            "reference",
+            to_float(part.images[index]),
+            part.labels[index],
+            None,
+            classifier=network(7),
+            evaluator=network(1),
+        )
         for name, part, index in zip(("real_train", "real_test"), (train, test), order, strict=True)
     ]
     pixels = torch.from_numpy(rng.random((48, *SHAPE), dtype=np.float32))
-    noise = observe("noise", "reference", pixels, torch.zeros(48).long(), None, network(7), network(1))
+    noise = observe(
+        "noise", "reference", pixels, torch.zeros(48).long(), None, classifier=network(7), evaluator=network(1)
+    )
     noise = dataclasses.replace(noise, label=noise.logits.argmax(1))
     sources = [drawn(g, f"generator {i}", 48, SHARPNESS) for i, g in enumerate(generators)]
     dropped = [drawn(g, f"generator {i}", 48, SHARPNESS, dropout=True) for i, g in enumerate(generators)]
@@ -145,7 +156,7 @@ def test_the_images_behind_an_evaluation_are_kept() -> None:
     config = ONE.model_copy(update={"num_samples": 20, "epsilons": (0.1,), "sharpness": ()})
     found = evaluate([Spy(0)], network(7), None, "abc", train, test, config)
     assert list(found.images) == ["generator 0", "ensemble", "real_train", "real_test", "noise"]
-    images, vector = generate(Spy(0), 20, 0, (1.0, 1.0))
+    images, vector = draw_images(Spy(0), 20, seed=0, sharpness=(1.0, 1.0))
     for name in ("generator 0", "ensemble"):
         assert torch.equal(found.images[name].images, to_uint8(images))
         assert torch.equal(found.images[name].labels, vector.argmax(1))
@@ -423,5 +434,7 @@ def test_pictures_of_colour_and_of_large_images_and_of_many_classes(tmp_path: Pa
 
 def test_the_classifiers_answers_are_those_of_its_images() -> None:
     images = data(30, 4)
-    given = observe("x", "reference", to_float(images.images), images.labels, None, network(7), None)
+    given = observe(
+        "x", "reference", to_float(images.images), images.labels, None, classifier=network(7), evaluator=None
+    )
     assert torch.equal(given.logits, predict(network(7), images.images)[0])
