@@ -15,7 +15,7 @@ from PIL import Image
 from netinv.classifiers import predict
 from netinv.core import InputError
 from netinv.data import LabelledImages, to_float
-from netinv.evaluation import EvaluationConfig, evaluate, save_evaluation
+from netinv.evaluation import EvaluationConfig, evaluate, rows, save_evaluation
 from netinv.evaluation.diversity import (
     overall_diversity,
     resemblance,
@@ -259,6 +259,20 @@ def test_a_row_without_evaluator_or_real_images_says_what_is_missing() -> None:
     assert isinstance(row.measures["vendi_pixels"], Estimate)
     assert row.by_class["vendi"] == (no("no evaluator was given"),) * K
     assert row.audit == not_audited("no pools")
+
+
+def test_an_attack_is_as_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    real = rows.survival
+
+    def noted(*arguments: Any) -> torch.Tensor:
+        asked.append(arguments[2:])
+        return real(*arguments)
+
+    monkeypatch.setattr(rows, "survival", noted)
+    given = source(40)
+    measured_row(given, None, reference([given], {}))
+    assert asked == [(CONFIG.epsilons, 1, 50, 3)]
 
 
 def test_a_row_of_images_all_the_same_says_so() -> None:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from netinv.core import InputError
-from netinv.sampling import Metadata, OnnxClassifier, OnnxGenerator, Samples, draw, grid, save, to_pixels
+from netinv.sampling import Metadata, OnnxClassifier, OnnxGenerator, Samples, draw, grid, save, softmax, to_pixels
 from netinv.sampling.draws import draw_batches
 from netinv.sampling.onnx_models import _great_circle
 from netinv.sampling.sessions import open_session
@@ -182,6 +182,16 @@ def test_a_stream_is_the_same_in_batches_of_any_size(tmp_path: Path) -> None:
     assert np.concatenate([part.labels for part in labelled]).tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
     one = network.stream(5, generator=2, batch_size=2)
     assert [rows(part)["generator"].tolist() for part in one] == [[2, 2], [2, 2], [2]]
+
+
+def test_a_stream_begins_with_seed_0(tmp_path: Path) -> None:
+    (batch,) = generator(tmp_path).stream(3)
+    assert np.array_equal(batch.latent, drawn(3, 0)[0])
+
+
+def test_a_file_without_an_ensemble_holds_one_generator(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^Generator 1 does not exist: .*plain-0\.onnx holds 1, counted from 0\.$"):
+        generator(tmp_path).sample(1, generator=1)
 
 
 def test_the_call_hands_its_inputs_on(tmp_path: Path) -> None:
@@ -358,7 +368,35 @@ def test_a_file_is_opened_only_as_what_it_is(tmp_path: Path) -> None:
         open_session(path, "generator", None)
 
 
+def test_what_onnxruntime_says_of_a_file_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = generator(tmp_path).path
+
+    def refuse(*arguments: Any, **rest: Any) -> None:
+        raise RuntimeError("it is\n  broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", refuse)
+        told = (
+            rf"plain-0\.onnx is not an ONNX file that onnxruntime {onnxruntime.__version__} opens \(it is broken\)\.$"
+        )
+        with pytest.raises(InputError, match=told):
+            open_session(path, "generator", None)
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))} was not written by this project's export"):
+        open_session(path, "generator", None)
+
+
 # Draws
+
+
+def test_a_softmax_is_over_the_last_axis_and_bears_large_numbers() -> None:
+    logits = np.random.default_rng(0).standard_normal((2, 3, 4))
+    expected = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(softmax(logits), expected, rtol=1e-6)
+    assert softmax(np.array([1000.0, 1000.0, -1000.0])).tolist() == [0.5, 0.5, 0.0]
+    assert softmax(logits).dtype == np.float32
 
 
 def test_draws_are_those_of_their_definition() -> None:
