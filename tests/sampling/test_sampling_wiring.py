@@ -392,7 +392,7 @@ def test_what_onnxruntime_says_of_a_file_is_told_in_one_line(tmp_path: Path, mon
 
 
 def test_a_softmax_is_over_the_last_axis_and_bears_large_numbers() -> None:
-    logits = np.random.default_rng(0).standard_normal((2, 3, 4))
+    logits = numpy_rng(0).standard_normal((2, 3, 4))
     expected = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
     np.testing.assert_allclose(softmax(logits), expected, rtol=1e-6)
     assert softmax(np.array([1000.0, 1000.0, -1000.0])).tolist() == [0.5, 0.5, 0.0]
