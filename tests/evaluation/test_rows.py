@@ -40,7 +40,7 @@ from netinv.evaluation.measures import (
 from netinv.evaluation.metrics import ball_radii
 from netinv.evaluation.privacy import Pools, audit, membership, not_audited
 from netinv.evaluation.rows import MEASURES, Reference, empty_row, measured_row, reference_for
-from netinv.evaluation.samples import ensemble, first, observe, to_uint8
+from netinv.evaluation.samples import BATCH, ensemble, first, observe, to_uint8
 from netinv.generators import draw_images
 from netinv.results import Bootstrap, Estimate, Measure, NotMeasured, Row
 from netinv.sampling import grid
@@ -54,7 +54,7 @@ def no(why: str) -> NotMeasured:
 
 
 def drawn(generator: Spy, name: str, num: int, sharpness: tuple[float, float], dropout: bool = False) -> Any:
-    images, vector = draw_images(generator, num, seed=3, sharpness=sharpness, dropout=dropout)
+    images, vector = draw_images(generator, num, seed=3, sharpness=sharpness, dropout=dropout, batch_size=BATCH)
     return observe(name, "generator", images, vector.argmax(1), vector, classifier=network(7), evaluator=network(1))
 
 

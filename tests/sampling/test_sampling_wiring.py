@@ -568,7 +568,7 @@ def test_a_file_is_replaced_and_a_folder_is_not(tmp_path: Path) -> None:
         save(tmp_path / name, [samples], 1, network)
         assert (tmp_path / name).read_bytes() != b"old"
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match=r"folder is a folder already: name a file or a new folder.$"):
+    with pytest.raises(InputError, match=r"folder is there already: name a new folder.$"):
         save(tmp_path / "folder", [samples], 1, network)
     with pytest.raises(InputError, match=r"grid.jpg ends in .jpg: give a .png, a .npz, or a new folder's name"):
         save(tmp_path / "grid.jpg", [samples], 1, network)
