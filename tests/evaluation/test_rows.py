@@ -24,7 +24,7 @@ from netinv.evaluation.diversity import (
     vendi_ratio,
     vendi_scores,
 )
-from netinv.evaluation.evaluate import Evaluation
+from netinv.evaluation.evaluate import BATCH, Evaluation
 from netinv.evaluation.headline import headline
 from netinv.evaluation.measures import (
     accuracies,
@@ -40,7 +40,7 @@ from netinv.evaluation.measures import (
 from netinv.evaluation.metrics import ball_radii
 from netinv.evaluation.privacy import Pools, audit, membership, not_audited
 from netinv.evaluation.rows import MEASURES, Reference, empty_row, measured_row, reference_for
-from netinv.evaluation.samples import BATCH, ensemble, first, observe, to_uint8
+from netinv.evaluation.samples import ensemble, first, observe, to_uint8
 from netinv.generators import draw_images
 from netinv.results import Bootstrap, Estimate, Measure, NotMeasured, Row
 from netinv.sampling import grid
