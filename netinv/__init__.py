@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
     from netinv.app import Inversion, invert
     from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_classifier_from
+    from netinv.core import __version__
     from netinv.generators import GeneratorConfig
     from netinv.inversion import InversionConfig, variant_config
 
@@ -26,6 +25,7 @@ __all__ = [
     "GeneratorConfig",
     "Inversion",
     "InversionConfig",
+    "__version__",
     "check_classifier",
     "invert",
     "load_classifier_from",
@@ -38,6 +38,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "app": ["Inversion", "invert"],
         "classifiers": ["AdapterConfig", "ClassifierSource", "check_classifier", "load_classifier_from"],
+        "core": ["__version__"],
         "generators": ["GeneratorConfig"],
         "inversion": ["InversionConfig", "variant_config"],
     },

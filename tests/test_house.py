@@ -87,6 +87,12 @@ def test_every_package_of_the_library_has_its_floor(root: Path) -> None:
     assert [path.name for path in (root / "netinv").glob("*.py")] == ["__init__.py"]
 
 
+def test_nothing_in_the_library_imports_from_its_top(root: Path) -> None:
+    for path in (root / "netinv").glob("*/*.py"):
+        taken = {name for module, names in _imported(path) if module == "netinv" for name in names}
+        assert taken <= set(FLOORS), path
+
+
 def test_imports_go_down_only(root: Path) -> None:
     for height, room in enumerate(FLOORS):
         for path in (root / "netinv" / room).rglob("*.py"):

@@ -66,7 +66,7 @@ WIRING = {
             "temperature": "test_temperature_softens_both_and_scales_the_gradient",
             "shift": "test_shift_moves_the_images",
             "distortion": "test_distortion_stretches_the_images",
-            "recolour": "test_recolour_is_the_share_of_images_with_another_contrast",
+            "color_jitter": "test_color_jitter_is_the_share_of_images_with_another_contrast",
             "mix": "test_mix_blends_two_images",
             "noise": "test_noise_is_the_largest_deviation",
         },

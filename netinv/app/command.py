@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from netinv import __version__
 from netinv.app import commands
 from netinv.app.parsing import parse_mixture, parse_sharpness
-from netinv.core import InputError
+from netinv.core import InputError, __version__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

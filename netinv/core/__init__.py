@@ -6,6 +6,7 @@ from netinv.core.errors import InputError, listed
 from netinv.core.files import check_file, check_folder, new_file, new_folder, save_csv, write_text
 from netinv.core.precision import Precision, autocast
 from netinv.core.variants import VARIANTS, Variant
+from netinv.core.version import __version__
 from netinv.core.weights import read_config, read_weights, write_network
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "InputError",
     "Precision",
     "Variant",
+    "__version__",
     "autocast",
     "check_file",
     "check_folder",

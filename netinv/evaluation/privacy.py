@@ -2,7 +2,7 @@
 
 A nearest distance alone says nothing, since it shrinks as the pool grows. So the pools are of equal size, training
 images against test images, and the difference of the two distances is judged by a permutation test: if nothing was
-memorised, the names "train" and "test" are exchangeable, and dealing them out anew shows what chance can do. That
+memorised, the names "train" and "test" are exchangeable, and permuting them shows what chance can do. That
 holds however alike the generated images are, where resampling them alone would take a lucky neighbour for evidence.
 """
 
@@ -31,7 +31,10 @@ from netinv.results import (
 MIN_POOL = 50
 """Fewer images than this on either side prove nothing."""
 NEIGHBOURS = 12
-"""Nearest real images known of each generated one. All of one pool by chance: 1 in 2000; the last then stands in."""
+"""Nearest real images that are kept of each generated one.
+
+That all of them lie in one pool happens by chance once in 2,000 images; the distance to the other pool is then taken
+as that to the last of them."""
 COPY_QUANTILE = 0.01
 """A near copy is closer to its real neighbour than this share of the test images is to theirs in the training pool."""
 SIGNIFICANCE = 0.01
@@ -137,20 +140,22 @@ def audit(
         label: Wanted label, (N,), int64.
         num_classes: K.
         seed: Seed of the permutations.
-        permutations: How often "train" and "test" are dealt out anew.
+        permutations: How often the names "train" and "test" are permuted.
     """
     if len(images) < MIN_SAMPLES:
         return not_audited(f"{len(images)} samples, at least {MIN_SAMPLES} are needed")
     labels = label.numpy()
     rng = np.random.default_rng(seed)
-    deals = rng.permuted(np.tile(pools.is_train, (permutations, 1)), axis=1)  # (R, P)
+    permuted = rng.permuted(np.tile(pools.is_train, (permutations, 1)), axis=1)  # (R, P)
     comparisons: dict[str, Comparison | NotMeasured] = {
         "ssim": NotMeasured(not_measured="the images are smaller than the 7 x 7 window"),
         "feature": NotMeasured(not_measured="no evaluator was given"),
     }
     pairs: list[Pair] = []
     for kind, found in pools.neighbours(images, features).items():
-        comparisons[kind] = _compare(found, pools.is_train, deals, pools.copy_distance[kind], labels, num_classes, seed)
+        comparisons[kind] = _compare(
+            found, pools.is_train, permuted, pools.copy_distance[kind], labels, num_classes, seed
+        )
         pairs += _closest_pairs(kind, found, pools, labels)
     memorised, verdict = _judge(comparisons)
     return Audit(verdict=verdict, memorised=memorised, pool=pools.size, comparisons=comparisons, pairs=tuple(pairs))
@@ -201,7 +206,7 @@ def _split(found: Neighbours, is_train: NDArray[np.bool_]) -> tuple[NDArray[np.i
 
     Args:
         found: Neighbours of N queries.
-        is_train: The names dealt out, (..., P) for a joint pool of P.
+        is_train: The names as they are, or permuted, (..., P) for a joint pool of P.
 
     Returns:
         Both (..., N). Where all neighbours are of one name, the last one stands in for the other.
@@ -223,7 +228,7 @@ def _distances(found: Neighbours, is_train: NDArray[np.bool_]) -> tuple[NDArray[
 def _compare(
     found: Neighbours,
     is_train: NDArray[np.bool_],
-    deals: NDArray[np.bool_],
+    permuted: NDArray[np.bool_],
     copy_distance: float,
     labels: NDArray[np.int64],
     num_classes: int,
@@ -232,16 +237,18 @@ def _compare(
     member = labels[:, None] == np.arange(num_classes)  # (N, K)
     counts = member.sum(axis=0)
 
-    def statistics(deal: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def statistics(is_train: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Mean difference, surplus of near copies, and mean difference of each class, (..., 2 + K)."""
-        train, test = _distances(found, deal)
+        train, test = _distances(found, is_train)
         difference = train - test
         surplus = (train < copy_distance).mean(axis=-1) - (test < copy_distance).mean(axis=-1)
         by_class = difference @ member / np.maximum(1, counts)
         return np.concatenate([difference.mean(axis=-1)[..., None], surplus[..., None], by_class], axis=-1)
 
     observed = statistics(is_train)
-    chance = np.concatenate([statistics(block) for block in np.array_split(deals, -(-len(deals) // 50))])  # (R, 2 + K)
+    chance = np.concatenate(
+        [statistics(block) for block in np.array_split(permuted, -(-len(permuted) // 50))]
+    )  # (R, 2 + K)
     low, high = np.quantile(chance, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
     def estimate(i: int, n: int) -> Measure:
@@ -266,7 +273,7 @@ def _compare(
 
 
 def _p_value(as_extreme: NDArray[np.bool_]) -> float:
-    """Share of the deals, the real one counted among them, so that it is never 0."""
+    """Share of the permutations, the real names counted among them, so that it is never 0."""
     return float((1 + as_extreme.sum()) / (1 + len(as_extreme)))
 
 

@@ -46,7 +46,7 @@ class DistillationConfig(Config):
     """Move each image by up to so many pixels, at random."""
     distortion: NonNegativeFloat = 0.5
     """Stretch and turn each image at random; see :func:`netinv.perturbations.affine`."""
-    recolour: float = Field(0.5, ge=0, le=1)
+    color_jitter: float = Field(0.5, ge=0, le=1)
     """Share of images to be given another contrast and brightness; see :func:`netinv.perturbations.color_jitter`."""
     mix: bool = True
     """Blend each image with another one of its batch, in random parts."""
@@ -80,8 +80,8 @@ def distil(
         if config.mix:
             share = torch.rand(len(batch), 1, 1, 1, generator=rng)
             batch = share * batch + (1 - share) * batch[torch.randperm(len(batch), generator=rng)]
-        if config.recolour:
-            chosen = torch.rand(len(batch), 1, 1, 1, generator=rng) < config.recolour
+        if config.color_jitter:
+            chosen = torch.rand(len(batch), 1, 1, 1, generator=rng) < config.color_jitter
             batch = torch.where(chosen, color_jitter(batch, rng), batch)
         if config.noise:
             deviation = config.noise * torch.rand(len(batch), 1, 1, 1, generator=rng)

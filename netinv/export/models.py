@@ -25,9 +25,8 @@ from onnx import ModelProto, helper
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from netinv import __version__
 from netinv.classifiers import AdaptedClassifier, Classifier
-from netinv.core import Config, InputError, check_file, listed, new_file
+from netinv.core import Config, InputError, __version__, check_file, listed, new_file
 from netinv.export.forms import Array, Precision, compress, ensemble_model, stochastic_model
 from netinv.export.graphs import classifier_model, generator_models
 from netinv.export.rewriting import rewritten

@@ -168,7 +168,7 @@ def test_distort_is_the_affine_map_of_each_image() -> None:
                 assert float(moved[n, 0, row, column]) == pytest.approx(value, abs=1e-5)
 
 
-def test_recolour_keeps_what_is_drawn_and_its_range() -> None:
+def test_color_jitter_keeps_what_is_drawn_and_its_range() -> None:
     images = torch.rand(400, 3, 4, 5, generator=torch_rng(0))
     other = color_jitter(images, torch_rng(1))
     assert other.shape == images.shape

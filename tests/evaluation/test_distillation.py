@@ -9,7 +9,7 @@ from netinv.core import InputError
 from netinv.evaluation.students import DistillationConfig, distil
 
 SHAPE = (1, 6, 6)
-QUICK = DistillationConfig(steps=150, batch_size=32, lr=1e-2, shift=0, distortion=0.0, recolour=0, noise=0.0)
+QUICK = DistillationConfig(steps=150, batch_size=32, lr=1e-2, shift=0, distortion=0.0, color_jitter=0, noise=0.0)
 
 
 class Halves(torch.nn.Module):
@@ -45,7 +45,7 @@ def test_the_student_answers_as_its_teacher_on_images_it_never_saw(config: Disti
 
 
 def test_a_seed_reproduces_bit_for_bit() -> None:
-    short = QUICK.model_copy(update={"steps": 5, "noise": 0.1, "shift": 1, "distortion": 0.3, "recolour": 0.5})
+    short = QUICK.model_copy(update={"steps": 5, "noise": 0.1, "shift": 1, "distortion": 0.3, "color_jitter": 0.5})
     first, again, other = taught(short), taught(short), taught(short, seed=1)
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)

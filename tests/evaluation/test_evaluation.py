@@ -44,7 +44,7 @@ CONFIG = EvaluationConfig(
     privacy_samples=200,
     resamples=200,
     student=ClassifierTrainingConfig(epochs=8, batch_size=32),
-    distillation=DistillationConfig(images=200, steps=120, batch_size=32, shift=1, distortion=0.1, recolour=0),
+    distillation=DistillationConfig(images=200, steps=120, batch_size=32, shift=1, distortion=0.1, color_jitter=0),
     student_architecture=ConvClassifierConfig(channels=(8,), feature_dim=32, dropout=0),
 )
 QUICK = CONFIG.model_copy(update={"student": None, "distillation": None})

@@ -305,7 +305,7 @@ class Student(nn.Module):
         return self.answer(images.flatten(1))
 
 
-PLAIN = DistillationConfig(steps=1, batch_size=50, shift=0, distortion=0.0, recolour=0, mix=False, noise=0.0)
+PLAIN = DistillationConfig(steps=1, batch_size=50, shift=0, distortion=0.0, color_jitter=0, mix=False, noise=0.0)
 
 
 def distilled(images: Tensor, **changes: Any) -> tuple[Student, Teacher]:
@@ -380,9 +380,9 @@ def test_distortion_stretches_the_images() -> None:
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_recolour_is_the_share_of_images_with_another_contrast(share: float) -> None:
+def test_color_jitter_is_the_share_of_images_with_another_contrast(share: float) -> None:
     images = dots()
-    shown = distilled(images, recolour=share, batch_size=1000)[1].asked[0]
+    shown = distilled(images, color_jitter=share, batch_size=1000)[1].asked[0]
     other = (shown != images[:1]).flatten(1).any(1).float().mean()
     assert float(other) == pytest.approx(share, abs=0.05)
     assert all(len(image.unique()) <= 2 for image in shown)
