@@ -168,6 +168,8 @@ def test_accuracies_that_mean_nothing_say_why() -> None:
     assert isinstance(alone["inversion_accuracy"], Estimate)
     nobody = measures.accuracies(dataclasses.replace(one_class(), evaluator_logits=None), BOOTSTRAP)
     assert nobody["evaluator_accuracy"] == no("with one class every answer is right")
+    two = source(20, logits=torch.zeros(20, 2), label=torch.arange(20) % 2, evaluator_logits=None)
+    assert measures.accuracies(two, BOOTSTRAP)["evaluator_accuracy"] == no("no evaluator was given")
 
 
 def test_a_gap_of_just_a_near_tie_is_none() -> None:
