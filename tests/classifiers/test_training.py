@@ -1,7 +1,5 @@
 """Training classifiers, on images small enough to be learned in seconds."""
 
-import math
-
 import pytest
 import torch
 from draws import seed_torch, torch_rng
@@ -17,7 +15,7 @@ from netinv.classifiers import (
     train_classifier,
 )
 from netinv.data import LabelledImages, channel_statistics, to_float
-from netinv.perturbations import augment, color_jitter, random_affine, robust_accuracy
+from netinv.perturbations import random_affine, robust_accuracy
 
 
 def bars(num: int, seed: int) -> LabelledImages:
@@ -118,66 +116,3 @@ def test_mixup_leaves_doubt_between_two_classes_and_not_within_one() -> None:
 def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
     with pytest.raises(FloatingPointError, match="after epoch 1"):
         trained(QUICK.model_copy(update={"lr": 1e20}), CONV)
-
-
-def test_augment_shifts_and_mirrors_each_image_by_itself() -> None:
-    images = torch.zeros(200, 2, 5, 6)
-    images[:, :, 2, 2] = 1
-    moved = augment(images, shift=1, flip=True, rng=torch_rng(0))
-    assert moved.shape == images.shape
-    assert torch.equal(moved.sum(dim=(1, 2, 3)), torch.full((200,), 2.0))  # still one pixel in both channels
-    assert torch.equal(moved[:, 0], moved[:, 1])
-    places = {divmod(int(i), 6) for i in moved[:, 0].flatten(1).argmax(dim=1)}
-    assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3, 4)}  # 2 +- 1, or 3 +- 1 mirrored
-    assert augment(images, shift=0, flip=False, rng=torch.Generator()) is images
-
-
-def test_distort_moves_each_image_by_itself_and_leaves_black() -> None:
-    images = torch.ones(100, 3, 12, 10)
-    rng = torch_rng(0)
-    moved = random_affine(images, 0.5, rng)
-    assert moved.shape == images.shape
-    assert float(moved.min()) >= 0
-    assert float(moved.max()) <= 1 + 1e-6
-    assert torch.equal(moved[:, 0], moved[:, 1])
-    assert len({float(m) for m in moved.mean(dim=(1, 2, 3))}) > 50  # zoomed in nothing is black, and zoomed out much
-    assert float(moved[:, :, 6, 5].min()) > 0.99  # the middle stays within
-    torch.testing.assert_close(random_affine(images, 1e-6, rng)[:, :, 1:-1, 1:-1], images[:, :, 1:-1, 1:-1])
-    again = augment(images, 0, False, torch_rng(0), distortion=0.5)
-    assert torch.equal(again, moved)
-
-
-def test_distort_is_the_affine_map_of_each_image() -> None:
-    # An independent plain implementation: bilinear interpolation, pixel by pixel.
-    images = torch.rand(4, 1, 5, 6, generator=torch_rng(1))
-    moved = random_affine(images, 0.4, torch_rng(2))
-    change = 0.4 * (2 * torch.rand(4, 2, 3, generator=torch_rng(2)) - 1)
-    for n in range(4):
-        for row in range(5):
-            for column in range(6):
-                x, y = (2 * column + 1) / 6 - 1, (2 * row + 1) / 5 - 1
-                a, b, c = (float(v) for v in change[n, 0])
-                d, e, f = (float(v) for v in change[n, 1])
-                across = ((1 + a) * x + b * y + c / 2 + 1) * 3 - 0.5
-                down = (d * x + (1 + e) * y + f / 2 + 1) * 2.5 - 0.5
-                value = 0.0
-                for i in (math.floor(down), math.floor(down) + 1):
-                    for j in (math.floor(across), math.floor(across) + 1):
-                        if 0 <= i < 5 and 0 <= j < 6:
-                            value += (1 - abs(down - i)) * (1 - abs(across - j)) * float(images[n, 0, i, j])
-                assert float(moved[n, 0, row, column]) == pytest.approx(value, abs=1e-5)
-
-
-def test_color_jitter_keeps_what_is_drawn_and_its_range() -> None:
-    images = torch.rand(400, 3, 4, 5, generator=torch_rng(0))
-    other = color_jitter(images, torch_rng(1))
-    assert other.shape == images.shape
-    assert 0 <= float(other.min()) < 0.05
-    assert 0.95 < float(other.max()) <= 1
-    # Each image's pixels are a straight line of what they were, and the slopes spread over -1 to 1.
-    before, after = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (images, other))
-    slope = (before * after).sum(dim=1) / before.square().sum(dim=1)
-    torch.testing.assert_close(after, slope[:, None] * before, atol=1e-5, rtol=0)
-    assert float(slope.min()) < -0.95
-    assert float(slope.max()) > 0.95
-    assert 0.4 < float((slope < 0).float().mean()) < 0.6

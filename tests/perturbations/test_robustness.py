@@ -138,3 +138,65 @@ def test_survival_is_that_of_each_image(network: nn.Module, images: Tensor, labe
     assert torch.equal(kept, robust_mask(network, images, label, 0.02, steps=20))  # the seed fixes it
     # In other batches the random starts differ, the outcome hardly.
     assert (kept == robust_mask(network, images, label, 0.02, steps=20, batch_size=10)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("shape", [(4000, 2, 3, 1), (5000, 1, 2, 2)])
+def test_the_unit_ball_and_sphere_are_filled_evenly(shape: tuple[int, ...]) -> None:
+    ball, sphere = (draw(shape, "linf", torch_rng(0)) for draw in (unit_ball, unit_sphere))
+    assert ball.shape == sphere.shape == shape
+    assert -1 <= float(ball.min()) < -0.99
+    assert 0.99 < float(ball.max()) <= 1
+    assert ball.mean().abs() < 0.03
+    assert set(sphere.unique().tolist()) == {-1.0, 1.0}
+    assert sphere.mean().abs() < 0.05
+    ball, sphere = (draw(shape, "l2", torch_rng(1)) for draw in (unit_ball, unit_sphere))
+    assert ball.shape == sphere.shape == shape
+    torch.testing.assert_close(sphere.flatten(1).norm(dim=1), torch.ones(len(sphere)))
+    lengths = ball.flatten(1).norm(dim=1)
+    quantiles = lengths.quantile(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    torch.testing.assert_close(quantiles, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]), atol=0.04, rtol=0)
+    for directions in (sphere, ball / lengths.view(-1, 1, 1, 1)):
+        assert directions.mean(dim=0).abs().max() < 0.06
+
+
+def test_without_a_random_state_the_global_one_is_used() -> None:
+    for norm in ("linf", "l2"):
+        seed_torch(7)
+        first = unit_ball((3, 1, 2, 2), norm), unit_sphere((3, 1, 2, 2), norm)
+        rng = torch_rng(7)
+        assert torch.equal(first[0], unit_ball((3, 1, 2, 2), norm, rng))
+        assert torch.equal(first[1], unit_sphere((3, 1, 2, 2), norm, rng))
+    assert unit_ball((2, 1, 2, 2), "linf", device=torch.device("meta")).device.type == "meta"
+
+
+def test_noise_and_the_start_of_an_attack_are_clipped_to_valid_pixels(network: nn.Module, label: Tensor) -> None:
+    images = torch.tensor([0.0, 0.05, 0.5, 0.98]).expand(64, 2, 8, 4).repeat(1, 1, 1, 2)
+    up = torch.ones_like(images)
+    for delta in (noise(images, 0.1, up), pgd(network, images, label, 0.1, 0, 1.0, start=up)):
+        torch.testing.assert_close(delta[0, 0, 0, :4], torch.tensor([0.1, 0.1, 0.1, 0.02]))
+    for delta in (noise(images, 0.1, -up), pgd(network, images, label, 0.1, 0, 1.0, start=-up)):
+        torch.testing.assert_close(delta[0, 0, 0, :4], torch.tensor([0.0, -0.05, -0.1, -0.1]))
+    assert not pgd(network, images, label, 0.1, 0, 1.0).any()
+
+
+def test_an_attack_leaves_no_gradients_and_needs_no_graph(network: nn.Module, images: Tensor, label: Tensor) -> None:
+    held = images.clone().requires_grad_()
+    with torch.no_grad():
+        delta = pgd(network, held * 1, label, 0.05, 2, 0.5)
+    assert not delta.requires_grad
+    assert held.grad is None
+    torch.testing.assert_close(delta, pgd(network, held * 1, label, 0.05, 2, 0.5))
+
+
+def test_the_robust_mask_is_an_attack_from_a_random_start(network: nn.Module, images: Tensor, label: Tensor) -> None:
+    for norm, epsilon, steps in (("linf", 0.02, 5), ("l2", 0.3, 2)):
+        rng = torch_rng(0).manual_seed(3)
+        kept = []
+        for x, y in zip(images.split(25), label.split(25), strict=True):
+            start = unit_ball(x.shape, norm, rng)
+            delta = pgd(network, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, start)
+            kept.append(network(x + delta).argmax(dim=1) == y)
+        assert torch.equal(robust_mask(network, images, label, epsilon, steps, norm, 3, 25), torch.cat(kept))
+        share = robust_accuracy(network, images, label, epsilon, steps, norm, 3, 25)
+        assert share == pytest.approx(float(torch.cat(kept).float().mean()))
+    assert robust_mask(network, images, label, 0.0).all()
