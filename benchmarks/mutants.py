@@ -2,14 +2,17 @@
 
     make mutants                        # all packages: hours
     make mutants PACKAGES=sampling      # one of them: minutes
+    make mutants PACKAGES='--sample 400 evaluation'    # so many of it, drawn at random, the same at every call
 
 Each package has a folder of its own, ``build/mutants/<package>``, which keeps what was found. Another call tries what
 is new, what changed, and what survived; ``mutmut show NAME`` in that folder shows a fault. ``docs/mutants.md`` has the
 figures and the reasons.
 """
 
+import argparse
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -61,14 +64,30 @@ def fates(folder: Path) -> dict[str, str]:
     return found
 
 
-def main(packages: list[str]) -> None:
-    """Try the mutants of some packages, one process for each core, and print what became of them."""
+def try_out(package: str, sample: int | None) -> dict[str, str]:
+    """Try a package's mutants, one process for each core, and tell what became of each."""
+    folder = prepare(package)
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")}
     environment["OMP_NUM_THREADS"] = "1"
-    for package in packages:
-        folder = prepare(package)
-        subprocess.run([sys.executable, "-m", "mutmut", "run"], cwd=folder, env=environment, check=True)
-        found = fates(folder)
+    command = [sys.executable, "-m", "mutmut", "run"]
+    if sample is None:
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+        return fates(folder)
+    # A name that there is not: mutmut writes all mutants down, and ends.
+    subprocess.run([*command, "none"], cwd=folder, env=environment, check=False, capture_output=True)
+    chosen = set(random.Random(0).sample(sorted(fates(folder)), sample))
+    subprocess.run([*command, *sorted(chosen)], cwd=folder, env=environment, check=True)
+    return {name: fate for name, fate in fates(folder).items() if name in chosen}
+
+
+def main() -> None:
+    """Try mutants, and print what became of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", nargs="*", default=list(PACKAGES))
+    parser.add_argument("--sample", type=int, help="so many of each package, at random")
+    arguments = parser.parse_args()
+    for package in arguments.packages:
+        found = try_out(package, arguments.sample)
         for name, fate in found.items():
             if fate not in ("killed", "refused by mypy", "hangs or dies"):
                 print(f"{fate}: {name}")
@@ -77,4 +96,4 @@ def main(packages: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(PACKAGES))
+    main()
