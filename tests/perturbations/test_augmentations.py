@@ -124,3 +124,18 @@ def test_color_jitter_is_its_formula() -> None:
         low = 0.5 - contrast[n].abs() / 2 + (1 - contrast[n].abs()) * (place[n] - 0.5)
         middle = low + contrast[n].abs() / 2
         torch.testing.assert_close(image, middle + contrast[n] * (images[n] - 0.5))
+
+
+def test_images_stay_on_their_device_whatever_that_of_the_draws() -> None:
+    """``meta`` is a device that computes nothing and takes no operand from another one."""
+    images = torch.rand(4, 1, 5, 6, dtype=torch.float64).to("meta")
+    moved = [
+        translate(images, draw_offsets(4, 1, torch_rng(0)), 1),
+        affine(images, draw_maps(4, torch_rng(0)), 0.2),
+        color_jitter(images, torch_rng(0)),
+        augment(images, 1, True, torch_rng(0), 0.2),
+    ]
+    for result in moved:
+        assert result.device.type == "meta"
+        assert result.dtype == torch.float64
+        assert result.shape == images.shape
