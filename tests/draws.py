@@ -29,3 +29,18 @@ def numpy_rng(seed: int = 0) -> np.random.Generator:
 def seed_torch(seed: int = 0) -> None:
     """Set torch's global random state, for weights and dropout."""
     torch.manual_seed(_moved(seed))
+
+
+def library_torch_rng(seed: int) -> torch.Generator:
+    """The random state that the library makes of a seed: for a test that draws what the library draws."""
+    return torch.Generator().manual_seed(seed)
+
+
+def library_numpy_rng(seed: int) -> np.random.Generator:
+    """Likewise for numpy."""
+    return np.random.default_rng(seed)
+
+
+def library_seed_torch(seed: int) -> None:
+    """Likewise of torch's global state."""
+    torch.manual_seed(seed)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from draws import seed_torch, torch_rng
+from draws import library_seed_torch, library_torch_rng
 from torch import Tensor, nn
 
 from netinv.classifiers import (
@@ -259,7 +259,7 @@ class Open(nn.Module):
 
     def __init__(self, pixels: int = 3 * 4 * 4, outputs: int = 3) -> None:
         super().__init__()
-        seed_torch(0)
+        library_seed_torch(0)
         self.first = nn.Linear(pixels, 6)
         self.last = nn.Linear(6, outputs)
         self.shown = torch.empty(0)
@@ -269,7 +269,7 @@ class Open(nn.Module):
         return self.last(torch.tanh(self.first(images.flatten(1))))
 
 
-COLOUR = torch.rand(4, 3, 4, 4, generator=torch_rng(0))
+COLOUR = torch.rand(4, 3, 4, 4, generator=library_torch_rng(0))
 
 
 def seen(images: Tensor, network: Open | None = None, **changes: Any) -> Tensor:
@@ -394,7 +394,7 @@ class Other(Wide):
 def test_a_source_names_all_that_makes_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "made_for_this_test.py").write_text(FACTORIES)
     monkeypatch.chdir(tmp_path)
-    rng = torch_rng(1)
+    rng = library_torch_rng(1)
     shapes = {"first.weight": (3, 48), "first.bias": (3,), "last.weight": (5, 48), "last.bias": (5,)}
     own, other = ({name: torch.randn(shape, generator=rng) for name, shape in shapes.items()} for _ in "ab")
     torch.save({"model": other, "ema": own}, tmp_path / "weights.pt")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from draws import seed_torch, torch_rng
+from draws import library_seed_torch, library_torch_rng
 from made_up import ONE, SHAPE, K, Spy, data, network
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -280,7 +280,7 @@ class Teacher(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        seed_torch(3)
+        library_seed_torch(3)
         self.answer = nn.Linear(64, K)
         self.asked: list[Tensor] = []
 
@@ -328,7 +328,7 @@ def test_steps_are_taken_on_batches_of_batch_size(steps: int) -> None:
 
 
 def test_without_augmentations_the_images_are_shown_as_they_are() -> None:
-    images = torch.rand(40, *SHAPE, generator=torch_rng(0))
+    images = torch.rand(40, *SHAPE, generator=library_torch_rng(0))
     shown = distilled(images, batch_size=200)[1].asked[0]
     places = [int((images == image).flatten(1).all(1).nonzero()) for image in shown]
     assert len(set(places)) == 40  # drawn with replacement, from all of them
@@ -352,7 +352,7 @@ def test_temperature_softens_both_and_scales_the_gradient(monkeypatch: pytest.Mo
         gradients.append(self.param_groups[0]["params"][0].grad.clone())
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    images = torch.rand(40, *SHAPE, generator=torch_rng(1))
+    images = torch.rand(40, *SHAPE, generator=library_torch_rng(1))
     _, teacher = distilled(images, temperature=temperature)
     shown = teacher.asked[0]
     probabilities = F.softmax(teacher(shown) / temperature, dim=1)

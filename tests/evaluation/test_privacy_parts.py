@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from draws import numpy_rng, torch_rng
+from draws import library_numpy_rng, library_torch_rng
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,7 +31,7 @@ SIZE = 60
 
 
 def pictures(num: int, seed: int, side: int = 8) -> Tensor:
-    return torch.rand(num, 1, side, side, generator=torch_rng(seed))
+    return torch.rand(num, 1, side, side, generator=library_torch_rng(seed))
 
 
 def pools(side: int = 8, size: int = SIZE) -> Pools:
@@ -142,7 +142,7 @@ def compared(images: Tensor, labels: NDArray[np.int64], seed: int = 5, num: int 
     """A comparison by pixels, and what it was made of."""
     of = pools()
     found = of.neighbours(images, None)["pixel"]
-    deals = numpy_rng(0).permuted(np.tile(of.is_train, (num, 1)), axis=1)
+    deals = library_numpy_rng(0).permuted(np.tile(of.is_train, (num, 1)), axis=1)
     copy_distance = float(np.median(found.distance[:, 0]))
     made = privacy._compare(found, of.is_train, deals, copy_distance, labels, K, seed)
     return made, of, found, deals, copy_distance
@@ -282,7 +282,7 @@ def test_an_audit_is_made_of_its_parts() -> None:
     images, label = pictures(30, 3), torch.arange(30) % K
     features = images.flatten(1)[:, :6]
     found = audit(of, images, features, label, K, seed=4, permutations=60)
-    deals = numpy_rng(4).permuted(np.tile(of.is_train, (60, 1)), axis=1)
+    deals = library_numpy_rng(4).permuted(np.tile(of.is_train, (60, 1)), axis=1)
     near = of.neighbours(images, features)
     assert list(found.comparisons) == ["ssim", "feature", "pixel"]
     pairs = []
@@ -309,7 +309,7 @@ def test_an_audit_is_made_of_its_parts() -> None:
 
 
 def test_membership_is_the_area_under_the_curve_of_the_loss() -> None:
-    rng = torch_rng(0)
+    rng = library_torch_rng(0)
     logits = [torch.randn(num, K, generator=rng) for num in (70, 50)]
     labels = [torch.arange(num) % K for num in (70, 50)]
     bootstrap = Bootstrap(2)

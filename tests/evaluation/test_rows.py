@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from draws import numpy_rng, torch_rng
+from draws import library_numpy_rng, library_torch_rng
 from made_up import ONE, SHAPE, K, Spy, data, network, source
 from PIL import Image
 
@@ -83,7 +83,7 @@ def test_an_evaluation_is_made_of_its_parts() -> None:
     generators = [Spy(0), Spy(1)]
     results = evaluate(generators, network(7), network(1), "abc", train, test, CONFIG, SHARPNESS).results
     bootstrap = Bootstrap(3, 100)
-    rng = numpy_rng(3)
+    rng = library_numpy_rng(3)
     order = [rng.permutation(70)[:55], rng.permutation(60)[:55]]
     real = [
         observe(
@@ -160,7 +160,7 @@ def test_the_images_behind_an_evaluation_are_kept() -> None:
     for name in ("generator 0", "ensemble"):
         assert torch.equal(found.images[name].images, to_uint8(images))
         assert torch.equal(found.images[name].labels, vector.argmax(1))
-    index = numpy_rng(0).permutation(70)[:20]
+    index = library_numpy_rng(0).permutation(70)[:20]
     assert torch.equal(found.images["real_train"].images, train.images[index])
     assert torch.equal(found.images["real_train"].labels, train.labels[index])
     # One generator and its ensemble are the same thing.
@@ -421,7 +421,7 @@ def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
 
 def test_pictures_of_colour_and_of_large_images_and_of_many_classes(tmp_path: Path) -> None:
     shape = (3, 70, 50)
-    images = torch.randint(0, 256, (50, *shape), generator=torch_rng(0), dtype=torch.uint8)
+    images = torch.randint(0, 256, (50, *shape), generator=library_torch_rng(0), dtype=torch.uint8)
     labels = torch.arange(50) % 25
     row = empty_row("generator 0", "generator", 50, "made up")
     results = evaluate(

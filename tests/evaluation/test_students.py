@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from draws import seed_torch
+from draws import library_seed_torch
 from made_up import SHAPE, K, data, network, source
 from torch import Tensor
 
@@ -34,7 +34,7 @@ def no(why: str) -> NotMeasured:
 
 
 def fresh(images: Tensor) -> Any:
-    seed_torch(4)
+    library_seed_torch(4)
     return build_classifier(TINY, K, SHAPE, *channel_statistics(to_uint8(images)))
 
 

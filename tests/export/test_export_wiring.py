@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from draws import numpy_rng
+from draws import library_numpy_rng
 from onnx import TensorProto, helper, numpy_helper
 
 from netinv.export import ExportConfig, export_generators, models
@@ -61,7 +61,7 @@ def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 def toy() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """A matrix product, a convolution, a transposed convolution and a bias, each with channels of their own scale."""
-    rng = numpy_rng(0)
+    rng = library_numpy_rng(0)
     scale = 10.0 ** np.arange(4)
     values = {
         "matrix": rng.standard_normal((4, 9)) * scale[:, None],

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from draws import seed_torch, torch_rng
+from draws import library_seed_torch, library_torch_rng
 from torch import Tensor
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
@@ -65,7 +65,7 @@ ELSEWHERE = {"precision"}
 
 
 def networks() -> tuple[ConditionedGenerator, Classifier]:
-    seed_torch(0)
+    library_seed_torch(0)
     classifier = build_classifier(ConvClassifierConfig(channels=(4,), feature_dim=6), 3, SHAPE, (0.4,), (0.2,))
     for module in classifier.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -139,7 +139,7 @@ def moments(classifier: Classifier, x: Tensor) -> Tensor:
 def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
     """The losses of all steps and the final weights, written down as one would at first."""
     generator, classifier = networks()
-    rng = torch_rng(seed)
+    rng = library_torch_rng(seed)
     optimizer = torch.optim.Adam(generator.parameters(), lr=1.0)
     losses = []
     generator.train()

@@ -415,7 +415,7 @@ def test_artifacts_that_were_put_elsewhere_on_purpose_stay_there(
     elsewhere.mkdir(parents=True)
     deliverer = delivery.Deliverer(tracking.tracking_uri())
     deliverer.client.connect().create_experiment("netinv", str(elsewhere))
-    deliverer._experiment("netinv")
+    deliverer.client.experiment("netinv")
     assert deliverer.client.connect().get_experiment_by_name("netinv").artifact_location == str(elsewhere)
 
 

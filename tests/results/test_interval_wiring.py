@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from draws import numpy_rng
+from draws import library_numpy_rng
 from scipy.stats import norm
 
 from netinv.results import LEVEL, MIN_SAMPLES, SPREAD_RESAMPLES, Bootstrap, Estimate, NotMeasured, spread_estimate
@@ -33,7 +33,7 @@ def test_an_interval_is_between_the_quantiles_of_the_resampled_means(distinct: i
     found = Bootstrap(4, 400).mean(values)
     assert isinstance(found, Estimate)
     assert (found.value, found.n) == (pytest.approx(values.mean()), 60)
-    rng = numpy_rng(4)
+    rng = library_numpy_rng(4)
     if distinct == 20:
         means = rng.multinomial(60, [1 / 20] * 20, size=400) @ np.unique(values) / 60
     else:
@@ -43,10 +43,10 @@ def test_an_interval_is_between_the_quantiles_of_the_resampled_means(distinct: i
 
 def test_large_samples_are_resampled_in_blocks() -> None:
     num = MAX_DRAWN // 3
-    values = numpy_rng(0).random(num)
+    values = library_numpy_rng(0).random(num)
     found = Bootstrap(0, 7).mean(values)
     assert isinstance(found, Estimate)
-    rng = numpy_rng(0)
+    rng = library_numpy_rng(0)
     means = [values[rng.integers(0, num, (size, num))].mean(axis=1) for size in (3, 3, 1)]
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(np.concatenate(means), [0.025, 0.975])))
 
@@ -70,13 +70,13 @@ def test_ten_samples_are_enough_and_nine_are_not() -> None:
 def test_draws_are_fifty_resamples_of_all() -> None:
     draws = list(Bootstrap(3).draws(30, stream=2))
     assert len(draws) == SPREAD_RESAMPLES == 50
-    rng = numpy_rng([3, 2])
+    rng = library_numpy_rng([3, 2])
     assert all(np.array_equal(draw, rng.integers(0, 30, 30)) for draw in draws)
     first = next(iter(Bootstrap(3).draws(30)))
-    assert np.array_equal(first, numpy_rng([3, 0]).integers(0, 30, 30))
+    assert np.array_equal(first, library_numpy_rng([3, 0]).integers(0, 30, 30))
 
 
 def test_a_thousand_resamples_are_the_default() -> None:
-    values = numpy_rng(0).random(30)
+    values = library_numpy_rng(0).random(30)
     assert Bootstrap(1) == Bootstrap(1, 1000)
     assert Bootstrap(1).mean(values) == Bootstrap(1, 1000).mean(values) != Bootstrap(1, 999).mean(values)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from draws import numpy_rng
+from draws import library_numpy_rng
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -116,7 +116,7 @@ def drawn(num: int, seed: int, sharpness: tuple[float, float] = SHARPNESS, **lab
 
 
 def noise(num: int, seed: int) -> np.ndarray:
-    return numpy_rng(seed).spawn(3)[2].random((num, U), dtype=np.float32)
+    return library_numpy_rng(seed).spawn(3)[2].random((num, U), dtype=np.float32)
 
 
 # OnnxGenerator
@@ -392,7 +392,7 @@ def test_what_onnxruntime_says_of_a_file_is_told_in_one_line(tmp_path: Path, mon
 
 
 def test_a_softmax_is_over_the_last_axis_and_bears_large_numbers() -> None:
-    logits = numpy_rng(0).standard_normal((2, 3, 4))
+    logits = library_numpy_rng(0).standard_normal((2, 3, 4))
     expected = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
     np.testing.assert_allclose(softmax(logits), expected, rtol=1e-6)
     assert softmax(np.array([1000.0, 1000.0, -1000.0])).tolist() == [0.5, 0.5, 0.0]
@@ -401,7 +401,7 @@ def test_a_softmax_is_over_the_last_axis_and_bears_large_numbers() -> None:
 
 def test_draws_are_those_of_their_definition() -> None:
     latent, condition = draw(6, latent_dim=4, num_classes=3, seed=5, sharpness=(0.5, 8.0))
-    normal_rng, uniform_rng = numpy_rng(5).spawn(2)
+    normal_rng, uniform_rng = library_numpy_rng(5).spawn(2)
     normal = normal_rng.standard_normal((6, 7), dtype=np.float32)
     logits = 0.5 * 16.0 ** uniform_rng.random((6, 1)) * normal[:, 4:]
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -470,7 +470,7 @@ def test_between_two_of_one_direction_the_way_is_straight(factor: float) -> None
     way = _great_circle(first, np.float32(factor * first), np.array([0, 0.25, 1]))
     np.testing.assert_allclose(way, np.outer([1, 1 + 0.25 * (factor - 1), factor], first), rtol=1e-5)
     for seed in range(20):
-        vector = numpy_rng(seed).standard_normal(64).astype(np.float32)
+        vector = library_numpy_rng(seed).standard_normal(64).astype(np.float32)
         opposite = _great_circle(vector, -vector, np.array([0.0, 1.0]))
         np.testing.assert_allclose(opposite, [vector, -vector], rtol=1e-5)
 
@@ -522,7 +522,7 @@ def test_what_is_saved_is_what_was_drawn(tmp_path: Path, channels: int) -> None:
     network = generator(tmp_path)
     if channels == 3:
         network.metadata = replace(network.metadata, image_shape=(3, 2, 4))
-    rng = numpy_rng(0)
+    rng = library_numpy_rng(0)
     images = rng.random((5, channels, 2, 4), dtype=np.float32)
     latent, condition = drawn(5, 0)
     samples = Samples(images, condition.argmax(axis=1), latent, condition)
@@ -572,5 +572,5 @@ def test_a_file_is_replaced_and_a_folder_is_not(tmp_path: Path) -> None:
         save(tmp_path / "folder", [samples], 1, network)
     with pytest.raises(InputError, match=r"grid.jpg ends in .jpg: give a .png, a .npz, or a new folder's name"):
         save(tmp_path / "grid.jpg", [samples], 1, network)
-    with pytest.raises(InputError, match=r"missing/grid.png cannot be written \(No such file or directory\): name a"):
-        save(tmp_path / "missing" / "grid.png", [samples], 1, network)
+    with pytest.raises(InputError, match=r"grid.png/below.png cannot be written \(\w"):
+        save(tmp_path / "grid.png" / "below.png", [samples], 1, network)
