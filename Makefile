@@ -42,11 +42,14 @@ paper: install ## The paper's data sets in both variants, JOBS at once (two core
 	dvc exp run --run-all --jobs $(JOBS)
 	dvc exp run --name paper-$(NOW) --set-param 'datasets=[$(PAPER)]'
 
+# The tests of a file stay together, and the longest file begins (tests/conftest.py).
+WORKERS := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: install lint ## Check style and types, then run the default tests
-	python -m pytest
+	python -m pytest $(WORKERS)
 
 slow: install ## Run the long tests as well
-	python -m pytest -m 'slow or not slow'
+	python -m pytest $(WORKERS) -m 'slow or not slow'
 
 portable: install ## Run the default tests as other processors would compute, on other draws, three times over (hours)
 	python tests/portable.py

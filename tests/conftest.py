@@ -34,6 +34,11 @@ def pytest_report_header() -> str:
     return "numerics: " + ", ".join(f"{name}={os.environ.get(name, 'unset')}" for name in names)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file comes first, so that other processes do the rest meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def other_processor() -> Iterator[None]:
     """With ``NETINV_TEST_BFLOAT16=1`` torch tells of instructions for bfloat16, and precision ``auto`` chooses it."""
