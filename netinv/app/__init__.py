@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from netinv.app.api import Inversion, classifier_vendi, invert
+    from netinv.app.api import invert
     from netinv.app.command import main
+    from netinv.app.inversions import Inversion, classifier_vendi
 
 __all__ = [
     "Inversion",
@@ -17,5 +18,5 @@ __all__ = [
 
 # The command draws from exported generators in an install without torch, which the rest needs.
 __getattr__, __dir__, _ = lazy_loader.attach(
-    __name__, submod_attrs={"api": ["Inversion", "classifier_vendi", "invert"], "command": ["main"]}
+    __name__, submod_attrs={"api": ["invert"], "inversions": ["Inversion", "classifier_vendi"], "command": ["main"]}
 )

@@ -1,19 +1,14 @@
 """Inversion in one call, for notebooks, scripts and the command: a network in, a trained generator out."""
 
-import csv
-import io
-import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from dataclasses import replace
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
+from netinv.app.inversions import History, Inversion, class_accuracies, inversion_accuracy, told_missing
 from netinv.classifiers import (
     DEFAULT,
     AdapterConfig,
@@ -23,163 +18,10 @@ from netinv.classifiers import (
     check_statistics,
     has_pixel_statistics,
 )
-from netinv.core import Config, InputError, Variant, new_folder, save_csv
-from netinv.evaluation import vendi_score
-from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images, load_generator, save_generator
-from netinv.inversion import InversionConfig, variant_config, variant_of
+from netinv.core import InputError, Variant
+from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.inversion import InversionConfig, variant_config
 from netinv.inversion import invert as inversion_steps
-from netinv.sampling import grid
-
-JUDGED = 1000
-"""Fresh images on which a finished generator's accuracy is measured."""
-BATCH = 100
-"""Images classified at a time."""
-GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
-"""Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
-RECORD = "inversion.json"
-"""File that marks the folder of an inversion, and says how it came about."""
-
-History = list[dict[str, float]]
-
-
-class _Record(Config):
-    """What ``inversion.json`` holds."""
-
-    classes: tuple[str, ...]
-    accuracy: float
-    config: InversionConfig
-
-
-@dataclass(frozen=True)
-class Inversion:
-    """A trained generator, and how it came about. In a notebook it shows as a grid with a row for each class."""
-
-    generator: ConditionedGenerator
-    config: InversionConfig
-    """How it was trained; the architecture is ``generator.config``."""
-    history: History
-    """Records of the training, each with step, samples, accuracy on the batch, loss and its terms."""
-    classes: tuple[str, ...]
-    """Names of the K classes, in label order."""
-    accuracy: float
-    """Inversion accuracy, the share of fresh images (without dropout) that the classifier reads as what was asked."""
-
-    def sample(
-        self,
-        num: int = 16,
-        *,
-        label: int | str | None = None,
-        seed: int = 0,
-        sharpness: tuple[float, float] | None = None,
-    ) -> Tensor:
-        """Draw images, the same for the same seed, as does the exported generator.
-
-        Args:
-            num: N, how many.
-            label: Wanted class, by number or name; ``None`` leaves it to chance.
-            seed: Fixes every draw.
-            sharpness: Range of the condition's sharpness; ``None`` is the one of the training.
-
-        Returns:
-            (N, C, H, W) in [0, 1], float32, on the CPU.
-        """
-        labels = None if label is None else [self._label(label)] * num
-        images, _ = self._draw(num, seed, labels, sharpness)
-        return images
-
-    def _label(self, label: int | str) -> int:
-        if isinstance(label, str):
-            if label not in self.classes:
-                raise InputError(f"There is no class {label!r}; there are: {', '.join(self.classes[:20])}.")
-            return self.classes.index(label)
-        if not 0 <= label < len(self.classes):
-            raise InputError(f"There is no class {label}; classes go from 0 to {len(self.classes) - 1}.")
-        return label
-
-    def _draw(
-        self, num: int, seed: int, labels: list[int] | None, sharpness: tuple[float, float] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W) and their labels (N,), on the CPU."""
-        images, vector = draw_images(
-            self.generator, num, seed=seed, sharpness=sharpness or self.config.sharpness, labels=labels
-        )
-        return images, vector.argmax(dim=1)
-
-    def grid(self, seed: int = 0) -> Image.Image:
-        """One picture with a row for each class, of the first classes if there are many."""
-        classes = min(len(self.classes), GRID_ROWS)
-        labels = [label for label in range(classes) for _ in range(GRID_COLUMNS)]
-        images, _ = self._draw(len(labels), seed, labels)
-        channels, height, width = images.shape[1:]
-        scale = max(1, GRID_SIDE // max(height, width))
-        images = images.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-        pixels = grid([images.numpy()], len(labels), (channels, scale * height, scale * width), GRID_COLUMNS)
-        return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-
-    def _repr_png_(self) -> bytes:
-        """What a notebook shows."""
-        picture = io.BytesIO()
-        self.grid().save(picture, format="PNG")
-        return picture.getvalue()
-
-    def save(self, folder: str | Path) -> None:
-        """Write weights, settings and history into a folder, whole or not at all.
-
-        An earlier inversion in that folder is replaced.
-
-        Raises:
-            InputError: The folder holds something else, or cannot be written.
-        """
-        with new_folder(Path(folder), replaces=RECORD) as partial:
-            save_generator(partial, self.generator)
-            record = _Record(classes=self.classes, accuracy=self.accuracy, config=self.config)
-            (partial / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
-            save_csv(partial / "history.csv", self.history)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            InputError: The folder does not hold an inversion, or holds a damaged one.
-        """
-        path = Path(folder) / RECORD
-        try:
-            record = _Record.parse(json.loads(path.read_text()), where=str(path))
-            with (Path(folder) / "history.csv").open(newline="") as file:
-                history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        except (OSError, json.JSONDecodeError, TypeError) as error:
-            raise InputError(f"{folder} does not hold a readable inversion ({error}).") from None
-        generator = load_generator(Path(folder))
-        if generator.num_classes != len(record.classes):
-            raise InputError(
-                f"{folder} does not hold one inversion: {path.name} names {len(record.classes)} classes, but the "
-                f"generator has {generator.num_classes}."
-            )
-        return cls(generator, record.config, history, record.classes, record.accuracy)
-
-    def to_onnx(self, path: str | Path) -> None:
-        """Write the generator as one ONNX file, checked against torch; ``netinv sample`` draws from it without torch.
-
-        Raises:
-            InputError: The file cannot be written.
-        """
-        from netinv.export import export_generator, versions
-        from netinv.sampling import Metadata
-
-        metadata = Metadata(
-            kind="generator",
-            dataset="",
-            variant=variant_of(self.config),
-            classes=self.classes,
-            image_shape=self.generator.image_shape,
-            run_id="",
-            licence="",
-            versions=versions(),
-            latent_dim=self.generator.config.latent_dim,
-            sharpness=self.config.sharpness,
-        )
-        export_generator(Path(path), self.generator, metadata)
 
 
 def invert(
@@ -193,6 +35,7 @@ def invert(
     generator: GeneratorConfig | None = None,
     classes: tuple[str, ...] | None = None,
     seed: int = 0,
+    attempts: int = 2,
     progress: bool = True,
     on_record: Callable[[dict[str, float]], None] | None = None,
 ) -> Inversion:
@@ -211,6 +54,8 @@ def invert(
         generator: The generator's architecture; ``None`` is the defaults.
         classes: Names of the classes; ``None`` numbers them.
         seed: Fixes weights and draws.
+        attempts: How often it is tried at most, each time with another seed, while a class cannot be drawn; the best
+            attempt counts. Which classes are missing even then, ``missing`` of the result and a warning say.
         progress: Show a bar.
         on_record: Called with each record of the history as it comes.
 
@@ -239,23 +84,51 @@ def invert(
         raise InputError(
             f"{len(names)} class names were given, but the classifier knows {adapted.num_classes} classes."
         )
+    best: Inversion | None = None
+    for attempt in range(max(1, attempts)):
+        again = " again" if attempt else ""
+        inversion = _trained(adapted, config, generator, names, seed + attempt, f"invert{again}", progress, on_record)
+        if best is None or min(inversion.class_accuracy) > min(best.class_accuracy):
+            best = inversion
+        if not best.missing:
+            break
+    assert best is not None
+    if best.missing:
+        warnings.warn(told_missing(best), stacklevel=2)
+    return best
+
+
+def _trained(
+    classifier: InvertibleClassifier,
+    config: InversionConfig,
+    architecture: GeneratorConfig,
+    names: tuple[str, ...],
+    seed: int,
+    title: str,
+    progress: bool,
+    on_record: Callable[[dict[str, float]], None] | None,
+) -> Inversion:
+    """One attempt: a new generator, trained and measured."""
     history: History = []
-    cuda = [adapted.device] if adapted.device.type == "cuda" else []
+    cuda = [classifier.device] if classifier.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=cuda),
-        tqdm(total=config.steps, desc="invert", unit="step", disable=None if progress else True) as bar,
+        tqdm(total=config.steps, desc=title, unit="step", disable=None if progress else True) as bar,
     ):
         torch.manual_seed(seed)
-        network = ConditionedGenerator(generator, adapted.num_classes, adapted.image_shape).to(adapted.device)
-        for record in inversion_steps(network, adapted, config, seed):
+        generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape)
+        generator = generator.to(classifier.device)
+        for record in inversion_steps(generator, classifier, config, seed):
             history.append(record)
-            bar.set_postfix_str(f"accuracy {record['accuracy']:.3f}", refresh=False)
+            under = " under attack" if config.epsilon else ""
+            bar.set_postfix_str(f"accuracy{under} {record['accuracy']:.3f}", refresh=False)
             bar.update(int(record["step"]) - bar.n)
             if on_record is not None:
                 on_record(record)
-    network.eval()
-    untested = Inversion(network, config, history, names, accuracy=0.0)
-    return Inversion(network, config, history, names, inversion_accuracy(untested, adapted))
+    generator.eval()
+    untested = Inversion(generator, config, history, names, accuracy=0.0)
+    accuracy = inversion_accuracy(untested, classifier)
+    return replace(untested, accuracy=accuracy, class_accuracy=class_accuracies(untested, classifier))
 
 
 def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[InversionConfig, str]:
@@ -271,31 +144,3 @@ def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[Inversi
         f"The variant {variant} compares the images' mean and deviation with those of the training images, which are "
         "not known: this is left out. Give mean and std to the adapter to have it."
     )
-
-
-@torch.no_grad()
-def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int = JUDGED) -> float:
-    """Share of fresh images that a classifier reads as the class they were drawn for."""
-    images, labels = inversion._draw(num, seed=1, labels=None)
-    pairs = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
-    right = [classifier(part.to(classifier.device)).argmax(dim=1).cpu() == wanted for part, wanted in pairs]
-    return float(torch.cat(right).float().mean())
-
-
-@torch.no_grad()
-def classifier_vendi(inversion: Inversion, classifier: InvertibleClassifier, num: int = 50) -> float:
-    """Diversity within the inverted classifier: Vendi score of its own features, mean over classes.
-
-    It needs no data, but those features are what the training spreads: never the only evidence of diversity.
-
-    Args:
-        inversion: Draws the images.
-        classifier: The one that was inverted.
-        num: Images of each class.
-    """
-    scores = []
-    for label in range(len(inversion.classes)):
-        images = inversion.sample(num, label=label, seed=2)
-        _, features = classifier(images.to(classifier.device), return_features=True)
-        scores.append(vendi_score(features[(features != 0).any(dim=1)].cpu()))
-    return float(torch.stack(scores).mean())

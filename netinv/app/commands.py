@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,6 +91,13 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
     "--set", "settings", multiple=True, help="NAME=VALUE in place of the variant's, or generator.NAME=VALUE; repeat it."
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes weights and draws.")
+@click.option(
+    "--attempts",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How often it is tried at most, while a class cannot be drawn.",
+)
 @click.option("--classes", help="Names of the classes in label order, such as red,blue.  [default: their numbers]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the trained generator.")
 @as_json
@@ -98,17 +106,20 @@ def invert(
     steps: int | None,
     settings: tuple[str, ...],
     seed: int,
+    attempts: int,
     classes: str | None,
     out: Path,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a generator that draws images of any class of MODEL.
+    """Train a generator that draws images of any class of MODEL, and show them in OUT/grid.png.
 
     MODEL is torchvision:NAME, a factory PACKAGE.MODULE:FUNCTION, a .pt2 exported program, or a checkpoint's folder.
+    Ends with status 3 if some class could not be drawn.
     """
-    from netinv.app.api import RECORD, settings_of
     from netinv.app.api import invert as invert_classifier
+    from netinv.app.api import settings_of
+    from netinv.app.inversions import RECORD, told_missing
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder
     from netinv.generators import GeneratorConfig
@@ -127,22 +138,31 @@ def invert(
         print(f"note: {left_out}", file=sys.stderr)
     config = InversionConfig.parse(settings_there.model_dump(mode="json") | changes, where="--set")
     try:
-        inversion = invert_classifier(
-            classifier,
-            image_shape=classifier.image_shape,
-            config=config,
-            generator=generator,
-            classes=tuple(classes.split(",")) if classes else None,
-            seed=seed,
-        )
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # told below
+            inversion = invert_classifier(
+                classifier,
+                image_shape=classifier.image_shape,
+                config=config,
+                generator=generator,
+                classes=tuple(classes.split(",")) if classes else None,
+                seed=seed,
+                attempts=attempts,
+            )
     except FloatingPointError as error:
         raise InputError(str(error)) from None
     inversion.save(out)
-    last = inversion.history[-1]
+    worst = min(inversion.class_accuracy)
     if as_json:
-        print(json.dumps({"out": str(out), "accuracy": inversion.accuracy, "steps": config.steps, "last": last}))
+        told = {"out": str(out), "accuracy": inversion.accuracy, "worst_class": worst, "missing": inversion.missing}
+        print(json.dumps(told | {"steps": config.steps, "last": inversion.history[-1]}))
     else:
-        print(f"{out}: inversion accuracy {inversion.accuracy:.3f} after {config.steps} steps")
+        print(
+            f"{out}: inversion accuracy {inversion.accuracy:.3f}, worst class {worst:.2f}, after {config.steps} steps; "
+            f"see {out / 'grid.png'}"
+        )
+    if inversion.missing:
+        print(f"warning: {told_missing(inversion)}", file=sys.stderr)
+        sys.exit(3)
 
 
 @click.command()
@@ -167,7 +187,7 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained."""
-    from netinv.app.api import Inversion, classifier_vendi
+    from netinv.app.inversions import Inversion, classifier_vendi
     from netinv.classifiers import ClassifierSource, load_classifier_from
     from netinv.core import check_folder, check_same_classes, new_folder, save_csv
     from netinv.evaluation import EvaluationConfig, save_evaluation
@@ -237,7 +257,7 @@ def report(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 @as_json
 def export(folder: Path, out: Path, as_json: bool) -> None:
     """Write the generator in FOLDER as an ONNX file, which `netinv sample` draws from without torch."""
-    from netinv.app.api import Inversion
+    from netinv.app.inversions import Inversion
     from netinv.core import check_file
 
     check_file(out)

@@ -75,9 +75,14 @@ class JointTraining:
         classifier, config = self.classifier, self.config
         dropout = self.trainings[0].generator.config.dropout
         # Generators are called one by one, as it were, and the classifier with the images of all.
-        batch = step_batch(self._generate, classifier, config, draws, self.step, dropout)
+        own = [t.bounds.of_samples(config.batch_size) for t in self.trainings if t.bounds]
+        bounds = torch.cat(own) if own else None
+        batch = step_batch(self._generate, classifier, config, draws, self.step, dropout, bounds)
         weigh = partial(inversion_loss, mean=classifier.mean, std=classifier.std, config=config, every_term=every_term)
         each = Batch(*map(self._each, batch))
+        for i, training in enumerate(self.trainings):
+            if training.bounds:
+                training.bounds.follow(Batch(*(part[i] for part in each)))
         loss, terms = vmap(weigh)(each)
         return loss, {"accuracy": vmap(lambda batch: batch.accuracy)(each), **terms}
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
 from netinv.generators import ConditionedGenerator
+from netinv.inversion.bounds import ClassBounds
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.losses import Batch, inversion_loss
 from netinv.inversion.parallel import GlobalBatch
@@ -35,7 +36,7 @@ class Training(Protocol):
         """The random numbers of a step."""
 
     def loss(self, draws: StepDraws, every_term: bool) -> tuple[Tensor, Terms]:
-        """The loss of the step, its terms by name, and ``accuracy``: a pure function of weights and draws."""
+        """The loss of the step, its terms by name, and ``accuracy``: a function of weights, draws and class bounds."""
 
     def combine_gradients(self) -> None:
         """Called after each backward pass."""
@@ -118,6 +119,7 @@ class InversionTraining:
         self.rng = torch.Generator(classifier.device).manual_seed(seed)
         self.optimizer, self.schedule = optimization(generator.parameters(), config)
         self.step = 0
+        self.bounds = ClassBounds.of(config, generator.num_classes, classifier.device)
         if shared:
             shared.join_batch_norm(generator)
 
@@ -139,9 +141,12 @@ class InversionTraining:
     def loss(self, draws: StepDraws, every_term: bool = False) -> tuple[Tensor, Terms]:
         """The loss of the step ``step``, of the whole batch, its terms, and the accuracy."""
         classifier, config = self.classifier, self.config
-        batch = step_batch(self.generator, classifier, config, draws, self.step, self.generator.config.dropout)
+        bounds = self.bounds.of_samples(len(draws.latent)) if self.bounds else None
+        batch = step_batch(self.generator, classifier, config, draws, self.step, self.generator.config.dropout, bounds)
         if self.shared:
             batch = Batch(*map(self.shared.gather, batch))
+        if self.bounds:
+            self.bounds.follow(batch)
         loss, terms = inversion_loss(batch, classifier.mean, classifier.std, config, every_term)
         return loss, {"accuracy": batch.accuracy, **terms}
 
@@ -158,6 +163,7 @@ class InversionTraining:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": self.rng.get_state(),
+            "bounds": self.bounds.state_dict() if self.bounds else {},
         }
         return {name: _on_cpu(value) for name, value in state.items()}
 
@@ -168,6 +174,8 @@ class InversionTraining:
         load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.rng.set_state(state["rng"])
+        if self.bounds:
+            self.bounds.load_state_dict(state["bounds"])
 
 
 def load_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:

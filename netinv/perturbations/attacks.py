@@ -19,10 +19,10 @@ def _length(delta: Tensor) -> Tensor:
     return length.clamp(min=1e-12)
 
 
-def _project(delta: Tensor, epsilon: float, norm: Norm) -> Tensor:
+def _project(delta: Tensor, epsilon: float | Tensor, norm: Norm) -> Tensor:
     """Nearest perturbation within the bound."""
     if norm == "linf":
-        return torch.clamp(delta, -epsilon, epsilon)
+        return torch.clamp(delta, -epsilon, epsilon)  # type: ignore[arg-type]
     return delta * (epsilon / _length(delta)).clamp(max=1)
 
 
@@ -54,7 +54,7 @@ def unit_sphere(shape: Sequence[int], norm: Norm, rng: torch.Generator | None = 
     return direction / _length(direction)
 
 
-def noise(images: Tensor, epsilon: float, direction: Tensor) -> Tensor:
+def noise(images: Tensor, epsilon: float | Tensor, direction: Tensor) -> Tensor:
     """Random perturbation on the surface of the bound.
 
     Args:
@@ -72,7 +72,7 @@ def pgd(
     classifier: Callable[[Tensor], Tensor],
     images: Tensor,
     label: Tensor,
-    epsilon: float,
+    epsilon: float | Tensor,
     steps: int,
     step_size: float,
     norm: Norm = "linf",
@@ -84,7 +84,7 @@ def pgd(
         classifier: Images to logits. Its parameters should not require gradients.
         images: (N, C, H, W) in [0, 1], detached from any graph.
         label: (N,), the labels to be moved away from, or their probabilities, (N, K).
-        epsilon: Bound of the perturbation, in pixel units.
+        epsilon: Bound of the perturbation, in pixel units; of all samples, or of each, (N, 1, 1, 1).
         steps: Gradient steps; one step with a random start is fast FGSM.
         step_size: Length of a step as a fraction of epsilon.
         norm: Norm of the bound.

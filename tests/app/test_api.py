@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from zoo import ZOO, ConvNet, Probabilities, Residual
 
 import netinv
-from netinv.app.api import Inversion, inversion_accuracy, settings_of
+from netinv.app.api import settings_of
+from netinv.app.inversions import Inversion, inversion_accuracy
 from netinv.classifiers import AdaptedClassifier, adapt
 from netinv.core import InputError
 from netinv.data import load_digits, to_float

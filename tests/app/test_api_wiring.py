@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from netinv.app.api import Inversion, inversion_accuracy
+from netinv.app.inversions import Inversion, inversion_accuracy
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig
 from netinv.sampling import draw

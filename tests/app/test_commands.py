@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from zoo import ConvNet
 
 from netinv.app import command
-from netinv.app.api import Inversion
 from netinv.app.commands import parse_pairs, parse_source, read_data, train_evaluator
+from netinv.app.inversions import Inversion
 from netinv.core import InputError
 from netinv.inversion import variant_config
 from netinv.report import read_evaluations

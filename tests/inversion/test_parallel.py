@@ -35,6 +35,7 @@ CASES = {
     "noise": EVERYTHING.model_copy(update={"perturbation": "noise", "epsilon": 0.1}),
     "pgd": EVERYTHING.model_copy(update={"perturbation": "pgd", "epsilon": 0.1, "attack_steps": 2}),
     "l2": EVERYTHING.model_copy(update={"perturbation": "pgd", "epsilon": 0.5, "norm": "l2"}),
+    "own bounds": EVERYTHING.model_copy(update={"perturbation": "pgd", "epsilon": 0.1, "survival": 0.02}),
 }
 
 
@@ -85,7 +86,7 @@ def work(rank: int, port: int, folder: str) -> None:
     for name, config in CASES.items():
         for dtype in (torch.float32, torch.float64):
             results[name, str(dtype)] = first_step(config, dtype, shared)
-    weights = [all_steps(CASES["pgd"], shared, interrupted) for interrupted in (False, True)]
+    weights = [all_steps(CASES["own bounds"], shared, interrupted) for interrupted in (False, True)]
     torch.save((results, weights), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 

@@ -30,6 +30,8 @@ BASE: dict[str, Any] = {
     "perturbation": "pgd",
     "epsilon": 0.3,
     "epsilon_ramp": 0.5,
+    "survival": 0.0,
+    "smoothing": 0.1,
     "norm": "linf",
     "shift": 1,
     "distortion": 0.3,
@@ -53,6 +55,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "perturbation": {"perturbation": "noise"},
     "epsilon": {"epsilon": 0.1},
     "epsilon_ramp": {"epsilon_ramp": 1.0},
+    "survival": {"survival": 0.02},
+    "smoothing": {"smoothing": 0.0},
     "norm": {"norm": "l2", "epsilon": 2.0},
     "shift": {"shift": 0},
     "distortion": {"distortion": 0.0},
@@ -108,9 +112,10 @@ def moved(images: Tensor, config: InversionConfig, down: Tensor, across: Tensor,
     return torch.stack(result)
 
 
-def attacked(seen: Tensor, y: Tensor, classifier: Classifier, config: InversionConfig, bound: float, u: Any) -> Tensor:
+def attacked(seen: Tensor, y: Tensor, classifier: Classifier, config: InversionConfig, bound: Any, u: Any) -> Tensor:
     """A perturbation of moved images: noise, or gradient ascent from a random start."""
     x = seen.detach()
+    bound = torch.as_tensor(bound).view(-1, 1, 1, 1)
     if config.perturbation == "noise":
         return (x + bound * u).clamp(0, 1) - x
     delta = (x + bound * u).clamp(0, 1) - x
@@ -120,7 +125,7 @@ def attacked(seen: Tensor, y: Tensor, classifier: Classifier, config: InversionC
         assert at.grad is not None
         way = at.grad.sign() if config.norm == "linf" else at.grad / length(at.grad)
         delta = delta + config.attack_step_size * bound * way
-        clipped = delta.clamp(-bound, bound), delta * (bound / length(delta)).clamp(max=1)
+        clipped = delta.minimum(bound).maximum(-bound), delta * (bound / length(delta)).clamp(max=1)
         delta = clipped[config.norm == "l2"]
         delta = (x + delta).clamp(0, 1) - x
     return delta
@@ -142,6 +147,7 @@ def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
     rng = library_torch_rng(seed)
     optimizer = torch.optim.Adam(generator.parameters(), lr=1.0)
     losses = []
+    own, alive = [0.0] * 3, [0.0] * 3  # by class: its bound, and the share that survives
     generator.train()
     for step in range(1, config.steps + 1):
         num, (low, high) = config.batch_size, config.sharpness
@@ -154,6 +160,8 @@ def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
             down, across = (torch.randint(0, 2 * config.shift + 1, (num,), generator=rng) for _ in range(2))
         if config.distortion:
             maps = 2 * torch.rand(num, 2, 3, generator=rng) - 1
+        if config.smoothing:
+            haze = torch.randn(num, *SHAPE, generator=rng)
         if config.perturbation == "noise":
             u = 2 * torch.randint(0, 2, (num, *SHAPE), generator=rng) - 1.0
         elif config.norm == "linf":
@@ -164,10 +172,21 @@ def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
         p = torch.softmax(s * e, dim=1)
         y = p.argmax(dim=1)
         images = generator(z, p, dropped, 0.4 * min(1.0, 2 * (config.steps - step) / config.steps))
-        bound = config.epsilon * min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
+        ramp = max(1.0, config.epsilon_ramp * config.steps)
+        bound: Any = config.epsilon * min(1.0, step / ramp)
+        if config.survival:
+            bound = [own[label] for label in y]
         seen = moved(images, config, down, across, maps)
+        if config.smoothing:
+            seen = seen + (seen + config.smoothing * min(1.0, step / ramp) * haze).clamp(0, 1).detach() - seen.detach()
         seen = seen + attacked(seen, y, classifier, config, bound, u)
         logits, f = classifier(seen, return_features=True)
+        for k in range(3):
+            hits = (logits.argmax(dim=1) == y)[y == k].double()
+            if len(hits):
+                alive[k] += (1 - 0.98435 ** len(hits)) * (hits.mean().item() - alive[k])
+            way = 1 if alive[k] >= config.survival else -1
+            own[k] = min(max(own[k] + way * config.epsilon / ramp * len(hits) * 3 / num, 0.0), config.epsilon)
         unit = f / f.norm(dim=1, keepdim=True)
         gram = (unit @ unit.T)[~torch.eye(num, dtype=torch.bool)]
         channel = images.flatten()
@@ -223,3 +242,12 @@ def test_every_setting_is_tried() -> None:
 def test_the_seed_reaches_the_draws() -> None:
     config = InversionConfig.model_validate(BASE)
     assert not torch.equal(trained(config, seed=3)[1], trained(config, seed=4)[1])
+
+
+def test_a_class_that_does_not_survive_gets_less_than_one_that_does() -> None:
+    generator, classifier = networks()
+    training = InversionTraining(generator, classifier, InversionConfig.model_validate(BASE | {"survival": 0.02}), 3)
+    list(training)
+    assert training.bounds is not None
+    assert 0 <= training.bounds.epsilon.min() < training.bounds.epsilon.max() <= 0.3
+    assert (training.bounds.epsilon > 0).eq(training.bounds.surviving > 0).all()

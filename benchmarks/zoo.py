@@ -1,0 +1,197 @@
+"""Plainly trained networks that nobody prepared for inversion, inverted by name: ``variant="robust"``, no data, no tuning.
+
+``python benchmarks/zoo.py train mnist --mirror DIR --models build/zoo`` (or ``--folder DIR_OR_ARCHIVES``) trains the
+networks and the judges of a data set: cross-entropy, Adam, no augmentation but shifts and flips on colour images.
+``python benchmarks/zoo.py invert mnist --models build/zoo --out build/zoo.json`` inverts each and prints a table.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import netinv
+from netinv.data import FetchConfig, FolderConfig, channel_statistics, fetch_dataset, read_image_folder, to_float
+from netinv.perturbations import augment
+
+
+def _conv(into: int, out: int, size: int, norm: bool, padding: int = 0) -> list[nn.Module]:
+    return [nn.Conv2d(into, out, size, padding=padding), *([nn.BatchNorm2d(out)] if norm else []), nn.ReLU()]
+
+
+def lenet(channels: int, side: int) -> nn.Module:
+    """LeNet-5 with ReLU and max pooling."""
+    left = (side + 4 * (side == 28) - 12) // 4  # 28 x 28 is padded to 32 x 32, as in the original
+    return nn.Sequential(
+        *_conv(channels, 6, 5, False, 2 * (side == 28)),
+        nn.MaxPool2d(2),
+        *_conv(6, 16, 5, False),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * left**2, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    )
+
+
+def convolutions(channels: int, side: int, widths: tuple[int, ...], norm: bool) -> nn.Module:
+    """Convolution, ReLU, max pooling, several times; two linear layers."""
+    layers: list[nn.Module] = []
+    for into, out in zip((channels, *widths), widths, strict=False):
+        layers += [*_conv(into, out, 3, norm, 1), nn.MaxPool2d(2)]
+        side //= 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * side**2, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def vgg(channels: int, side: int) -> nn.Module:
+    """Three stages of two convolutions with batch norm."""
+    layers: list[nn.Module] = []
+    for into, out in ((channels, 16), (16, 32), (32, 64)):
+        layers += [*_conv(into, out, 3, True, 1), *_conv(out, out, 3, True, 1), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def perceptron(channels: int, side: int) -> nn.Module:
+    """Three linear layers with batch norm."""
+    sizes = (channels * side**2, 512, 256)
+    hidden = [
+        layer
+        for into, out in zip(sizes, sizes[1:], strict=False)
+        for layer in (nn.Linear(into, out, bias=False), nn.BatchNorm1d(out), nn.ReLU())
+    ]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(256, 10))
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut without parameters, padded by zeros."""
+
+    def __init__(self, into: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.more = stride, out - into
+        self.body = nn.Sequential(
+            nn.Conv2d(into, out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(),
+            nn.Conv2d(out, out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, into, H, W) to (N, out, H / stride, W / stride)."""
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+        return F.relu(self.body(x) + shortcut)
+
+
+def resnet(channels: int, side: int, blocks: int = 2, widths: tuple[int, ...] = (16, 32, 64)) -> nn.Module:
+    """ResNet-14 of the CIFAR family."""
+    layers: list[nn.Module] = [*_conv(channels, widths[0], 3, True, 1)]
+    last = widths[0]
+    for width in widths:
+        for i in range(blocks):
+            layers.append(Block(last, width, 2 if i == 0 and width != widths[0] else 1))
+            last = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, 10))
+
+
+MOST = 20_000
+"""Images of an epoch at most."""
+
+Build = Callable[[int, int], nn.Module]
+NETWORKS: dict[str, Build] = {
+    "lenet5": lenet,
+    "conv2": lambda channels, side: convolutions(channels, side, (32, 64), norm=False),
+    "conv3-bn": lambda channels, side: convolutions(channels, side, (16, 32, 64), norm=True),
+    "vgg-bn": vgg,
+    "resnet14": resnet,
+    "mlp-bn": perceptron,
+}
+JUDGES: dict[str, Build] = {
+    "judge-wide": lambda channels, side: convolutions(channels, side, (24, 48, 96), norm=True),
+    "judge-resnet": lambda channels, side: resnet(channels, side, 1, (16, 32, 64)),
+    "judge-lenet": lambda channels, side: convolutions(channels, side, (20, 50), norm=False),
+}
+SELECTORS: dict[str, Build] = {"selector": lambda channels, side: resnet(channels, side, 1, (12, 24, 48))}
+"""What settings were chosen by: no judge, and in no table."""
+
+
+def train(build: Build, data: Any, epochs: int, seed: int, mean_std: tuple[Tensor, Tensor]) -> tuple[nn.Module, float]:
+    """A network trained as beginners are taught, and its test accuracy."""
+    torch.manual_seed(seed)
+    channels, side = data.train.images.shape[1:3]
+    network = build(channels, side)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    rng = torch.Generator().manual_seed(seed)
+    centre, spread = (part.view(1, -1, 1, 1) for part in mean_std)
+    flip = channels == 3
+    for _ in range(epochs):
+        network.train()
+        for rows in torch.randperm(len(data.train.labels), generator=rng)[:MOST].split(128):
+            if len(rows) < 2:
+                continue
+            images = to_float(data.train.images[rows])
+            if flip:
+                images = augment(images, 4, True, rng)
+            optimizer.zero_grad()
+            F.cross_entropy(network((images - centre) / spread), data.train.labels[rows]).backward()
+            optimizer.step()
+    network.eval()
+    with torch.no_grad():
+        parts = [
+            network((to_float(images) - centre) / spread).argmax(1) == labels
+            for images, labels in zip(data.test.images.split(500), data.test.labels.split(500), strict=True)
+        ]
+    return network, float(torch.cat(parts).float().mean())
+
+
+def names(seeds: int) -> Iterator[tuple[str, Build, int]]:
+    """All networks of a data set with their seeds: the zoo, the judges, the selector."""
+    for name, build in (SELECTORS | JUDGES).items():
+        yield name, build, 100
+    for name, build in NETWORKS.items():
+        for seed in range(seeds):
+            yield f"{name}-{seed}", build, seed
+
+
+def main() -> None:
+    """Train the networks of a data set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("--mirror", help="folder in torchvision's layout")
+    parser.add_argument("--folder", help="image folder or archive, in place of a mirror")
+    parser.add_argument("--image-shape", default="1,32,32")
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.folder:
+        shape = tuple(map(int, options.image_shape.split(",")))
+        data = read_image_folder(FolderConfig(path=options.folder, image_shape=shape))
+    else:
+        data = fetch_dataset(options.dataset, FetchConfig(mirror=options.mirror))
+    folder = options.models / options.dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    statistics = channel_statistics(data.train.images)
+    about: dict[str, Any] = {"mean": statistics[0], "std": statistics[1], "accuracy": {}}
+    about["image_shape"] = list(data.train.images.shape[1:])
+    for name, build, seed in names(options.seeds):
+        begun = time.time()
+        network, accuracy = train(build, data, options.epochs, seed, tuple(map(torch.tensor, statistics)))
+        save_file(network.state_dict(), folder / f"{name}.safetensors")
+        about["accuracy"][name] = accuracy
+        (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+        print(f"{options.dataset} {name} {accuracy:.4f} {time.time() - begun:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""What an inversion is once it is done: a generator, its history, and how well it draws each class."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from netinv.classifiers import (
+    InvertibleClassifier,
+)
+from netinv.core import Config, InputError, new_folder, save_csv
+from netinv.evaluation import vendi_score
+from netinv.generators import ConditionedGenerator, draw_images, load_generator, save_generator
+from netinv.inversion import InversionConfig, variant_of
+from netinv.sampling import grid
+
+JUDGED, JUDGED_PER_CLASS = 1000, 50
+"""Fresh images on which a finished generator's accuracy is measured: drawn by chance, and of each class."""
+DRAWN = 0.9
+"""Inversion accuracy from which on a class counts as drawn."""
+BATCH = 100
+"""Images classified at a time."""
+GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
+"""Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
+RECORD = "inversion.json"
+"""File that marks the folder of an inversion, and says how it came about."""
+
+History = list[dict[str, float]]
+
+
+class _Record(Config):
+    """What ``inversion.json`` holds."""
+
+    classes: tuple[str, ...]
+    accuracy: float
+    class_accuracy: tuple[float, ...] = ()
+    config: InversionConfig
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A trained generator, and how it came about. In a notebook it shows as a grid with a row for each class."""
+
+    generator: ConditionedGenerator
+    config: InversionConfig
+    """How it was trained; the architecture is ``generator.config``."""
+    history: History
+    """Records of the training, each with step, samples, accuracy on the batch, loss and its terms."""
+    classes: tuple[str, ...]
+    """Names of the K classes, in label order."""
+    accuracy: float
+    """Inversion accuracy, the share of fresh images (without dropout) that the classifier reads as what was asked."""
+    class_accuracy: tuple[float, ...] = ()
+    """The same of each of the K classes; empty where it was not measured."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the classes that it cannot draw: fewer than 9 in 10 of their images are read as asked."""
+        if not self.class_accuracy:
+            return ()
+        return tuple(name for name, accuracy in zip(self.classes, self.class_accuracy, strict=True) if accuracy < DRAWN)
+
+    def sample(
+        self,
+        num: int = 16,
+        *,
+        label: int | str | None = None,
+        seed: int = 0,
+        sharpness: tuple[float, float] | None = None,
+    ) -> Tensor:
+        """Draw images, the same for the same seed, as does the exported generator.
+
+        Args:
+            num: N, how many.
+            label: Wanted class, by number or name; ``None`` leaves it to chance.
+            seed: Fixes every draw.
+            sharpness: Range of the condition's sharpness; ``None`` is the one of the training.
+
+        Returns:
+            (N, C, H, W) in [0, 1], float32, on the CPU.
+        """
+        labels = None if label is None else [self._label(label)] * num
+        images, _ = self._draw(num, seed, labels, sharpness)
+        return images
+
+    def _label(self, label: int | str) -> int:
+        if isinstance(label, str):
+            if label not in self.classes:
+                raise InputError(f"There is no class {label!r}; there are: {', '.join(self.classes[:20])}.")
+            return self.classes.index(label)
+        if not 0 <= label < len(self.classes):
+            raise InputError(f"There is no class {label}; classes go from 0 to {len(self.classes) - 1}.")
+        return label
+
+    def _draw(
+        self, num: int, seed: int, labels: list[int] | None, sharpness: tuple[float, float] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) and their labels (N,), on the CPU."""
+        images, vector = draw_images(
+            self.generator, num, seed=seed, sharpness=sharpness or self.config.sharpness, labels=labels
+        )
+        return images, vector.argmax(dim=1)
+
+    def grid(self, seed: int = 0) -> Image.Image:
+        """One picture with a row for each class, of the first classes if there are many."""
+        classes = min(len(self.classes), GRID_ROWS)
+        labels = [label for label in range(classes) for _ in range(GRID_COLUMNS)]
+        images, _ = self._draw(len(labels), seed, labels)
+        channels, height, width = images.shape[1:]
+        scale = max(1, GRID_SIDE // max(height, width))
+        images = images.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+        pixels = grid([images.numpy()], len(labels), (channels, scale * height, scale * width), GRID_COLUMNS)
+        return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        picture = io.BytesIO()
+        self.grid().save(picture, format="PNG")
+        return picture.getvalue()
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights, settings, history and a grid of images into a folder, whole or not at all.
+
+        An earlier inversion in that folder is replaced.
+
+        Raises:
+            InputError: The folder holds something else, or cannot be written.
+        """
+        with new_folder(Path(folder), replaces=RECORD) as partial:
+            save_generator(partial, self.generator)
+            record = _Record(
+                classes=self.classes, accuracy=self.accuracy, class_accuracy=self.class_accuracy, config=self.config
+            )
+            (partial / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
+            save_csv(partial / "history.csv", self.history)
+            self.grid().save(partial / "grid.png")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: The folder does not hold an inversion, or holds a damaged one.
+        """
+        path = Path(folder) / RECORD
+        try:
+            record = _Record.parse(json.loads(path.read_text()), where=str(path))
+            with (Path(folder) / "history.csv").open(newline="") as file:
+                history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        except (OSError, json.JSONDecodeError, TypeError) as error:
+            raise InputError(f"{folder} does not hold a readable inversion ({error}).") from None
+        generator = load_generator(Path(folder))
+        if generator.num_classes != len(record.classes):
+            raise InputError(
+                f"{folder} does not hold one inversion: {path.name} names {len(record.classes)} classes, but the "
+                f"generator has {generator.num_classes}."
+            )
+        return cls(generator, record.config, history, record.classes, record.accuracy, record.class_accuracy)
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write the generator as one ONNX file, checked against torch; ``netinv sample`` draws from it without torch.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        from netinv.export import export_generator, versions
+        from netinv.sampling import Metadata
+
+        metadata = Metadata(
+            kind="generator",
+            dataset="",
+            variant=variant_of(self.config),
+            classes=self.classes,
+            image_shape=self.generator.image_shape,
+            run_id="",
+            licence="",
+            versions=versions(),
+            latent_dim=self.generator.config.latent_dim,
+            sharpness=self.config.sharpness,
+        )
+        export_generator(Path(path), self.generator, metadata)
+
+
+def told_missing(inversion: Inversion) -> str:
+    """A sentence on the classes that an inversion cannot draw."""
+    pairs = zip(inversion.classes, inversion.class_accuracy, strict=True)
+    worst = [f"{name} ({accuracy:.2f})" for name, accuracy in pairs if name in inversion.missing]
+    more = f" and {len(worst) - 10} more" if len(worst) > 10 else ""
+    return (
+        f"Of the classes {', '.join(worst[:10])}{more} fewer than {DRAWN:.0%} of the images are read as asked: try "
+        "more steps or another seed, and do not take what is drawn of them for what the classifier believes."
+    )
+
+
+@torch.no_grad()
+def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int = JUDGED) -> float:
+    """Share of fresh images that a classifier reads as the class they were drawn for."""
+    images, labels = inversion._draw(num, seed=1, labels=None)
+    pairs = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
+    right = [classifier(part.to(classifier.device)).argmax(dim=1).cpu() == wanted for part, wanted in pairs]
+    return float(torch.cat(right).float().mean())
+
+
+@torch.no_grad()
+def class_accuracies(
+    inversion: Inversion, classifier: InvertibleClassifier, num: int = JUDGED_PER_CLASS
+) -> tuple[float, ...]:
+    """Inversion accuracy of each class, on ``num`` fresh images of each."""
+    shares = []
+    for label in range(len(inversion.classes)):
+        images = inversion.sample(num, label=label, seed=3)
+        shares.append(float((classifier(images.to(classifier.device)).argmax(dim=1) == label).float().mean()))
+    return tuple(shares)
+
+
+@torch.no_grad()
+def classifier_vendi(inversion: Inversion, classifier: InvertibleClassifier, num: int = 50) -> float:
+    """Diversity within the inverted classifier: Vendi score of its own features, mean over classes.
+
+    It needs no data, but those features are what the training spreads: never the only evidence of diversity.
+
+    Args:
+        inversion: Draws the images.
+        classifier: The one that was inverted.
+        num: Images of each class.
+    """
+    scores = []
+    for label in range(len(inversion.classes)):
+        images = inversion.sample(num, label=label, seed=2)
+        _, features = classifier(images.to(classifier.device), return_features=True)
+        scores.append(vendi_score(features[(features != 0).any(dim=1)].cpu()))
+    return float(torch.stack(scores).mean())
