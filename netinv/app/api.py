@@ -182,6 +182,7 @@ class Inversion:
         export_generator(Path(path), self.generator, metadata)
 
 
+@torch.inference_mode(mode=False)  # whatever the caller's: gradients are needed
 def invert(
     classifier: nn.Module,
     *,

@@ -37,10 +37,10 @@ def source_options(command: Command) -> Command:
         click.option("--channel-order", type=click.Choice(["rgb", "bgr"]), help="[default: rgb]"),
         click.option(
             "--output",
-            type=click.Choice(["auto", "logits", "probabilities", "log_probabilities"]),
+            type=click.Choice(["auto", "logits", "probabilities", "log_probabilities", "sigmoid"]),
             help="What the network gives.  [default: auto]",
         ),
-        click.option("--output-entry", help="Place or key of the logits in a tuple or a mapping.  [default: found]"),
+        click.option("--output-entry", help="Place or name of the logits among several outputs.  [default: found]"),
         click.option("--feature-layer", help="Module whose input is the features.  [default: the last linear layer]"),
         click.option("--device", help="Such as cpu or cuda:0.  [default: a GPU where there is one]"),
     ]
