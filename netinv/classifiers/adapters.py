@@ -6,7 +6,7 @@ features are taken back before the call returns, also when it fails. Between cal
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -128,11 +128,9 @@ class AdaptedClassifier(nn.Module):
         if not bool(torch.isfinite(scores).all()):
             raise InputError("The classifier's outputs are not finite: check its weights and its normalisation.")
         self.num_classes = max(scores.shape[1], 2)
-        self.detected_output: OutputKind = (
-            detect_output(scores) if config.output != "sigmoid" else self._sigmoid(scores)
-        )
-        believed = config.output in ("auto", "sigmoid")
-        self.output: OutputKind = self.detected_output if believed else config.output
+        self.detected_output = self._sigmoid(scores) if config.output == "sigmoid" else detect_output(scores)
+        believed = self.detected_output if config.output in ("auto", "sigmoid") else config.output
+        self.output = cast(OutputKind, believed)
         self.output_range = float(scores.min()), float(scores.max())
         self.feature_layer: str | None = config.feature_layer or _feature_layer(layers, scores)
         """Name of the module whose input is the features; ``None`` where the logits stand in for them."""
