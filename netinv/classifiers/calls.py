@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
         InputError: It fails; tells the shape that went in, what went wrong, and the line of its author's at which.
     """
     try:
-        with frozen(network):
+        with frozen(network), _uncompiled(network):
             return network(inputs)
     except Exception as error:
         # Its author sees where it failed, and not the way there through this library.
@@ -52,6 +52,14 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
             f"The classifier fails on a batch of shape {tuple(inputs.shape)} ({reason(error)}): mend it there, check "
             "image_shape, or give the input_shape that it takes."
         ) from error.with_traceback(theirs)
+
+
+def _uncompiled(network: nn.Module) -> AbstractContextManager[Any]:
+    """Compiled parts run as they were written inside: where they are compiled, hooks of this library are not seen."""
+    compiled = any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) for module in network.modules()
+    )
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def reason(error: Exception) -> str:

@@ -123,6 +123,16 @@ def test_compiled_and_parallel_modules_are_taken_off() -> None:
     usable(nn.DataParallel(network))
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_networks_compiled_in_place_or_in_parts(whole: bool) -> None:
+    network = ByView()
+    if whole:
+        network.compile()
+    else:
+        network.hidden = torch.compile(network.hidden)  # type: ignore[assignment]
+    usable(network)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("variant", ["standard", "robust"])
 @pytest.mark.parametrize("kind", [ByView, PixelsByView, ConvNet])
