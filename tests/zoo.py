@@ -1,6 +1,7 @@
 """Classifiers of different families and habits, each as its owner would have written it, with fresh weights."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -165,6 +166,161 @@ class ConvHead(nn.Module):
         return self.out(self.body(images)).mean(dim=(2, 3))
 
 
+class ByView(nn.Module):
+    """Flattens by view, as most tutorials do: it needs images that lie row by row in memory."""
+
+    def __init__(self, in_channels: int = 3, num_classes: int = K, flatten: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 6, 5)
+        self.flatten = flatten
+        self.hidden = nn.Linear(6 * 6 * 6, 24)
+        self.out = nn.Linear(24, num_classes)
+
+    def embed(self, images: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv(images)), 2)
+        x = x.view(x.size(0), -1) if self.flatten is None else self.flatten(x)
+        return F.relu(self.hidden(x))
+
+    def forward(self, images: Tensor) -> Any:
+        return self.out(self.embed(images))
+
+
+class PixelsByView(nn.Module):
+    """A perceptron that flattens its images itself, with batch norm in place of biases."""
+
+    def __init__(self, pixels: int = 3 * 16 * 16) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(pixels, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU())
+        self.out = nn.Linear(32, K, bias=False)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.hidden(images.view(images.size(0), -1))
+
+    def forward(self, images: Tensor) -> Any:
+        return self.out(self.embed(images))
+
+
+class Reshape(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, 216)
+
+
+class VGG(nn.Module):
+    """Two blocks of two convolutions each, and a head with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels, width in ((3, 8), (8, 16)):
+            for before in (channels, width):
+                layers += [nn.Conv2d(before, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += [nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(nn.Linear(16 * 16, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, K))
+
+    def embed(self, images: Tensor) -> Tensor:
+        x = self.features(images)
+        return self.classifier[:-1](x.view(x.size(0), -1))
+
+    def forward(self, images: Tensor) -> Any:
+        return self.classifier[-1](self.embed(images))
+
+
+class PaddedShortcut(nn.Module):
+    """A residual network for small images whose shortcut has no parameters: every second pixel, channels padded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.down = nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False)
+        self.down_norm = nn.BatchNorm2d(16)
+        self.linear = nn.Linear(16, K)
+
+    def embed(self, images: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(images)))
+        shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        x = F.relu(self.down_norm(self.down(x)) + shortcut)
+        return F.avg_pool2d(x, x.size()[3]).view(x.size(0), -1)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.linear(self.embed(images))
+
+
+class OtherNorms(nn.Module):
+    """Group and layer norm, GELU and SiLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 12, 3, stride=2), nn.GELU()
+        )
+        self.norm = nn.LayerNorm(12)
+        self.head = nn.Linear(12, K)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.norm(self.body(images).mean((-2, -1)))
+
+    def forward(self, images: Tensor) -> Any:
+        return self.head(self.embed(images))
+
+
+class ForwardFeatures(Transformer):
+    """A vision transformer with its parts as methods, as timm has them."""
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return self.embed(images)
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        return self.head(x)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.forward_head(self.forward_features(images))
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    loss: Tensor | None = None
+
+
+class ObjectOutput(ConvNet):
+    """Logits in an object."""
+
+    def forward(self, images: Tensor) -> Any:
+        return Output(super().forward(images))
+
+
+class Segmentation(nn.Module):
+    """Scores for each pixel."""
+
+    def __init__(self, container: Callable[[Tensor], Any] = lambda x: x) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, K, 3, padding=1)
+        self.container = container
+
+    def forward(self, images: Tensor) -> Any:
+        return self.container(self.body(images))
+
+
+class OneScore(ByView):
+    """A binary classifier with one output.
+
+    Args:
+        sigmoid: Give its probability in place of the score.
+        squeeze: Give (N,) in place of (N, 1).
+    """
+
+    def __init__(self, sigmoid: bool = True, squeeze: bool = False) -> None:
+        super().__init__(num_classes=1)
+        self.sigmoid, self.squeeze = sigmoid, squeeze
+
+    def forward(self, images: Tensor) -> Any:
+        scores = super().forward(images)
+        scores = scores.sigmoid() if self.sigmoid else scores
+        return scores.squeeze(1) if self.squeeze else scores
+
+
 def resnet18() -> nn.Module:
     """Torchvision's, for ten classes."""
     from torchvision.models import resnet18
@@ -187,4 +343,13 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "mapping": NamedOutput,
     "in place": InPlace,
     "branching": Branching,
+    "by view": ByView,
+    "nn.Flatten": lambda: ByView(flatten=nn.Flatten()),
+    "reshape": lambda: ByView(flatten=Reshape()),
+    "pixels by view": PixelsByView,
+    "vgg": VGG,
+    "padded shortcut": PaddedShortcut,
+    "other norms": OtherNorms,
+    "forward features": ForwardFeatures,
+    "object": ObjectOutput,
 }

@@ -24,6 +24,7 @@ from netinv.inversion import InversionConfig, variant_config
 from netinv.inversion import invert as inversion_steps
 
 
+@torch.inference_mode(mode=False)  # whatever the caller's: gradients are needed
 def invert(
     classifier: nn.Module,
     *,

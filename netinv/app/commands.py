@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from netinv.app.parsing import parse_pairs, parse_source
+from netinv.app.parsing import parse_evaluator, parse_pairs, parse_source
 from netinv.core import VARIANTS, InputError
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def source_options(command: Command) -> Command:
         click.option("--channel-order", type=click.Choice(["rgb", "bgr"]), help="[default: rgb]"),
         click.option(
             "--output",
-            type=click.Choice(["auto", "logits", "probabilities", "log_probabilities"]),
+            type=click.Choice(["auto", "logits", "probabilities", "log_probabilities", "sigmoid"]),
             help="What the network gives.  [default: auto]",
         ),
-        click.option("--output-entry", help="Place or key of the logits in a tuple or a mapping.  [default: found]"),
+        click.option("--output-entry", help="Place or name of the logits among several outputs.  [default: found]"),
         click.option("--feature-layer", help="Module whose input is the features.  [default: the last linear layer]"),
         click.option("--device", help="Such as cpu or cuda:0.  [default: a GPU where there is one]"),
     ]
@@ -171,7 +171,10 @@ def invert(
     "--inversion", "folders", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder; repeat it."
 )
 @click.option("--data", type=click.Path(path_type=Path), help="Real images: a data set, or a folder of images.")
-@click.option("--evaluator", type=click.Path(path_type=Path), help="Checkpoint or .pt2 of an independent classifier.")
+@click.option("--evaluator", help="Independent classifier, in any form of MODEL.  [default: one is trained on --data]")
+@click.option(
+    "--evaluator-set", multiple=True, help="NAME=VALUE, an option of MODEL for it, such as mean=0.5; repeat it."
+)
 @click.option("--num-samples", default=2000, show_default=True, type=click.IntRange(10), help="Images drawn of each.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes the evaluator and all draws.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for measures and pictures.")
@@ -179,7 +182,8 @@ def invert(
 def evaluate(
     folders: tuple[Path, ...],
     data: Path | None,
-    evaluator: Path | None,
+    evaluator: str | None,
+    evaluator_set: tuple[str, ...],
     num_samples: int,
     seed: int,
     out: Path,
@@ -188,12 +192,13 @@ def evaluate(
 ) -> None:
     """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained."""
     from netinv.app.inversions import Inversion, classifier_vendi
-    from netinv.classifiers import ClassifierSource, load_classifier_from
+    from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder, check_same_classes, new_folder, save_csv
     from netinv.evaluation import EvaluationConfig, save_evaluation
     from netinv.evaluation import evaluate as measure
 
     check_folder(out)
+    _expect_evaluator(evaluator, evaluator_set)
     source, device = parse_source(options)
     classifier = load_classifier_from(source, device)
     inversions = [Inversion.load(folder) for folder in folders]
@@ -202,7 +207,7 @@ def evaluate(
     check_same_classes(orders if dataset is None else orders | {str(data): dataset.classes})
     judge: Any = None
     if evaluator is not None:
-        judge = load_classifier_from(ClassifierSource(model=str(evaluator)), device)
+        judge = load_classifier_from(parse_evaluator(evaluator, evaluator_set, classifier.image_shape, device), device)
     elif dataset is not None:
         judge = train_evaluator(dataset, device, seed)
     train, test = (None, None) if dataset is None else (dataset.train, dataset.test)
@@ -222,6 +227,7 @@ def evaluate(
         save_csv(folder / "curves.csv", curves)
         settings = source.model_dump(mode="json", exclude_defaults=True)
         settings |= {name: str(path) for name, path in (("data", data), ("evaluator", evaluator)) if path is not None}
+        settings |= {"evaluator_set": " ".join(evaluator_set)} if evaluator_set else {}
         settings |= inversions[0].generator.config.model_dump(mode="json")
         settings |= inversions[0].config.model_dump(mode="json")
         (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
@@ -263,6 +269,11 @@ def export(folder: Path, out: Path, as_json: bool) -> None:
     check_file(out)
     Inversion.load(folder).to_onnx(out)
     print(json.dumps({"out": str(out), "bytes": out.stat().st_size}) if as_json else f"{out}: written and checked")
+
+
+def _expect_evaluator(evaluator: str | None, settings: tuple[str, ...]) -> None:
+    if settings and evaluator is None:
+        raise InputError("--evaluator-set says how an evaluator is used: name it with --evaluator.")
 
 
 def read_data(path: Path, image_shape: tuple[int, int, int]) -> "Dataset":

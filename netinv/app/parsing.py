@@ -1,6 +1,7 @@
 """What people type, as values: each form is refused in one sentence that shows how to write it."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netinv.core import InputError
@@ -8,6 +9,22 @@ from netinv.core import InputError
 if TYPE_CHECKING:
     from netinv.classifiers import ClassifierSource
     from netinv.sampling import OnnxGenerator
+
+EVALUATOR_OPTIONS = (
+    "weights",
+    "weights-prefix",
+    "argument",
+    "image-shape",
+    "num-classes",
+    "mean",
+    "std",
+    "input-shape",
+    "channel-order",
+    "output",
+    "output-entry",
+    "feature-layer",
+)
+"""What ``--evaluator-set`` sets: the options of a MODEL but for its device."""
 
 
 def parse_mixture(text: str, generator: "OnnxGenerator") -> dict[int, float]:
@@ -60,6 +77,10 @@ def parse_source(options: dict[str, Any]) -> "tuple[ClassifierSource, str]":
     for name, kind in (("image_shape", int), ("input_shape", int), ("mean", float), ("std", float)):
         if name in given:
             given[name] = parse_numbers(given[name], kind, f"--{name.replace('_', '-')}")
+    if len(given.get("image_shape", "chw")) != 3:
+        raise InputError(
+            f"--image-shape {options['image_shape']!r} is not channels, height, width: write it like 1,28,28."
+        )
     if str(given.get("output_entry", "")).isdigit():
         given["output_entry"] = int(given["output_entry"])
     given["arguments"] = parse_pairs(given.get("arguments", ()), "--argument")
@@ -70,6 +91,36 @@ def parse_source(options: dict[str, Any]) -> "tuple[ClassifierSource, str]":
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"The device {device!r} cannot be used ({str(error).splitlines()[0]}).") from None
     return ClassifierSource.parse(given), device
+
+
+def parse_evaluator(
+    model: str, pairs: tuple[str, ...], image_shape: tuple[int, int, int], device: str
+) -> "ClassifierSource":
+    """Settings of an evaluator, from texts such as ``mean=0.5``: the options of the same names, as for MODEL.
+
+    It judges images of the given shape, unless it is a folder, which knows its own.
+
+    Raises:
+        InputError: A text has another form, or names no such option.
+    """
+    options: dict[str, Any] = {"model": model, "device": device, "arguments": ()}
+    if not Path(model).is_dir():
+        options["image_shape"] = ",".join(map(str, image_shape))
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or name.replace("_", "-") not in EVALUATOR_OPTIONS:
+            raise InputError(
+                f"--evaluator-set {pair!r} is no option of an evaluator: write it like mean=0.5, with one of "
+                f"{', '.join(EVALUATOR_OPTIONS)}."
+            )
+        if name == "argument":
+            options["arguments"] += (text,)
+        else:
+            options[name.replace("-", "_")] = text
+    if "num_classes" in options:
+        (options["num_classes"],) = parse_numbers(options["num_classes"], int, "--evaluator-set num-classes")
+    source, _ = parse_source(options)
+    return source
 
 
 def parse_numbers(text: str, kind: type, option: str) -> list[Any]:

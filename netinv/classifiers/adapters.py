@@ -4,9 +4,9 @@ The wrapped network is touched only while a call lasts: evaluation mode, frozen 
 features are taken back before the call returns, also when it fails. Between calls the network is as its owner left it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from netinv.classifiers.calls import bare, call
+from netinv.classifiers.outputs import OutputKind, detect_output, find_scores, to_logits
 from netinv.core import Config, InputError
-
-OutputKind = Literal["logits", "probabilities", "log_probabilities"]
 
 GREY = (0.299, 0.587, 0.114)
 """Luminance weights of red, green and blue (ITU-R BT.601)."""
@@ -35,9 +35,10 @@ class AdapterConfig(Config):
     """(C, H, W) that the network takes, or (pixels,) for flat rows, where that is not the shape of the images."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     output: Literal["auto"] | OutputKind = "auto"
-    """What the network gives; ``auto`` finds out."""
+    """What the network gives; ``auto`` finds out. ``sigmoid`` is a score for each class by itself, before or after its
+    sigmoid, which is found out; a single one, (N,) or (N, 1), is that of class 1 of two."""
     output_entry: int | str | None = None
-    """Place or key of the logits in a tuple or a mapping; ``None`` is the only entry of shape (N, K)."""
+    """Place, key or name of the logits in a tuple, mapping or object; ``None`` is the only entry of shape (N, K)."""
     feature_layer: str | None = Field(None, min_length=1)
     """Dotted name of the module whose input is the features; ``None`` is the last linear layer in use."""
 
@@ -49,54 +50,25 @@ class AdapterConfig(Config):
             raise ValueError("mean and std are given together")
         if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
             raise ValueError("mean and std have one value for each channel")
+        if any(value > 1 for value in (*(self.mean or ()), *(self.std or ()))):
+            raise ValueError("mean and std are in units of [0, 1]: divide by 255 what is above 1")
         return self
 
 
 DEFAULT = AdapterConfig()
 
 
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients for parameters inside the block; every flag as it was after it.
-
-    The flags are set one by one and not through ``eval()``, which some networks refuse or overrule.
-    """
-    training = {module: module.training for module in network.modules()}
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    try:
-        for module in training:
-            module.training = False
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, flag in training.items():
-            module.training = flag
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-
-
-def detect_output(output: Tensor) -> OutputKind:
-    """What rows of numbers (N, K) are, by their sign and their sum.
-
-    Example:
-        >>> detect_output(torch.tensor([[0.2, 0.8]])), detect_output(torch.tensor([[0.2, 1.8]]))
-        ('probabilities', 'logits')
-    """
-    if bool((output >= 0).all()) and torch.allclose(output.sum(dim=1), torch.ones(()).to(output), atol=1e-3):
-        return "probabilities"
-    if bool((output <= 1e-6).all()) and torch.allclose(output.exp().sum(dim=1), torch.ones(()).to(output), atol=1e-3):
-        return "log_probabilities"
-    return "logits"
-
-
 def probe_images(image_shape: tuple[int, int, int], num: int = PROBES) -> Tensor:
-    """The images on which a network is tried out, (N, C, H, W): noise of growing contrast about growing grey levels."""
+    """The images on which a network is tried out, (N, C, H, W): noise of growing contrast about growing grey levels.
+
+    They are what a generator gives: channels last in memory, and asking for gradients.
+    """
     rng = torch.Generator().manual_seed(0)
     noise = torch.rand(num, *image_shape, generator=rng) - 0.5
     contrast = torch.linspace(0.2, 1, num)[:, None, None, None]
     level = torch.linspace(0.2, 0.8, num)[:, None, None, None]
-    return (level + contrast * noise).clamp(0, 1)
+    images = (level + contrast * noise).clamp(0, 1)
+    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).requires_grad_()
 
 
 class AdaptedClassifier(nn.Module):
@@ -122,10 +94,15 @@ class AdaptedClassifier(nn.Module):
         config: AdapterConfig = DEFAULT,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.image_shape = image_shape
+        self.network = bare(network)
+        if len(image_shape) != 3:
+            raise InputError(
+                f"image_shape is (channels, height, width), such as (1, 28, 28) for grey images, not {image_shape}."
+            )
+        channels, height, width = image_shape
+        self.image_shape = image_shape = (channels, height, width)
         self.config = config
-        like = next(network.parameters(), next(network.buffers(), torch.zeros(())))
+        like = next(self.network.parameters(), next(self.network.buffers(), torch.zeros(())))
         self.dtype = like.dtype if like.is_floating_point() else torch.float32
         input_shape = config.input_shape if config.input_shape and len(config.input_shape) == 3 else image_shape
         self.input_shape: tuple[int, ...] = input_shape
@@ -146,26 +123,22 @@ class AdaptedClassifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, device=like.device).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, device=like.device).view(1, -1, 1, 1), persistent=False)
 
-        layers, output = self._trace(probe_images(image_shape).to(like.device))
-        scores = self._scores(output, num_classes)
+        probes = probe_images(image_shape).to(like.device)
+        layers, scores = self._trace(probes, num_classes)
         if not bool(torch.isfinite(scores).all()):
             raise InputError("The classifier's outputs are not finite: check its weights and its normalisation.")
-        if scores.shape[1] < 2:
-            raise InputError(
-                "The classifier gives one score for each image; wrap it so that it gives one for each class, "
-                "such as torch.cat([-score, score], dim=1)."
-            )
-        self.num_classes = scores.shape[1]
-        self.detected_output: OutputKind = detect_output(scores)
-        self.output: OutputKind = self.detected_output if config.output == "auto" else config.output
+        self.num_classes = max(scores.shape[1], 2)
+        self.detected_output = self._sigmoid(scores) if config.output == "sigmoid" else detect_output(scores)
+        believed = self.detected_output if config.output in ("auto", "sigmoid") else config.output
+        self.output = cast(OutputKind, believed)
         self.output_range = float(scores.min()), float(scores.max())
         self.feature_layer: str | None = config.feature_layer or _feature_layer(layers, scores)
         """Name of the module whose input is the features; ``None`` where the logits stand in for them."""
-        if self.feature_layer is not None and self.feature_layer not in dict(network.named_modules()):
+        if self.feature_layer is not None and self.feature_layer not in dict(self.network.named_modules()):
             known = ", ".join(name for name, _ in layers[-3:])
             raise InputError(f"The classifier has no module {self.feature_layer!r}; the last ones in use are: {known}.")
         with torch.no_grad():
-            _, features = self(probe_images(image_shape, 2).to(like.device), return_features=True)
+            _, features = self(probes[:2], return_features=True)
         self.feature_dim: int = features.shape[1]
 
     @property
@@ -196,10 +169,10 @@ class AdaptedClassifier(nn.Module):
         # In the network's own precision, whatever the caller's: it may not bear another.
         with torch.autocast(images.device.type, enabled=False):
             inputs = self._inputs(images.repeat(2, 1, 1, 1) if num == 1 else images)
-            with frozen(self.network), self._capture(captured if return_features else None):
-                output = self.network(inputs)
-        scores = self._scores(output, self.num_classes)
-        logits = scores.clamp(min=torch.finfo(scores.dtype).tiny).log() if self.output == "probabilities" else scores
+            with self._capture(captured if return_features else None):
+                output = call(self.network, inputs)
+        scores = find_scores(output, self.config.output_entry, self.num_classes, self.config.output == "sigmoid")
+        logits = to_logits(scores, self.output)
         if not return_features:
             return logits[:num]
         if self.feature_layer is None:
@@ -207,7 +180,11 @@ class AdaptedClassifier(nn.Module):
         return logits[:num], self._features(captured, len(inputs))[:num]
 
     def _inputs(self, images: Tensor) -> Tensor:
-        """What the network takes, always a tensor of its own, so that in-place operations harm nobody."""
+        """What the network takes, as its author's loader would give it.
+
+        It is a tensor of its own, so that in-place operations harm nobody, and laid out in memory row by row, whatever
+        the images are: many networks flatten by ``view``.
+        """
         channels, height, width = self.input_shape
         if images.shape[1] != channels:
             grey = torch.tensor(GREY, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
@@ -219,39 +196,7 @@ class AdaptedClassifier(nn.Module):
             images = images.flip(1)
         if self.config.input_shape is not None and len(self.config.input_shape) == 1:
             images = images.flatten(1)
-        return images.to(self.dtype)
-
-    def _scores(self, output: Any, num_classes: int | None) -> Tensor:
-        """The classifier's scores in what it gave, (N, K), float32."""
-        scores = output
-        if isinstance(output, Mapping):
-            scores = self._entry(output, num_classes)
-        elif isinstance(output, (tuple, list)):
-            scores = self._entry(dict(enumerate(output)), num_classes)
-        if not isinstance(scores, Tensor) or scores.ndim != 2 or not scores.is_floating_point():
-            shape = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-            raise InputError(f"Expected one row of scores for each image, (N, K), but the classifier gives {shape}.")
-        if num_classes is not None and scores.shape[1] != num_classes:
-            raise InputError(
-                f"The classifier gives {scores.shape[1]} scores for each image, but num_classes is {num_classes}."
-            )
-        return scores.float()
-
-    def _entry(self, entries: Mapping[Any, Any], num_classes: int | None) -> Any:
-        """The entry of a tuple or a mapping that holds the scores."""
-        names = ", ".join(map(str, entries))
-        wanted = self.config.output_entry
-        if wanted is not None:
-            if wanted not in entries:
-                raise InputError(f"The output has no entry {wanted!r}; it has: {names}.")
-            return entries[wanted]
-        tables = [value for value in entries.values() if isinstance(value, Tensor) and value.ndim == 2]
-        fitting = [value for value in tables if num_classes in (None, value.shape[1])]
-        if len(fitting) != 1:
-            raise InputError(
-                f"{len(fitting)} entries of the output could be the logits, of {names}: name one with output_entry."
-            )
-        return fitting[0]
+        return images.to(self.dtype).clone(memory_format=torch.contiguous_format)
 
     @contextmanager
     def _capture(self, captured: list[Tensor] | None) -> Iterator[None]:
@@ -260,7 +205,7 @@ class AdaptedClassifier(nn.Module):
             yield
             return
         layer = self.network.get_submodule(self.feature_layer)
-        handle = layer.register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0]))
+        handle = layer.register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0].clone()))
         try:
             yield
         finally:
@@ -282,15 +227,18 @@ class AdaptedClassifier(nn.Module):
             features = features.flatten(2).mean(dim=2)  # (N, D, H, W)
         return features.float()
 
-    def _trace(self, images: Tensor) -> tuple[list[tuple[str, Tensor]], Any]:
-        """Linear and convolutional layers in the order of their use, with their outputs, and the network's output.
+    def _trace(self, images: Tensor, num_classes: int | None) -> tuple[list[tuple[str, Tensor]], Tensor]:
+        """Linear and convolutional layers in the order of their use, with their outputs, and the network's scores.
 
         Of outputs that are no rows of numbers only the shape is kept.
         """
         used: list[tuple[str, Tensor]] = []
 
         def recorder(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-            return lambda module, inputs, output: used.append((name, output if output.ndim == 2 else output.to("meta")))
+            # A copy, since what follows may change it in place.
+            return lambda module, inputs, output: used.append(
+                (name, output.detach().clone() if output.ndim == 2 else output.detach().to("meta"))
+            )
 
         inputs = self._inputs(images)
         handles: list[RemovableHandle] = []
@@ -298,17 +246,24 @@ class AdaptedClassifier(nn.Module):
             for name, module in self.network.named_modules():
                 if isinstance(module, (nn.Linear, nn.Conv2d)):
                     handles.append(module.register_forward_hook(recorder(name)))
-            with frozen(self.network), torch.no_grad():
-                return used, self.network(inputs)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"The classifier fails on a batch of shape {tuple(inputs.shape)} ({reason}): "
-                "check image_shape, or give the input_shape that it takes."
-            ) from error
+            output = call(self.network, inputs)
         finally:
             for handle in handles:
                 handle.remove()
+        scores = find_scores(output, self.config.output_entry, num_classes, self.config.output == "sigmoid").detach()
+        if len(scores) != len(inputs):
+            raise InputError(
+                f"The classifier gives {len(scores)} rows of scores for {len(inputs)} images of shape "
+                f"{tuple(inputs.shape[1:])}: check image_shape, or give the input_shape that it takes."
+            )
+        return used, scores
+
+    def _sigmoid(self, scores: Tensor) -> OutputKind:
+        """Whether scores come after their sigmoid: then they stay in [0, 1] whatever the network is given."""
+        strong = 100 * (probe_images(self.image_shape).detach().to(self.device) - 0.5)
+        output = call(self.network, self._inputs(torch.cat([strong, -strong])))
+        more = find_scores(output, self.config.output_entry, None, single=True).detach()
+        return "sigmoid" if all(bool(((x >= 0) & (x <= 1)).all()) for x in (scores, more)) else "logits"
 
 
 def adapt(

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, OutputKind, probe_images
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, probe_images
+from netinv.classifiers.calls import bare
 from netinv.classifiers.findings import Code, Finding, Severity, as_found, behaviour
+from netinv.classifiers.outputs import OutputKind
 from netinv.core import Config, InputError
 from netinv.data import LabelledImages, channel_statistics, to_float
 
@@ -17,6 +19,8 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation that most pretrained colour networks are normalised by."""
 MAX_IMAGES = 500
 """Labelled images that a check looks at."""
+EQUAL_LOGITS = 0.25
+"""Deviation of the logits of an image, in nats, below which a network seems untrained."""
 TIMED_SECONDS = 0.5
 """How long throughput is measured."""
 
@@ -26,7 +30,7 @@ class CheckReport(Config):
 
     findings: tuple[Finding, ...]
     parameters: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     """(C, H, W) of the images that it is asked about."""
     input_shape: tuple[int, ...] | None = None
     """What the network itself is given."""
@@ -52,6 +56,7 @@ class CheckReport(Config):
         return not any(finding.severity == "error" for finding in self.findings)
 
 
+@torch.inference_mode(mode=False)  # whatever the caller's: gradients are tried
 def check_classifier(
     network: nn.Module,
     image_shape: tuple[int, int, int],
@@ -68,13 +73,16 @@ def check_classifier(
         config: What the network takes and gives, as its owner believes it to be.
         data: Labelled images, uint8 or float in [0, 1], on which the beliefs can be tested.
     """
-    findings = list(as_found(network, config))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    findings: list[Finding] = []
+    parameters = 0
     try:
+        network = bare(network)
+        findings += as_found(network, config)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
         classifier, more = _adapt(network, image_shape, num_classes, config)
     except InputError as error:
         findings.append(Finding(severity="error", code="unusable", message=str(error)))
-        return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=image_shape)
+        return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=tuple(image_shape))
     findings += more
     findings += behaviour(classifier)
     measured = _measured(classifier, data, findings)
@@ -83,8 +91,8 @@ def check_classifier(
     return CheckReport(
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
         parameters=parameters,
-        image_shape=image_shape,
-        input_shape=config.input_shape if config.input_shape is not None else image_shape,
+        image_shape=classifier.image_shape,
+        input_shape=config.input_shape if config.input_shape is not None else classifier.image_shape,
         num_classes=classifier.num_classes,
         output=classifier.output,
         output_range=(low, high),
@@ -123,6 +131,12 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findin
 
     if data is None:
         add("note", "data", "Without labelled images, accuracy, normalisation and channel order cannot be tested.")
+        if _undecided(classifier):
+            add(
+                "warning",
+                "untrained",
+                "Was it trained? Its scores for the classes of an image are nearly equal: are these its weights?",
+            )
         return _Measured(None, 0)
     if tuple(data.images.shape[1:]) != classifier.image_shape:
         add("error", "data", f"The labelled images are {tuple(data.images.shape[1:])}, not {classifier.image_shape}.")
@@ -154,14 +168,27 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findin
         add("warning", best.code, f"{best.message} (accuracy {best.accuracy:.3f} instead of {accuracy:.3f}).")
     elif bool((predicted == predicted[0]).all()) and not bool((labels == labels[0]).all()):
         add("warning", "constant", f"The classifier takes all {len(labels)} images for class {int(predicted[0])}.")
-    elif accuracy < 1.5 / num_classes:
+    elif accuracy < _chance(labels) or (accuracy < 0.5 and _undecided(classifier)):
         add(
             "warning",
             "accuracy",
-            f"The accuracy of {accuracy:.3f} is hardly better than chance: are these its weights, its classes in this "
-            "order, and images of its kind?",
+            f"The accuracy of {accuracy:.3f} is hardly better than chance: was it trained, are these its weights, its "
+            "classes in this order, and images of its kind?",
         )
     return _Measured(accuracy, len(labels))
+
+
+def _chance(labels: Tensor) -> float:
+    """Accuracy that no training is needed for: that of the commonest label, and a tenth of the way up to 1."""
+    commonest = float(labels.bincount().max()) / len(labels)
+    return commonest + 0.1 * (1 - commonest)
+
+
+@torch.no_grad()
+def _undecided(classifier: AdaptedClassifier) -> bool:
+    """Whether no class of an image stands out, as of a network with fresh weights."""
+    logits = classifier(probe_images(classifier.image_shape).to(classifier.device))
+    return float(logits.std(dim=1).mean()) < EQUAL_LOGITS
 
 
 def _predict(classifier: AdaptedClassifier, images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from netinv.classifiers.adapters import AdaptedClassifier, AdapterConfig, probe_images
+from netinv.classifiers.calls import reason
 from netinv.core import Config
 
 Severity = Literal["error", "warning", "note"]
@@ -23,6 +24,7 @@ Code = Literal[
     "random",
     "batch_dependent",
     "accuracy",
+    "untrained",
     "features",
     "data",
 ]
@@ -79,7 +81,10 @@ def behaviour(classifier: AdaptedClassifier) -> Iterator[Finding]:
         fewer = classifier(images[::2])
     scale = float(logits.abs().mean()) + 1e-6
     constant = float(logits.std(dim=0).max()) < 1e-6 * scale
-    yield from _gradient_findings(classifier, images, constant)
+    for finding in _gradient_findings(classifier, images, constant):
+        yield finding
+        if finding.severity == "error":
+            return
     if constant:
         yield Finding(
             severity="error",
@@ -93,7 +98,8 @@ def behaviour(classifier: AdaptedClassifier) -> Iterator[Finding]:
             severity="warning",
             code="random",
             message="The same images get other scores the second time, even in evaluation mode: some dropout or noise "
-            "does not heed the mode (F.dropout without training=self.training?).",
+            "does not heed the mode (F.dropout without training=self.training?), it keeps state from call to call, or "
+            "it was exported in training mode (export it after eval()).",
         )
     elif not torch.allclose(logits[::2], fewer, atol=1e-2 * scale):
         yield Finding(
@@ -129,12 +135,12 @@ def _output_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
     elif believed == "log_probabilities" and shown == "probabilities":
         message = "Probabilities are taken for log-probabilities. Set output to probabilities, or to auto."
     else:
-        if shown == "logits" and low >= 0 and high <= 1:
+        if shown == "logits" and classifier.config.output != "sigmoid" and low >= 0 and high <= 1:
             yield Finding(
                 severity="warning",
                 code="output",
                 message="All outputs lie in [0, 1] but no row sums to 1: a sigmoid for each class? They are taken for "
-                "logits; give the values before the sigmoid.",
+                "logits; set output to sigmoid.",
             )
         return
     yield Finding(severity="error", code="output", message=message)
@@ -142,21 +148,45 @@ def _output_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
 
 def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: bool) -> Iterator[Finding]:
     """Whether the scores tell the images which way to go."""
-    images = images.clone().requires_grad_()
     advice = "Look for no_grad, detach, argmax, rounding or conversion to numpy in its forward."
-    logits = classifier(images)
-    if not logits.requires_grad:
+    try:
+        # Twice in a row, as in training, and for one tensor, so that what is kept of the first call would be met again.
+        images = images.detach().requires_grad_()
+        gradients = [_gradient(classifier, images) for _ in range(2)]
+    except RuntimeError as error:
+        yield Finding(severity="error", code="gradients", message=_failure(error))
+        return
+    if not all(depends for depends, _ in gradients):
         message = f"Gradients are blocked: the scores do not depend on the images as far as torch knows. {advice}"
         yield Finding(severity="error", code="gradients", message=message)
         return
-    weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device)
-    (gradient,) = torch.autograd.grad((logits * weights).sum(), images, allow_unused=True)
+    gradient = gradients[-1][1]
     if gradient is None or not bool(gradient.any()):
         if not constant:
             message = f"Gradients are blocked: they are 0 for every image. {advice}"
             yield Finding(severity="error", code="gradients", message=message)
     elif not bool(gradient.isfinite().all()):
         yield Finding(severity="error", code="gradients", message="Gradients of the scores are not finite.")
+
+
+def _gradient(classifier: AdaptedClassifier, images: Tensor) -> tuple[bool, Tensor | None]:
+    """Whether the scores depend on the images, and how a sum of theirs does."""
+    logits, features = classifier(images, return_features=True)
+    if not logits.requires_grad:
+        return False, None
+    weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device)
+    total = (logits * weights).sum() + 0 * features.sum()  # inversion asks for both
+    return True, torch.autograd.grad(total, images, allow_unused=True)[0]
+
+
+def _failure(error: RuntimeError) -> str:
+    """Why gradients cannot be had, in words."""
+    what = f"Gradients fail ({reason(error)})"
+    if "second time" in str(error):
+        return f"{what}: the network keeps tensors from call to call; detach them, or begin each call without."
+    if "inplace" in str(error):
+        return f"{what}: it changes in place what gradients need; write x = x + y in place of x += y."
+    return f"{what}: try its backward pass by itself."
 
 
 def _scale_findings(classifier: AdaptedClassifier, images: Tensor) -> Iterator[Finding]:

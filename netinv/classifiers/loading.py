@@ -151,7 +151,10 @@ def _from_factory(source: ClassifierSource) -> Network:
     finally:
         sys.path.remove(folder)
     if not isinstance(module, nn.Module):
-        raise InputError(f"{source.model} gives a {type(module).__name__}, not a torch.nn.Module.")
+        raise InputError(
+            f"{source.model} gives a {type(module).__name__}, not a torch.nn.Module: name a function that builds the "
+            "module, and give its weights as a file."
+        )
     if source.weights is not None:
         load_weights(module, Path(source.weights), source.weights_prefix)
     return Network(module, shape_of(source), source.num_classes, source.adapter)

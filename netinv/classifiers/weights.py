@@ -1,6 +1,7 @@
 """Other people's files of weights, read without unpickling, and filled in where their names fit."""
 
 import pickle
+import zipfile
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping
@@ -23,6 +24,10 @@ HARMLESS: tuple[Any, ...] = (
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
 )
 """What training checkpoints often hold beside tensors (options, numpy's numbers), and weights-only loading refuses."""
+
+
+ASIDE = ("criterion", "loss", "metric")
+"""How names begin that training leaves beside a network's own."""
 
 
 def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> None:
@@ -70,6 +75,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_kind(path)
         with torch.serialization.safe_globals(list(HARMLESS)):
             return _flatten(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError:
@@ -77,9 +83,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} holds Python objects, which are not unpickled: save just its weights, where it was made, "
             "by torch.save(model.state_dict(), path)."
         ) from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, LookupError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a readable file of weights ({reason}).") from None
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what torch would take for something else, and give bad advice on.
+
+    Raises:
+        InputError: Says what the file is.
+        OSError: There is none.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            start = file.read(1)
+        if start not in (b"", b"\x80"):  # what torch wrote before 1.6 is a bare pickle
+            raise InputError(
+                f"{path} is not a readable file of weights (neither safetensors nor written by torch.save): save them, "
+                "where they are, by torch.save(model.state_dict(), path)."
+            )
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = [name.partition("/")[2] for name in archive.namelist()]
+    if "constants.pkl" in names:
+        raise InputError(
+            f"{path} is a TorchScript archive, not a file of weights: save those by "
+            "torch.save(torch.jit.load(path).state_dict(), other_path)."
+        )
+    if "archive_format" in names:
+        raise InputError(f"{path} is an exported program, architecture and all: give it as the model, a .pt2 file.")
 
 
 def _flatten(value: Any, name: str = "") -> dict[str, Tensor]:
@@ -107,8 +142,10 @@ def _misfit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: 
     given = {name.removeprefix(place): tensor for name, tensor in tensors.items() if name.startswith(place)}
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     unknown = [name for name in given if name not in wanted and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in unknown if not name.startswith(ASIDE)]
     other = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
     reasons = [f"it lacks {listed(missing, 3)}"] if missing else []
-    reasons += [f"it has {listed(unknown, 3)}, which the network has not"] if unknown else []
+    drop = "" if missing else " (if it needs none of that, leave it out of the file)"
+    reasons += [f"it has {listed(unknown, 3)}, which the network has not{drop}"] if unknown else []
     reasons += [f"{name} is {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}" for name in other[:2]]
     return ", and ".join(reasons)

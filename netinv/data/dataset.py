@@ -100,7 +100,7 @@ def load_spec(folder: Path) -> DatasetSpec:
     try:
         return DatasetSpec.parse(json.loads(path.read_text()), where=str(path))
     except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a readable data-set spec ({error}): run the fetch stage again.") from None
+        raise InputError(f"{path} is not a readable data-set spec ({error}): fetch the data set again.") from None
 
 
 def load_split(folder: Path, split: Split) -> LabelledImages:
@@ -114,7 +114,7 @@ def load_split(folder: Path, split: Split) -> LabelledImages:
         tensors = load_file(path)
         return LabelledImages(tensors["images"], tensors["labels"])
     except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"{path} is not a readable data-set split ({error}): run the fetch stage again.") from None
+        raise InputError(f"{path} is not a readable data-set split ({error}): fetch the data set again.") from None
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -172,7 +172,7 @@ def _expect_one_shape(
     test: LabelledImages | None,
 ) -> None:
     if not generators:
-        raise InputError("There is no generator to evaluate: run the invert stage first.")
+        raise InputError("There is no generator to evaluate: invert the classifier first.")
     networks: list[tuple[str, InvertibleClassifier]] = [("the classifier", classifier)] + (
         [("the evaluator", evaluator)] if evaluator is not None else []
     )
@@ -186,7 +186,7 @@ def _expect_one_shape(
             raise InputError(
                 f"The data set has {len(classes)} classes and the classifier takes images of shape "
                 f"{classifier.image_shape}, but {name} has {num_classes} classes and images of shape {shape}: "
-                "run its stage again."
+                "make it again."
             )
 
 

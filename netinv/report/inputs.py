@@ -61,9 +61,9 @@ def read_csv(path: Path) -> list[dict[str, float]]:
         with path.open(newline="") as file:
             records = [{key: float(value) for key, value in record.items()} for record in csv.DictReader(file)]
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a readable table of numbers ({error}): run its stage again.") from None
+        raise InputError(f"{path} is not a readable table of numbers ({error}): make it again.") from None
     if not records:
-        raise InputError(f"{path} holds no records: run its stage again.")
+        raise InputError(f"{path} holds no records: make it again.")
     return records
 
 

@@ -100,7 +100,7 @@ def _open(path: Path) -> "Image":
         image = Image.open(path)
         image.load()
     except OSError as error:
-        raise InputError(f"{path} is not a readable picture ({error}): run the evaluate stage again.") from None
+        raise InputError(f"{path} is not a readable picture ({error}): evaluate again.") from None
     return image
 
 

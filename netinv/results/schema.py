@@ -148,4 +148,4 @@ def load_results(path: Path) -> Results:
     try:
         return Results.parse(json.loads(path.read_text()), where=str(path))
     except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a readable result ({error}): run the evaluate stage again.") from None
+        raise InputError(f"{path} is not a readable result ({error}): evaluate again.") from None

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from zoo import ConvNet
 
 from netinv.app import command
-from netinv.app.commands import parse_pairs, parse_source, read_data, train_evaluator
+from netinv.app.commands import parse_evaluator, parse_pairs, parse_source, read_data, train_evaluator
 from netinv.app.inversions import Inversion
 from netinv.core import InputError
 from netinv.inversion import variant_config
@@ -271,7 +271,9 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
     [
         (("check", "zoo:ConvNet", "--image-shape", "3x8x8"), "--image-shape '3x8x8' is no list of numbers"),
         (("check", "zoo:ConvNet"), "zoo:ConvNet does not tell the shape of its images: give image_shape"),
-        (("check", "zoo:ConvNet", "--image-shape", "3,8"), "image_shape.2 is required"),
+        (("check", "zoo:ConvNet", "--image-shape", "3,8"), "--image-shape '3,8' is not channels, height, width"),
+        (("check", *FACTORY, "--mean", "127,127,127", "--std", "58,58,58"), "divide by 255 what is above 1"),
+        (("evaluate", *FACTORY, "--inversion", "x", "--evaluator-set", "mean=0.5", "--out", "y"), "with --evaluator."),
         (("check", *FACTORY, "--mean", "0.5"), "mean and std are given together"),
         (("check", *FACTORY, "--data", "nowhere"), "nowhere"),
         (("check", "zoo:ConvNet", "--image-shape", "3,8,8", "--device", "warp"), "The device 'warp' cannot be used"),
@@ -319,6 +321,40 @@ def test_a_source_has_all_its_settings() -> None:
     assert source.image_shape == (3, 16, 16)
     assert source.adapter.mean == (0.5, 0.5, 0.5)
     assert source.adapter.output_entry == 1
+
+
+def test_an_evaluator_has_the_settings_of_a_model() -> None:
+    pairs = ("weights=w.pt", "argument=depth=3", "argument=k=2", "mean=0.5", "std=0.25", "output_entry=1")
+    source = parse_evaluator("zoo:ConvNet", (*pairs, "num-classes=2", "output=sigmoid"), (1, 8, 8), "cpu")
+    assert source.model_dump(exclude_defaults=True) == {
+        "model": "zoo:ConvNet",
+        "weights": "w.pt",
+        "arguments": {"depth": 3, "k": 2},
+        "image_shape": (1, 8, 8),
+        "num_classes": 2,
+        "adapter": {"mean": (0.5,), "std": (0.25,), "output_entry": 1, "output": "sigmoid"},
+    }
+    for pair in ("mean", "meen=0.5", "device=cpu"):
+        with pytest.raises(InputError, match=f"--evaluator-set '{pair}' is no option of an evaluator: .* weights, "):
+            parse_evaluator("zoo:ConvNet", (pair,), (1, 8, 8), "cpu")
+
+
+def test_a_given_evaluator_judges_as_it_is_told_to(
+    shell: Shell, weights: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shell("invert", *colours(weights), "--steps", 1, *TINY, "--out", "inversion")[0] == 0
+    judge = ["--evaluator", "zoo:ConvNet"]
+    for setting in (f"weights={weights}", "argument=num_classes=2", "mean=0.5,0.5,0.5", "std=0.25,0.25,0.25"):
+        judge += ["--evaluator-set", setting]
+    measure = ("evaluate", *colours(weights), "--num-samples", 20, "--inversion", "inversion", "--data", folder)
+    code, _, err = shell(*measure, *judge, "--out", "evaluation")
+    assert code == 0
+    assert "training accuracy" not in err
+    assert json.loads(Path("evaluation/settings.json").read_text())["evaluator_set"].startswith("weights=")
+    code, _, err = shell(*measure, *judge, "--evaluator-set", "input-shape=1,8,8", "--out", "other")
+    assert code == 2
+    assert "The classifier fails on a batch" in err or "mean and std have 3 values" in err
 
 
 def test_values_of_pairs_are_json_or_text() -> None:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from zoo import ZOO, ConvHead, ConvNet, InPlace, K, NamedOutput, PairOutput, Perceptron, Probabilities
 
 from netinv.classifiers import AdaptedClassifier, AdapterConfig
-from netinv.classifiers.adapters import detect_output, frozen, probe_images
+from netinv.classifiers.adapters import probe_images
+from netinv.classifiers.calls import frozen
+from netinv.classifiers.outputs import detect_output
 from netinv.core import InputError
 
 SHAPE = (3, 16, 16)
@@ -49,7 +51,12 @@ def test_gives_the_networks_own_logits_and_features(name: str, images: Tensor) -
     with frozen(network), torch.no_grad():
         torch.testing.assert_close(features, network.embed(images.clone()))
         output: Any = network(images.flatten(1) if name == "perceptron" else images.clone())
-    expected = {"pair": lambda: output[0], "mapping": lambda: output["logits"], "probabilities": output_log(output)}
+    expected = {
+        "pair": lambda: output[0],
+        "mapping": lambda: output["logits"],
+        "object": lambda: output.logits,
+        "probabilities": output_log(output),
+    }
     torch.testing.assert_close(logits, expected.get(name, lambda: output)())
     assert adapted.feature_dim == features.shape[1]
     assert adapted.output == {"probabilities": "probabilities", "log probabilities": "log_probabilities"}.get(
@@ -246,10 +253,16 @@ def test_a_network_that_works_in_parts_keeps_its_features_in_order(images: Tenso
         (ConvNet(), SHAPE, None, {"mean": (0.5,), "std": (0.5,)}, "1 values, but the classifier takes 3 channels"),
         (ConvNet(1), (1, 16, 16), None, {"channel_order": "bgr"}, "bgr needs 3 channels"),
         (ConvNet(), SHAPE, None, {"feature_layer": "neck"}, "no module 'neck'; the last ones in use are: .*out"),
-        (NamedOutput(), SHAPE, None, {}, "2 entries of the output could be the logits, of logits, projection, loss"),
-        (PairOutput(), SHAPE, None, {"output_entry": 5}, "no entry 5; it has: 0, 1"),
+        (
+            NamedOutput(),
+            SHAPE,
+            None,
+            {},
+            r"2 entries .* of logits \(8, 10\), projection \(8, 5\), loss None",
+        ),
+        (PairOutput(), SHAPE, None, {"output_entry": 5}, r"no entry 5; it has: 0 \(8, 10\), 1 \(8, 24\)"),
         (nn.Conv2d(3, 4, 3), SHAPE, None, {}, r"one row of scores for each image, .* shape \(8, 4, 14, 14\)"),
-        (ConvNet(num_classes=1), SHAPE, None, {}, "one score for each image; wrap it"),
+        (ConvNet(num_classes=1), SHAPE, None, {}, "one score for each image: set output to sigmoid"),
     ],
 )
 def test_says_what_does_not_fit(

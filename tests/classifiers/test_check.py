@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo import ZOO, ConvHead, ConvNet, K, LogProbabilities, NamedOutput, PairOutput, Probabilities
 
 from netinv.classifiers import AdapterConfig, CheckReport, ClassifierSource, check_classifier, load_network
-from netinv.classifiers.adapters import frozen
+from netinv.classifiers.calls import frozen
 from netinv.data import LabelledImages
 
 SHAPE = (3, 16, 16)
@@ -90,7 +90,7 @@ def test_no_error_is_found_in_any_family_and_it_is_left_as_found(name: str) -> N
     config = {"perceptron": {"input_shape": (768,)}, "mapping": {"output_entry": "logits"}}.get(name, {})
     report = check_classifier(network, SHAPE, K, AdapterConfig.parse(config))
     assert report.ok
-    assert codes(report) == set()
+    assert codes(report) <= {"untrained"}  # some fresh networks seem as untrained as they are
     assert "data" in codes(report, "note")
     assert [module.training for module in network.modules()] == modes
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
@@ -119,7 +119,7 @@ def test_other_outputs_taken_for_what_they_are_not(network: nn.Module, believed:
 
 def test_sigmoids() -> None:
     report = check_classifier(nn.Sequential(ConvNet(), nn.Sigmoid()), SHAPE)
-    assert codes(report) == {"output"}
+    assert codes(report) - {"untrained"} == {"output"}
     assert "sigmoid" in message(report, "output")
 
 
@@ -221,7 +221,7 @@ def test_a_program_exported_in_training_mode(tmp_path: Path) -> None:
     network.dropout = nn.Identity()
     torch.export.save(torch.export.export(network, (torch.rand(4, *SHAPE),)), tmp_path / "network.pt2")
     report = check_classifier(*load_network(ClassifierSource(model=str(tmp_path / "network.pt2"))))
-    assert codes(report) == {"batch_dependent"}
+    assert codes(report) - {"untrained"} == {"batch_dependent"}
     assert "exported in training mode" in message(report, "batch_dependent")
 
 
@@ -231,7 +231,7 @@ def test_dropout_that_does_not_heed_the_mode() -> None:
             return self.out(F.dropout(self.embed(images)))
 
     report = check_classifier(Restless(), SHAPE)
-    assert codes(report) == {"random"}
+    assert codes(report) - {"untrained"} == {"random"}
     assert "training=self.training" in message(report, "random")
 
 

@@ -281,7 +281,7 @@ def seen(images: Tensor, network: Open | None = None, **changes: Any) -> Tensor:
 
 def test_mean_and_std_normalise_the_images() -> None:
     torch.testing.assert_close(seen(COLOUR), COLOUR)
-    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.75)
     expected = (COLOUR - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(seen(COLOUR, mean=mean, std=std), expected)
 
@@ -297,7 +297,7 @@ def test_input_shape_is_what_the_network_gets() -> None:
 
 def test_channel_order_turns_the_channels_round() -> None:
     assert torch.equal(seen(COLOUR, channel_order="bgr"), COLOUR.flip(1))
-    mean, std = (0.3, 0.2, 0.1), (2.0, 0.25, 0.5)  # in the network's own order
+    mean, std = (0.3, 0.2, 0.1), (0.75, 0.25, 0.5)  # in the network's own order
     expected = (COLOUR.flip(1) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(seen(COLOUR, channel_order="bgr", mean=mean, std=std), expected)
 
@@ -315,10 +315,11 @@ def test_output_is_what_the_scores_are_taken_for() -> None:
         ("probabilities", probabilities.log()),
         ("logits", probabilities),
         ("log_probabilities", probabilities),
+        ("sigmoid", probabilities.logit()),
     ):
         adapted = AdaptedClassifier(network, (3, 4, 4), None, AdapterConfig.parse({"output": output}))
         torch.testing.assert_close(adapted(COLOUR), expected)
-        assert adapted.detected_output == "probabilities"
+        assert adapted.detected_output == ("sigmoid" if output == "sigmoid" else "probabilities")
 
 
 class Two(Open):

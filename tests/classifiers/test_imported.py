@@ -28,7 +28,7 @@ from netinv.classifiers import (
     load_network,
     save_classifier,
 )
-from netinv.classifiers.adapters import frozen
+from netinv.classifiers.calls import frozen
 from netinv.classifiers.networks import ConvClassifier
 from netinv.core import InputError
 from netinv.data import load_digits, save_dataset

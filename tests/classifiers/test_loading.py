@@ -24,7 +24,7 @@ from netinv.classifiers import (
     load_classifier_from,
     save_classifier,
 )
-from netinv.classifiers.adapters import frozen
+from netinv.classifiers.calls import frozen
 from netinv.classifiers.networks import ConvClassifier
 from netinv.classifiers.weights import load_weights, read_tensors
 from netinv.core import InputError

@@ -64,7 +64,7 @@ def test_unreadable_split_names_the_file_and_the_remedy(tmp_path: Path, saved: D
     else:
         path.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     with pytest.raises(
-        InputError, match=r"train\.safetensors is not a readable data-set split.*run the fetch stage again"
+        InputError, match=r"train\.safetensors is not a readable data-set split.*fetch the data set again"
     ):
         load_split(tmp_path, "train")
 
@@ -72,7 +72,7 @@ def test_unreadable_split_names_the_file_and_the_remedy(tmp_path: Path, saved: D
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "not a readable data-set spec.*run the fetch stage again"),
+        (None, "not a readable data-set spec.*fetch the data set again"),
         ({"num_train": "12"}, "num_train: expected a valid integer, got '12'"),
         ({"colour": True}, "colour is not a known key"),
     ],

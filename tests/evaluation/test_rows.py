@@ -211,7 +211,7 @@ def test_what_is_of_another_shape_is_named(which: str) -> None:
     told = f"but {blamed.get(which, f'the {which}')} has {K} classes and images of shape"
     with pytest.raises(InputError, match=told.replace("(", r"\(")):
         evaluate(**(parts | {name: value}), config=ONE)
-    with pytest.raises(InputError, match=r"^There is no generator to evaluate: run the invert stage first"):
+    with pytest.raises(InputError, match=r"^There is no generator to evaluate: invert the classifier first"):
         evaluate(**(parts | {"generators": []}), config=ONE)
 
 

@@ -1,0 +1,107 @@
+"""Calls of other people's networks: they are left as they were found, and what fails inside is told as theirs."""
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netinv.core import InputError
+
+OURS = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])
+"""Folders of code that is not the network's author's."""
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients for parameters inside the block; every flag as it was after it.
+
+    The flags are set one by one and not through ``eval()``, which some networks refuse or overrule.
+    """
+    training = {module: module.training for module in network.modules()}
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for module in training:
+            module.training = False
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def call(network: nn.Module, inputs: Tensor) -> Any:
+    """What a frozen network gives.
+
+    Raises:
+        InputError: It fails; tells the shape that went in, what went wrong, and the line of its author's at which.
+    """
+    try:
+        with frozen(network), _uncompiled(network):
+            return network(inputs)
+    except Exception as error:
+        # Its author sees where it failed, and not the way there through this library.
+        theirs = error.__traceback__.tb_next if error.__traceback__ else None
+        raise InputError(
+            f"The classifier fails on a batch of shape {tuple(inputs.shape)} ({reason(error)}): mend it there, check "
+            "image_shape, or give the input_shape that it takes."
+        ) from error.with_traceback(theirs)
+
+
+def _uncompiled(network: nn.Module) -> AbstractContextManager[Any]:
+    """Compiled parts run as they were written inside: where they are compiled, hooks of this library are not seen."""
+    compiled = any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) for module in network.modules()
+    )
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
+def reason(error: Exception) -> str:
+    """What went wrong in a network, and where, in words: the last line that is neither torch's nor this library's."""
+    first = str(error).strip().partition("\n")[0]
+    if not isinstance(error, RuntimeError) or not first:
+        first = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((*OURS, "<"))
+    ]
+    return f"{first}, in {frames[-1].filename}, line {frames[-1].lineno}" if frames else first
+
+
+def bare(network: Any) -> nn.Module:
+    """The module itself, without what spreads it over devices or compiles it: hooks do not reach through those.
+
+    Raises:
+        InputError: It is no module, or one that has no gradients.
+    """
+    if isinstance(network, Mapping):
+        raise InputError(
+            "A mapping of weights is no network: build the module that they belong to, fill it by "
+            "module.load_state_dict(weights), and give the module."
+        )
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"The classifier is a {type(network).__name__}, not a torch.nn.Module: give a module, whose forward may "
+            "call what you have."
+        )
+    if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return bare(network.module)
+    if hasattr(network, "_orig_mod"):  # of torch.compile, whose import takes seconds
+        return bare(network._orig_mod)
+    for name, module in network.named_modules():
+        if ".quantized" in type(module).__module__:
+            raise InputError(
+                f"The classifier's module {name!r} is quantised ({type(module).__name__}), and so has no gradients: "
+                "give the network as it was before its quantisation."
+            )
+    if any(tensor.is_inference() for tensor in (*network.parameters(), *network.buffers())):
+        raise InputError(
+            "The classifier was made in torch.inference_mode, which bars gradients: build it and load its weights "
+            "outside of that."
+        )
+    return network

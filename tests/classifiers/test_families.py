@@ -1,0 +1,376 @@
+"""Networks of strangers: each family runs from check to inversion as it is, or is refused in one sentence."""
+
+import re
+import warnings
+from argparse import Namespace
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from draws import seed_torch, torch_rng
+from torch import Tensor, nn
+from zoo import ZOO, ByView, ConvNet, K, OneScore, PixelsByView, Segmentation
+
+import netinv
+from netinv.classifiers import AdaptedClassifier, AdapterConfig, check_classifier
+from netinv.classifiers.calls import frozen
+from netinv.core import InputError
+from netinv.generators import GeneratorConfig
+from netinv.inversion import variant_config
+
+SHAPE = (3, 16, 16)
+SHORT = {"steps": 2, "batch_size": 4, "log_every": 1}
+SMALL = GeneratorConfig(latent_dim=4, hidden_dim=120, width=4, max_width=8)
+
+
+def invert(network: nn.Module, shape: Any = SHAPE, variant: str = "standard", **changes: Any) -> netinv.Inversion:
+    config = variant_config(variant).model_copy(update=SHORT | {"pixel_statistics": 0.0})
+    return netinv.invert(
+        network, image_shape=shape, adapter=AdapterConfig(**changes), config=config, generator=SMALL, progress=False
+    )
+
+
+def usable(network: nn.Module, shape: Any = SHAPE, **changes: Any) -> None:
+    """Check and inversion agree that it is."""
+    report = check_classifier(network, shape, config=AdapterConfig(**changes))
+    assert report.ok, report.findings
+    inversion = invert(network, shape, **changes)
+    assert len(inversion.history) == 2
+    assert inversion.sample(2).shape == (2, *shape)
+
+
+def refused(network: Any, message: str, shape: Any = SHAPE, **changes: Any) -> None:
+    """Check and inversion say the same."""
+    report = check_classifier(network, shape, config=AdapterConfig(**changes))
+    told = " ".join(finding.message for finding in report.findings if finding.severity == "error")
+    assert re.search(message, told), told
+    with pytest.raises(InputError, match=message):
+        invert(network, shape, **changes)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_family_is_inverted(name: str) -> None:
+    config = {
+        "perceptron": {"input_shape": (768,)},
+        "mapping": {"output_entry": "logits"},
+        "pair": {"output_entry": 0},
+    }.get(name, {})
+    usable(ZOO[name](), **config)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "config"),
+    [
+        (ByView(1), (1, 16, 16), {}),
+        (ByView(), (1, 16, 16), {"input_shape": SHAPE}),
+        (ByView(1), SHAPE, {"input_shape": (1, 16, 16)}),
+        (ByView(), (3, 20, 12), {"input_shape": SHAPE}),
+        (ByView(), SHAPE, {"channel_order": "bgr"}),
+        (PixelsByView(256), (1, 16, 16), {}),
+        (PixelsByView(256), [1, 16, 16], {}),
+    ],
+    ids=["grey", "grey as colour", "colour as grey", "resized", "bgr", "grey pixels", "a list"],
+)
+def test_views_work_whatever_is_done_to_the_images(network: nn.Module, shape: Any, config: Any) -> None:
+    usable(network, shape, **config)
+    invert(network, shape, "robust", **config)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("num", [1, 2, 5])
+def test_a_network_gets_what_a_loader_gives(num: int, channels: int) -> None:
+    shape = (channels, 16, 16)
+    seen: list[Tensor] = []
+    network = ByView(channels)
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    adapted = AdaptedClassifier(network, shape)
+    images = torch.rand(num, 16, 16, channels, generator=torch_rng(0)).permute(0, 3, 1, 2)
+    adapted(images)
+    assert all(given.stride() == (256 * channels, 256, 16, 1) for given in seen)
+    assert all(given.dtype == torch.float32 for given in seen)
+    torch.testing.assert_close(seen[-1][:num], images)
+    with frozen(network):
+        torch.testing.assert_close(adapted(images), network(images.clone(memory_format=torch.contiguous_format)))
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_the_callers_mode_of_gradients_is_not_the_inversions(context: Any) -> None:
+    network = ByView()
+    with context():
+        usable(network)
+
+
+def test_weights_that_bar_gradients_are_refused() -> None:
+    with torch.inference_mode():
+        network = ByView()
+    refused(network, "made in torch.inference_mode")
+
+
+# Wrapped and lowered
+
+
+def test_compiled_and_parallel_modules_are_taken_off() -> None:
+    network = ByView().eval()
+    for wrapped in (torch.compile(network), nn.DataParallel(network), torch.compile(nn.DataParallel(network))):
+        adapted = AdaptedClassifier(wrapped, SHAPE)  # type: ignore[arg-type]
+        assert adapted.network is network
+        assert adapted.feature_layer == "out"
+    usable(nn.DataParallel(network))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_networks_compiled_in_place_or_in_parts(whole: bool) -> None:
+    network = ByView()
+    if whole:
+        network.compile()
+    else:
+        network.hidden = torch.compile(network.hidden)  # type: ignore[assignment]
+    usable(network)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("variant", ["standard", "robust"])
+@pytest.mark.parametrize("kind", [ByView, PixelsByView, ConvNet])
+def test_half_precision(kind: Callable[[], nn.Module], variant: str, dtype: torch.dtype) -> None:
+    network = kind().to(dtype)
+    assert check_classifier(network, SHAPE).ok
+    invert(network, variant=variant)
+    assert {parameter.dtype for parameter in network.parameters()} == {dtype}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_quantised_modules_are_named() -> None:
+    with quiet():
+        network = torch.ao.quantization.quantize_dynamic(ConvNet().eval(), {nn.Linear})
+    refused(network, "module 'hidden' is quantised .* give the network as it was before")
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (ConvNet().state_dict(), "mapping of weights is no network: build the module"),
+        (lambda images: images.mean((2, 3)), "is a function, not a torch.nn.Module"),
+    ],
+)
+def test_what_is_no_module(network: Any, message: str) -> None:
+    refused(network, message)
+
+
+# Outputs
+
+Pair = namedtuple("Pair", ["features", "logits"])
+
+
+def wrap(container: Callable[[Tensor], Any]) -> nn.Module:
+    class Wrapped(ByView):
+        def forward(self, images: Tensor) -> Any:
+            return container(super().forward(images))
+
+    return Wrapped()
+
+
+@pytest.mark.parametrize(
+    ("container", "entry"),
+    [
+        (lambda x: SimpleNamespace(logits=x, loss=None), None),
+        (lambda x: Namespace(logits=x, other=x[:, :3]), "logits"),
+        (lambda x: Pair(x[:, :3], x), "logits"),
+        (lambda x: Pair(x[:, :3], x), 1),
+        (lambda x: (x[:, :3], x), 1),
+    ],
+)
+def test_scores_in_objects(container: Callable[[Tensor], Any], entry: Any) -> None:
+    seed_torch(0)
+    network = wrap(container)
+    images = torch.rand(3, *SHAPE, generator=torch_rng(0))
+    with frozen(network):
+        expected = ByView.forward(network, images)  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        AdaptedClassifier(network, SHAPE, K, AdapterConfig(output_entry=entry))(images), expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Segmentation(), r"shape \(8, 10, 16, 16\); if those are .* segmentation, .* output.mean\(dim=\(2, 3\)\)\.$"),
+        (
+            Segmentation(lambda x: {"out": x, "size": 3}),
+            r"No entry .*, of out \(8, 10, 16, 16\), size a int; if .* output\['out'\]\.mean\(dim=\(2, 3\)\)\.$",
+        ),
+        (wrap(lambda x: Pair(x, x)), r"2 entries .* features \(8, 10\), logits \(8, 10\): name one with output_entry"),
+        (wrap(lambda x: x.argmax(dim=1)), r"gives a tensor of shape \(8,\) of int64"),
+        (wrap(lambda x: x.view(-1, 5)), r"16 rows of scores for 8 images of shape \(3, 16, 16\)"),
+        (OneScore(), "one score for each image: set output to sigmoid"),
+        (OneScore(squeeze=True), "one score for each image: set output to sigmoid"),
+    ],
+)
+def test_outputs_that_are_refused(network: nn.Module, message: str) -> None:
+    refused(network, message)
+
+
+@pytest.mark.parametrize("squeeze", [False, True])
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_one_score_is_two_classes(sigmoid: bool, squeeze: bool) -> None:
+    network = OneScore(sigmoid, squeeze)
+    with torch.no_grad():
+        network.out.weight.mul_(0.3)
+        network.out.bias.fill_(0.5)  # all scores of plain images lie in [0, 1]
+    adapted = AdaptedClassifier(network, SHAPE, 2, AdapterConfig(output="sigmoid"))
+    images = torch.rand(3, *SHAPE, generator=torch_rng(0))
+    with frozen(network):
+        scores = network.out(network.embed(images)).squeeze(1)
+    logits = adapted(images)
+    assert adapted.num_classes == 2
+    assert adapted.output == ("sigmoid" if sigmoid else "logits")
+    torch.testing.assert_close(logits[:, 1] - logits[:, 0], scores, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(logits.softmax(dim=1)[:, 1], scores.sigmoid(), atol=1e-5, rtol=1e-4)
+    usable(network, output="sigmoid")
+
+
+def test_a_sigmoid_for_each_class() -> None:
+    network = wrap(torch.sigmoid)
+    report = check_classifier(network, SHAPE)
+    assert "set output to sigmoid" in " ".join(finding.message for finding in report.findings)
+    images = torch.rand(3, *SHAPE, generator=torch_rng(0))
+    logits = AdaptedClassifier(network, SHAPE, K, AdapterConfig(output="sigmoid"))(images)
+    with frozen(network):
+        torch.testing.assert_close(logits, ByView.forward(network, images), atol=1e-5, rtol=1e-4)  # type: ignore[arg-type]
+    usable(network, output="sigmoid")
+
+
+# What goes wrong inside
+
+
+class Failing(ByView):
+    """Fails from some call on."""
+
+    def __init__(self, good_calls: int = 0) -> None:
+        super().__init__()
+        self.left = good_calls
+
+    def forward(self, images: Tensor) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyError("mask")
+        return super().forward(images)
+
+
+def test_an_exception_is_told_as_its_authors() -> None:
+    line = Failing.forward.__code__.co_firstlineno + 3
+    where = rf"batch of shape \(8, 3, 16, 16\) \(KeyError: 'mask', in .*test_families\.py, line {line}\)"
+    refused(Failing(), where)
+    adapted = AdaptedClassifier(Failing(3), SHAPE)
+    adapted(torch.rand(5, *SHAPE))
+    with pytest.raises(InputError, match=rf"batch of shape \(5, 3, 16, 16\) .*, line {line}") as caught:
+        adapted(torch.rand(5, *SHAPE))
+    assert caught.value.__cause__ is not None
+    assert not adapted.network.out._forward_pre_hooks
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 1, 28, 28)])
+def test_image_shapes_of_other_lengths(shape: Any) -> None:
+    refused(ByView(1), r"image_shape is \(channels, height, width\), such as \(1, 28, 28\)", shape)
+
+
+class Keeping(ByView):
+    """Carries a tensor, and its graph, from call to call."""
+
+    kept: Any = 0
+
+    def forward(self, images: Tensor) -> Any:
+        scores = super().forward(images)
+        self.kept = 0.5 * self.kept + scores.mean()
+        return scores + self.kept
+
+
+class InPlaceBefore(ConvNet):
+    """Changes what gradients need."""
+
+    def forward(self, images: Tensor) -> Any:
+        x = self.embed(images)
+        scores = self.out(x)
+        x += 1
+        return scores
+
+
+def test_networks_that_gradients_fail_in() -> None:
+    refused(Keeping(), "keeps tensors from call to call; detach them")
+    refused(InPlaceBefore(), r"changes in place what gradients need; write x = x \+ y")
+
+
+def test_what_changes_in_place_after_a_layer_is_not_taken_for_its_output() -> None:
+    class After(ByView):
+        def forward(self, images: Tensor) -> Any:
+            scores = super().forward(images)
+            scores += 1
+            return scores
+
+    usable(After())
+    hooked = ByView()
+    hooked.hidden.register_forward_hook(lambda module, inputs, output: output.mul_(2))
+    usable(hooked)
+    network = ByView()
+    network.out.register_forward_hook(lambda module, inputs, output: inputs[0].detach().zero_())
+    images = torch.rand(3, *SHAPE, generator=torch_rng(0))
+    _, features = AdaptedClassifier(network, SHAPE)(images, return_features=True)
+    torch.testing.assert_close(features, network.embed(images))
+
+
+# Weights and settings
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    from netinv.classifiers.weights import read_tensors
+
+    with quiet():
+        torch.jit.save(torch.jit.trace(ByView().eval(), torch.rand(2, *SHAPE)), tmp_path / "script.pt")
+    torch.export.save(torch.export.export(ByView().eval(), (torch.rand(2, *SHAPE),)), tmp_path / "program.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    for name, message in (
+        ("script.pt", "is a TorchScript archive"),
+        ("program.pt", "is an exported program"),
+        ("text.pt", "neither safetensors nor written by torch.save"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            read_tensors(tmp_path / name)
+        assert "weights_only" not in str(caught.value)
+
+
+def test_what_training_leaves_beside_the_weights(tmp_path: Path) -> None:
+    from netinv.classifiers.weights import load_weights
+
+    network, fresh = ByView(), ByView()
+    torch.save({"state_dict": network.state_dict() | {"criterion.weight": torch.ones(K)}}, tmp_path / "last.pt")
+    load_weights(fresh, tmp_path / "last.pt")
+    assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in network.state_dict().items())
+    torch.save(network.state_dict() | {"neck.weight": torch.ones(K)}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"it has neck\.weight, which the network has not .*leave it out of the file"):
+        load_weights(fresh, tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("settings", [{"mean": [127.5], "std": [127.5]}, {"mean": [0.5], "std": [58.0]}])
+def test_means_and_deviations_above_1_are_refused(settings: Any) -> None:
+    with pytest.raises(InputError, match="divide by 255 what is above 1"):
+        AdapterConfig.parse(settings)
+
+
+def test_a_network_that_nobody_trained_is_told_so() -> None:
+    report = check_classifier(ByView(), SHAPE)
+    assert [finding.code for finding in report.findings if finding.severity == "warning"] == ["untrained"]
+    decided = ByView()
+    with torch.no_grad():
+        decided.out.weight.mul_(100)
+    assert check_classifier(decided, SHAPE).ok
+    assert "untrained" not in {finding.code for finding in check_classifier(decided, SHAPE).findings}
