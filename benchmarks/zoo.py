@@ -1,4 +1,4 @@
-"""Plainly trained networks that nobody prepared for inversion, inverted by name: ``variant="robust"``, no data, no tuning.
+"""Plainly trained networks that nobody prepared for inversion, inverted by ``variant="robust"`` and no more.
 
 ``python benchmarks/zoo.py train mnist --mirror DIR --models build/zoo`` (or ``--folder DIR_OR_ARCHIVES``) trains the
 networks and the judges of a data set: cross-entropy, Adam, no augmentation but shifts and flips on colour images.
@@ -9,16 +9,15 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import netinv
 from netinv.data import FetchConfig, FolderConfig, channel_statistics, fetch_dataset, read_image_folder, to_float
 from netinv.perturbations import augment
 
@@ -66,7 +65,7 @@ def perceptron(channels: int, side: int) -> nn.Module:
     sizes = (channels * side**2, 512, 256)
     hidden = [
         layer
-        for into, out in zip(sizes, sizes[1:], strict=False)
+        for into, out in pairwise(sizes)
         for layer in (nn.Linear(into, out, bias=False), nn.BatchNorm1d(out), nn.ReLU())
     ]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(256, 10))

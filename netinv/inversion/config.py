@@ -40,9 +40,6 @@ class InversionConfig(Config):
     survival: float = Field(0.0, ge=0, lt=1)
     """Above 0, each class has an epsilon of its own, which grows while such a share of its samples survives and shrinks
     while fewer do: a class is not given up because the classifier cannot hold it within all of epsilon."""
-    smoothing: NonNegativeFloat = 0.0
-    """Standard deviation of the Gaussian noise in which the classifier is shown the images before they are attacked; it
-    grows as epsilon does."""
     norm: Norm = "linf"
     shift: int = Field(0, ge=0)
     """Ask that the label survives a random shift by up to so many pixels, too."""

@@ -49,8 +49,6 @@ class StepDraws(NamedTuple):
     """Of the shift, (N, 2)."""
     maps: Tensor
     """Of the distortion, (N, 2, 3)."""
-    haze: Tensor
-    """Of the smoothing, standard normal, (N, C, H, W)."""
     direction: Tensor
     """Of the noise, or where the attack starts, for a bound of 1, (N, C, H, W)."""
 
@@ -68,21 +66,15 @@ def draw_step(config: InversionConfig, generator: ConditionedGenerator, rng: tor
         dropped=torch.rand(num, generator.noise_dim, generator=rng, device=device),
         offsets=draw_offsets(num, config.shift, rng) if config.shift else none,
         maps=draw_maps(num, rng) if config.distortion else none,
-        haze=torch.randn(shape, generator=rng, device=device) if config.smoothing else none,
         direction={"none": lambda: none, "noise": lambda: unit_sphere(shape, config.norm, rng)}.get(
             config.perturbation, lambda: unit_ball(shape, config.norm, rng)
         )(),
     )
 
 
-def ramp_at(step: int, config: InversionConfig) -> float:
-    """How much of its full size a perturbation has in a step: it grows over the first ``epsilon_ramp`` of the steps."""
-    return min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
-
-
 def epsilon_at(step: int, config: InversionConfig) -> float:
-    """Bound of the perturbation in a step, where all classes have the same."""
-    return config.epsilon * ramp_at(step, config)
+    """Bound of the perturbation in a step: it grows to its full size over the first ``epsilon_ramp`` of the steps."""
+    return config.epsilon * min(1.0, step / max(1.0, config.epsilon_ramp * config.steps))
 
 
 def dropout_at(step: int, config: InversionConfig, dropout: float) -> float:
@@ -97,17 +89,14 @@ def perturb(
     classifier: InvertibleClassifier,
     config: InversionConfig,
     epsilon: float | Tensor,
-    smoothing: float = 0.0,
 ) -> Tensor:
-    """What the classifier gets to see of images in a step: moved, distorted, in noise, attacked. (N, C, H, W).
+    """What the classifier gets to see of images in a step: moved, distorted, within ``epsilon``. (N, C, H, W).
 
-    The bound may be one of each sample, (N, 1, 1, 1); ``smoothing`` is the deviation of the noise.
+    The bound may be one of each sample, (N, 1, 1, 1).
     """
     seen = translate(images, draws.offsets, config.shift) if config.shift else images
     if config.distortion:
         seen = affine(seen, draws.maps, config.distortion)
-    if smoothing:
-        seen = seen + noise(seen.detach(), smoothing, draws.haze)
     if config.perturbation == "noise":
         seen = seen + noise(seen.detach(), epsilon, draws.direction)
     elif config.perturbation == "pgd":
@@ -166,7 +155,6 @@ def step_batch(
         # The classifier sees the perturbed images only, so that the label must survive the perturbation.
         label = condition.label
         epsilon = epsilon_at(step, config) if bounds is None else bounds.gather(1, label[:, None])[..., None, None]
-        smoothing = config.smoothing * ramp_at(step, config)
-        seen = perturb(images, label, draws, classifier, config, epsilon, smoothing)
+        seen = perturb(images, label, draws, classifier, config, epsilon)
         logits, features, moments = classify(seen, classifier, config.layer_statistics > 0)
     return Batch(images, logits, features, moments, *condition)

@@ -16,7 +16,10 @@ _PRESETS: dict[Variant, InversionConfig] = {
         shift=2,
         distortion=0.2,
         perturbation="pgd",
-        epsilon=0.1,
+        epsilon=0.3,
+        survival=0.9,
+        attack_steps=3,
+        attack_step_size=0.8,
     ),
 }
 

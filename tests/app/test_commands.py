@@ -115,8 +115,10 @@ def test_check_finds_swapped_channels(shell: Shell, folder: Path, weights: Path)
 
 def test_the_robust_variant_in_one_word(shell: Shell, weights: Path, tmp_path: Path) -> None:
     invert = ("invert", *colours(weights), "--variant", "robust", "--steps", 2, *TINY, "--set", "epsilon=0.05")
-    code, _, told = shell(*invert, "--out", tmp_path / "inversion")
-    assert code == 0
+    code, _, told = shell(*invert, "--attempts", 1, "--out", tmp_path / "inversion")
+    assert code == 3  # after two steps
+    assert "warning: Of the classes" in told
+    assert (tmp_path / "inversion/grid.png").read_bytes().startswith(b"\x89PNG")
     assert "note: The variant robust compares" in told
     changes = {"steps": 2, "batch_size": 8, "epsilon": 0.05, "pixel_statistics": 0.0}
     assert Inversion.load(tmp_path / "inversion").config == variant_config("robust").model_copy(update=changes)
@@ -227,7 +229,7 @@ def test_labels_that_mean_other_classes_are_refused(
     monkeypatch.chdir(tmp_path)
     quick = ("invert", *colours(weights), "--steps", 1, *TINY, "--classes")
     for classes in ("red,blue", "blue,red", "0,1"):
-        assert shell(*quick, classes, "--out", classes.replace(",", "-"))[0] == 0
+        assert shell(*quick, classes, "--out", classes.replace(",", "-"))[0] == 3
     assert Inversion.load("red-blue").classes == ("red", "blue")
     measure = ("evaluate", *colours(weights), "--num-samples", 20, "--out", "x", "--inversion")
     for more in (("--data", folder), ("--inversion", "blue-red"), ("--inversion", "0-1", "--inversion", "blue-red")):
@@ -244,7 +246,7 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
     shell: Shell, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shell("invert", *colours(weights), "--steps", 1, *TINY, "--out", "inversion")[0] == 0
+    assert shell("invert", *colours(weights), "--steps", 1, *TINY, "--out", "inversion")[0] == 3
     other = (*FACTORY, "--argument", "num_classes=2")
     for name, model in (("runA", colours(weights)), ("runB", colours(weights)), ("other", other)):
         measure = ("evaluate", *model, "--num-samples", 20, "--inversion", "inversion", "--out", f"{name}/eval")
@@ -343,7 +345,7 @@ def test_a_given_evaluator_judges_as_it_is_told_to(
     shell: Shell, weights: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shell("invert", *colours(weights), "--steps", 1, *TINY, "--out", "inversion")[0] == 0
+    assert shell("invert", *colours(weights), "--steps", 1, *TINY, "--out", "inversion")[0] == 3
     judge = ["--evaluator", "zoo:ConvNet"]
     for setting in (f"weights={weights}", "argument=num_classes=2", "mean=0.5,0.5,0.5", "std=0.25,0.25,0.25"):
         judge += ["--evaluator-set", setting]

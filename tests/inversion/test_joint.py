@@ -40,7 +40,7 @@ CASES = {
     "robust": (SMALL, ROBUST),
     "noise": (SMALL, ROBUST.model_copy(update={"perturbation": "noise"})),
     "l2": (SMALL, ROBUST.model_copy(update={"norm": "l2", "epsilon": 0.5})),
-    "own bounds, smoothed": (SMALL, ROBUST.model_copy(update={"survival": 0.02, "smoothing": 0.2})),
+    "own bounds": (SMALL, ROBUST.model_copy(update={"survival": 0.02})),
 }
 
 

@@ -31,7 +31,6 @@ BASE: dict[str, Any] = {
     "epsilon": 0.3,
     "epsilon_ramp": 0.5,
     "survival": 0.0,
-    "smoothing": 0.1,
     "norm": "linf",
     "shift": 1,
     "distortion": 0.3,
@@ -56,7 +55,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "epsilon": {"epsilon": 0.1},
     "epsilon_ramp": {"epsilon_ramp": 1.0},
     "survival": {"survival": 0.02},
-    "smoothing": {"smoothing": 0.0},
     "norm": {"norm": "l2", "epsilon": 2.0},
     "shift": {"shift": 0},
     "distortion": {"distortion": 0.0},
@@ -160,8 +158,6 @@ def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
             down, across = (torch.randint(0, 2 * config.shift + 1, (num,), generator=rng) for _ in range(2))
         if config.distortion:
             maps = 2 * torch.rand(num, 2, 3, generator=rng) - 1
-        if config.smoothing:
-            haze = torch.randn(num, *SHAPE, generator=rng)
         if config.perturbation == "noise":
             u = 2 * torch.randint(0, 2, (num, *SHAPE), generator=rng) - 1.0
         elif config.norm == "linf":
@@ -177,8 +173,6 @@ def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
         if config.survival:
             bound = [own[label] for label in y]
         seen = moved(images, config, down, across, maps)
-        if config.smoothing:
-            seen = seen + (seen + config.smoothing * min(1.0, step / ramp) * haze).clamp(0, 1).detach() - seen.detach()
         seen = seen + attacked(seen, y, classifier, config, bound, u)
         logits, f = classifier(seen, return_features=True)
         for k in range(3):
