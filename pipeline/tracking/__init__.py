@@ -17,9 +17,10 @@ delivers does, and who asks the registry.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from netinv.core import redacted
 from pipeline.tracking.journal import Run, flatten
 from pipeline.tracking.runs import stage_run
-from pipeline.tracking.store import redacted, tracking_uri
+from pipeline.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
     from pipeline.tracking.candidates import find_candidates

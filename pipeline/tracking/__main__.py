@@ -4,11 +4,11 @@ import os
 
 import click
 
-from netinv.core import InputError
+from netinv.core import InputError, redacted
 from pipeline.stage import locked, stage_command
 from pipeline.tracking.delivery import Deliverer
 from pipeline.tracking.journal import journals, read_json
-from pipeline.tracking.store import check_server, redacted, tracking_uri
+from pipeline.tracking.store import check_server, tracking_uri
 
 
 @click.group()

@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import write_text
+from netinv.core import redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.client import Client
 from pipeline.tracking.journal import delivery_lock, journals, now, read_json
-from pipeline.tracking.store import redacted
 
 if TYPE_CHECKING:
     pass
