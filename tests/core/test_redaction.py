@@ -48,7 +48,7 @@ def test_an_address_alone_may_have_anything_in_its_password(address: str) -> Non
     [
         "http://127.0.0.1:5000",
         "http://host:5000/x failed: mail ada@example.org",
-        "s3://bucket/path and sqlite:////home/me@work/mlflow.db",
+        "s3://bucket/path and sqlite:////data/me@work/mlflow.db",
         "dvc repro -f -s train@my-images-classifier",
         "ray.num_workers: expected a number, got 'x'; lr: 3",
         "3:0.6,8:0.4",

@@ -26,13 +26,14 @@ import pytest
 from netinv.core import InputError
 from netinv.data import DatasetSpec
 from pipeline import tracking
-from pipeline.tracking import delivery, journal
+from pipeline.tracking import bounds, client, delivery, journal
 from pipeline.tracking.store import check_server
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own
 
     from mlflow.entities import Run
+    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
 REPOSITORY = Path(__file__).parents[2]
@@ -441,7 +442,7 @@ def test_long_parameter_is_cut_and_says_so() -> None:
         ("postgresql://ada:pa%40ss@db/mlflow?sslpassword=x", "postgresql://db/mlflow"),
         ("failed: https://ada:p@ss@host:1/x?token=1 (refused)", "failed: https://host:1/x (refused)"),
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
-        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("sqlite:////data/me@work/mlflow.db", "sqlite:////data/me@work/mlflow.db"),
     ],
 )
 def test_redacted(uri: str, expected: str) -> None:
@@ -522,6 +523,28 @@ def test_a_server_that_drips_costs_seconds() -> None:
     with answering(drip) as uri, pytest.raises(InputError, match="does not answer"):
         check_server(uri)
     assert time.monotonic() - begin < 9
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 1000000000000", "Transfer-Encoding: chunked", "X: until it closes"])
+@pytest.mark.parametrize("kind", ["endless", "dripping"])
+def test_the_delivery_reads_no_answer_for_ever(head: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(bounds, "MAX_SECONDS", 0.5)
+    sent = []
+    piece = b" " * (2**16 if kind == "endless" else 1)
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode())
+        while len(sent) < 3000:
+            connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if "chunked" in head else piece)
+            sent.append(len(piece))
+            time.sleep(0.01 if kind == "dripping" else 0)
+
+    begin = time.monotonic()
+    with answering(answer) as uri, pytest.raises(MlflowException, match="answer is longer than 1 MiB"):
+        client.Client(uri).connect().get_experiment_by_name("netinv")
+    assert time.monotonic() - begin < 5
+    assert sum(sent) < 2**26
 
 
 @contextlib.contextmanager
