@@ -525,6 +525,22 @@ def test_a_server_that_drips_costs_seconds() -> None:
     assert time.monotonic() - begin < 9
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"null", b"[" * 100000])
+def test_a_damaged_journal_is_set_aside_and_holds_up_no_other(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    for name in ("whole", "broken"):
+        (journal.journals() / name).mkdir(parents=True)
+        journal.Run(journal.journals() / name, name, {}, {})
+    (journal.journals() / "broken/run.json").write_bytes(content)
+    deliverer = delivery.Deliverer("sqlite:///mlflow.db")
+    assert [folder.name for folder in deliverer.folders()] == ["whole"]
+    assert (journal.journals() / "damaged/broken/records.jsonl").exists()
+    assert [folder.name for folder in deliverer.folders()] == ["whole"]
+
+
 @pytest.mark.parametrize("head", ["Content-Length: 1000000000000", "Transfer-Encoding: chunked", "X: until it closes"])
 @pytest.mark.parametrize("kind", ["endless", "dripping"])
 def test_the_delivery_reads_no_answer_for_ever(head: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
