@@ -100,15 +100,17 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
     params = load_params()
     data, models = data or Path("data") / dataset, models or Path("models") / dataset
     spec = load_spec(data)
-    classifier, evaluator = (load_checkpoint(models / name) for name in ("classifier", "evaluator"))
+    train = params.for_dataset(dataset).train
+    classifier = load_checkpoint(models / "classifier", train.classifier.source)
+    evaluator = load_checkpoint(models / "evaluator", train.evaluator.source)
     freeze(classifier), freeze(evaluator)
     plan, names = plan_conditions(dataset, params, classifier, models / "classifier")
     cluster.check_address(os.environ.get("RAY_ADDRESS"))
-    train, test = load_split(data, "train"), load_split(data, "test")
+    train_images, test = load_split(data, "train"), load_split(data, "test")
 
     def measured(networks: "Sequence[ConditionedGenerator]", sharpness: tuple[float, float]) -> "Evaluation":
         settings = params.ablation.evaluate
-        return evaluate(networks, classifier, evaluator, spec.classes, train, test, settings, sharpness)
+        return evaluate(networks, classifier, evaluator, spec.classes, train_images, test, settings, sharpness)
 
     with ExitStack() as stack:
         checkpoints = plan.checkpoints()

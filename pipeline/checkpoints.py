@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import sys
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -48,16 +50,27 @@ class Checkpoints:
             self._folder = f"{root.rstrip('/')}/{stage}/{key}"
             self._fs.makedirs(self._folder, exist_ok=True)
             self._forget_others(timedelta(0) if _is_of_one_workspace(storage) else _ABANDONED)
-            self.run = (self._read("run") or uuid.uuid4().hex.encode()).decode()
+            run = self._read("run") or b""
+            self.run = run.decode() if re.fullmatch(rb"[0-9a-f]{32}", run) else uuid.uuid4().hex
             """Names this run of the stage, and is the same again when a killed stage goes on."""
             self._write("run", self.run.encode())
         except Exception as error:  # each kind of storage has its own
             raise InputError(f"Checkpoints cannot be kept in ray.storage={storage} ({error}).") from None
 
     def load(self, index: int | str) -> tuple[History, bytes | None]:
-        """What is there of a generator or trial: its records so far, and its last state if there is one."""
-        history = self._read(f"{index}.json")
-        return json.loads(history) if history else [], self._read(f"{index}.pt")
+        """What is there of a generator or trial: its records so far, and its last state if there is one.
+
+        Records that cannot be read are discarded, with the state that belongs to them: the work begins anew.
+        """
+        history, state = self._read(f"{index}.json"), self._read(f"{index}.pt")
+        if history is None:
+            return [], state
+        try:
+            return _history(history), state
+        except (ValueError, RecursionError) as error:
+            place = f"{self._folder}/{index}.json"
+            print(f"warning: {place} is damaged ({error}) and discarded: {index} begins anew.", file=sys.stderr)
+            return [], None
 
     def save_history(self, index: int | str, history: History) -> None:
         """Keep the records, at every one, so that none is logged twice."""
@@ -95,6 +108,16 @@ class Checkpoints:
         self._fs.makedirs(self._folder, exist_ok=True)  # another machine's idea of what is abandoned may differ
         self._fs.pipe_file(f"{self._folder}/.{name}", content)
         self._fs.mv(f"{self._folder}/.{name}", f"{self._folder}/{name}")
+
+
+def _history(content: bytes) -> History:
+    records = json.loads(content)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError("no list of records")
+    for record in records:
+        if "step" not in record or not all(isinstance(value, (int, float)) for value in record.values()):
+            raise ValueError("a record is not one of numbers by name, with its step")
+    return records
 
 
 def _is_of_one_workspace(storage: str) -> bool:

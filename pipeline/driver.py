@@ -101,7 +101,11 @@ def resume(plan: Plan, checkpoints: storage.Checkpoints, run: "Run", stack: Exit
         params = {"seed": job.seed, **job.config.model_dump(mode="json")}
         params["generator"] = job.architecture.model_dump(mode="json")
         child = stack.enter_context(run.child(name, params, key=f"{checkpoints.run}-{index}"))
-        followed.append(Followed(index, checkpoints, child))
+        one = Followed(index, checkpoints, child)
+        if one.state is not None and (reason := generators.damage(plan.classifier, job, one.state)):
+            print(f"warning: The checkpoint of {name} is damaged ({reason}) and discarded.", file=sys.stderr)
+            one.state = None
+        followed.append(one)
     if any(one.state is not None for one in followed):
         print(f"{plan.title}: goes on from its checkpoints", file=sys.stderr)
     return followed

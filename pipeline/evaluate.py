@@ -62,7 +62,8 @@ def main(
 
     params = load_params()
     config = params.evaluate
-    inversion = getattr(params.for_dataset(dataset).invert, variant)
+    settings = params.for_dataset(dataset)
+    inversion = getattr(settings.invert, variant)
     spec = load_spec(data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     runs, inverted = Path("runs"), Path("runs/invert") / f"{dataset}-{variant}.json"
@@ -81,7 +82,10 @@ def main(
         train, test = load_split(data, "train"), load_split(data, "test")
         folders = sorted((path.parent for path in generators.glob("*/config.json")), key=lambda path: int(path.name))
         networks = [load_generator(path).to(device) for path in folders]
-        classifier, evaluator = (load_checkpoint(models / name).to(device) for name in ("classifier", "evaluator"))
+        classifier, evaluator = (
+            load_checkpoint(models / name, getattr(settings.train, name).source).to(device)
+            for name in ("classifier", "evaluator")
+        )
         evaluation = evaluate(networks, classifier, evaluator, spec.classes, train, test, config, inversion.sharpness)
         results = evaluation.results
         figure = save_evaluation(folder, evaluation, train, test)

@@ -41,6 +41,7 @@ def generators(
     from pipeline.params import load_params
 
     params = load_params()
+    train = params.for_dataset(dataset).train
     inversion = getattr(params.for_dataset(dataset).invert, variant)
     spec = load_spec(data)
     folders = sorted((path for path in generators.iterdir() if path.is_dir()), key=lambda path: int(path.name))
@@ -53,7 +54,7 @@ def generators(
         sharpness=inversion.sharpness,
         **_origin(spec, run_file),
     )
-    judges = {name: load_checkpoint(models / name) for name in ("classifier", "evaluator")}
+    judges = {name: load_checkpoint(models / name, getattr(train, name).source) for name in ("classifier", "evaluator")}
     with (
         replaced(out) as folder,
         tracking.stage_run(
@@ -95,7 +96,9 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
     from netinv.export import export_classifier
     from netinv.sampling import Metadata
     from pipeline import tracking
+    from pipeline.params import load_params
 
+    train = load_params().for_dataset(dataset).train
     spec = load_spec(data)
     run_files = {name: Path("runs/train") / f"{dataset}-{name}.json" for name in ("classifier", "evaluator")}
     with (
@@ -107,7 +110,8 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
         for name, run_file in run_files.items():
             metadata = Metadata(kind="classifier", variant=name, **_origin(spec, run_file))
             try:
-                difference = export_classifier(folder / f"{name}.onnx", load_checkpoint(models / name), metadata)
+                network = load_checkpoint(models / name, getattr(train, name).source)
+                difference = export_classifier(folder / f"{name}.onnx", network, metadata)
             except (InputError, FloatingPointError) as error:
                 # A network from elsewhere may be beyond ONNX; its generators are not.
                 reasons[f"{name}/max_difference"] = f"not exported: {error}"

@@ -156,6 +156,20 @@ def _sample_grid(generator: "ConditionedGenerator", sharpness: tuple[float, floa
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
+def damage(classifier: "Classifier | AdaptedClassifier", job: Job, state: bytes) -> str | None:
+    """Why a training cannot go on from a state; ``None`` if it can."""
+    try:
+        trained(classifier, job, state)
+        loaded = load_state(state)
+        if missing := {"step", "optimizer", "schedule", "rng"} - loaded.keys():
+            return f"it lacks {', '.join(sorted(missing))}"
+        if not 0 < loaded["step"] <= job.config.steps:
+            return f"its step is {loaded['step']}"
+    except Exception as error:  # damaged files fail in every possible way
+        return (str(error) or type(error).__name__).splitlines()[0]
+    return None
+
+
 def trained(classifier: "Classifier | AdaptedClassifier", job: Job, state: bytes) -> "ConditionedGenerator":
     """The generator that a training has come to, from its last state."""
     from netinv.generators import ConditionedGenerator

@@ -13,15 +13,22 @@ from netinv.core import VARIANTS, InputError, save_csv, write_text
 from pipeline.stage import replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
-    from netinv.classifiers import AdaptedClassifier, Classifier
+    from netinv.classifiers import AdaptedClassifier, Classifier, ClassifierSource
     from netinv.inversion import InversionConfig
     from pipeline.driver import Followed, Plan
     from pipeline.params import InvertParams, RayParams
     from pipeline.tracking import Run
 
 
-def plan_generators(dataset: str, variant: str, inversion: "InvertParams", ray: "RayParams", model: Path) -> "Plan":
-    """The generators of a variant.
+def plan_generators(
+    dataset: str,
+    variant: str,
+    inversion: "InvertParams",
+    ray: "RayParams",
+    model: Path,
+    named: "ClassifierSource | None" = None,
+) -> "Plan":
+    """The generators of a variant of the classifier in the folder ``model``, and ``named`` is what settings say of it.
 
     Raises:
         InputError: The settings do not fit each other or the classifier.
@@ -31,7 +38,7 @@ def plan_generators(dataset: str, variant: str, inversion: "InvertParams", ray: 
     from pipeline.generators import Job
 
     common, config = inversion.common, getattr(inversion, variant)
-    classifier = load_checkpoint(model)
+    classifier = load_checkpoint(model, named)
     check_settings(variant, config, ray, classifier)
     seeds = enumerate(range(common.seed, common.seed + common.num_generators))
     settings = [f"{dataset} {variant}", common.model_dump_json(), config.model_dump_json()]
@@ -93,8 +100,9 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
     from pipeline.params import load_params
 
     params = load_params()
-    inversion = params.for_dataset(dataset).invert
-    plan = plan_generators(dataset, variant, inversion, params.ray, model)
+    settings = params.for_dataset(dataset)
+    inversion = settings.invert
+    plan = plan_generators(dataset, variant, inversion, params.ray, model, settings.train.classifier.source)
     cluster.check_address(os.environ.get("RAY_ADDRESS"))
     logged = {"common": inversion.common, variant: getattr(inversion, variant)}
     with ExitStack() as stack:

@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -14,6 +23,9 @@ from netinv.evaluation import EvaluationConfig
 from netinv.export import ExportConfig
 from netinv.generators import GeneratorConfig
 from netinv.inversion import InversionConfig
+
+MAX_BYTES, MAX_VALUES, MAX_DEPTH = 2**20, 20_000, 30
+"""What ``params.yaml`` may hold, aliases written out."""
 
 
 class ModelParams(Config):
@@ -172,6 +184,13 @@ class Params(Config):
     presets: dict[str, dict[str, Any]]
     """Values by data set, under the keys above; those of ``default`` hold where a data set's own say nothing."""
 
+    @field_validator("datasets", "variants")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{', '.join(sorted(twice))} is there more than once")
+        return names
+
     def for_dataset(self, name: str) -> DatasetParams:
         """The settings of one data set: the default ones, below its own preset, below what holds for every data set.
 
@@ -224,6 +243,27 @@ def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _check_plain(values: Any, path: Path) -> None:
+    """Refuse what a settings file never needs, and what no check after this one would come to an end with.
+
+    Raises:
+        InputError: Aliases that contain themselves or multiply, deep nesting, or numbers that are not finite or vast.
+    """
+    count, open_ = 0, [(values, 0)]
+    while open_:
+        value, depth = open_.pop()
+        count += 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise InputError(f"{path}: more than {MAX_VALUES:,} values or {MAX_DEPTH} levels: do without aliases (*).")
+        if isinstance(value, dict):
+            open_ += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, (list, set, tuple)):
+            open_ += [(part, depth + 1) for part in value]
+        elif isinstance(value, (int, float)) and not abs(value) < 2**63:
+            told = value if isinstance(value, float) else f"a whole number of {value.bit_length()} bits"
+            raise InputError(f"{path}: {told} is no setting: numbers are finite and below 2^63.")
+
+
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and validate all of ``params.yaml``, presets included, so that no stage starts on a broken one.
 
@@ -232,13 +272,22 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     """
     try:
         # The parser that DVC uses, so that both read the same values.
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path} has {path.stat().st_size:,} bytes: at most {MAX_BYTES:,} are read.")
         values = YAML(typ="safe", pure=True).load(path)
+        _check_plain(values, path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}): run the command in the repository's root."
         ) from None
     except YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply: at most {MAX_DEPTH} levels are read.") from None
+    except ValueError as error:  # a number of thousands of digits, bytes that are no UTF-8
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read ({error}).") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a mapping of settings, got {type(values).__name__}.")
     params = Params.parse(values, where=str(path))

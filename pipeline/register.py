@@ -26,11 +26,13 @@ def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path,
     from netinv.data import load_spec
     from netinv.results import load_results
     from pipeline import tracking
+    from pipeline.params import load_params
 
+    named = load_params().for_dataset(dataset).train.classifier.source
     name = f"netinv-{dataset}-{variant}"
     run_file = Path("runs/invert") / f"{dataset}-{variant}.json"
     results = load_results(evaluation / "results.json")
-    candidates = tracking.find_candidates(name, variant, onnx, results, models, load_spec(data), run_file)
+    candidates = tracking.find_candidates(name, variant, onnx, results, models, load_spec(data), run_file, named)
     inputs = [run_file, *(Path("runs") / stage / f"{dataset}-{variant}.json" for stage in ("export", "evaluate"))]
     with tracking.stage_run("register", dataset=dataset, variant=variant, inputs=inputs, wait=True) as run:
         run.log_models(name, candidates)

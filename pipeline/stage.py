@@ -9,16 +9,17 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn, ParamSpec
 
 import click
 
-from netinv.core import InputError
+from netinv.core import InputError, redacted
 
 P = ParamSpec("P")
 
@@ -74,6 +75,7 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         _quieten()
+        sys.excepthook = _trace
         signal.signal(signal.SIGTERM, _unwind)
         _end_with_dvc()
         succeeded = _leave_at_once()
@@ -81,12 +83,15 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
             function(*args, **kwargs)
             succeeded.set()
         except (InputError, FloatingPointError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {redacted(str(error))}", file=sys.stderr)
             sys.exit(2)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            print(f"error: The disk is full ({error}): free some space and run the stage again.", file=sys.stderr)
+            print(
+                f"error: The disk is full ({redacted(str(error))}): free some space and run the stage again.",
+                file=sys.stderr,
+            )
             sys.exit(2)
         except KeyboardInterrupt:
             print("error: Interrupted; nothing half-written was left behind.", file=sys.stderr)
@@ -113,6 +118,11 @@ def _quieten() -> None:
     """Libraries' chatter is not for the person who waits for a stage; NETINV_VERBOSE=1 gives it back."""
     if os.environ.get("NETINV_VERBOSE") != "1":
         warnings.simplefilter("ignore")
+
+
+def _trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A defect's trace, without the secrets that its messages may quote."""
+    print(redacted("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def _unwind(number: int, frame: FrameType | None) -> NoReturn:

@@ -216,7 +216,7 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
     check_space(params, dataset, variant)
     invert = params.for_dataset(dataset).invert
     config = getattr(invert, variant)
-    classifier = load_checkpoint(model)
+    classifier = load_checkpoint(model, params.for_dataset(dataset).train.classifier.source)
     address = os.environ.get("RAY_ADDRESS")
     cluster.check_address(address)
     settings = [f"{dataset} {variant}", *(part.model_dump_json() for part in (invert.common, config, tune))]

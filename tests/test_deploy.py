@@ -46,15 +46,31 @@ class Variable(Part):
     valueFrom: dict[str, dict[str, str]] | None = None
 
 
+class ContainerSecurity(Part):
+    allowPrivilegeEscalation: Literal[False]
+    capabilities: dict[Literal["drop"], list[Literal["ALL"]]]
+
+
+class PodSecurity(Part):
+    runAsNonRoot: Literal[True]
+    runAsUser: int = Field(gt=0)
+    runAsGroup: int
+    fsGroup: int
+    seccompProfile: dict[Literal["type"], Literal["RuntimeDefault"]]
+
+
 class Container(Part):
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     image: str
+    securityContext: ContainerSecurity
     env: list[Variable]
     ports: list[dict[Literal["name", "containerPort"], str | int]] = []
     resources: dict[Literal["requests", "limits"], dict[str, str]]
 
 
 class PodSpec(Part):
+    automountServiceAccountToken: Literal[False]
+    securityContext: PodSecurity
     containers: list[Container] = Field(min_length=1)
 
 
@@ -76,6 +92,7 @@ class Workers(Head):
 
 class ClusterSpec(Part):
     rayVersion: str
+    authOptions: dict[Literal["mode"], Literal["token"]]
     headGroupSpec: Head
     workerGroupSpecs: list[Workers]
 
@@ -109,6 +126,29 @@ def test_the_job_is_valid_by_the_fields_of_kuberay(root: Path) -> None:
     manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replica"] = 1
     with pytest.raises(ValidationError, match="replica"):
         RayJob.model_validate(manifest, strict=True)
+
+
+def test_no_service_of_the_tracking_server_is_root_or_has_the_stores_root_account(root: Path) -> None:
+    services = load(root / "mlflow/compose.yaml")["services"]
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        if name == "owner":  # whose one command is to give a folder away, without a network
+            assert (service["entrypoint"][0], service["cap_add"], service["network_mode"]) == (
+                "chown",
+                ["CHOWN"],
+                "none",
+            )
+        elif name != "mlflow":  # whose image has a user
+            assert service["user"].split(":")[0] not in ("root", "0"), name
+    assert "USER mlflow" in (root / "mlflow/Dockerfile").read_text()
+    store, server = services["minio"]["environment"], services["mlflow"]["environment"]
+    assert server["AWS_ACCESS_KEY_ID"] != store["MINIO_ROOT_USER"]
+    assert server["AWS_SECRET_ACCESS_KEY"] != store["MINIO_ROOT_PASSWORD"]
+    policy = json.loads((root / "mlflow/s3_policy.json").read_text())
+    resources = {resource for statement in policy["Statement"] for resource in statement["Resource"]}
+    assert resources == {"arn:aws:s3:::mlflow", "arn:aws:s3:::mlflow/*"}
+    secrets = {line.partition("=")[0] for line in (root / "mlflow/server.env.example").read_text().splitlines()}
+    assert set(re.findall(r"\$\{(\w+):\?\}", (root / "mlflow/compose.yaml").read_text())) <= secrets
 
 
 def test_the_versions_are_those_of_this_repository(root: Path) -> None:

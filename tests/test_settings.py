@@ -27,7 +27,8 @@ WIRING = {
         dict.fromkeys(
             ("model", "arguments", "weights", "weights_prefix", "image_shape", "num_classes", "adapter"),
             "test_a_source_names_all_that_makes_a_classifier",
-        ),
+        )
+        | {"factory": "test_factory_is_what_a_stored_network_may_call"},
     ),
     "ClassifierTrainingConfig": (
         "classifiers/test_classifier_wiring.py",

@@ -9,7 +9,7 @@ import click
 
 from netinv.app import commands
 from netinv.app.parsing import parse_mixture, parse_sharpness
-from netinv.core import InputError, __version__
+from netinv.core import InputError, __version__, redacted
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,7 +33,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("error: Interrupted; nothing half-written was left behind.", file=sys.stderr)
         sys.exit(130)
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {redacted(str(message))}", file=sys.stderr)
     sys.exit(2)
 
 

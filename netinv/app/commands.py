@@ -30,6 +30,7 @@ def source_options(command: Command) -> Command:
         click.option("--weights", help="File of weights, or a name such as DEFAULT for torchvision's own."),
         click.option("--weights-prefix", help="Where in that file the network's names begin.  [default: found]"),
         click.option("--argument", "arguments", multiple=True, help="NAME=VALUE for the factory; repeat it."),
+        click.option("--factory", help="The PACKAGE.MODULE:FUNCTION that may build a stored network."),
         click.option("--image-shape", help="Channels, height, width of the images, such as 3,32,32."),
         click.option("--num-classes", type=click.IntRange(2), help="Classes.  [default: as the network has]"),
         click.option("--mean", help="Mean of each channel that it is normalised by, such as 0.49,0.48,0.45."),

@@ -3,7 +3,9 @@
 The page talks to this machine only: it is served on 127.0.0.1, has no analytics, and loads nothing from elsewhere.
 """
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +74,13 @@ def verdicts(samples: Samples, generator: OnnxGenerator, classifiers: list[Path]
     return captions, " · ".join(summary)
 
 
+def _temporary_folder() -> Path:
+    """A private folder that goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="netinv-playground-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def page(folder: Path) -> "gradio.Blocks":
     """The page, not yet served.
 
@@ -85,7 +94,7 @@ def page(folder: Path) -> "gradio.Blocks":
     except ImportError:
         raise InputError("The playground needs gradio: pip install gradio.") from None
     generators, classifiers = find_networks(folder)
-    downloads = Path(tempfile.mkdtemp(prefix="netinv-playground-"))
+    downloads = _temporary_folder()
 
     def controls(model: str) -> tuple[Any, Any]:
         """The classes and the default sharpness of a model."""

@@ -24,9 +24,11 @@ class ImportedClassifier(AdaptedClassifier):
     """An adapted network that knows the files it can be built from again, and so travels to other processes."""
 
     files: dict[str, bytes]
+    named: ClassifierSource | None
+    """What the settings of the machine that read it say of it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_files, (self.files,)
+        return _from_files, (self.files, self.named)
 
 
 def import_classifier(source: ClassifierSource, folder: Path) -> ImportedClassifier:
@@ -42,7 +44,7 @@ def import_classifier(source: ClassifierSource, folder: Path) -> ImportedClassif
     network = load_network(source)
     origin = source
     if Path(source.model).is_dir():
-        origin = imported_source(Path(source.model)) or source
+        origin = imported_source(Path(source.model), source) or source
     kept: dict[str, Any] = {
         "image_shape": network.image_shape,
         "num_classes": network.num_classes,
@@ -64,35 +66,43 @@ def import_classifier(source: ClassifierSource, folder: Path) -> ImportedClassif
             kept |= {"model": OWN}
         else:
             kept |= {"model": origin.model, "arguments": origin.arguments, "weights": WEIGHTS, "weights_prefix": ""}
-    config = own | {"network": "imported", "source": ClassifierSource.parse(kept).model_dump(mode="json")}
+    config = own | {
+        "network": "imported",
+        "source": ClassifierSource.parse(kept).model_dump(mode="json", exclude={"factory"}),
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return _of_folder(folder)
+    return _of_folder(folder, source)
 
 
-def load_checkpoint(folder: Path) -> Classifier | ImportedClassifier:
+def load_checkpoint(folder: Path, named: ClassifierSource | None = None) -> Classifier | ImportedClassifier:
     """Read a classifier from its folder, one of this library's own or an imported one, in evaluation mode.
 
+    Args:
+        folder: Its folder, which alone makes no code run.
+        named: Where the caller's own settings say that it comes from: a factory is called only if they name it.
+
     Raises:
-        InputError: The folder does not hold a classifier, or holds a damaged one.
+        InputError: The folder does not hold a classifier, holds a damaged one, or asks for a factory that is not named.
     """
-    source = imported_source(folder)
-    return load_classifier(folder) if source is None else _load_imported(folder, source)
+    source = imported_source(folder, named)
+    return load_classifier(folder) if source is None else _load_imported(folder, source, named)
 
 
-def _of_folder(folder: Path) -> ImportedClassifier:
-    source = imported_source(folder)
+def _of_folder(folder: Path, named: ClassifierSource | None) -> ImportedClassifier:
+    source = imported_source(folder, named)
     assert source is not None
-    return _load_imported(folder, source)
+    return _load_imported(folder, source, named)
 
 
-def _load_imported(folder: Path, source: ClassifierSource) -> ImportedClassifier:
+def _load_imported(folder: Path, source: ClassifierSource, named: ClassifierSource | None) -> ImportedClassifier:
     classifier = ImportedClassifier(*load_network(source))
+    classifier.named = named
     classifier.files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
     return classifier
 
 
-def _from_files(files: dict[str, bytes]) -> ImportedClassifier:
+def _from_files(files: dict[str, bytes], named: ClassifierSource | None) -> ImportedClassifier:
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
-        return _of_folder(Path(folder))
+        return _of_folder(Path(folder), named)

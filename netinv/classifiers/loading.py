@@ -1,6 +1,6 @@
 """Classifiers from anywhere: torchvision, a factory of one's own, an exported program, a checkpoint of this library.
 
-No file is unpickled. A factory runs its author's code and an exported program is one: take them from people you trust.
+No file is unpickled, and none decides what code runs: a factory does, so that only settings and command lines name one.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from torch import nn
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
 from netinv.classifiers.checkpoints import load_classifier
 from netinv.classifiers.programs import read_program
-from netinv.classifiers.sources import ClassifierSource, Network, check_known, check_whole, shape_of
+from netinv.classifiers.sources import ClassifierSource, Network, check_known, check_named, check_whole, shape_of
 from netinv.classifiers.weights import load_weights
 from netinv.core import InputError, read_config
 
@@ -23,6 +23,9 @@ PROGRAM, WEIGHTS = "network.pt2", "weights.safetensors"
 """What the folder of an imported classifier holds beside its configuration: one of the two."""
 OWN = "."
 """Model of an imported classifier that is one of this library's own: the configuration tells its architecture, too."""
+
+_FETCHING = {"weights", "pretrained", "weights_backbone", "pretrained_backbone"}
+"""Arguments by which torchvision's builders fetch files."""
 
 
 def load_classifier_from(source: ClassifierSource, device: str | torch.device = "cpu") -> AdaptedClassifier:
@@ -72,7 +75,7 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
 def _from_folder(folder: Path, source: ClassifierSource) -> Network:
     """A checkpoint's network: one of this library's own, or an imported one with the adapter that it came with."""
     check_whole(source)
-    kept = imported_source(folder)
+    kept = imported_source(folder, source)
     if kept is None or kept.model == str(folder):
         classifier = load_classifier(folder)
         adapter = DEFAULT if kept is None else kept.adapter
@@ -85,11 +88,15 @@ def _from_folder(folder: Path, source: ClassifierSource) -> Network:
     return network._replace(num_classes=network.num_classes or source.num_classes)
 
 
-def imported_source(folder: Path) -> ClassifierSource | None:
+def imported_source(folder: Path, named: ClassifierSource | None) -> ClassifierSource | None:
     """Where the network of an imported classifier's folder comes from; ``None`` for a folder of another kind.
 
+    Args:
+        folder: May come from anywhere.
+        named: What the settings of this machine say of the network.
+
     Raises:
-        InputError: The folder is damaged.
+        InputError: The folder is damaged, or would run code that is not named.
     """
     config = read_config(folder)
     if config.get("network") != "imported":
@@ -97,6 +104,7 @@ def imported_source(folder: Path) -> ClassifierSource | None:
     source = ClassifierSource.parse(config.get("source", {}), where=f"{folder}/config.json: source")
     if source.model in (PROGRAM, OWN):
         return source.model_copy(update={"model": str(folder / PROGRAM if source.model == PROGRAM else folder)})
+    check_named(source, named, folder)
     return source.model_copy(update={"weights": str(folder / WEIGHTS)})
 
 
@@ -112,6 +120,10 @@ def _torchvision(source: ClassifierSource) -> Network:
         raise InputError(f"torchvision has no classifier {name!r}; it has: {known}.") from None
     entry = members.get((source.weights or "").rpartition(".")[2])
     settings = dict(source.arguments)
+    if fetching := _FETCHING & settings.keys():
+        raise InputError(
+            f"{source.model} takes no argument {', '.join(sorted(fetching))}: give `weights` in its place."
+        )
     if entry is None and source.num_classes is not None:
         settings["num_classes"] = source.num_classes
     module: nn.Module = _call(source.model, models.get_model_builder(name), settings)

@@ -1,10 +1,6 @@
 """Programs of ``torch.export`` as networks: without unpickling, for any batch, with their features marked."""
 
-import io
-import json
 import os
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from netinv.classifiers.archives import check_archive
 from netinv.classifiers.sources import ClassifierSource, Network, check_whole, shape_of
-from netinv.core import InputError, listed
+from netinv.core import InputError
 
 MARK = "netinv_features"
 """Name of the identity that marks the features of an exported program."""
@@ -32,7 +29,7 @@ def read_program(path: Path, source: ClassifierSource) -> Network:
     if len(inputs) != 1:
         raise InputError(f"{path} takes {len(inputs)} inputs, and a classifier takes one: images.")
     batch, *shape = inputs[0].meta["val"].shape
-    module = program.module()
+    module = program.module(check_guards=False)  # guards are Python code, which torch would execute
     assert isinstance(module, fx.GraphModule)
     adapter = source.adapter
     if adapter.feature_layer is None and _mark_features(module):
@@ -55,25 +52,8 @@ def read_program(path: Path, source: ClassifierSource) -> Network:
 
 @contextmanager
 def _no_unpickling(path: Path) -> Iterator[None]:
-    """Refuse an archive with pickled objects or compiled code, and force torch to load the rest as plain tensors."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            code = [name for name in names if "/aotinductor/" in name or "/custom_obj" in name or "/opaque_obj" in name]
-            for name in names:
-                if name.endswith("_config.json"):
-                    entries = json.loads(archive.read(name)).get("config", {})
-                    code += [key for key, entry in entries.items() if entry.get("use_pickle")]
-                if "/sample_inputs/" in name:
-                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
-    except pickle.UnpicklingError:
-        code = ["sample_inputs"]
-    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is not a readable exported program ({error}).") from None
-    if code:
-        raise InputError(
-            f"{path} holds pickled objects or compiled code ({listed(list(code), 3)}), which are not loaded."
-        )
+    """Refuse an archive with code of any kind, and force torch to load the rest as plain tensors."""
+    check_archive(path)
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:

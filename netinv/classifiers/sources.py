@@ -1,5 +1,8 @@
 """Where a classifier comes from, in words that a file or a command line can hold."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field, PositiveInt
@@ -7,6 +10,8 @@ from torch import nn
 
 from netinv.classifiers.adapters import AdapterConfig
 from netinv.core import Config, InputError
+
+_FACTORY = re.compile(r"\w+(\.\w+)*:\w+")
 
 
 class ClassifierSource(Config):
@@ -26,6 +31,9 @@ class ClassifierSource(Config):
     num_classes: PositiveInt | None = None
     """K; ``None`` is what the network gives."""
     adapter: AdapterConfig = AdapterConfig()
+    factory: str | None = None
+    """For the folder of a checkpoint whose network a factory builds: that factory, as no stored file says alone what
+    code runs. ``arguments`` are then the factory's."""
 
 
 class Network(NamedTuple):
@@ -59,8 +67,40 @@ def check_whole(source: ClassifierSource) -> None:
     """
     if source.weights is not None:
         raise InputError(f"{source.model} holds its own weights: leave out {source.weights}.")
-    if source.arguments:
+    if source.arguments and source.factory is None:
         raise InputError(f"{source.model} takes no arguments: leave out {', '.join(source.arguments)}.")
+
+
+def check_named(stored: ClassifierSource, named: ClassifierSource | None, folder: Path) -> None:
+    """Refuse a stored network that would run code which the caller's own settings do not name.
+
+    A folder may come from a store that others write to: it holds weights and plain values, and may say of which factory
+    they are, but neither which code is imported here nor what that is given.
+
+    Args:
+        stored: What the folder says.
+        named: What the settings or the command line of this machine say of the same network.
+        folder: For the message.
+
+    Raises:
+        InputError: The folder names another factory, other arguments, or something that lies elsewhere.
+    """
+    if stored.model.startswith("torchvision:"):
+        return  # one of a closed list, whose arguments fetch nothing
+    if not _FACTORY.fullmatch(stored.model):
+        raise InputError(f"{folder} names {stored.model!r} as its network, which is no part of it: get it again.")
+    trusted = named is not None and (named.factory or named.model) == stored.model
+    if named is None or not trusted or _plain(named) != _plain(stored):
+        arguments = json.dumps(stored.arguments)
+        raise InputError(
+            f"{folder} asks to call {stored.model} with {arguments[:200]}, which nothing here names: refused. If you "
+            "know that code, name it in params.yaml (as the source's model, or as factory beside a folder) or as "
+            "--factory, with the same arguments."
+        )
+
+
+def _plain(source: ClassifierSource) -> Any:
+    return source.model_dump(mode="json")["arguments"]
 
 
 def shape_of(source: ClassifierSource) -> tuple[int, int, int]:

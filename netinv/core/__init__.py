@@ -5,6 +5,7 @@ from netinv.core.config import Config, explain
 from netinv.core.errors import InputError, listed
 from netinv.core.files import check_file, check_folder, new_file, new_folder, save_csv, write_text
 from netinv.core.precision import Precision, autocast
+from netinv.core.redaction import redacted
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
 from netinv.core.weights import read_config, read_weights, write_network
@@ -26,6 +27,7 @@ __all__ = [
     "new_folder",
     "read_config",
     "read_weights",
+    "redacted",
     "save_csv",
     "write_network",
     "write_text",

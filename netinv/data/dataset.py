@@ -104,17 +104,38 @@ def load_spec(folder: Path) -> DatasetSpec:
 
 
 def load_split(folder: Path, split: Split) -> LabelledImages:
-    """Read one split.
+    """Read one split, and make sure that it is what ``spec.json`` tells of.
 
     Raises:
-        InputError: The file is missing or damaged.
+        InputError: The file is missing, damaged or altered.
     """
     path = Path(folder) / f"{split}.safetensors"
+    spec = load_spec(folder)
     try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         tensors = load_file(path)
-        return LabelledImages(tensors["images"], tensors["labels"])
+        data = LabelledImages(tensors["images"], tensors["labels"])
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{path} is not a readable data-set split ({error}): fetch the data set again.") from None
+    if digest != spec.checksums.get(path.name):
+        raise InputError(f"{path} is damaged or altered (its SHA-256 is not spec.json's): fetch the data set again.")
+    if reason := _misfit(data, spec, split):
+        raise InputError(f"{path} does not fit its spec.json ({reason}): fetch the data set again.")
+    return data
+
+
+def _misfit(data: LabelledImages, spec: DatasetSpec, split: Split) -> str | None:
+    """Why a split is not one of its data set, if it is not."""
+    num = spec.num_train if split == "train" else spec.num_test
+    images, labels = data
+    if (images.dtype, labels.dtype) != (torch.uint8, torch.int64):
+        return f"images of {images.dtype} and labels of {labels.dtype} where uint8 and int64 belong"
+    if images.shape != (num, *spec.image_shape) or labels.shape != (num,):
+        return f"{len(labels)} labels for images {tuple(images.shape)}, where {num} of shape {spec.image_shape} belong"
+    if num and not 0 <= int(labels.min()) <= int(labels.max()) < spec.num_classes:
+        return f"labels from {int(labels.min())} to {int(labels.max())} for {spec.num_classes} classes"
+    return None
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

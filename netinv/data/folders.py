@@ -27,7 +27,9 @@ ARCHIVES = (".tar.gz", ".tgz", ".zip")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's decoders that a file may reach; some of the others run programs."""
 MAX_FILE_BYTES = 64 * 2**20
-"""Largest file of an archive."""
+"""Largest file of an image folder or archive."""
+MAX_ARCHIVE_BYTES = 64 * 2**30
+"""Largest archive."""
 MAX_PIXELS = 50_000_000
 """Largest image, before it is resized."""
 MAX_DATASET_BYTES = 8 * 2**30
@@ -142,7 +144,7 @@ def _open(path: Path, sha256: dict[str, str]) -> tuple[str, Iterator[File]]:
     """What an image folder is, in words without machine paths, and its files."""
     if not path.exists():
         raise InputError(f"The image folder {path} does not exist.")
-    if path.is_file():
+    if not path.is_dir():
         if not path.name.endswith(ARCHIVES):
             raise InputError(f"{path} is no archive that can be read: expected {', '.join(ARCHIVES)}.")
         archives = [path]
@@ -170,7 +172,29 @@ def _open(path: Path, sha256: dict[str, str]) -> tuple[str, Iterator[File]]:
     return f"image folder in {origin}", (file for archive in archives for file in _archive_files(archive))
 
 
+def _check_regular(path: Path, most: int) -> None:
+    """Refuse what would be read without an end, before it is opened: a pipe, a device, a file of holes.
+
+    Raises:
+        InputError: It is no file, it is too large, or it is not there.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+    if not stat.S_ISREG(about.st_mode):
+        raise InputError(f"{path} is no regular file: replace or remove it.")
+    if about.st_size > most:
+        raise InputError(f"{path} has {about.st_size:,} bytes: at most {most:,} are read.")
+
+
 def digest(path: Path, algorithm: str) -> str:
+    """The digest of a file's content.
+
+    Raises:
+        InputError: It cannot be read, or is no file of a size that can be meant.
+    """
+    _check_regular(path, MAX_ARCHIVE_BYTES)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()
@@ -180,11 +204,17 @@ def digest(path: Path, algorithm: str) -> str:
 
 def _folder_files(root: Path) -> Iterator[File]:
     for path in sorted(path for split in ("train", "test") for path in root.glob(f"{split}/*/*")):
-        place = _place(path.relative_to(root).as_posix(), str(root))
+        name = path.relative_to(root).as_posix()
+        if any("\ud800" <= character <= "\udfff" for character in name):  # bytes that are no UTF-8
+            raise InputError(f"{root} holds {name!a}, a name that is not UTF-8: rename it.")
+        place = _place(name, str(root))
         if place is None:
             continue
         if path.is_dir():
             raise InputError(f"{path} is a folder: images must lie directly in their class folder.")
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise InputError(f"{path} is a link that leads out of {root}: put the file itself there.")
+        _check_regular(path, MAX_FILE_BYTES)
         try:
             yield File(*place, where=str(path), content=path.read_bytes())
         except OSError as error:

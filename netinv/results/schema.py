@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from netinv.core import Config, InputError
 from netinv.results.estimates import Measure, NotMeasured
 
@@ -98,7 +100,7 @@ class Audit(Config):
 class Row(Config):
     """One set of samples and all its measures."""
 
-    name: str
+    name: str = Field(pattern=r"^\w[\w .+-]*$")
     """generator 0, generator 1, ..., ensemble, real_train, real_test, noise."""
     kind: Kind
     samples: int

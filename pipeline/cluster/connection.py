@@ -2,15 +2,21 @@
 
 import os
 import re
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from netinv.core import InputError
+from pipeline.stage import locked
 
 STARTS = 3
 """How often a local cluster that does not come up in time is started."""
+_FOLDERS = "netinv-ray-"
+"""Begins the names of the temporary folders of local clusters."""
 _ADDRESS = re.compile(r"(?:ray://)?(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]+)):(?P<port>\d+)")
 
 
@@ -26,42 +32,69 @@ def cluster(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not verbose:  # log_to_driver does not cover what Ray reports of dead workers; read when ray is imported
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
-    import ray
-
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
     if address is None:
-        _start_local(include_dashboard=False, **options)
-    else:
-        check_address(address)
-        import netinv
-        import pipeline
+        with _local(include_dashboard=False, **options):
+            yield
+        return
+    check_address(address)
+    import ray
 
-        # A remote worker has neither our code nor our files, so the code travels with the job. It travels as folders,
-        # because within a submitted job Ray copies the environment, and modules cannot be copied.
-        code = [module.__path__[0] for module in (netinv, pipeline)]
-        try:
-            ray.init(address=address, runtime_env={"py_modules": code}, **options)
-        except (ConnectionError, RuntimeError) as error:
-            raise InputError(f"The Ray cluster at RAY_ADDRESS={address} refused the connection: {error}") from None
+    import netinv
+    import pipeline
+
+    # A remote worker has neither our code nor our files, so the code travels with the job. It travels as folders,
+    # because within a submitted job Ray copies the environment, and modules cannot be copied.
+    code = [module.__path__[0] for module in (netinv, pipeline)]
+    try:
+        ray.init(address=address, runtime_env={"py_modules": code}, **options)
+    except (ConnectionError, RuntimeError) as error:
+        raise InputError(f"The Ray cluster at RAY_ADDRESS={address} refused the connection: {error}") from None
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _start_local(**options: Any) -> None:
-    """Start a cluster on this machine. Ray gives its processes 30 s to come up, and a busy machine may need longer."""
+@contextmanager
+def _local(**options: Any) -> Iterator[None]:
+    """A cluster on this machine that nobody else can reach or look into, and that leaves nothing behind.
+
+    Ray gives its processes 30 s to come up, and a busy machine may need longer.
+    """
+    # Ray's way to have a node take 127.0.0.1 for its address, on which all its processes listen then; read when ray is
+    # imported. Otherwise they listen on every interface, and who reaches them can run code.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
-    for attempt in range(1, STARTS + 1):
-        try:
-            # Without "local" Ray follows the address file of some other cluster, which may be dead.
-            ray.init(address="local", **options)
-            return
-        except Exception as error:  # Ray raises no narrower one
-            ray.shutdown()
-            if "timed out during startup" not in str(error) or attempt == STARTS:
-                raise
+    place = Path(os.environ.get("RAY_TMPDIR") or "/tmp")  # Ray's own choice: the paths of its sockets must be short
+    _remove_abandoned(place)
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=place))  # of mode 0700; Ray makes all of its own 0777
+    try:
+        with locked(folder / "lock"):
+            for attempt in range(1, STARTS + 1):
+                try:
+                    # Without "local" Ray follows the address file of some other cluster, which may be dead.
+                    ray.init(address="local", _temp_dir=str(folder / "ray"), **options)
+                    break
+                except Exception as error:  # Ray raises no narrower one
+                    ray.shutdown()
+                    if "timed out during startup" not in str(error) or attempt == STARTS:
+                        raise
+            try:
+                yield
+            finally:
+                ray.shutdown()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove the folders of clusters whose stages were killed: their locks are free."""
+    for lock in place.glob(f"{_FOLDERS}*/lock"):
+        with suppress(OSError), locked(lock, wait=False) as abandoned:
+            if abandoned:
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def check_address(address: str | None) -> None:

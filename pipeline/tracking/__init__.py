@@ -8,7 +8,7 @@ delivers does, and who asks the registry.
 | `runs` | a stage as a run, from its beginning to its end |
 | `journal` | what a run says, on disk |
 | `store` | where MLflow's store is, and whether it answers |
-| `client` | the client of one store |
+| `client`, `bounds` | the client of one store, and the end that a server's answers have |
 | `delivery` | the journal on its way to the store |
 | `registry`, `candidates` | the rule for the champion; generators as candidates, and their model cards |
 | `versions` | candidates as versions in MLflow's registry |
@@ -17,9 +17,10 @@ delivers does, and who asks the registry.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from netinv.core import redacted
 from pipeline.tracking.journal import Run, flatten
 from pipeline.tracking.runs import stage_run
-from pipeline.tracking.store import redacted, tracking_uri
+from pipeline.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
     from pipeline.tracking.candidates import find_candidates

@@ -4,11 +4,11 @@ import os
 
 import click
 
-from netinv.core import InputError
+from netinv.core import InputError, redacted
 from pipeline.stage import locked, stage_command
 from pipeline.tracking.delivery import Deliverer
 from pipeline.tracking.journal import journals, read_json
-from pipeline.tracking.store import check_server, redacted, tracking_uri
+from pipeline.tracking.store import check_server, tracking_uri
 
 
 @click.group()
@@ -28,6 +28,8 @@ def flush() -> None:
     with locked(journals() / "deliver.lock"):
         errors = [(folder / "error").read_text() for folder in deliverer.folders() if (folder / "error").exists()]
         others = {read_json(path)["uri"] for path in journals().glob("*/run.json")} - {redacted(uri)}
+    for damaged in sorted((journals() / "damaged").glob("*")):
+        print(f"{damaged} cannot be delivered, its run.json is damaged: mend it and move it back, or delete it.")
     for other in sorted(others):
         print(f"There are records for {other} as well: set MLFLOW_TRACKING_URI to it and run this again.")
     if errors:

@@ -12,6 +12,7 @@ from netinv.sampling import Metadata, OnnxGenerator
 from pipeline.tracking.registry import GUARDS, PRIMARY, Candidate, Standing, show
 
 if TYPE_CHECKING:
+    from netinv.classifiers import AdaptedClassifier, Classifier, ClassifierSource
     from netinv.data import DatasetSpec
 
 _INTENDED = """\
@@ -28,7 +29,14 @@ _VARIANTS = {
 
 
 def find_candidates(
-    name: str, variant: str, onnx: Path, results: Results, models: Path, spec: "DatasetSpec", run_file: Path
+    name: str,
+    variant: str,
+    onnx: Path,
+    results: Results,
+    models: Path,
+    spec: "DatasetSpec",
+    run_file: Path,
+    named: "ClassifierSource | None" = None,
 ) -> list[Candidate]:
     """The exported generators of a variant, the best by the primary measure first.
 
@@ -40,12 +48,16 @@ def find_candidates(
         models: Folder of the classifier and the evaluator.
         spec: The data set.
         run_file: Lineage of the invert stage; it may be missing.
+        named: Where the settings say that the classifier comes from, if it was not trained here.
 
     Raises:
         InputError: A file is missing.
     """
+    from netinv.classifiers import load_checkpoint
+
     made: dict[str, Any] = json.loads(run_file.read_text()) if run_file.exists() else {"run_id": None}
     measured_by = _digest(results, models, spec)
+    classifier = load_checkpoint(models / "classifier", named)
     primary, guards = PRIMARY[variant], GUARDS[variant]
     candidates = []
     for row in results.rows:
@@ -62,7 +74,7 @@ def find_candidates(
             measured_by=measured_by,
         )
         key = made.get("children", {}).get(row.name)
-        card = model_card(name, row, OnnxGenerator(file, num_threads=1).metadata, results, models, spec)
+        card = model_card(name, row, OnnxGenerator(file, num_threads=1).metadata, results, classifier, spec)
         run = f"journal:{key}" if key else made["run_id"]
         candidates.append(Candidate(file=file, generator=row.name, run=run, standing=standing, card=card))
     return sorted(candidates, key=_rank)
@@ -82,11 +94,17 @@ def _digest(results: Results, models: Path, spec: "DatasetSpec") -> str:
     return hashlib.sha256(settings.encode() + b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def model_card(name: str, row: Row, metadata: Metadata, results: Results, models: Path, spec: "DatasetSpec") -> str:
+def model_card(
+    name: str,
+    row: Row,
+    metadata: Metadata,
+    results: Results,
+    classifier: "AdaptedClassifier | Classifier",
+    spec: "DatasetSpec",
+) -> str:
     """The model card of one generator, Markdown."""
-    from netinv.classifiers import ImportedClassifier, load_checkpoint
+    from netinv.classifiers import ImportedClassifier
 
-    classifier = load_checkpoint(models / "classifier")
     kind, origin = type(classifier).__name__, "trained on"
     if isinstance(classifier, ImportedClassifier):
         kind, origin = type(classifier.network).__name__, "brought from elsewhere to"

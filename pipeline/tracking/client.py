@@ -29,6 +29,9 @@ class Client:
             os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with the password in it
             from mlflow.tracking import MlflowClient
 
+            from pipeline.tracking.bounds import bound_answers
+
+            bound_answers()
             database = Path(self.uri.removeprefix("sqlite:///"))
             if self.uri.startswith("sqlite:///") and not database.exists():
                 # A new database takes seconds of migrations: an end among them must not leave half of one.

@@ -4,6 +4,7 @@
 """
 
 import collections
+import contextlib
 import json
 import math
 import shutil
@@ -11,11 +12,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import write_text
+from netinv.core import redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.client import Client
 from pipeline.tracking.journal import delivery_lock, journals, now, read_json
-from pipeline.tracking.store import redacted
 
 if TYPE_CHECKING:
     pass
@@ -31,6 +31,10 @@ _IDLE_SECONDS = 30.0
 """How long the delivery waits for the next stage: longer than DVC and the imports take between two stages."""
 
 
+_KEYS = {"uri", "experiment", "pipeline", "name", "tags", "start_time", "run_id", "offset", "done", "told"}
+"""What a run.json has."""
+
+
 class Deliverer:
     """Takes journals to one store; the background process and ``flush`` each have one."""
 
@@ -41,8 +45,8 @@ class Deliverer:
         self._monitor: Any = None
 
     def folders(self) -> list[Path]:
-        """Journals for this store, oldest first."""
-        found = [(state, path.parent) for path in journals().glob("*/run.json") if (state := read_json(path))]
+        """Journals for this store, oldest first; one that cannot be read is set aside, and holds up no other."""
+        found = [(state, path.parent) for path in journals().glob("*/run.json") if (state := _state(path))]
         ours = [(state["start_time"], folder) for state, folder in found if state["uri"] == redacted(self.client.uri)]
         return [folder for _, folder in sorted(ours)]
 
@@ -229,3 +233,20 @@ class Deliverer:
         if left > 0 and wait:
             time.sleep(left)
         return left <= 0 or wait
+
+
+def _state(path: Path) -> dict[str, Any] | None:
+    """What a journal's run.json says; ``None`` for one that says nothing, which goes to ``damaged``."""
+    try:
+        state = read_json(path)
+        if isinstance(state, dict) and state.keys() >= _KEYS and isinstance(state["start_time"], int):
+            return state
+    except FileNotFoundError:
+        return None  # delivered by another process just now
+    except (OSError, ValueError, RecursionError):
+        pass
+    aside = journals() / "damaged" / path.parent.name
+    aside.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):
+        path.parent.rename(aside)
+    return None

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import write_text
-from pipeline.tracking.store import experiment_name, pipeline_name, redacted, root, tracking_uri
+from netinv.core import redacted, write_text
+from pipeline.tracking.store import experiment_name, pipeline_name, root, tracking_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class Run:
     ) -> None:
         """Begin a run in a journal folder that exists and is empty; a ``key`` continues the run that has it."""
         self._folder = folder
-        self._tags = dict(tags)
+        self._tags = {tag: redacted(value) for tag, value in tags.items()}
         self.key = key or folder.name
         """What finds the run in the store: its tag ``journal``."""
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class Run:
             "experiment": experiment_name(),
             "pipeline": pipeline_name(),
             "name": name,
-            "tags": {**tags, "journal": self.key},
+            "tags": {**self._tags, "journal": self.key},
             "start_time": now(),
             "run_id": None,
             "offset": 0,
@@ -193,7 +193,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            text = str(value)
+            text = redacted(str(value))
             if len(text) > MAX_PARAM_LENGTH:
                 note = f"... ({len(text)} characters)"
                 text = text[: MAX_PARAM_LENGTH - len(note)] + note

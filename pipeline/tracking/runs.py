@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from netinv.core import write_text
+from netinv.core import redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.journal import JOURNAL, Run, delivery_lock, flatten, journals, read_json
-from pipeline.tracking.store import check_server, experiment_name, redacted, root, silence, tracking_uri
+from pipeline.tracking.store import check_server, experiment_name, root, silence, tracking_uri
 
 _POLL_SECONDS = 0.05
 _RESTART_SECONDS = 10.0

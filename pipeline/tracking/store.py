@@ -2,22 +2,39 @@
 
 import base64
 import contextlib
+import http.client
 import os
-import re
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from netinv.core import InputError
+from netinv.core import InputError, redacted
 
 _HTTP = ("http", "https")
+_FAILURES = (OSError, ValueError, http.client.HTTPException)
+"""What asking a server may raise; the last one where it speaks no HTTP."""
 
 
 def tracking_uri() -> str:
-    """The store: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+    """The store: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the repository.
+
+    Raises:
+        InputError: It has a user or password where none can be told from the rest. It is not quoted.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+    scheme, found, rest = uri.partition("://")
+    if (not found and "@" in uri) or (
+        scheme in _HTTP and (any(map(str.isspace, uri)) or "@" in rest.partition("/")[2])
+    ):
+        raise InputError(
+            "MLFLOW_TRACKING_URI is no address: write it like http://host:5000, with characters such as / @ and spaces "
+            "in a password as %2F %40 %20, or give the password as MLFLOW_TRACKING_PASSWORD."
+        )
+    return uri
 
 
 def experiment_name() -> str:
@@ -31,15 +48,6 @@ def pipeline_name() -> str | None:
     Stages that share a name become children of one run of that name; without one they stand alone.
     """
     return os.environ.get("NETINV_PIPELINE_RUN") or os.environ.get("DVC_EXP_NAME") or None
-
-
-def redacted(text: str) -> str:
-    """A URI, or a message that quotes one, without user, password and query.
-
-    >>> redacted("https://ada:secret@host:5000/mlflow?token=1 is away")
-    'https://host:5000/mlflow is away'
-    """
-    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://[^/\s]*@", "://", text))
 
 
 def check_server(uri: str) -> None:
@@ -58,7 +66,7 @@ def check_server(uri: str) -> None:
     headers = {"Authorization": f"Basic {basic}"} if user and password else {}
     status = None
     if "MLFLOW_TRACKING_TOKEN" not in os.environ:  # a token, and a server too busy for this, are left to the delivery
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(*_FAILURES):
             status = _http_status(f"{base}/api/2.0/mlflow/experiments/get?experiment_id=0", headers, timeout=2)
     if status is None and (reason := silence(uri)):
         raise InputError(
@@ -78,13 +86,27 @@ def silence(uri: str) -> str | None:
         return None
     try:
         _http_status(f"{redacted(uri).rstrip('/')}/health")
-    except (OSError, ValueError) as error:
+    except _FAILURES as error:
         return redacted(str(error)) or type(error).__name__
     return None
 
 
 def _http_status(url: str, headers: Mapping[str, str] | None = None, timeout: float = 5) -> int:
-    request = urllib.request.Request(url, headers=dict(headers or {}))
+    """The status of an answer, of which no more is read than its head, within so many seconds whatever arrives."""
+    told: Future[int] = Future()
+
+    def ask() -> None:
+        try:
+            told.set_result(_status(urllib.request.Request(url, headers=dict(headers or {})), timeout))
+        except Exception as error:
+            told.set_exception(error)
+
+    # A time-out of the socket's own starts again with every byte that a server drips.
+    threading.Thread(target=ask, daemon=True).start()
+    return told.result(timeout)
+
+
+def _status(request: urllib.request.Request, timeout: float) -> int:
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             return int(answer.status)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from netinv.core import InputError
+from netinv.core import InputError, redacted
 from pipeline.tracking.client import Client
 from pipeline.tracking.journal import JOURNAL
 from pipeline.tracking.registry import Candidate, Standing, better, show
-from pipeline.tracking.store import check_server, redacted, tracking_uri
+from pipeline.tracking.store import check_server, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

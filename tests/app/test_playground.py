@@ -132,3 +132,11 @@ def test_taken_port_is_one_sentence(playground: list[str]) -> None:
     done = subprocess.run(playground, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: Port {PORT} is taken: give another one with --port.\n"
+
+
+def test_the_folder_of_downloads_goes_with_the_process() -> None:
+    script = "from netinv.app import playground; print(playground._temporary_folder())"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    folder = Path(ran.stdout.strip())
+    assert folder.name.startswith("netinv-playground-")
+    assert not folder.exists()

@@ -17,9 +17,11 @@ from netinv.classifiers import (
     ConvClassifierConfig,
     ResidualClassifierConfig,
     build_classifier,
+    import_classifier,
     load_classifier_from,
     train_classifier,
 )
+from netinv.core import InputError
 from netinv.data import LabelledImages
 
 SHAPE = (1, 8, 8)
@@ -423,3 +425,17 @@ def test_a_source_names_all_that_makes_a_classifier(tmp_path: Path, monkeypatch:
         adapted = load_classifier_from(ClassifierSource.parse(settings | changes))
         assert adapted.image_shape == (3, 4, 4)
         torch.testing.assert_close(adapted(COLOUR), expected)
+
+
+def test_factory_is_what_a_stored_network_may_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made_for_another_test.py").write_text(FACTORIES)
+    monkeypatch.chdir(tmp_path)
+    stored = {"model": "made_for_another_test:Wide", "arguments": {"factor": 2.0}, "image_shape": [3, 4, 4]}
+    stored["num_classes"] = 5
+    (tmp_path / "stored").mkdir()
+    imported = import_classifier(ClassifierSource.parse(stored), tmp_path / "stored")
+    settings = {"model": "stored", "factory": "made_for_another_test:Wide", "arguments": {"factor": 2.0}}
+    torch.testing.assert_close(load_classifier_from(ClassifierSource.parse(settings))(COLOUR), imported(COLOUR))
+    for changes in ({"factory": "made_for_another_test:Other"}, {"factory": None, "arguments": {}}):
+        with pytest.raises(InputError, match="asks to call made_for_another_test:Wide"):
+            load_classifier_from(ClassifierSource.parse(settings | changes))

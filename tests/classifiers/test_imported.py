@@ -23,6 +23,7 @@ from netinv.classifiers import (
     ClassifierSource,
     ConvClassifierConfig,
     import_classifier,
+    imported,
     load_checkpoint,
     load_classifier_from,
     load_network,
@@ -81,14 +82,15 @@ def sources(tmp_path: Path) -> dict[str, ClassifierSource]:
 def test_the_folder_is_all_that_is_needed(images: Tensor, tmp_path: Path) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
-    expected = {}
+    expected, named = {}, {}
     for name, source in sources(origin).items():
         folder = tmp_path / name
         folder.mkdir()
+        named[name] = source
         expected[name] = import_classifier(source, folder)(images, return_features=True)
     shutil.rmtree(origin)
     for name, (logits, features) in expected.items():
-        classifier = load_checkpoint(tmp_path / name)
+        classifier = load_checkpoint(tmp_path / name, named[name])
         shutil.rmtree(tmp_path / name)
         # As a worker on another machine gets it.
         for copy in (classifier, pickle.loads(pickle.dumps(classifier))):
@@ -119,13 +121,21 @@ def test_this_librarys_own_are_read_as_they_are(tmp_path: Path) -> None:
 def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    import_classifier(sources(tmp_path)["factory"], folder)
+    source = sources(tmp_path)["factory"]
+    import_classifier(source, folder)
     (folder / "weights.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match="not a readable file of weights"):
-        load_checkpoint(folder)
+        load_checkpoint(folder, source)
     (folder / "config.json").write_text('{"network": "imported"}')
     with pytest.raises(InputError, match=r"config\.json: source"):
         load_checkpoint(folder)
+
+
+def again_from(folder: Path, source: ClassifierSource) -> ClassifierSource:
+    """The folder of an imported classifier as a model, with the factory that it comes from if there is one."""
+    if not source.model.startswith("zoo:"):
+        return ClassifierSource(model=str(folder))
+    return ClassifierSource(model=str(folder), factory=source.model, arguments=source.arguments)
 
 
 @pytest.mark.parametrize("kind", ["factory", "torchvision", "program", "program of a fixed batch"])
@@ -133,16 +143,17 @@ def test_an_imported_folder_is_a_model_like_any_other(kind: str, images: Tensor,
     folder = tmp_path / "imported"
     folder.mkdir()
     expected = import_classifier(sources(tmp_path)[kind], folder)
-    again = load_classifier_from(ClassifierSource(model=str(folder)))
+    model = again_from(folder, sources(tmp_path)[kind])
+    again = load_classifier_from(model)
     assert torch.equal(again(images), expected(images))
     assert again.config == expected.config
     assert again.image_shape == SHAPE
     adapter = AdapterConfig(mean=(0.1, 0.1, 0.1), std=(1, 1, 1), input_shape=expected.config.input_shape)
-    other = load_classifier_from(ClassifierSource(model=str(folder), adapter=adapter))
+    other = load_classifier_from(model.model_copy(update={"adapter": adapter}))
     assert other.config.mean == (0.1, 0.1, 0.1)
     assert not torch.equal(other(images), expected(images))
     with pytest.raises(InputError, match=r"image_shape \(3, 16, 16\), not \(1, 8, 8\): leave it out"):
-        load_network(ClassifierSource(model=str(folder), image_shape=(1, 8, 8)))
+        load_network(model.model_copy(update={"image_shape": (1, 8, 8)}))
     with pytest.raises(InputError, match=r"holds its own weights: leave out last\.ckpt"):
         load_network(ClassifierSource(model=str(folder), weights="last.ckpt"))
     with pytest.raises(InputError, match="takes no arguments: leave out depth"):
@@ -160,13 +171,77 @@ def test_a_folder_can_be_imported_and_is_needed_no_more(kind: str, images: Tenso
         save_classifier(first, ConvClassifier(ConvClassifierConfig(channels=(8, 8)), 4, SHAPE, mean, std))
     else:
         import_classifier(sources(tmp_path)[kind], first)
-    expected = load_classifier_from(ClassifierSource(model=str(first)))
-    import_classifier(ClassifierSource(model=str(first)), second)
+    there, here = ClassifierSource(model=str(first)), ClassifierSource(model=str(second))
+    if kind != "own":
+        source = sources(tmp_path)[kind]
+        there, here = again_from(first, source), again_from(second, source)
+    expected = load_classifier_from(there)
+    import_classifier(there, second)
     shutil.rmtree(first)
-    back = load_checkpoint(second)
+    back = load_checkpoint(second, there)
     assert torch.equal(back(images), expected(images))
-    assert torch.equal(load_classifier_from(ClassifierSource(model=str(second)))(images), expected(images))
+    assert torch.equal(load_classifier_from(here)(images), expected(images))
     assert torch.equal(pickle.loads(pickle.dumps(back))(images), expected(images))
+
+
+EVIL = {"model": "os:mkdir", "arguments": {"path": "made"}, "image_shape": [3, 4, 4], "adapter": {}}
+
+
+def evil(folder: Path, **changes: object) -> Path:
+    """A stored model that asks for a folder to be made."""
+    folder.mkdir()
+    source = EVIL | changes
+    (folder / "config.json").write_text(json.dumps({"network": "imported", "source": source}))
+    save_file({"weight": torch.zeros(1)}, folder / "weights.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        None,
+        ClassifierSource(model="os:mkdir"),
+        ClassifierSource(model="os:mkdir", arguments={"path": "another"}),
+        ClassifierSource(model="os:rmdir", arguments={"path": "made"}),
+        ClassifierSource(model="models/mine", factory="zoo:ConvNet", arguments={"path": "made"}),
+    ],
+)
+def test_a_stored_model_calls_nothing_that_settings_do_not_name(
+    named: ClassifierSource | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = evil(tmp_path / "model")
+    with pytest.raises(InputError, match=r"asks to call os:mkdir with .*, which nothing here names: refused"):
+        load_checkpoint(folder, named)
+    with pytest.raises(InputError, match="asks to call os:mkdir"):
+        load_classifier_from(ClassifierSource(model=str(folder)))
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(InputError, match="asks to call os:mkdir"):
+        imported._from_files(files, named)
+    with pytest.raises(InputError, match="asks to call os:mkdir"):
+        import_classifier(ClassifierSource(model=str(folder)), tmp_path)
+    assert not Path("made").exists()
+
+
+def test_a_stored_model_calls_what_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counterpart of the test above, without which that one would prove nothing."""
+    monkeypatch.chdir(tmp_path)
+    named = ClassifierSource(model="os:mkdir", arguments={"path": "made"})
+    with pytest.raises(InputError, match="gives a NoneType"):
+        load_checkpoint(evil(tmp_path / "model"), named)
+    assert Path("made").is_dir()
+
+
+@pytest.mark.parametrize("model", ["/etc", "../elsewhere", "/tmp/other.pt2", "a b:c", "http://host/x", "x.onnx"])
+def test_a_stored_model_lies_in_its_folder(model: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="which is no part of it"):
+        load_checkpoint(evil(tmp_path / "model", model=model), ClassifierSource(model=model))
+
+
+def test_a_stored_model_fetches_nothing(tmp_path: Path) -> None:
+    folder = evil(tmp_path / "model", model="torchvision:resnet18", arguments={"weights": "DEFAULT"})
+    with pytest.raises(InputError, match="takes no argument weights"):
+        load_checkpoint(folder)
 
 
 # In the pipeline
@@ -207,6 +282,21 @@ def stage(project: Path, root: Path, name: str, *arguments: str) -> subprocess.C
         text=True,
         timeout=300,
     )
+
+
+def test_no_stage_calls_what_a_stored_model_asks_for(project: Path, root: Path) -> None:
+    models, made = project / "models", project / "made"
+    models.mkdir()
+    for name in ("classifier", "evaluator"):
+        evil(models / name, arguments={"path": str(made)})
+    (project / "generators").mkdir()
+    files = ("--metrics", "metrics.json", "--plots", "plots.csv")
+    result = stage(
+        project, root, "invert", "digits", "standard", "--model", "models/classifier", "--out", "generators", *files
+    )
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: models/classifier asks to call os:mkdir")
+    assert not made.exists()
 
 
 def set_source(project: Path, model: str, steps: int = 4) -> None:

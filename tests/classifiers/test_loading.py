@@ -1,6 +1,7 @@
 """Classifiers from every source, and what each source is refused for."""
 
 import argparse
+import json
 import pickle
 import sys
 import zipfile
@@ -21,6 +22,7 @@ from netinv.classifiers import (
     AdapterConfig,
     ClassifierSource,
     ConvClassifierConfig,
+    archives,
     load_classifier_from,
     save_classifier,
 )
@@ -123,6 +125,75 @@ def test_no_exported_program_is_unpickled(ending: str, content: bytes, images: T
     with pytest.raises(InputError, match="pickled objects or compiled code"):
         load_classifier_from(ClassifierSource(model=str(crafted)))
     assert "exploded" not in sys.modules
+
+
+def edited(source: Path, target: Path, old: str, new: str) -> Path:
+    """A copy of an archive with a text of its program replaced."""
+    with zipfile.ZipFile(source) as archive:
+        program = archive.read(next(name for name in archive.namelist() if name.endswith("models/model.json"))).decode()
+    assert old in program
+    return with_entry(source, target, "models/model.json", program.replace(old, new).encode())
+
+
+RELU, RANGES, LAST = '"target": "torch.ops.aten.relu.default"', '"range_constraints": {}', '"verifiers"'
+SIZES = '"sym_int_values": {}'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (RELU, '"target": "torch.os.system"', "torch.os.system"),
+        (RELU, '"target": "torch.ops.aten.from_file.default"', "from_file"),
+        (RELU, '"target": "_operator.methodcaller"', "methodcaller"),
+        (RELU, '"target": "#call:os"', "#call:os"),
+        (SIZES, '"sym_int_values": {"s": {"as_expr": {"expr_str": "().__class__"}}}', "__class__"),
+        (SIZES, '"sym_int_values": {"s": {"as_expr": {"expr_str": "exec(s1)"}}}', "exec"),
+        (SIZES, """"sym_int_values": {"s": {"as_expr": {"expr_str": "S('exec(1)')"}}}""", "exec"),
+        (RANGES, '"range_constraints": {"print(1)": {"min_val": 0, "max_val": 1}}', "print"),
+        (LAST, '"default_factory_module": "this", "verifiers"', "a module"),
+    ],
+)
+def test_no_exported_program_runs_python(old: str, new: str, told: str, images: Tensor, tmp_path: Path) -> None:
+    path = export(ConvNet(), tmp_path / "network.pt2", images[:2])
+    crafted = edited(path, tmp_path / "crafted.pt2", old, new)
+    with pytest.raises(InputError, match=f"compiled code .*{told}"):
+        load_classifier_from(ClassifierSource(model=str(crafted)))
+
+
+def test_guards_of_a_program_are_not_executed(images: Tensor, tmp_path: Path) -> None:
+    path = export(ConvNet(), tmp_path / "network.pt2", images[:2])
+    guard = """__import__('sys').modules.__setitem__('exploded', 1) or True"""
+    crafted = edited(path, tmp_path / "crafted.pt2", '"guards_code": []', f'"guards_code": ["{guard}"]')
+    load_classifier_from(ClassifierSource(model=str(crafted)))(images[:2])
+    assert "exploded" not in sys.modules
+
+
+def test_a_program_is_in_its_archive_once(images: Tensor, tmp_path: Path) -> None:
+    path = export(ConvNet(), tmp_path / "network.pt2", images[:2])
+    crafted = with_entry(path, tmp_path / "crafted.pt2", "models/MODEL.JSON", b"{}")
+    with pytest.raises(InputError, match=r"compiled code .*models/model\.json"):
+        load_classifier_from(ClassifierSource(model=str(crafted)))
+
+
+def test_structures_within_texts_are_looked_through() -> None:
+    context = json.dumps({"__enum__": True, "fqn": "antigravity:x", "name": "y"}).replace("enum", "\\u0065num")
+    for text in (context, json.dumps([1, {"context": context}]), " " + json.dumps({"context": json.dumps([context])})):
+        assert next(archives._foreign({"in_spec": text})).startswith("a module")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mul(Integer(2), Symbol('s34', positive=True, integer=True))",
+        "s34",
+        "2*s0 + 1",
+        "Max(1, FloorDiv(s7, 2))",
+        "u0 >= 2",
+        "Mod(s0, 2) ** 2 + 1.5",
+    ],
+)
+def test_formulas_of_sizes_pass(text: str) -> None:
+    assert archives._is_formula(text)
 
 
 def test_what_is_no_exported_program(tmp_path: Path) -> None:

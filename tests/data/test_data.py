@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from draws import torch_rng
+from safetensors.torch import save
+from torch import Tensor
 
 from netinv.core import InputError
 from netinv.data import DatasetSpec, LabelledImages, channel_statistics, load_spec, load_split, save_dataset, to_float
@@ -66,6 +69,40 @@ def test_unreadable_split_names_the_file_and_the_remedy(tmp_path: Path, saved: D
     with pytest.raises(
         InputError, match=r"train\.safetensors is not a readable data-set split.*fetch the data set again"
     ):
+        load_split(tmp_path, "train")
+
+
+def test_a_split_with_one_other_bit_is_refused(tmp_path: Path, saved: DatasetSpec) -> None:
+    path = tmp_path / "train.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"train\.safetensors is damaged or altered .* fetch the data set again"):
+        load_split(tmp_path, "train")
+    load_split(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images, labels: (images, labels[:10]), r"10 labels for images \(12, 3, 5, 4\)"),
+        (lambda images, labels: (images[:10], labels[:10]), "where 12 of shape"),
+        (lambda images, labels: (images[:, :1], labels), r"images \(12, 1, 5, 4\), where 12 of shape \(3, 5, 4\)"),
+        (lambda images, labels: (images, labels + 5), "labels from 5 to 6 for 2 classes"),
+        (lambda images, labels: (images, labels - 1), "labels from -1 to 0 for 2 classes"),
+        (lambda images, labels: (images.float(), labels), "images of torch.float32"),
+        (lambda images, labels: (images, labels.int()), "labels of torch.int32"),
+    ],
+)
+def test_a_split_that_is_not_its_specs_is_refused(
+    tmp_path: Path, saved: DatasetSpec, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], message: str
+) -> None:
+    images, labels = change(*load_split(tmp_path, "train"))
+    content = save({"images": images.contiguous(), "labels": labels.contiguous()})
+    (tmp_path / "train.safetensors").write_bytes(content)
+    checksums = {**saved.checksums, "train.safetensors": hashlib.sha256(content).hexdigest()}
+    (tmp_path / "spec.json").write_text(saved.model_copy(update={"checksums": checksums}).model_dump_json())
+    with pytest.raises(InputError, match=message):
         load_split(tmp_path, "train")
 
 

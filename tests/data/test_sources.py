@@ -535,6 +535,72 @@ def test_missing_and_foreign_paths(tmp_path: Path) -> None:
         read(tmp_path / "pets.rar")
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small image folder."""
+    return write_folder(tmp_path / "animals", small())
+
+
+def test_links_lead_to_files_of_the_same_folder(folder: Path, tmp_path: Path) -> None:
+    (folder / "train/cat/3.png").symlink_to("1.png")
+    (tmp_path / "link").symlink_to(folder)  # as people do with large data
+    assert len(read(tmp_path / "link").train.labels) == 7
+    (tmp_path / "private.png").write_bytes(picture())
+    (folder / "train/cat/4.png").symlink_to(tmp_path / "private.png")
+    with pytest.raises(InputError, match=r"4\.png is a link that leads out of .*put the file itself there"):
+        read(folder)
+
+
+def test_a_class_that_lies_elsewhere_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "train/dog").rename(tmp_path / "dogs")
+    (folder / "train/dog").symlink_to(tmp_path / "dogs")
+    with pytest.raises(InputError, match="leads out of"):
+        read(folder)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "holes", "absent"])
+def test_only_regular_files_of_bounded_size_are_opened(folder: Path, kind: str) -> None:
+    path = folder / "train/cat/3.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "absent":
+        path.symlink_to("nowhere.png")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    expected = {
+        "pipe": "no regular file",
+        "device": "leads out of",
+        "holes": "bytes: at most",
+        "absent": "cannot be read",
+    }
+    with pytest.raises(InputError, match=rf"3\.png .*{expected[kind]}"):
+        read(folder)
+
+
+def test_archives_are_regular_files_of_bounded_size(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.zip")
+    with (tmp_path / "holes.zip").open("wb") as file:
+        file.truncate(2**40)
+    for path, message in (
+        (tmp_path / "pipe.zip", "no regular file"),
+        (tmp_path / "holes.zip", "bytes: at most"),
+        (tmp_path, "holes.zip has"),
+        (Path("/dev/null"), "no archive that can be read"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read(path)
+
+
+def test_a_name_that_is_not_utf8_is_refused(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/train/cat/\xff.png")).write_bytes(picture())
+    with pytest.raises(InputError, match=r"a name that is not UTF-8: rename it") as raised:
+        read(folder)
+    str(raised.value).encode()
+
+
 def test_archive_with_deeper_folders_loses_nothing_silently(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "pets.tar.gz", small(**{"train/cat/old/1.png": picture()}))
     with pytest.raises(InputError, match=r"train/cat/old/1.png in pets.tar.gz lies too deep"):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from netinv.core import InputError
 from pipeline.checkpoints import Checkpoints, fingerprint
@@ -87,3 +88,45 @@ def test_a_fingerprint_tells_contents_and_their_limits_apart(tmp_path: Path) -> 
     (tmp_path / "file").write_bytes(b"ab")
     assert fingerprint([b"ab", b"c"]) == fingerprint([tmp_path / "file", b"c"])
     assert len({fingerprint(parts) for parts in ([b"ab", b"c"], [b"a", b"bc"], [b"abc"], [b"c", b"ab"])}) == 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", b"\xff", b"{}", b"[1]", b'[{"step": "x"}]', b'[{"loss": 1}]', b"[" * 100000],
+)
+def test_a_broken_history_is_discarded_and_named(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints(str(tmp_path), "stage", "a")
+    checkpoints.save_state(0, b"state")
+    (tmp_path / "stage/a/0.json").write_bytes(content)
+    (tmp_path / "stage/a/run").write_bytes(b"\xff")
+    assert Checkpoints(str(tmp_path), "stage", "a").load(0) == ([], None)
+    assert "stage/a/0.json is damaged" in capsys.readouterr().err
+
+
+def test_a_damaged_state_is_told_from_a_whole_one() -> None:
+    from netinv.classifiers import ConvClassifierConfig, build_classifier
+    from netinv.generators import GeneratorConfig
+    from netinv.inversion import InversionConfig
+    from pipeline.generators import Job, _saved, damage, load_state, train_generator
+
+    classifier = build_classifier(ConvClassifierConfig(channels=(4,), feature_dim=8), 3, (1, 8, 8), (0.5,), (0.5,))
+    job = Job(
+        0, GeneratorConfig(latent_dim=4, hidden_dim=12, width=4, max_width=4), InversionConfig(steps=2, batch_size=8)
+    )
+    state = [event.state for event in train_generator(classifier, 1, job, None)][-1]
+    assert state is not None
+    assert damage(classifier, job, state) is None
+    whole = load_state(state)
+    weights = {**whole["generator"], next(iter(whole["generator"])): torch.zeros(1)}
+    for other in (
+        {**whole, "generator": {}},
+        {**whole, "generator": weights},
+        {"generator": whole["generator"]},
+        [whole],
+    ):
+        assert damage(classifier, job, _saved(other))  # type: ignore[arg-type]
+    assert damage(classifier, job, _saved({**whole, "step": 99})) == "its step is 99"
+    for content in (b"", b"garbage", state[:100], state[: len(state) // 2]):
+        assert damage(classifier, job, content)

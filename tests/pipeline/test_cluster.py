@@ -1,10 +1,12 @@
 """A real Ray, on this machine."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -191,6 +193,41 @@ def test_generators_share_a_worker_on_gpus_so_that_none_waits(
     monkeypatch.setattr(resources, "_nodes", lambda: nodes)
     defaults = {"num_workers": 1, "num_cpus": 1, "num_gpus": None, "checkpoint_every": 1, "storage": "unused"}
     assert jobs_per_worker(9, RayParams(**defaults | settings)) == expected
+
+
+PRIVATE = """
+import json, os, sys
+from pathlib import Path
+import psutil
+from pipeline.cluster import cluster
+
+place = Path(os.environ["RAY_TMPDIR"])
+with cluster(None):
+    import ray
+    ray.get(ray.remote(lambda: None).remote())  # starts a worker
+    family = {process.pid for process in psutil.Process().children(recursive=True)} | {os.getpid()}
+    there = [one.laddr.ip for one in psutil.net_connections() if one.status == "LISTEN" and one.pid in family]
+    modes = [oct(path.stat().st_mode) for path in place.iterdir()]
+print(json.dumps([there, modes, [path.name for path in place.iterdir()]]))
+"""
+
+
+def test_a_local_cluster_is_reached_from_this_machine_alone_and_leaves_nothing() -> None:
+    # Not in pytest's folder, whose path is too long for sockets.
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as place:
+        killed = Path(place) / "netinv-ray-of-a-stage-that-was-killed"
+        killed.mkdir(mode=0o700)
+        (killed / "lock").touch()
+        environment = {**os.environ, "RAY_TMPDIR": place}
+        ran = subprocess.run(
+            [sys.executable, "-c", PRIVATE], env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert ran.returncode == 0, ran.stderr
+        addresses, modes, left = json.loads(ran.stdout.splitlines()[-1])
+    assert len(addresses) > 5
+    assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
+    assert modes == ["0o40700"]
+    assert left == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """params.yaml is refused before any work, in words that name the key, the expectation and the value."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ def set_key(path: str, value: Any) -> Edit:
         ),
         ("datasets", ["imagenet"], r"unknown data set 'imagenet'; known are .*digits.*mnist"),
         ("datasets", [], r"datasets: .* at least 1 item"),
+        ("datasets", "digits", r"datasets: .*(array|list|tuple)"),
+        ("datasets", ["digits", "digits"], "datasets: digits is there more than once"),
+        ("variants", ["robust", "robust"], "variants: robust is there more than once"),
+        ("ray.num_cpus", float("inf"), "inf is no setting: numbers are finite"),
+        ("evaluate.seed", 2**63, "a whole number of 64 bits is no setting"),
         ("variants", ["sturdy"], r"variants\.0: expected 'standard' or 'robust', got 'sturdy'"),
         ("presets.mnist.invert.robust", {"epsilon": -1.0}, r"presets\.mnist\.invert\.robust\.epsilon: expected"),
         ("presets.mnist.invert.robust", {"epsilom": 0.1}, r"presets\.mnist\.invert\.robust\.epsilom is not"),
@@ -183,3 +189,29 @@ def test_configurations_are_frozen(root: Path) -> None:
     params = load_params(root / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
         params.for_dataset("mnist").invert.robust.epsilon = 1.0  # type: ignore[misc]
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}]\n" for i in range(1, 25))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [*a]\n", "do without aliases"),
+        ("a: &a {b: *a}\n", "do without aliases"),
+        (BOMB, "do without aliases"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply|levels"),
+        ("a: " + "[" * 40 + "]" * 40, "levels"),
+        ("a: " + "9" * 5000, "cannot be read|no setting"),
+        ("a: 1.0e+400", "inf is no setting"),
+        ("a: -.inf", "-inf is no setting"),
+        ("a: .nan", "nan is no setting"),
+        ("#" * 2**21, "bytes: at most"),
+    ],
+)
+def test_what_no_settings_file_needs_is_refused_at_once(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    begin = time.monotonic()
+    with pytest.raises(InputError, match=message):
+        load_params(tmp_path / "params.yaml")
+    assert time.monotonic() - begin < 10

@@ -187,3 +187,10 @@ def test_stage_command_keeps_name_and_help() -> None:
         """Do the work."""
 
     assert (main.__name__, main.__doc__) == ("main", "Do the work.")
+
+
+@pytest.mark.parametrize("error", ["InputError", "OSError", "ValueError"])
+def test_no_error_shows_a_password(error: str) -> None:
+    _, errors = _stage(f"raise {error}('ftp://ada:SECRET@host/x cannot be used')").communicate()
+    assert "ftp://host/x cannot be used" in errors
+    assert "SECRET" not in errors

@@ -1,5 +1,6 @@
 """Tracking against real MLflow: real SQLite, real delivery processes, and (slow) a real server that is killed."""
 
+import contextlib
 import json
 import os
 import re
@@ -25,13 +26,14 @@ import pytest
 from netinv.core import InputError
 from netinv.data import DatasetSpec
 from pipeline import tracking
-from pipeline.tracking import delivery, journal
+from pipeline.tracking import bounds, client, delivery, journal
 from pipeline.tracking.store import check_server
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own
 
     from mlflow.entities import Run
+    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
 REPOSITORY = Path(__file__).parents[2]
@@ -440,6 +442,7 @@ def test_long_parameter_is_cut_and_says_so() -> None:
         ("postgresql://ada:pa%40ss@db/mlflow?sslpassword=x", "postgresql://db/mlflow"),
         ("failed: https://ada:p@ss@host:1/x?token=1 (refused)", "failed: https://host:1/x (refused)"),
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+        ("sqlite:////data/me@work/mlflow.db", "sqlite:////data/me@work/mlflow.db"),
     ],
 )
 def test_redacted(uri: str, expected: str) -> None:
@@ -479,6 +482,105 @@ def test_unreachable_server_fails_before_work(
     assert "MLFLOW_TRACKING_URI" in message
     assert "secret" not in message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "uri", ["ada:SECRET@host:5000", "http://ada:SEC/RET@host:5000", "http://ada:SEC RET@host:5000", "http://a:b@SEC/@c"]
+)
+def test_an_address_whose_password_cannot_be_told_is_refused_unquoted(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI is no address") as raised, tracking.stage_run("a", "b"):
+        pass
+    assert "SEC" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_secret_reaches_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ada:SECRET@host/mlflow?sslpassword=SECRET")
+    monkeypatch.chdir(tmp_path)
+    journal.Run(tmp_path, "a", {"input": "http://ada:SECRET@host"}, {"storage": "ftp://ada:SECRET@host/#token=SECRET"})
+    for path in tmp_path.iterdir():
+        assert "SECRET" not in path.read_text()
+    assert "ftp://host/" in (tmp_path / "records.jsonl").read_text()
+
+
+@pytest.mark.parametrize("answer", [b"no HTTP at all\r\n\r\n", b"HTTP/1.0 200 OK\r\n" + b"X: y\r\n" * 200, b""])
+def test_a_server_that_speaks_no_http_is_told_in_a_sentence(answer: bytes) -> None:
+    with answering(lambda connection: connection.sendall(answer)) as uri, pytest.raises(InputError, match="not answer"):
+        check_server(uri)
+
+
+def test_a_server_that_drips_costs_seconds() -> None:
+    def drip(connection: socket.socket) -> None:
+        for _ in range(300):
+            connection.sendall(b"H")
+            time.sleep(0.1)
+
+    begin = time.monotonic()
+    with answering(drip) as uri, pytest.raises(InputError, match="does not answer"):
+        check_server(uri)
+    assert time.monotonic() - begin < 9
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"null", b"[" * 100000])
+def test_a_damaged_journal_is_set_aside_and_holds_up_no_other(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    for name in ("whole", "broken"):
+        (journal.journals() / name).mkdir(parents=True)
+        journal.Run(journal.journals() / name, name, {}, {})
+    (journal.journals() / "broken/run.json").write_bytes(content)
+    deliverer = delivery.Deliverer("sqlite:///mlflow.db")
+    assert [folder.name for folder in deliverer.folders()] == ["whole"]
+    assert (journal.journals() / "damaged/broken/records.jsonl").exists()
+    assert [folder.name for folder in deliverer.folders()] == ["whole"]
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 1000000000000", "Transfer-Encoding: chunked", "X: until it closes"])
+@pytest.mark.parametrize("kind", ["endless", "dripping"])
+def test_the_delivery_reads_no_answer_for_ever(head: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(bounds, "MAX_SECONDS", 0.5)
+    sent = []
+    piece = b" " * (2**16 if kind == "endless" else 1)
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode())
+        while len(sent) < 3000:
+            connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if "chunked" in head else piece)
+            sent.append(len(piece))
+            time.sleep(0.01 if kind == "dripping" else 0)
+
+    begin = time.monotonic()
+    with answering(answer) as uri, pytest.raises(MlflowException, match="answer is longer than 1 MiB"):
+        client.Client(uri).connect().get_experiment_by_name("netinv")
+    assert time.monotonic() - begin < 5
+    assert sum(sent) < 2**26
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[socket.socket], Any]) -> Iterator[str]:
+    """The address of a server that does so with every connection."""
+
+    def serve(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(65536)
+            answer(connection)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_refused_credentials_fail_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,56 @@
+"""Answers of a tracking server have an end: in bytes, and in seconds. Imported with MLflow, and not before."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+MAX_BYTES = 64 * 2**20
+"""Largest answer that is read; those to this pipeline's questions have thousands of bytes."""
+MAX_SECONDS = 60.0
+"""Longest time that an answer may take from its head to its last byte."""
+_PIECE = 2**16
+
+
+class Bounded:
+    """The body of an answer, which ends in an error where it would go on for ever."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+    def stream(self, amt: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:
+        """What the body gives, piece by piece.
+
+        Raises:
+            requests.ConnectionError: It is larger, or takes longer, than an answer may.
+        """
+        size, end = 0, time.monotonic() + MAX_SECONDS
+        # read1 gives what has arrived; read would wait for a whole piece, without a look at the clock.
+        while part := self._body.read1(_PIECE, decode_content=decode_content):
+            size += len(part)
+            if size > MAX_BYTES or time.monotonic() > end:
+                self._body.close()
+                raise requests.ConnectionError(
+                    f"the tracking server's answer is longer than {MAX_BYTES >> 20} MiB or {MAX_SECONDS:.0f} s"
+                )
+            yield part
+
+
+def bound_answers() -> None:
+    """Have every answer bounded that MLflow's client gets, which has no setting for it."""
+    send = HTTPAdapter.send
+    if getattr(send, "bounded", False):
+        return
+
+    def bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requests.Response:
+        answer = send(adapter, *arguments, **options)
+        answer.raw = Bounded(answer.raw)
+        return answer
+
+    bounded.bounded = True  # type: ignore[attr-defined]
+    HTTPAdapter.send = bounded  # type: ignore[method-assign, assignment]
