@@ -8,16 +8,20 @@ networks and the judges of a data set: cross-entropy, Adam, no augmentation but 
 import argparse
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from statistics import mean
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import netinv
+from netinv.classifiers import AdaptedClassifier, AdapterConfig
 from netinv.data import FetchConfig, FolderConfig, channel_statistics, fetch_dataset, read_image_folder, to_float
 from netinv.perturbations import augment
 
@@ -105,6 +109,7 @@ def resnet(channels: int, side: int, blocks: int = 2, widths: tuple[int, ...] = 
 MOST = 20_000
 """Images of an epoch at most."""
 
+Row = dict[str, Any]
 Build = Callable[[int, int], nn.Module]
 NETWORKS: dict[str, Build] = {
     "lenet5": lenet,
@@ -123,7 +128,7 @@ SELECTORS: dict[str, Build] = {"selector": lambda channels, side: resnet(channel
 """What settings were chosen by: no judge, and in no table."""
 
 
-def train(build: Build, data: Any, epochs: int, seed: int, mean_std: tuple[Tensor, Tensor]) -> tuple[nn.Module, float]:
+def train(build: Build, data: Any, epochs: int, seed: int, mean_std: tuple[Tensor, ...]) -> tuple[nn.Module, float]:
     """A network trained as beginners are taught, and its test accuracy."""
     torch.manual_seed(seed)
     channels, side = data.train.images.shape[1:3]
@@ -161,24 +166,87 @@ def names(seeds: int) -> Iterator[tuple[str, Build, int]]:
             yield f"{name}-{seed}", build, seed
 
 
+def adapted(folder: Path, name: str) -> AdaptedClassifier:
+    """A trained network behind its adapter."""
+    about = json.loads((folder / "about.json").read_text())
+    shape = tuple(about["image_shape"])
+    network = (NETWORKS | JUDGES | SELECTORS)[name.rsplit("-", 1)[0] if name[-1].isdigit() else name](*shape[:2])
+    network.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    config = AdapterConfig(mean=tuple(about["mean"]), std=tuple(about["std"]))
+    return AdaptedClassifier(network.eval(), shape, 10, config)
+
+
+@torch.no_grad()
+def read(judge: AdaptedClassifier, images: Tensor, labels: Tensor) -> list[float]:
+    """Share of the images of each class that a judge reads as asked."""
+    right = torch.cat([judge(part).argmax(dim=1) for part in images.split(250)]) == labels
+    return [float(right[labels == label].float().mean()) for label in range(10)]
+
+
+def invert_all(folder: Path, names: list[str], variant: Literal["standard", "robust"], seed: int) -> Iterator[Row]:
+    """Each network inverted by a word, and what it and the judges read in 1,000 images, 100 of each class."""
+    for name in names:
+        classifier = adapted(folder, name)
+        begun = time.process_time()
+        with warnings.catch_warnings(action="ignore"):  # missing classes are in the table
+            inversion = netinv.invert(
+                classifier, image_shape=classifier.image_shape, variant=variant, seed=seed, progress=False
+            )
+        seconds = time.process_time() - begun
+        images = torch.cat([inversion.sample(100, label=label, seed=9) for label in range(10)])
+        labels = torch.arange(10).repeat_interleave(100)
+        judges = {judge: read(adapted(folder, judge), images, labels) for judge in JUDGES}
+        own = read(classifier, images, labels)
+        yield {"data": folder.name, "network": name, "own": own, "judges": judges, "cpu_seconds": seconds, "seed": seed}
+
+
+def line(row: Row) -> str:
+    """A row of the table."""
+    judged = [mean(classes) for classes in row["judges"].values()]
+    shares = " / ".join(f"{value:.3f}" for value in judged)
+    own = f"{mean(row['own']):.3f} | {min(row['own']):.2f}"
+    return f"| {row['data']} | {row['network']} | {own} | {mean(judged):.3f} | {shares} | {row['cpu_seconds']:.0f} |"
+
+
 def main() -> None:
-    """Train the networks of a data set."""
+    """Train the networks of a data set, or invert them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["train", "invert"])
     parser.add_argument("dataset")
     parser.add_argument("--mirror", help="folder in torchvision's layout")
     parser.add_argument("--folder", help="image folder or archive, in place of a mirror")
-    parser.add_argument("--image-shape", default="1,32,32")
-    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--image-shape", default="1,32,32", help="of the folder's images")
+    parser.add_argument("--models", type=Path, required=True, help="folder of the trained networks")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="networks of each kind")
+    parser.add_argument("--networks", help="names of those to be inverted, such as lenet5-0,conv2-0 (all)")
+    parser.add_argument("--variant", choices=["standard", "robust"], default="robust")
+    parser.add_argument("--seed", type=int, default=0, help="of the inversion")
+    parser.add_argument("--out", type=Path, help="JSON file of the rows; those of an earlier call are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    folder = options.models / options.dataset
+    if options.task == "train":
+        train_all(options, folder)
+        return
+    chosen = options.networks.split(",") if options.networks else [f"{name}-0" for name in NETWORKS]
+    print("| data | network | inversion | worst class | judges, mean | each judge | CPU seconds |")
+    print("|---|---|---|---|---|---|---|")
+    rows = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
+    for row in invert_all(folder, chosen, options.variant, options.seed):
+        rows.append(row | {"variant": options.variant})
+        print(line(row), flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def train_all(options: argparse.Namespace, folder: Path) -> None:
+    """Train the networks of a data set and write them down."""
     if options.folder:
         shape = tuple(map(int, options.image_shape.split(",")))
         data = read_image_folder(FolderConfig(path=options.folder, image_shape=shape))
     else:
         data = fetch_dataset(options.dataset, FetchConfig(mirror=options.mirror))
-    folder = options.models / options.dataset
     folder.mkdir(parents=True, exist_ok=True)
     statistics = channel_statistics(data.train.images)
     about: dict[str, Any] = {"mean": statistics[0], "std": statistics[1], "accuracy": {}}

@@ -20,8 +20,8 @@ from netinv.generators import ConditionedGenerator, draw_images, load_generator,
 from netinv.inversion import InversionConfig, variant_of
 from netinv.sampling import grid
 
-JUDGED, JUDGED_PER_CLASS = 1000, 50
-"""Fresh images on which a finished generator's accuracy is measured: drawn by chance, and of each class."""
+JUDGED = 1000
+"""Fresh images on which a finished generator's accuracy is measured."""
 DRAWN = 0.9
 """Inversion accuracy from which on a class counts as drawn."""
 BATCH = 100
@@ -208,10 +208,9 @@ def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, n
 
 
 @torch.no_grad()
-def class_accuracies(
-    inversion: Inversion, classifier: InvertibleClassifier, num: int = JUDGED_PER_CLASS
-) -> tuple[float, ...]:
-    """Inversion accuracy of each class, on ``num`` fresh images of each."""
+def class_accuracies(inversion: Inversion, classifier: InvertibleClassifier) -> tuple[float, ...]:
+    """Inversion accuracy of each class, on 50 fresh images of each, and on fewer, at least 5, of more than 40 classes."""
+    num = min(50, max(5, 2 * JUDGED // len(inversion.classes)))
     shares = []
     for label in range(len(inversion.classes)):
         images = inversion.sample(num, label=label, seed=3)
