@@ -209,7 +209,7 @@ def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, n
 
 @torch.no_grad()
 def class_accuracies(inversion: Inversion, classifier: InvertibleClassifier) -> tuple[float, ...]:
-    """Inversion accuracy of each class, on 50 fresh images of each, and on fewer, at least 5, of more than 40 classes."""
+    """Inversion accuracy of each class, on 50 fresh images of each; of many classes fewer, at least 5."""
     num = min(50, max(5, 2 * JUDGED // len(inversion.classes)))
     shares = []
     for label in range(len(inversion.classes)):
