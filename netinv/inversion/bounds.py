@@ -8,13 +8,16 @@ from torch import Tensor
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.losses import Batch
 
+MEMORY = 64
+"""Samples of a class that the average of its survival is about."""
+
 
 class ClassBounds:
     """Bounds of the perturbation by class: each grows while enough of its samples survive, and shrinks while fewer do.
 
     One bound for all gives classes up: where the classifier cannot hold a class within it, nothing of that class is
     learned. So a class begins with a bound of 0, and is asked for as much as it can give. What survives is the share
-    of a class's samples that are read as asked, averaged over about its last 64.
+    of a class's samples that are read as asked, averaged over about its last ``MEMORY``.
 
     Args:
         config: Says how large they may become, how fast, and at which survival.
@@ -45,7 +48,7 @@ class ClassBounds:
         survived = (batch.logits.argmax(dim=1) == batch.label).to(count)
         count.index_add_(0, batch.label, torch.ones_like(survived))
         right.index_add_(0, batch.label, survived)
-        share = 1 - 0.98435**count  # of the new samples in the average: about the last 64 of a class count
+        share = 1 - (1 - 1 / MEMORY) ** count  # of the new samples in the average
         self.surviving.lerp_(right / count.clamp(min=1), share)
         # As fast as one bound of all classes would grow, if each had its share of the batch.
         usual = len(batch.label) / len(count)

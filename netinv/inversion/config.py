@@ -60,6 +60,8 @@ class InversionConfig(Config):
             raise ValueError("sharpness is a range (low, high) with low <= high")
         if (self.perturbation != "none") != (self.epsilon > 0):
             raise ValueError("a perturbation needs an epsilon above 0, and epsilon a perturbation other than none")
+        if self.survival and not self.epsilon:
+            raise ValueError("survival is that of a perturbation, and needs one")
         if not self.alpha and not self.beta:
             raise ValueError("alpha or beta must be above 0, or nothing asks for the wanted class")
         return self

@@ -22,7 +22,7 @@ def _length(delta: Tensor) -> Tensor:
 def _project(delta: Tensor, epsilon: float | Tensor, norm: Norm) -> Tensor:
     """Nearest perturbation within the bound."""
     if norm == "linf":
-        return torch.clamp(delta, -epsilon, epsilon)  # type: ignore[arg-type]
+        return delta.clamp(min=-epsilon).clamp(max=epsilon)
     return delta * (epsilon / _length(delta)).clamp(max=1)
 
 

@@ -41,16 +41,16 @@ class Bounded:
             yield part
 
 
+_send = HTTPAdapter.send
+
+
+def _send_bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requests.Response:
+    """As of requests, with a body of :class:`Bounded`."""
+    answer = _send(adapter, *arguments, **options)
+    answer.raw = Bounded(answer.raw)
+    return answer
+
+
 def bound_answers() -> None:
     """Have every answer bounded that MLflow's client gets, which has no setting for it."""
-    send = HTTPAdapter.send
-    if getattr(send, "bounded", False):
-        return
-
-    def bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requests.Response:
-        answer = send(adapter, *arguments, **options)
-        answer.raw = Bounded(answer.raw)
-        return answer
-
-    bounded.bounded = True  # type: ignore[attr-defined]
-    HTTPAdapter.send = bounded  # type: ignore[method-assign, assignment]
+    HTTPAdapter.send = _send_bounded  # type: ignore[method-assign, assignment]  # a method replaced

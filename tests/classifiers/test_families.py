@@ -120,7 +120,7 @@ def test_weights_that_bar_gradients_are_refused() -> None:
 def test_compiled_and_parallel_modules_are_taken_off() -> None:
     network = ByView().eval()
     for wrapped in (torch.compile(network), nn.DataParallel(network), torch.compile(nn.DataParallel(network))):
-        adapted = AdaptedClassifier(wrapped, SHAPE)  # type: ignore[arg-type]
+        adapted = AdaptedClassifier(wrapped, SHAPE)
         assert adapted.network is network
         assert adapted.feature_layer == "out"
     usable(nn.DataParallel(network))
@@ -132,7 +132,7 @@ def test_networks_compiled_in_place_or_in_parts(whole: bool) -> None:
     if whole:
         network.compile()
     else:
-        network.hidden = torch.compile(network.hidden)  # type: ignore[assignment]
+        network.hidden = torch.compile(network.hidden)
     usable(network)
 
 
@@ -198,7 +198,7 @@ def test_scores_in_objects(container: Callable[[Tensor], Any], entry: Any) -> No
     network = wrap(container)
     images = torch.rand(3, *SHAPE, generator=torch_rng(0))
     with frozen(network):
-        expected = ByView.forward(network, images)  # type: ignore[arg-type]
+        expected = ByView.forward(network, images)
     torch.testing.assert_close(
         AdaptedClassifier(network, SHAPE, K, AdapterConfig(output_entry=entry))(images), expected
     )
@@ -249,7 +249,7 @@ def test_a_sigmoid_for_each_class() -> None:
     images = torch.rand(3, *SHAPE, generator=torch_rng(0))
     logits = AdaptedClassifier(network, SHAPE, K, AdapterConfig(output="sigmoid"))(images)
     with frozen(network):
-        torch.testing.assert_close(logits, ByView.forward(network, images), atol=1e-5, rtol=1e-4)  # type: ignore[arg-type]
+        torch.testing.assert_close(logits, ByView.forward(network, images), atol=1e-5, rtol=1e-4)
     usable(network, output="sigmoid")
 
 

@@ -178,7 +178,7 @@ def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
         for k in range(3):
             hits = (logits.argmax(dim=1) == y)[y == k].double()
             if len(hits):
-                alive[k] += (1 - 0.98435 ** len(hits)) * (hits.mean().item() - alive[k])
+                alive[k] += (1 - (63 / 64) ** len(hits)) * (hits.mean().item() - alive[k])
             way = 1 if alive[k] >= config.survival else -1
             own[k] = min(max(own[k] + way * config.epsilon / ramp * len(hits) * 3 / num, 0.0), config.epsilon)
         unit = f / f.norm(dim=1, keepdim=True)

@@ -126,7 +126,7 @@ def test_a_damaged_state_is_told_from_a_whole_one() -> None:
         {"generator": whole["generator"]},
         [whole],
     ):
-        assert damage(classifier, job, _saved(other))  # type: ignore[arg-type]
+        assert damage(classifier, job, _saved(other))
     assert damage(classifier, job, _saved({**whole, "step": 99})) == "its step is 99"
     for content in (b"", b"garbage", state[:100], state[: len(state) // 2]):
         assert damage(classifier, job, content)
