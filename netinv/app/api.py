@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from netinv.app.inversions import History, Inversion, class_accuracies, inversion_accuracy, told_missing
+from netinv.app.inversions import History, Inversion, MissingClasses, class_accuracies, inversion_accuracy, told_missing
 from netinv.classifiers import (
     DEFAULT,
     AdapterConfig,
@@ -55,8 +55,8 @@ def invert(
         generator: The generator's architecture; ``None`` is the defaults.
         classes: Names of the classes; ``None`` numbers them.
         seed: Fixes weights and draws.
-        attempts: How often it is tried at most, each time with another seed, while a class cannot be drawn; the best
-            attempt counts. Which classes are missing even then, ``missing`` of the result and a warning say.
+        attempts: How often it is tried at most, each time with the next seed, while a class cannot be drawn; the
+            attempt that lacks the fewest counts. Which these are, ``missing`` of the result and a warning say.
         progress: Show a bar.
         on_record: Called with each record of the history as it comes.
 
@@ -85,17 +85,15 @@ def invert(
         raise InputError(
             f"{len(names)} class names were given, but the classifier knows {adapted.num_classes} classes."
         )
-    best: Inversion | None = None
-    for attempt in range(max(1, attempts)):
-        again = " again" if attempt else ""
-        inversion = _trained(adapted, config, generator, names, seed + attempt, f"invert{again}", progress, on_record)
-        if best is None or min(inversion.class_accuracy) > min(best.class_accuracy):
-            best = inversion
-        if not best.missing:
-            break
-    assert best is not None
+    if attempts < 1:
+        raise InputError(f"attempts is {attempts}: at least one is needed.")
+    tried: list[Inversion] = []
+    while len(tried) < attempts and (not tried or tried[-1].missing):
+        title = "invert again" if tried else "invert"
+        tried.append(_trained(adapted, config, generator, names, seed + len(tried), title, progress, on_record))
+    best = max(tried, key=lambda inversion: (-len(inversion.missing), inversion.accuracy))
     if best.missing:
-        warnings.warn(told_missing(best), stacklevel=2)
+        warnings.warn(told_missing(best), MissingClasses, stacklevel=2)
     return best
 
 

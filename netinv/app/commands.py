@@ -120,7 +120,7 @@ def invert(
     """
     from netinv.app.api import invert as invert_classifier
     from netinv.app.api import settings_of
-    from netinv.app.inversions import RECORD, told_missing
+    from netinv.app.inversions import RECORD, MissingClasses, told_missing
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder
     from netinv.generators import GeneratorConfig
@@ -139,7 +139,7 @@ def invert(
         print(f"note: {left_out}", file=sys.stderr)
     config = InversionConfig.parse(settings_there.model_dump(mode="json") | changes, where="--set")
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # told below
+        with warnings.catch_warnings(action="ignore", category=MissingClasses):  # told below
             inversion = invert_classifier(
                 classifier,
                 image_shape=classifier.image_shape,

@@ -34,6 +34,10 @@ RECORD = "inversion.json"
 History = list[dict[str, float]]
 
 
+class MissingClasses(UserWarning):
+    """Some class of an inversion cannot be drawn."""
+
+
 class _Record(Config):
     """What ``inversion.json`` holds."""
 
@@ -161,6 +165,8 @@ class Inversion:
                 f"{folder} does not hold one inversion: {path.name} names {len(record.classes)} classes, but the "
                 f"generator has {generator.num_classes}."
             )
+        if record.class_accuracy and len(record.class_accuracy) != len(record.classes):
+            raise InputError(f"{path} names {len(record.classes)} classes and {len(record.class_accuracy)} accuracies.")
         return cls(generator, record.config, history, record.classes, record.accuracy, record.class_accuracy)
 
     def to_onnx(self, path: str | Path) -> None:

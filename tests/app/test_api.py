@@ -353,3 +353,31 @@ def test_resnet18_at_224_pixels_takes_steps_within_6_gib() -> None:
     *losses, gib = done.stdout.split()
     assert len(losses) == 2
     assert float(gib) < 6
+
+
+def test_it_is_tried_again_while_a_class_is_missing_and_the_best_attempt_counts(classifier: nn.Module) -> None:
+    brief: dict[str, Any] = QUICK | {"config": netinv.InversionConfig(steps=8, log_every=8), "image_shape": SHAPE}
+    alone = [netinv.invert(classifier, **brief, seed=seed) for seed in (5, 6, 7)]
+    assert all(inversion.missing for inversion in alone)  # so that none of them ends the attempts
+    steps: list[float] = []
+    with pytest.warns(UserWarning, match="Of the classes .* are read as asked"):
+        best = netinv.invert(
+            classifier, **brief | {"attempts": 3}, seed=5, on_record=lambda record: steps.append(record["step"])
+        )
+    assert steps == [8, 8, 8]
+    expected = max(alone, key=lambda inversion: (-len(inversion.missing), inversion.accuracy))
+    assert best.class_accuracy == expected.class_accuracy
+    torch.testing.assert_close(best.sample(4), expected.sample(4))
+    with pytest.raises(InputError, match="at least one"):
+        netinv.invert(classifier, **brief | {"attempts": 0})
+
+
+def test_missing_classes_are_those_below_nine_in_ten(classifier: nn.Module, tmp_path: Path) -> None:
+    inversion = netinv.invert(classifier, image_shape=SHAPE, **QUICK | {"config": netinv.InversionConfig(steps=2)})
+    adapted = adapt(classifier, SHAPE)
+    labelled = [(label, inversion.sample(50, label=label, seed=3)) for label in range(10)]
+    accuracies = [float((adapted(images).argmax(dim=1) == label).float().mean()) for label, images in labelled]
+    assert inversion.class_accuracy == pytest.approx(accuracies)
+    assert inversion.missing == tuple(str(label) for label, share in enumerate(accuracies) if share < 0.9)
+    inversion.save(tmp_path / "inversion")
+    assert Inversion.load(tmp_path / "inversion").missing == inversion.missing
