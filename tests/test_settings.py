@@ -11,7 +11,7 @@ from netinv.core import Config
 
 WIRING = {
     "AdapterConfig": (
-        "classifiers/test_classifier_wiring.py",
+        "classifiers/test_adapter_wiring.py",
         {
             "mean": "test_mean_and_std_normalise_the_images",
             "std": "test_mean_and_std_normalise_the_images",
@@ -23,7 +23,7 @@ WIRING = {
         },
     ),
     "ClassifierSource": (
-        "classifiers/test_classifier_wiring.py",
+        "classifiers/test_adapter_wiring.py",
         dict.fromkeys(
             ("model", "arguments", "weights", "weights_prefix", "image_shape", "num_classes", "adapter"),
             "test_a_source_names_all_that_makes_a_classifier",

@@ -353,3 +353,10 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "forward features": ForwardFeatures,
     "object": ObjectOutput,
 }
+
+
+class Bomb:
+    """Tells whether it was unpickled."""
+
+    def __reduce__(self) -> Any:
+        return exec, ("import sys; sys.modules['exploded'] = sys",)

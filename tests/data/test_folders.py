@@ -1,0 +1,356 @@
+"""Image folders and archives of them: what they become, and what they are refused for."""
+
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from draws import numpy_rng
+from image_files import equal, listing, picture, read, small, write_folder, write_tar, write_zip
+from PIL import Image
+
+from netinv.core import InputError
+from netinv.data import (
+    FetchConfig,
+    fetch_dataset,
+    folders,
+)
+
+# ---- image folders
+
+
+def test_folder_and_archives_give_the_same_files(tmp_path: Path) -> None:
+    files = small()
+    data = read(write_folder(tmp_path / "pets", files))
+    assert data.classes == ("cat", "dog")
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12]
+    assert data.test.images[:, 0, 0, 0].tolist() == [100, 101, 102, 110, 111, 112]
+    assert data.source == "image folder pets"
+    backwards = dict(reversed(files.items()))
+    parts = {split: {name: files[name] for name in files if name.startswith(split)} for split in ("train", "test")}
+    for split, part in parts.items():
+        write_tar(tmp_path / f"parts/pets-{split}.tgz", part)
+    (tmp_path / "parts/README.md").write_text("Pets.")
+    for packed in (
+        write_tar(tmp_path / "a.tar.gz", backwards),
+        write_tar(tmp_path / "b.tgz", {f"./some/where/{name}": content for name, content in files.items()}),
+        write_zip(tmp_path / "c.zip", backwards),
+        tmp_path / "parts",
+    ):
+        assert equal(read(packed), data), packed
+    digest = hashlib.sha256((tmp_path / "c.zip").read_bytes()).hexdigest()
+    assert read(tmp_path / "c.zip", source="My pets").source == f"My pets: image folder in c.zip (SHA-256 {digest})"
+
+
+def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
+    data = read(write_folder(tmp_path / "plain", small()))
+    others = {
+        "README.md": b"Pets.",
+        "train/labels.csv": b"0,1",
+        "train/.DS_Store": b"",
+        "train/cat/.hidden.png": b"",
+        "__MACOSX/train/cat/._0.png": b"",
+        "validation/cat/1.png": picture(),
+    }
+    assert equal(read(write_folder(tmp_path / "pets", small(**others))), data)
+    assert equal(read(write_zip(tmp_path / "pets.zip", small(**others))), data)
+
+
+def test_a_folder_replaces_a_built_in_data_set_and_adds_another(tmp_path: Path, no_network: None) -> None:
+    folder = {"path": str(write_folder(tmp_path / "pets", small())), "image_shape": [1, 4, 4], "licence": "Ours."}
+    config = FetchConfig.parse({"mirror": None, "folders": {"svhn": folder, "pets": folder}})
+    for name in ("svhn", "pets"):
+        data = fetch_dataset(name, config)
+        assert data.classes == ("cat", "dog")
+        assert data.licence == "Ours."
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_shape": [2, 8, 8]}, r"image_shape.0: expected 1 or 3, got 2"),
+        ({"image_shape": [1, 0, 8]}, r"image_shape.1: expected greater than 0, got 0"),
+        ({"image_shape": [1, 8]}, "image_shape"),
+        ({"image_shape": [1, 8, 8], "sahpe": 1}, "fetch.folders.pets.sahpe is not a known key"),
+    ],
+)
+def test_impossible_configurations_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FetchConfig.parse({"folders": {"pets": {"path": "p", **values}}}, where="fetch")
+
+
+def test_name_of_a_data_set_cannot_be_a_path() -> None:
+    folder = {"path": "p", "image_shape": [1, 8, 8]}
+    with pytest.raises(InputError, match="pattern"):
+        FetchConfig.parse({"folders": {"../pets": folder}})
+
+
+def test_images_become_the_declared_shape(tmp_path: Path) -> None:
+    sideways = Image.Exif()
+    sideways[0x0112] = 6  # to be turned by 90 degrees
+    half = Image.new("L", (8, 4), 0)
+    half.paste(255, (0, 0, 4, 4))  # left half white; upright, the upper half
+    turned = io.BytesIO()
+    half.save(turned, "png", exif=sideways)
+    red = (255, 0, 0)
+    labelled = {
+        "rgb.png": picture(red, "RGB"),
+        "rgba.png": picture((*red, 128), "RGBA"),
+        "palette.gif": picture(red, "RGB", kind="gif"),
+        "cmyk.jpg": picture((0, 255, 255, 0), "CMYK", kind="jpeg", quality=100),
+        "large.bmp": picture(red, "RGB", size=(64, 32), kind="bmp"),
+        "grey.png": picture(200, "L"),
+        "turned.png": turned.getvalue(),
+    }
+    files = {f"{split}/all/{name}": content for split in ("train", "test") for name, content in labelled.items()}
+    path = write_zip(tmp_path / "all.zip", files)
+    names = sorted(labelled)
+    rgb = dict(zip(names, read(path, (3, 8, 4)).train.images, strict=True))
+    assert rgb["grey.png"].unique().tolist() == [200]
+    assert rgb["turned.png"][:, :3].unique().tolist() == [255]
+    assert rgb["turned.png"][:, 5:].unique().tolist() == [0]
+    for name in names[:3] + names[4:6]:
+        if name != "grey.png":
+            # A JPEG of pure red may be one or two off.
+            assert (rgb[name].int() - torch.tensor([255, 0, 0])[:, None, None]).abs().max() <= 2, name
+    grey = dict(zip(names, read(path, (1, 8, 4)).train.images, strict=True))
+    assert grey["rgb.png"].unique().tolist() == [76]  # 0.299 * 255, the luma of ITU-R 601
+    assert grey["grey.png"].unique().tolist() == [200]
+
+
+def sixteen_bits() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 5000, np.uint16)).save(file, "png")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no image", "not a readable image .no known image format"),
+        (b"", "not a readable image .no known image format"),
+        (picture(kind="png", size=(64, 64), mode="RGB", colour=(1, 2, 3))[:-30], "not a readable image"),
+        (picture(kind="jpeg", size=(64, 64))[:300], "not a readable image"),
+        (sixteen_bits(), "more than 8 bits .mode I;16.: convert it to 8 bits"),
+        (picture(size=(10000, 6000), mode="1", colour=0), "10000x6000 pixels"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n", "no known image format"),
+    ],
+    ids=["text", "empty", "cut png", "cut jpeg", "16 bits", "bomb", "program"],
+)
+def test_unreadable_image_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    files = small(**{"train/dog/bad.png": content})
+    for path in (write_folder(tmp_path / "pets", files), write_tar(tmp_path / "pets.tgz", files)):
+        with pytest.raises(InputError, match=reason) as caught:
+            read(path)
+        assert "train/dog/bad.png" in str(caught.value)
+        assert "pets" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no image folder: expected train/ and test/"),
+        (
+            {"train/1.png": picture(), "test/1.png": picture()},
+            r"no classes in train/: expected images as train/<class>",
+        ),
+        ({"train/cat/1.png": picture()}, "no classes in test/"),
+        ({"test/cat/1.png": picture()}, "no classes in train/"),
+        (small(**{"train/fox/1.png": picture()}), "classes of .* differ: fox only in train/; every class"),
+        (
+            small(**{"test/ant/1.png": picture(), "train/fox/1.png": picture()}),
+            "fox only in train/ and ant only in test/",
+        ),
+        (small(**{"train/cat/old/1.png": picture()}), "old is a folder"),
+    ],
+)
+def test_folder_of_another_layout(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    path = write_folder(tmp_path / "pets", files)
+    path.mkdir(exist_ok=True)
+    with pytest.raises(InputError, match=message):
+        read(path)
+
+
+def test_missing_and_foreign_paths(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent does not exist"):
+        read(tmp_path / "absent")
+    (tmp_path / "pets.rar").touch()
+    with pytest.raises(InputError, match=r"pets.rar is no archive that can be read: expected .tar.gz, .tgz, .zip"):
+        read(tmp_path / "pets.rar")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small image folder."""
+    return write_folder(tmp_path / "animals", small())
+
+
+def test_links_lead_to_files_of_the_same_folder(folder: Path, tmp_path: Path) -> None:
+    (folder / "train/cat/3.png").symlink_to("1.png")
+    (tmp_path / "link").symlink_to(folder)  # as people do with large data
+    assert len(read(tmp_path / "link").train.labels) == 7
+    (tmp_path / "private.png").write_bytes(picture())
+    (folder / "train/cat/4.png").symlink_to(tmp_path / "private.png")
+    with pytest.raises(InputError, match=r"4\.png is a link that leads out of .*put the file itself there"):
+        read(folder)
+
+
+def test_a_class_that_lies_elsewhere_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "train/dog").rename(tmp_path / "dogs")
+    (folder / "train/dog").symlink_to(tmp_path / "dogs")
+    with pytest.raises(InputError, match="leads out of"):
+        read(folder)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "holes", "absent"])
+def test_only_regular_files_of_bounded_size_are_opened(folder: Path, kind: str) -> None:
+    path = folder / "train/cat/3.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "absent":
+        path.symlink_to("nowhere.png")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    expected = {
+        "pipe": "no regular file",
+        "device": "leads out of",
+        "holes": "bytes: at most",
+        "absent": "cannot be read",
+    }
+    with pytest.raises(InputError, match=rf"3\.png .*{expected[kind]}"):
+        read(folder)
+
+
+def test_archives_are_regular_files_of_bounded_size(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.zip")
+    with (tmp_path / "holes.zip").open("wb") as file:
+        file.truncate(2**40)
+    for path, message in (
+        (tmp_path / "pipe.zip", "no regular file"),
+        (tmp_path / "holes.zip", "bytes: at most"),
+        (tmp_path, "holes.zip has"),
+        (Path("/dev/null"), "no archive that can be read"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read(path)
+
+
+def test_a_name_that_is_not_utf8_is_refused(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/train/cat/\xff.png")).write_bytes(picture())
+    with pytest.raises(InputError, match=r"a name that is not UTF-8: rename it") as raised:
+        read(folder)
+    str(raised.value).encode()
+
+
+def test_archive_with_deeper_folders_loses_nothing_silently(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "pets.tar.gz", small(**{"train/cat/old/1.png": picture()}))
+    with pytest.raises(InputError, match=r"train/cat/old/1.png in pets.tar.gz lies too deep"):
+        read(path)
+
+
+def test_image_in_two_archives_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "pets/a.tar.gz", small())
+    write_zip(tmp_path / "pets/b.zip", {"train/cat/0.png": picture()})
+    with pytest.raises(InputError, match=r"train/cat/0.png in .*b.zip is there twice"):
+        read(tmp_path / "pets")
+
+
+@pytest.mark.parametrize("name", ["../train/cat/9.png", "/train/cat/9.png", "train/../../cat/9.png", "../notes.txt"])
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+def test_path_out_of_an_archive_is_refused(tmp_path: Path, name: str, write: Callable[..., Path]) -> None:
+    path = write(
+        tmp_path / "in/pets.zip" if write is write_zip else tmp_path / "in/pets.tar.gz", small(**{name: picture()})
+    )
+    before = listing(tmp_path)
+    with pytest.raises(InputError, match=r"pets\.\S+ holds the path .* which leads out of it: refused"):
+        read(path)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_link_in_a_tar_archive_is_refused(tmp_path: Path, kind: bytes) -> None:
+    member = tarfile.TarInfo("train/cat/link.png")
+    member.type, member.linkname = kind, "/etc/passwd"
+    with pytest.raises(InputError, match=r"link train/cat/link.png"):
+        read(write_tar(tmp_path / "pets.tar.gz", small(), member))
+
+
+def test_link_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "pets.zip", small())
+    with zipfile.ZipFile(path, "a") as archive:
+        member = zipfile.ZipInfo("train/cat/link.png")
+        member.create_system, member.external_attr = 3, 0o120777 << 16
+        archive.writestr(member, "/etc/passwd")
+    with pytest.raises(InputError, match=r"link train/cat/link.png"):
+        read(path)
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+def test_bounds_on_sizes(tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / ("pets.zip" if write is write_zip else "pets.tgz"), small(**{"huge.bin": bytes(5000)}))
+    monkeypatch.setattr(folders, "MAX_FILE_BYTES", 4999)
+    with pytest.raises(InputError, match=r"holds huge.bin of 5,000 bytes: at most 4,999 are read"):
+        read(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(folders, "MAX_DATASET_BYTES", 10 * 16)
+    with pytest.raises(InputError, match="declare a smaller image_shape"):
+        read(path)
+
+
+@pytest.mark.parametrize("at", [0.02, 0.5, 0.999])
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+def test_truncated_archive_is_refused(tmp_path: Path, write: Callable[..., Path], at: float) -> None:
+    path = write(tmp_path / ("pets.zip" if write is write_zip else "pets.tar.gz"), small())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * at)])
+    with pytest.raises(InputError, match=r"pets\.\S+ cannot be read, it is damaged or cut short"):
+        read(path)
+
+
+def test_altered_archive_is_refused_wherever_it_was_altered(tmp_path: Path) -> None:
+    noise = numpy_rng(0).integers(0, 256, (2, 16, 16), np.uint8)
+    files = small()
+    for split in ("train", "test"):
+        file = io.BytesIO()
+        Image.fromarray(noise[0]).save(file, "bmp")  # no checksum of its own
+        files[f"{split}/cat/noise.bmp"] = file.getvalue()
+    for path in (write_tar(tmp_path / "pets.tar.gz", files), write_zip(tmp_path / "pets.zip", files)):
+        content = path.read_bytes()
+        position = content.find(noise[0].tobytes()[:16]) if path.suffix == ".zip" else len(content) - 6
+        assert position > 0
+        altered = bytearray(content)
+        altered[position] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(InputError, match=f"{path.name} cannot be read, it is damaged"):
+            read(path)
+
+
+def test_declared_checksum(tmp_path: Path) -> None:
+    write_tar(tmp_path / "pets/a.tar.gz", small())
+    digest = hashlib.sha256((tmp_path / "pets/a.tar.gz").read_bytes()).hexdigest()
+    assert read(tmp_path / "pets", sha256={"a.tar.gz": digest.upper()}).classes == ("cat", "dog")
+    with pytest.raises(InputError, match=rf"a.tar.gz is damaged or altered \(SHA-256 {digest}, expected 00\)"):
+        read(tmp_path / "pets", sha256={"a.tar.gz": "00"})
+    with pytest.raises(InputError, match=r"no archive b.tar.gz, for which a sha256 is declared"):
+        read(tmp_path / "pets", sha256={"b.tar.gz": digest})
+
+
+def test_zip_with_a_password_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "pets.zip", small())
+    content = bytearray(path.read_bytes())
+    start = content.find(b"PK\x01\x02")
+    content[start + 8] |= 1  # the flag of an encrypted member, in the directory
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"pets.zip cannot be read.*encrypted"):
+        read(path)
