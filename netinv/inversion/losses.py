@@ -1,6 +1,8 @@
 """The inversion loss (paper, section 2) and its later companions. Every term is a plain function of tensors."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -8,6 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from netinv.inversion.config import InversionConfig
+
+FIELD_SIDE = 4
+"""Side of the latent field at most: coarse enough for strokes, and too coarse for a code in the texture."""
+FIELD_COSINE = 0.5
+"""The cosine that :func:`latent_field_loss` asks for; all of it would leave the image no room for its class."""
 
 
 class Batch(NamedTuple):
@@ -25,6 +32,8 @@ class Batch(NamedTuple):
     """p, the wanted probabilities, (N, K)."""
     label: Tensor
     """y, the arg-max of p, (N,)."""
+    latent: Tensor
+    """z that the images were drawn from, (N, Z)."""
 
     @property
     def accuracy(self) -> Tensor:
@@ -57,7 +66,7 @@ def inversion_loss(
             terms[name] = function(*arguments)
         return terms[name] if weight else 0.0
 
-    images, logits, features, moments, p, y = batch
+    images, logits, features, moments, p, y, z = batch
     alpha, beta, gamma, delta = config.alpha, config.beta, config.gamma, config.delta
     layers = moments.shape[-1] and term("layer_statistics", config.layer_statistics, layer_statistics_loss, moments)
     kl = term("kl", alpha, kl_loss, logits, p)
@@ -66,6 +75,8 @@ def inversion_loss(
     orthogonality = term("orthogonality", delta, orthogonality_loss, features)
     variation = term("total_variation", config.total_variation, total_variation_loss, images)
     pixels = term("pixel_statistics", config.pixel_statistics, pixel_statistics_loss, images, mean, std)
+    threshold = config.epsilon / (1 if config.norm == "linf" else math.sqrt(images[0].numel()))  # of each pixel
+    field = term("latent_field", config.latent_field, partial(latent_field_loss, threshold=threshold), images, z)
 
     loss = (
         alpha * kl
@@ -75,6 +86,7 @@ def inversion_loss(
         + config.total_variation * variation
         + config.pixel_statistics * pixels
         + config.layer_statistics * layers
+        + config.latent_field * field
     )
     assert isinstance(loss, Tensor)  # alpha or beta is above 0
     return loss, terms
@@ -153,6 +165,28 @@ def pixel_statistics_loss(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     centre = (images.mean(dim=(0, 2, 3)) - mean) / std
     spread = images.std(dim=(0, 2, 3)) / std
     return (centre.square() + (spread - 1).square()).mean()
+
+
+def latent_field_loss(images: Tensor, latent: Tensor, threshold: float) -> Tensor:
+    """How far the images' differences are from following a part of their latents: mean relu(0.5 - cosine), in [0, 1.5].
+
+    The last latents, read as a small image f of at most 4 x 4, are where an image is to be brighter or darker than the
+    others of its batch. Its own differences d from their mean count as far as they exceed the threshold, averaged over
+    channels and over the cells of f, less their mean over the batch; the cosine is that of d and f. Below the bound
+    of the perturbation nothing counts, so the latent cannot hide in noise: it has to move strokes.
+
+    Args:
+        images: (N, C, H, W).
+        latent: (N, Z). A square number of its last entries is f.
+        threshold: Difference from which on pixels count, the bound of the perturbation.
+    """
+    height, width = images.shape[2:]
+    side = min(FIELD_SIDE, math.isqrt(latent.shape[1]), height, width)
+    field = latent[:, -(side**2) :]  # (N, S)
+    difference = F.softshrink(images - images.mean(dim=0), threshold).mean(dim=1, keepdim=True)  # (N, 1, H, W)
+    cells = F.adaptive_avg_pool2d(difference, side).flatten(1)  # (N, S)
+    cosine = F.cosine_similarity(cells - cells.mean(dim=0), field, dim=1)  # (N,)
+    return F.relu(FIELD_COSINE - cosine).mean()
 
 
 def layer_statistics_loss(moments: Tensor) -> Tensor:

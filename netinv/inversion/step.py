@@ -157,4 +157,4 @@ def step_batch(
         epsilon = epsilon_at(step, config) if bounds is None else bounds.gather(1, label[:, None])[..., None, None]
         seen = perturb(images, label, draws, classifier, config, epsilon)
         logits, features, moments = classify(seen, classifier, config.layer_statistics > 0)
-    return Batch(images, logits, features, moments, *condition)
+    return Batch(images, logits, features, moments, *condition, draws.latent)

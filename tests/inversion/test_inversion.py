@@ -193,7 +193,13 @@ def test_between_records_and_after_an_early_end_networks_are_as_for_drawing(clas
 
 def test_logging_changes_nothing_and_reports_every_term(with_batch_norm: Classifier) -> None:
     config = InversionConfig(
-        steps=6, batch_size=8, delta=0.5, total_variation=0.3, pixel_statistics=0.2, layer_statistics=0.4
+        steps=6,
+        batch_size=8,
+        delta=0.5,
+        total_variation=0.3,
+        pixel_statistics=0.2,
+        layer_statistics=0.4,
+        latent_field=0.7,
     )
     often, records = inverted(with_batch_norm, config.model_copy(update={"log_every": 1}))
     seldom, _ = inverted(with_batch_norm, config.model_copy(update={"log_every": 6}))
@@ -206,6 +212,7 @@ def test_logging_changes_nothing_and_reports_every_term(with_batch_norm: Classif
         "total_variation": 0.3,
         "pixel_statistics": 0.2,
         "layer_statistics": 0.4,
+        "latent_field": 0.7,
     }
     for record in records:
         assert record["loss"] == pytest.approx(sum(weight * record[name] for name, weight in weights.items()), rel=1e-5)
@@ -219,6 +226,7 @@ def test_logging_changes_nothing_and_reports_every_term(with_batch_norm: Classif
         ("orthogonality", {"delta": 3.0}),
         ("total_variation", {"total_variation": 5.0}),
         ("pixel_statistics", {"pixel_statistics": 5.0}),
+        ("latent_field", {"latent_field": 5.0}),
     ],
 )
 def test_a_weight_lowers_its_term(classifier: Classifier, term: str, weights: dict[str, float]) -> None:

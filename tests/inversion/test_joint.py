@@ -24,6 +24,7 @@ ROBUST = InversionConfig(
     delta=0.5,
     total_variation=0.3,
     pixel_statistics=1.0,
+    latent_field=1.0,
     layer_statistics=1.0,
     shift=2,
     distortion=0.2,

@@ -1,9 +1,11 @@
 """Each loss against a plain implementation that shares no code with it, and in the cases where its value is known."""
 
+import itertools
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from draws import seed_torch, torch_rng
 from torch import nn
 
@@ -11,6 +13,7 @@ from netinv.classifiers import BatchNormInputs
 from netinv.inversion.losses import (
     cosine_loss,
     kl_loss,
+    latent_field_loss,
     layer_statistics_loss,
     orthogonality_loss,
     pixel_statistics_loss,
@@ -95,6 +98,40 @@ def test_pixel_statistics() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     own = pixel_statistics_loss(images, images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3)))
     assert own.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_latent_field_is_the_cosine_of_strokes_and_latents() -> None:
+    """Three channels, latents of which the last nine are a field, by plain sums."""
+    rng = torch_rng(0)
+    images = torch.rand(5, 3, 6, 9, generator=rng, dtype=torch.float64)
+    latent = torch.randn(5, 11, generator=rng, dtype=torch.float64)
+    mean = [[[float(images[:, c, i, j].mean()) for j in range(9)] for i in range(6)] for c in range(3)]
+    cells = torch.zeros(5, 9, dtype=torch.float64)
+    for n, c, i, j in itertools.product(range(5), range(3), range(6), range(9)):
+        difference = float(images[n, c, i, j]) - mean[c][i][j]
+        beyond = math.copysign(max(0.0, abs(difference) - 0.2), difference)
+        cells[n, i // 2 * 3 + j // 3] += beyond / (3 * 2 * 3)
+    cells -= cells.mean(dim=0)
+    asked = [0.5 - float(a @ b / a.norm() / b.norm()) for a, b in zip(cells, latent[:, -9:], strict=True)]
+    assert latent_field_loss(images, latent, 0.2).item() == pytest.approx(sum(max(0.0, x) for x in asked) / 5, rel=1e-9)
+
+
+def test_latent_field_heeds_strokes_and_no_noise() -> None:
+    latent = torch.randn(64, 20, generator=torch_rng(1))
+    field = F.interpolate(latent[:, -16:].view(-1, 1, 4, 4), size=(28, 28))
+    assert latent_field_loss((0.5 + field / 8).clamp(0, 1), latent, 0.1) == 0
+    hidden = (0.5 + field / 100).clamp(0, 1)  # the same below the bound
+    assert latent_field_loss(hidden, latent, 0.1) == pytest.approx(0.5)
+    assert latent_field_loss((0.5 - field / 8).clamp(0, 1), latent, 0.1) > 1.3
+
+
+@pytest.mark.parametrize(("latent_dim", "shape"), [(3, (1, 28, 28)), (64, (4, 3, 40)), (64, (2, 1, 1))])
+def test_latent_field_of_few_latents_or_pixels_is_smaller(latent_dim: int, shape: tuple[int, int, int]) -> None:
+    images = torch.rand(8, *shape, generator=torch_rng(2), requires_grad=True)
+    loss = latent_field_loss(images, torch.randn(8, latent_dim, generator=torch_rng(3)), 0.1)
+    (gradient,) = torch.autograd.grad(loss, images)
+    assert 0 <= loss <= 1.5
+    assert torch.isfinite(gradient).all()
 
 
 def test_layer_statistics() -> None:

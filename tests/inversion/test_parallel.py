@@ -23,6 +23,7 @@ EVERYTHING = InversionConfig(
     delta=1.0,
     total_variation=0.3,
     pixel_statistics=1.0,
+    latent_field=1.0,
     layer_statistics=1.0,
     shift=1,
     distortion=0.2,

@@ -27,8 +27,9 @@ BASE: dict[str, Any] = {
     "total_variation": 0.3,
     "pixel_statistics": 0.9,
     "layer_statistics": 0.2,
+    "latent_field": 0.8,
     "perturbation": "pgd",
-    "epsilon": 0.3,
+    "epsilon": 0.04,
     "epsilon_ramp": 0.5,
     "survival": 0.0,
     "norm": "linf",
@@ -51,11 +52,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     "total_variation": {"total_variation": 0.0},
     "pixel_statistics": {"pixel_statistics": 0.0},
     "layer_statistics": {"layer_statistics": 0.0},
+    "latent_field": {"latent_field": 0.0},
     "perturbation": {"perturbation": "noise"},
     "epsilon": {"epsilon": 0.1},
     "epsilon_ramp": {"epsilon_ramp": 1.0},
     "survival": {"survival": 0.02},
-    "norm": {"norm": "l2", "epsilon": 2.0},
+    "norm": {"norm": "l2", "epsilon": 0.5},
     "shift": {"shift": 0},
     "distortion": {"distortion": 0.0},
     "attack_steps": {"attack_steps": 1},
@@ -139,6 +141,18 @@ def moments(classifier: Classifier, x: Tensor) -> Tensor:
     return (mean.square() + ((std - mean.square()).clamp(min=0).sqrt() - 1).square()).mean()
 
 
+def off_the_field(images: Tensor, z: Tensor, config: InversionConfig) -> Tensor:
+    """How far what differs by more than the bound is from following the latents, here 2 x 2 of them."""
+    threshold = config.epsilon if config.norm == "linf" else config.epsilon / math.sqrt(images[0].numel())
+    difference = images - images.mean(dim=0)
+    difference = difference.sign() * (difference.abs() - threshold).clamp(min=0)
+    rows, columns = ((0, 5), (4, 9)), ((0, 4), (4, 8))  # of an image of 9 x 8
+    cells = torch.stack([difference[:, :, a:b, c:d].mean(dim=(1, 2, 3)) for a, b in rows for c, d in columns], dim=1)
+    cells = cells - cells.mean(dim=0)
+    cosines = (cells * z).sum(dim=1) / (cells.norm(dim=1).clamp(min=1e-8) * z.norm(dim=1))
+    return (0.5 - cosines).clamp(min=0).mean()
+
+
 def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
     """The losses of all steps and the final weights, written down as one would at first."""
     generator, classifier = networks()
@@ -191,6 +205,7 @@ def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
         loss = loss + config.gamma * gram.mean() + config.delta * gram.square().mean()
         loss = loss + config.total_variation * variation + config.pixel_statistics * pixels
         loss = loss + config.layer_statistics * moments(classifier, seen)
+        loss = loss + config.latent_field * off_the_field(images, z, config)
         optimizer.param_groups[0]["lr"], beta = learning_rate(step - 1, config)
         optimizer.param_groups[0]["betas"] = (beta, 0.99)
         optimizer.zero_grad()
