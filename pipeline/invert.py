@@ -69,20 +69,33 @@ def check_settings(
     check_statistics(config.pixel_statistics, config.layer_statistics, classifier, where=f"invert.{variant}.")
 
 
-def write_generators(plan: "Plan", followed: "list[Followed]", run: "Run", folder: Path) -> list[float]:
-    """Save the generators with their histories; returns the batch accuracy of each at its end."""
+def write_generators(plan: "Plan", followed: "list[Followed]", run: "Run", folder: Path) -> dict[str, float]:
+    """Save the generators with their histories, and say which of the classes one of them cannot draw.
+
+    Returns:
+        The stage's metrics: mean accuracy on the last batch, the worst accuracy of any class of any generator on fresh
+        images, and the number of generators.
+    """
     from netinv.generators import save_generator
+    from netinv.inversion import class_accuracies, missing_classes, told_missing
     from pipeline.generators import trained
 
-    for index, (job, one) in enumerate(zip(plan.jobs.values(), followed, strict=True)):
+    classes = [str(label) for label in range(plan.classifier.num_classes)]
+    by_class = []
+    for index, ((name, job), one) in enumerate(zip(plan.jobs.items(), followed, strict=True)):
         assert one.state is not None
-        save_generator(folder / str(index), trained(plan.classifier, job, one.state))
+        generator = trained(plan.classifier, job, one.state)
+        save_generator(folder / str(index), generator)
+        by_class.append(class_accuracies(generator, plan.classifier, job.config.sharpness))
+        if missing_classes(classes, by_class[-1]):
+            print(f"warning: {plan.title}, {name}: {told_missing(classes, by_class[-1])}", file=sys.stderr)
         one.run.log_artifact(folder / str(index), folder="checkpoint")
         save_csv(folder / str(index) / "history.csv", one.history)
     last = [one.history[-1]["accuracy"] for one in followed]
     samples = int(followed[0].history[-1]["samples"])
-    run.log_metrics({"invert/accuracy": sum(last) / len(last)}, step=samples)
-    return last
+    worst = min(min(one) for one in by_class)
+    run.log_metrics({"invert/accuracy": sum(last) / len(last), "invert/worst_class_accuracy": worst}, step=samples)
+    return {"batch_accuracy": sum(last) / len(last), "worst_class_accuracy": worst, "generators": len(last)}
 
 
 @click.command()
@@ -119,12 +132,16 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
         )
         followed = driver.resume(plan, checkpoints, run, stack)
         driver.consume(plan, followed)
-        last = write_generators(plan, followed, run, folder)
+        measured = write_generators(plan, followed, run, folder)
         curves = [{"generator": i, **record} for i, one in enumerate(followed) for record in one.history]
         save_csv(plots, curves)
-        write_text(metrics, json.dumps({"batch_accuracy": sum(last) / len(last), "generators": len(last)}) + "\n")
+        write_text(metrics, json.dumps(measured) + "\n")
     checkpoints.remove()
-    print(f"{plan.title}: {len(last)} generators, batch accuracy {min(last):.3f} or more", file=sys.stderr)
+    print(
+        f"{plan.title}: {len(followed)} generators, batch accuracy {measured['batch_accuracy']:.3f}, "
+        f"worst class {measured['worst_class_accuracy']:.3f}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

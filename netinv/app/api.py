@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from netinv.app.inversions import History, Inversion, MissingClasses, class_accuracies, inversion_accuracy, told_missing
+from netinv.app.inversions import History, Inversion, MissingClasses, inversion_accuracy
 from netinv.classifiers import (
     DEFAULT,
     AdapterConfig,
@@ -20,7 +20,7 @@ from netinv.classifiers import (
 )
 from netinv.core import InputError, Variant
 from netinv.generators import ConditionedGenerator, GeneratorConfig
-from netinv.inversion import InversionConfig, variant_config
+from netinv.inversion import InversionConfig, class_accuracies, told_missing, variant_config
 from netinv.inversion import invert as inversion_steps
 
 
@@ -93,7 +93,7 @@ def invert(
         tried.append(_trained(adapted, config, generator, names, seed + len(tried), title, progress, on_record))
     best = max(tried, key=lambda inversion: (-len(inversion.missing), inversion.accuracy))
     if best.missing:
-        warnings.warn(told_missing(best), MissingClasses, stacklevel=2)
+        warnings.warn(told_missing(best.classes, best.class_accuracy), MissingClasses, stacklevel=2)
     return best
 
 
@@ -127,7 +127,8 @@ def _trained(
     generator.eval()
     untested = Inversion(generator, config, history, names, accuracy=0.0)
     accuracy = inversion_accuracy(untested, classifier)
-    return replace(untested, accuracy=accuracy, class_accuracy=class_accuracies(untested, classifier))
+    by_class = class_accuracies(untested.generator, classifier, untested.config.sharpness)
+    return replace(untested, accuracy=accuracy, class_accuracy=by_class)
 
 
 def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[InversionConfig, str]:

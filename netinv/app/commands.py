@@ -120,11 +120,11 @@ def invert(
     """
     from netinv.app.api import invert as invert_classifier
     from netinv.app.api import settings_of
-    from netinv.app.inversions import RECORD, MissingClasses, told_missing
+    from netinv.app.inversions import RECORD, MissingClasses
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder
     from netinv.generators import GeneratorConfig
-    from netinv.inversion import InversionConfig, variant_config
+    from netinv.inversion import InversionConfig, told_missing, variant_config
 
     check_folder(out, replaces=RECORD)
     values = parse_pairs(settings, "--set")
@@ -162,7 +162,7 @@ def invert(
             f"see {out / 'grid.png'}"
         )
     if inversion.missing:
-        print(f"warning: {told_missing(inversion)}", file=sys.stderr)
+        print(f"warning: {told_missing(inversion.classes, inversion.class_accuracy)}", file=sys.stderr)
         sys.exit(3)
 
 

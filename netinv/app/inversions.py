@@ -11,19 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from netinv.classifiers import (
-    InvertibleClassifier,
-)
+from netinv.classifiers import InvertibleClassifier
 from netinv.core import Config, InputError, new_folder, save_csv
 from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, draw_images, load_generator, save_generator
-from netinv.inversion import InversionConfig, variant_of
+from netinv.inversion import InversionConfig, missing_classes, variant_of
 from netinv.sampling import grid
 
 JUDGED = 1000
 """Fresh images on which a finished generator's accuracy is measured."""
-DRAWN = 0.9
-"""Inversion accuracy from which on a class counts as drawn."""
 BATCH = 100
 """Images classified at a time."""
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
@@ -66,9 +62,7 @@ class Inversion:
     @property
     def missing(self) -> tuple[str, ...]:
         """Names of the classes that it cannot draw: fewer than 9 in 10 of their images are read as asked."""
-        if not self.class_accuracy:
-            return ()
-        return tuple(name for name, accuracy in zip(self.classes, self.class_accuracy, strict=True) if accuracy < DRAWN)
+        return missing_classes(self.classes, self.class_accuracy) if self.class_accuracy else ()
 
     def sample(
         self,
@@ -193,17 +187,6 @@ class Inversion:
         export_generator(Path(path), self.generator, metadata)
 
 
-def told_missing(inversion: Inversion) -> str:
-    """A sentence on the classes that an inversion cannot draw."""
-    pairs = zip(inversion.classes, inversion.class_accuracy, strict=True)
-    worst = [f"{name} ({accuracy:.2f})" for name, accuracy in pairs if name in inversion.missing]
-    more = f" and {len(worst) - 10} more" if len(worst) > 10 else ""
-    return (
-        f"Of the classes {', '.join(worst[:10])}{more} fewer than {DRAWN:.0%} of the images are read as asked: try "
-        "more steps or another seed, and do not take what is drawn of them for what the classifier believes."
-    )
-
-
 @torch.no_grad()
 def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int = JUDGED) -> float:
     """Share of fresh images that a classifier reads as the class they were drawn for."""
@@ -211,17 +194,6 @@ def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, n
     pairs = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
     right = [classifier(part.to(classifier.device)).argmax(dim=1).cpu() == wanted for part, wanted in pairs]
     return float(torch.cat(right).float().mean())
-
-
-@torch.no_grad()
-def class_accuracies(inversion: Inversion, classifier: InvertibleClassifier) -> tuple[float, ...]:
-    """Inversion accuracy of each class, on 50 fresh images of each; of many classes fewer, at least 5."""
-    num = min(50, max(5, 2 * JUDGED // len(inversion.classes)))
-    shares = []
-    for label in range(len(inversion.classes)):
-        images = inversion.sample(num, label=label, seed=3)
-        shares.append(float((classifier(images.to(classifier.device)).argmax(dim=1) == label).float().mean()))
-    return tuple(shares)
 
 
 @torch.no_grad()

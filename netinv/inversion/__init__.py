@@ -3,6 +3,7 @@
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.joint import JointTraining
 from netinv.inversion.loop import InversionTraining, invert
+from netinv.inversion.missing import class_accuracies, missing_classes, told_missing
 from netinv.inversion.parallel import GlobalBatch
 from netinv.inversion.variants import variant_config, variant_of
 
@@ -11,7 +12,10 @@ __all__ = [
     "InversionConfig",
     "InversionTraining",
     "JointTraining",
+    "class_accuracies",
     "invert",
+    "missing_classes",
+    "told_missing",
     "variant_config",
     "variant_of",
 ]

@@ -53,6 +53,7 @@ def test_experiments_from_the_queue(copy: Path) -> None:
     for data in found.values():
         measured = data["metrics"]["metrics/invert/digits-robust.json"]["data"]
         assert 0 <= measured["batch_accuracy"] <= 1
+        assert 0 <= measured["worst_class_accuracy"] <= 1
     changes = json.loads(run(copy, "dvc", "params", "diff", "one", "two", "--json").stdout)
     assert changes["params.yaml"]["invert.robust.gamma"] == {"old": 0.5, "new": 0.25, "diff": -0.25}
     difference = json.loads(run(copy, "dvc", "metrics", "diff", "HEAD", "one", "--json").stdout)
