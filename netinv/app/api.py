@@ -120,7 +120,8 @@ def _trained(
         for record in inversion_steps(generator, classifier, config, seed):
             history.append(record)
             under = " under attack" if config.epsilon else ""
-            bar.set_postfix_str(f"accuracy{under} {record['accuracy']:.3f}", refresh=False)
+            standing = f"accuracy{under} {record['accuracy']:.3f}, worst class {record['worst_class']:.2f}"
+            bar.set_postfix_str(standing, refresh=False)
             bar.update(int(record["step"]) - bar.n)
             if on_record is not None:
                 on_record(record)

@@ -1,6 +1,4 @@
-"""An epsilon for each class, which finds its own size."""
-
-from typing import Self
+"""How well each class is held in training, and an epsilon for each, which finds its own size."""
 
 import torch
 from torch import Tensor
@@ -13,11 +11,12 @@ MEMORY = 64
 
 
 class ClassBounds:
-    """Bounds of the perturbation by class: each grows while enough of its samples survive, and shrinks while fewer do.
+    """Survival by class, and bounds of the perturbation: each grows while enough samples survive, and else shrinks.
 
     One bound for all gives classes up: where the classifier cannot hold a class within it, nothing of that class is
     learned. So a class begins with a bound of 0, and is asked for as much as it can give. What survives is the share
-    of a class's samples that are read as asked, averaged over about its last ``MEMORY``.
+    of a class's samples that are read as asked, averaged over about its last ``MEMORY``. Where the settings name no
+    survival, all classes share one bound, and only the survival is kept.
 
     Args:
         config: Says how large they may become, how fast, and at which survival.
@@ -32,26 +31,27 @@ class ClassBounds:
         self.surviving = torch.zeros(num_classes, device=device)
         """Share of each class's samples that survive, (K,)."""
 
-    @classmethod
-    def of(cls, config: InversionConfig, num_classes: int, device: torch.device) -> Self | None:
-        """Those of a training; ``None`` where its classes share one bound."""
-        return cls(config, num_classes, device) if config.survival else None
-
-    def of_samples(self, num: int) -> Tensor:
-        """The bound of each class, once for each sample: (N, K)."""
-        return self.epsilon.expand(num, -1)
+    def of_samples(self, num: int) -> Tensor | None:
+        """The bound of each class, once for each sample: (N, K); ``None`` where the classes share one."""
+        return self.epsilon.expand(num, -1) if self.config.survival else None
 
     @torch.no_grad()
-    def follow(self, batch: Batch) -> None:
-        """Heed what survived in a step."""
+    def follow(self, batch: Batch) -> Tensor:
+        """Heed what survived in a step; returns the survival of the worst class, a scalar."""
         count, right = torch.zeros_like(self.epsilon), torch.zeros_like(self.epsilon)
         survived = (batch.logits.argmax(dim=1) == batch.label).to(count)
         count.index_add_(0, batch.label, torch.ones_like(survived))
         right.index_add_(0, batch.label, survived)
         share = 1 - (1 - 1 / MEMORY) ** count  # of the new samples in the average
         self.surviving.lerp_(right / count.clamp(min=1), share)
+        if self.config.survival:
+            self._grow(count, len(batch.label))
+        return self.surviving.amin()
+
+    def _grow(self, count: Tensor, num: int) -> None:
+        """Let the bounds grow or shrink after a step of so many samples, (K,) of the classes."""
         # As fast as one bound of all classes would grow, if each had its share of the batch.
-        usual = len(batch.label) / len(count)
+        usual = num / len(count)
         rate = self.config.epsilon / max(1.0, self.config.epsilon_ramp * self.config.steps) * count / usual
         grown = self.epsilon + torch.where(self.surviving >= self.config.survival, rate, -rate)
         self.epsilon = grown.clamp(0, self.config.epsilon)

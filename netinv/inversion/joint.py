@@ -75,16 +75,16 @@ class JointTraining:
         classifier, config = self.classifier, self.config
         dropout = self.trainings[0].generator.config.dropout
         # Generators are called one by one, as it were, and the classifier with the images of all.
-        own = [t.bounds.of_samples(config.batch_size) for t in self.trainings if t.bounds]
-        bounds = torch.cat(own) if own else None
+        own = [training.bounds.of_samples(config.batch_size) for training in self.trainings]
+        bounds = torch.cat([bound for bound in own if bound is not None]) if config.survival else None
         batch = step_batch(self._generate, classifier, config, draws, self.step, dropout, bounds)
         weigh = partial(inversion_loss, mean=classifier.mean, std=classifier.std, config=config, every_term=every_term)
         each = Batch(*map(self._each, batch))
-        for i, training in enumerate(self.trainings):
-            if training.bounds:
-                training.bounds.follow(Batch(*(part[i] for part in each)))
+        worst = torch.stack(
+            [training.bounds.follow(Batch(*(part[i] for part in each))) for i, training in enumerate(self.trainings)]
+        )
         loss, terms = vmap(weigh)(each)
-        return loss, {"accuracy": vmap(lambda batch: batch.accuracy)(each), **terms}
+        return loss, {"accuracy": vmap(lambda batch: batch.accuracy)(each), "worst_class": worst, **terms}
 
     def combine_gradients(self) -> None:
         """Nothing to do: the gradients are those of each generator's own batch."""

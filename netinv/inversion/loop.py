@@ -36,7 +36,7 @@ class Training(Protocol):
         """The random numbers of a step."""
 
     def loss(self, draws: StepDraws, every_term: bool) -> tuple[Tensor, Terms]:
-        """The loss of the step, its terms by name, and ``accuracy``: a function of weights, draws and class bounds."""
+        """Loss of the step, its terms by name, ``accuracy`` and ``worst_class``: of weights, draws, class bounds."""
 
     def combine_gradients(self) -> None:
         """Called after each backward pass."""
@@ -53,8 +53,8 @@ def train(training: Training) -> Iterator[list[Record]]:
 
     Yields:
         Every ``log_every`` steps and after the last, of each generator: ``step``, ``samples`` drawn so far,
-        ``accuracy`` on the batch, ``loss`` and each of its terms, unweighted, whether or not its weight is 0 (but for
-        ``layer_statistics``).
+        ``accuracy`` on the batch, ``worst_class`` (the smallest accuracy of a class, over about its last 64 samples),
+        ``loss`` and each of its terms, unweighted, whether or not its weight is 0 (but for ``layer_statistics``).
 
     Raises:
         FloatingPointError: The loss is not finite; names the step.
@@ -119,7 +119,7 @@ class InversionTraining:
         self.rng = torch.Generator(classifier.device).manual_seed(seed)
         self.optimizer, self.schedule = optimization(generator.parameters(), config)
         self.step = 0
-        self.bounds = ClassBounds.of(config, generator.num_classes, classifier.device)
+        self.bounds = ClassBounds(config, generator.num_classes, classifier.device)
         if shared:
             shared.join_batch_norm(generator)
 
@@ -141,14 +141,13 @@ class InversionTraining:
     def loss(self, draws: StepDraws, every_term: bool = False) -> tuple[Tensor, Terms]:
         """The loss of the step ``step``, of the whole batch, its terms, and the accuracy."""
         classifier, config = self.classifier, self.config
-        bounds = self.bounds.of_samples(len(draws.latent)) if self.bounds else None
+        bounds = self.bounds.of_samples(len(draws.latent))
         batch = step_batch(self.generator, classifier, config, draws, self.step, self.generator.config.dropout, bounds)
         if self.shared:
             batch = Batch(*map(self.shared.gather, batch))
-        if self.bounds:
-            self.bounds.follow(batch)
+        worst = self.bounds.follow(batch)
         loss, terms = inversion_loss(batch, classifier.mean, classifier.std, config, every_term)
-        return loss, {"accuracy": batch.accuracy, **terms}
+        return loss, {"accuracy": batch.accuracy, "worst_class": worst, **terms}
 
     def combine_gradients(self) -> None:
         """Make the gradients of this worker's rows those of the whole batch."""
@@ -163,7 +162,7 @@ class InversionTraining:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": self.rng.get_state(),
-            "bounds": self.bounds.state_dict() if self.bounds else {},
+            "bounds": self.bounds.state_dict(),
         }
         return {name: _on_cpu(value) for name, value in state.items()}
 
@@ -174,8 +173,7 @@ class InversionTraining:
         load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.rng.set_state(state["rng"])
-        if self.bounds:
-            self.bounds.load_state_dict(state["bounds"])
+        self.bounds.load_state_dict(state["bounds"])
 
 
 def load_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:

@@ -138,7 +138,7 @@ def test_precisions_differ_by_rounding_and_keep_all_but_the_layers(classifier: C
     )
     assert records != expected
     for record in (*records, *expected):
-        del record["accuracy"]  # counts samples, and rounding may turn the answer to one
+        del record["accuracy"], record["worst_class"]  # count samples, and rounding may turn the answer to one
     assert records[0] == pytest.approx(expected[0], rel=0.03, abs=0.03)  # of the same weights
     assert records == [pytest.approx(record, rel=0.1, abs=0.1) for record in expected]
     assert {weight.dtype for weight in rounded.parameters()} == {torch.float32}

@@ -153,12 +153,12 @@ def off_the_field(images: Tensor, z: Tensor, config: InversionConfig) -> Tensor:
     return (0.5 - cosines).clamp(min=0).mean()
 
 
-def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
-    """The losses of all steps and the final weights, written down as one would at first."""
+def plain(config: InversionConfig, seed: int) -> tuple[list[float], list[float], Tensor]:
+    """The losses of all steps, how the worst class fares, and the final weights, written down as one would at first."""
     generator, classifier = networks()
     rng = library_torch_rng(seed)
     optimizer = torch.optim.Adam(generator.parameters(), lr=1.0)
-    losses = []
+    losses, worst = [], []
     own, alive = [0.0] * 3, [0.0] * 3  # by class: its bound, and the share that survives
     generator.train()
     for step in range(1, config.steps + 1):
@@ -212,7 +212,8 @@ def plain(config: InversionConfig, seed: int) -> tuple[list[float], Tensor]:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return losses, torch.cat([weight.detach().flatten() for weight in generator.parameters()])
+        worst.append(min(alive))
+    return losses, worst, torch.cat([weight.detach().flatten() for weight in generator.parameters()])
 
 
 @pytest.fixture(autouse=True)
@@ -232,15 +233,16 @@ def trained(config: InversionConfig, seed: int) -> tuple[list[dict[str, float]],
 @pytest.mark.parametrize("name", [None, *CHANGES])
 def test_every_setting_does_what_it_says_in_every_step(name: str | None) -> None:
     config = InversionConfig.model_validate(BASE | (CHANGES[name] if name else {}))
-    losses, weights = plain(config, seed=3)
+    losses, worst, weights = plain(config, seed=3)
     records, got = trained(config, seed=3)
     torch.testing.assert_close(got, weights, rtol=1e-6, atol=1e-9)
     due = [step for step in range(1, config.steps + 1) if step % config.log_every == 0 or step == config.steps]
     assert [record["step"] for record in records] == due
     assert [record["samples"] for record in records] == [step * config.batch_size for step in due]
     assert [record["loss"] for record in records] == [pytest.approx(losses[step - 1], rel=1e-8) for step in due]
+    assert [record["worst_class"] for record in records] == [pytest.approx(worst[step - 1]) for step in due]
     if name not in {None, "log_every"}:  # else a setting that does nothing would pass
-        _, unchanged = plain(InversionConfig.model_validate(BASE), seed=3)
+        *_, unchanged = plain(InversionConfig.model_validate(BASE), seed=3)
         assert (weights - unchanged).norm() > 1e-4 * unchanged.norm()
 
 
@@ -257,6 +259,5 @@ def test_a_class_that_does_not_survive_gets_less_than_one_that_does() -> None:
     generator, classifier = networks()
     training = InversionTraining(generator, classifier, InversionConfig.model_validate(BASE | {"survival": 0.02}), 3)
     list(training)
-    assert training.bounds is not None
     assert 0 <= training.bounds.epsilon.min() < training.bounds.epsilon.max() <= 0.3
     assert (training.bounds.epsilon > 0).eq(training.bounds.surviving > 0).all()
