@@ -1,5 +1,6 @@
 """Inversion in one call, for notebooks, scripts and the command: a network in, a trained generator out."""
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +21,19 @@ from netinv.classifiers import (
 )
 from netinv.core import InputError, Variant
 from netinv.generators import ConditionedGenerator, GeneratorConfig
-from netinv.inversion import InversionConfig, class_accuracies, told_missing, variant_config
+from netinv.inversion import (
+    InversionConfig,
+    batch_size_for,
+    class_accuracies,
+    duration,
+    step_cost,
+    told_missing,
+    variant_config,
+)
 from netinv.inversion import invert as inversion_steps
+
+WORTH_SAYING = 60
+"""Seconds from which on people are told what a training will take."""
 
 
 @torch.inference_mode(mode=False)  # whatever the caller's: gradients are needed
@@ -37,6 +49,7 @@ def invert(
     classes: tuple[str, ...] | None = None,
     seed: int = 0,
     attempts: int = 2,
+    max_hours: float = 12.0,
     progress: bool = True,
     on_record: Callable[[dict[str, float]], None] | None = None,
 ) -> Inversion:
@@ -57,7 +70,8 @@ def invert(
         seed: Fixes weights and draws.
         attempts: How often it is tried at most, each time with the next seed, while a class cannot be drawn; the
             attempt that lacks the fewest counts. Which these are, ``missing`` of the result and a warning say.
-        progress: Show a bar.
+        max_hours: What one attempt may take: by the estimate from one step, more is refused before the work.
+        progress: Show a bar, and before it what the training will take where that is more than a minute.
         on_record: Called with each record of the history as it comes.
 
     Raises:
@@ -87,6 +101,7 @@ def invert(
         )
     if attempts < 1:
         raise InputError(f"attempts is {attempts}: at least one is needed.")
+    _expect_time_for(adapted, config, generator, max_hours, progress)
     tried: list[Inversion] = []
     while len(tried) < attempts and (not tried or tried[-1].missing):
         title = "invert again" if tried else "invert"
@@ -95,6 +110,25 @@ def invert(
     if best.missing:
         warnings.warn(told_missing(best.classes, best.class_accuracy), MissingClasses, stacklevel=2)
     return best
+
+
+def _expect_time_for(
+    classifier: InvertibleClassifier,
+    config: InversionConfig,
+    architecture: GeneratorConfig,
+    max_hours: float,
+    progress: bool,
+) -> None:
+    """Say what a training will take, if it is worth saying, and refuse what would take longer than allowed."""
+    cost = step_cost(classifier, config, architecture)
+    seconds = cost.seconds * config.steps
+    if seconds > max_hours * 3600:
+        raise InputError(
+            f"{cost.told(config.steps)} That is more than the {duration(max_hours * 3600)} of max_hours: take fewer "
+            f"steps, a smaller batch_size than {config.batch_size} or smaller images, or allow more."
+        )
+    if progress and seconds > WORTH_SAYING:
+        tqdm.write(cost.told(config.steps), file=sys.stderr)
 
 
 def _trained(
@@ -139,6 +173,7 @@ def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[Inversi
         InputError: There is no such variant.
     """
     config = variant_config(variant)
+    config = config.model_copy(update={"batch_size": batch_size_for(config.batch_size, classifier.image_shape)})
     if not config.pixel_statistics or has_pixel_statistics(classifier):
         return config, ""
     return config.model_copy(update={"pixel_statistics": 0.0}), (

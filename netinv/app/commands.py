@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from netinv.app.parsing import parse_evaluator, parse_pairs, parse_source
+from netinv.app.telling import measured, tell_inversion, told
 from netinv.core import VARIANTS, InputError
 
 if TYPE_CHECKING:
-    from netinv.classifiers import CheckReport, Classifier
+    from netinv.classifiers import Classifier
     from netinv.data import Dataset
-    from netinv.results import Measure
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -99,6 +99,13 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
     type=click.IntRange(1),
     help="How often it is tried at most, while a class cannot be drawn.",
 )
+@click.option(
+    "--max-hours",
+    default=12.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="What one try may take; more is refused, by an estimate from one step.",
+)
 @click.option("--classes", help="Names of the classes in label order, such as red,blue.  [default: their numbers]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the trained generator.")
 @as_json
@@ -108,6 +115,7 @@ def invert(
     settings: tuple[str, ...],
     seed: int,
     attempts: int,
+    max_hours: float,
     classes: str | None,
     out: Path,
     as_json: bool,
@@ -124,7 +132,7 @@ def invert(
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder
     from netinv.generators import GeneratorConfig
-    from netinv.inversion import InversionConfig, told_missing, variant_config
+    from netinv.inversion import InversionConfig, variant_config
 
     check_folder(out, replaces=RECORD)
     values = parse_pairs(settings, "--set")
@@ -148,22 +156,12 @@ def invert(
                 classes=tuple(classes.split(",")) if classes else None,
                 seed=seed,
                 attempts=attempts,
+                max_hours=max_hours,
             )
     except FloatingPointError as error:
         raise InputError(str(error)) from None
     inversion.save(out)
-    worst = min(inversion.class_accuracy)
-    if as_json:
-        told = {"out": str(out), "accuracy": inversion.accuracy, "worst_class": worst, "missing": inversion.missing}
-        print(json.dumps(told | {"steps": config.steps, "last": inversion.history[-1]}))
-    else:
-        print(
-            f"{out}: inversion accuracy {inversion.accuracy:.3f}, worst class {worst:.2f}, after {config.steps} steps; "
-            f"see {out / 'grid.png'}"
-        )
-    if inversion.missing:
-        print(f"warning: {told_missing(inversion.classes, inversion.class_accuracy)}", file=sys.stderr)
-        sys.exit(3)
+    tell_inversion(inversion, out, as_json)
 
 
 @click.command()
@@ -320,31 +318,3 @@ def train_evaluator(dataset: "Dataset", device: str, seed: int) -> "Classifier":
             epoch, accuracy = record["epoch"], record["accuracy"]
             print(f"evaluator: epoch {epoch:.0f}, training accuracy {accuracy:.3f}", file=sys.stderr)
     return evaluator
-
-
-def told(model: str, report: "CheckReport") -> str:
-    """A check's report for people."""
-    lines = [f"classifier  {model}, {report.parameters:,} parameters"]
-    if report.output_range is not None:
-        low, high = report.output_range
-        layer = f"the input of {report.feature_layer}" if report.feature_layer else "the logits themselves"
-        lines += [
-            f"images      {report.image_shape}, given to the network as {report.input_shape}",
-            f"outputs     {report.num_classes} classes, {report.output}, from {low:.3g} to {high:.3g}",
-            f"features    {report.feature_dim}, {layer}",
-        ]
-    if report.accuracy is not None:
-        lines.append(f"accuracy    {report.accuracy:.3f} on {report.num_images} images")
-    if report.images_per_second is not None:
-        lines.append(f"speed       {report.images_per_second:.0f} images a second, forward and backward")
-    lines += [f"{finding.severity}: {finding.message}" for finding in report.findings]
-    return "\n".join(lines)
-
-
-def measured(measure: "Measure") -> str:
-    """A measure in a few characters, or why there is none."""
-    from netinv.results import Estimate
-
-    if isinstance(measure, Estimate):
-        return f"{measure.value:.3f}  ({measure.low:.3f} to {measure.high:.3f})"
-    return f"not measured: {measure.not_measured}"

@@ -1,6 +1,7 @@
 """The inversion: losses, the step, the loop; over several workers, and of several generators at once."""
 
 from netinv.inversion.config import InversionConfig
+from netinv.inversion.cost import batch_size_for, duration, step_cost
 from netinv.inversion.joint import JointTraining
 from netinv.inversion.loop import InversionTraining, invert
 from netinv.inversion.missing import class_accuracies, missing_classes, told_missing
@@ -12,9 +13,12 @@ __all__ = [
     "InversionConfig",
     "InversionTraining",
     "JointTraining",
+    "batch_size_for",
     "class_accuracies",
+    "duration",
     "invert",
     "missing_classes",
+    "step_cost",
     "told_missing",
     "variant_config",
     "variant_of",
