@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netinv.core.errors import InputError
+from netinv.core.reading import read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,10 +29,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: It says nothing that can be read.
     """
     path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a readable checkpoint configuration ({error}).") from None
+    config = read_json(path, "train it again")
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a checkpoint configuration: expected an object, got {type(config).__name__}.")
     return config

@@ -109,7 +109,7 @@ def test_a_split_that_is_not_its_specs_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "not a readable data-set spec.*fetch the data set again"),
+        (None, "not readable.*fetch the data set again"),
         ({"num_train": "12"}, "num_train: expected a valid integer, got '12'"),
         ({"colour": True}, "colour is not a known key"),
     ],
