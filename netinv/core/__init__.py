@@ -41,7 +41,7 @@ from netinv.core.reading import parse_json, read_json, read_numbers, read_text
 from netinv.core.redaction import redacted
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
-from netinv.core.weights import read_config, read_weights, write_network
+from netinv.core.weights import read_config, read_network, write_network
 
 __all__ = [
     "MAX_TOLD",
@@ -92,9 +92,9 @@ __all__ = [
     "parse_json",
     "read_config",
     "read_json",
+    "read_network",
     "read_numbers",
     "read_text",
-    "read_weights",
     "redacted",
     "save_csv",
     "write_network",

@@ -55,7 +55,7 @@ Distortion = Annotated[float, Field(ge=0, le=2)]
 """Of an affine map, as a share of half of the image."""
 Positive = Annotated[float, Field(gt=0, le=100)]
 """Of what has no unit: a temperature, a step's length."""
-Deviation = Annotated[float, Field(gt=1e-6, le=1_000)]
+Deviation = Annotated[float, Field(gt=0, le=1_000)]
 """Of pixels, that they are divided by."""
 Cpus = Annotated[float, Field(ge=0.01, le=1_024)]
 Gpus = Annotated[float, Field(ge=0, le=64)]

@@ -38,7 +38,8 @@ def read_text(path: Path, mend: str, most: int = MAX_TEXT) -> str:
             raise ValueError(f"it has {found.st_size:,} bytes, and at most {most:,} are read")
         return path.read_bytes().decode()
     except (OSError, ValueError) as error:
-        reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+        told = error.strerror if isinstance(error, OSError) else None
+        reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else told or error
         raise InputError(f"{path} is not readable ({reason}): {mend}.") from None
 
 

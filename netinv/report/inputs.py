@@ -65,6 +65,18 @@ def compared(found: Sequence[Evaluated]) -> list[tuple[str, str, Row]]:
     return variants + [(title, style, found[0].row(name)) for name, (title, style) in REFERENCES.items()]
 
 
+def read_settings(path: Path) -> dict[str, str]:
+    """Read settings by name, as texts.
+
+    Raises:
+        InputError: The file is missing or holds something else.
+    """
+    values = read_json(path, MEND)
+    if not isinstance(values, dict):
+        raise InputError(f"{path} does not hold settings by their names: {MEND}.")
+    return {name: str(value) for name, value in values.items()}
+
+
 def read_values(path: Path) -> dict[str, str | float]:
     """Read an object of texts and finite numbers.
 
@@ -99,8 +111,7 @@ def read_evaluations(folders: Sequence[Path]) -> list[Inverted]:
     """
     groups: dict[str, list[Evaluated]] = {}
     for name, folder in zip(_short_names(folders), folders, strict=True):
-        results, values = load_results(folder / "results.json"), read_values(folder / "settings.json")
-        settings = {key: str(value) for key, value in values.items()}
+        results, settings = load_results(folder / "results.json"), read_settings(folder / "settings.json")
         curves = read_numbers(folder / "curves.csv", MEND, CURVES)
         found = Evaluated(name, results, folder, curves, settings, export={})
         told = [settings.get(key) for key in MODEL]
