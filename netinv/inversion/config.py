@@ -45,7 +45,7 @@ class InversionConfig(Config):
     """Weight of the distance of the images' mean and deviation from those that the classifier normalises by."""
     layer_statistics: Weight = 0.0
     """Weight of the distance of what the classifier's batch norms see from their running statistics."""
-    latent_field: NonNegativeFloat = 0.0
+    latent_field: Weight = 0.0
     """Weight of the latent field: what differs between images by more than epsilon follows a part of the latent."""
     perturbation: Literal["none", "noise", "pgd"] = "none"
     """Ask that the label survives no perturbation, random noise, or projected gradient ascent."""
