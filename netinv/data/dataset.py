@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from netinv.core import Config, ImageShape, InputError, read_json
+from netinv.core import Config, ImageShape, InputError, listed, read_json
 
 Split = Literal["train", "test"]
 
@@ -161,3 +161,20 @@ class Dataset(NamedTuple):
     test: LabelledImages
     source: str
     licence: str
+
+
+def oddities(data: Dataset) -> list[str]:
+    """What makes measures of a data set mean less than they seem to, each as a sentence."""
+    told = []
+    seen = {hashlib.sha256(image.numpy().tobytes()).digest() for image in data.train.images}
+    same = sum(hashlib.sha256(image.numpy().tobytes()).digest() in seen for image in data.test.images)
+    if same:
+        told.append(
+            f"{same:,} of {len(data.test.labels):,} test images are training images too: accuracies are too high, and "
+            "the privacy audit cannot tell copies of the ones from the others."
+        )
+    for split, part in (("training", data.train), ("test", data.test)):
+        counts = part.labels.bincount(minlength=len(data.classes)).tolist()
+        if empty := [name for name, count in zip(data.classes, counts, strict=True) if not count]:
+            told.append(f"There are no {split} images of {listed(empty, 10)}.")
+    return told
