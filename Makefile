@@ -23,6 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # The runs of one invocation become one group in MLflow.
 repro: export NETINV_PIPELINE_RUN ?= repro $(shell date +%Y-%m-%dT%H:%M:%S)
 repro: install ## Run the pipeline; make repro DATASETS=mnist,svhn names other data sets than params.yaml
+	python -m pipeline.check
 ifdef DATASETS
 	dvc exp run --set-param 'datasets=[$(DATASETS)]'
 else

@@ -45,11 +45,14 @@ def plan_conditions(
 ) -> "tuple[Plan, list[str]]":
     """The generators of all conditions, and the condition of each."""
     from pipeline.driver import Plan, fingerprint
+    from pipeline.estimates import check_inversion
     from pipeline.generators import Job
 
     first = params.for_dataset(dataset).invert.common.seed
     seeds = range(first, first + params.ablation.num_seeds)
     conditions = params.ablation_of(dataset)
+    for name, (generator, config) in conditions.items():
+        check_inversion(f"ablation.conditions.{name}", generator, config, classifier)
     names = [name for name in conditions for _ in seeds]
     jobs = {f"{name}, seed {seed}": Job(seed, *conditions[name]) for name in conditions for seed in seeds}
     settings = [name + repr(job) for name, job in jobs.items()]

@@ -18,7 +18,7 @@ from pipeline.stage import replaced, stage_command
 @stage_command
 def main(dataset: str, out: Path, metrics: Path) -> None:
     """Fetch DATASET: from scikit-learn, torchvision, a mirror (NETINV_MIRROR) or an image folder."""
-    from netinv.data import LabelledImages, fetch_dataset, save_dataset
+    from netinv.data import LabelledImages, fetch_dataset, oddities, save_dataset
     from pipeline import tracking
     from pipeline.params import load_params
 
@@ -45,6 +45,8 @@ def main(dataset: str, out: Path, metrics: Path) -> None:
             "test": counts(data.test),
         }
         write_text(metrics, json.dumps(numbers, indent=2) + "\n")
+    for sentence in oddities(data):
+        print(f"fetch {dataset}: warning: {sentence}", file=sys.stderr)
     print(f"fetch {dataset}: {spec.num_train} train and {spec.num_test} test images", file=sys.stderr)
 
 

@@ -14,6 +14,7 @@ from pipeline.stage import replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier, ClassifierSource
+    from netinv.generators import GeneratorConfig
     from netinv.inversion import InversionConfig
     from pipeline.driver import Followed, Plan
     from pipeline.params import InvertParams, RayParams
@@ -39,7 +40,7 @@ def plan_generators(
 
     common, config = inversion.common, getattr(inversion, variant)
     classifier = load_checkpoint(model, named)
-    check_settings(variant, config, ray, classifier)
+    check_settings(variant, common.generator, config, ray, classifier)
     seeds = enumerate(range(common.seed, common.seed + common.num_generators))
     settings = [f"{dataset} {variant}", common.model_dump_json(), config.model_dump_json()]
     return Plan(
@@ -52,7 +53,11 @@ def plan_generators(
 
 
 def check_settings(
-    variant: str, config: "InversionConfig", ray: "RayParams", classifier: "Classifier | AdaptedClassifier"
+    variant: str,
+    generator: "GeneratorConfig",
+    config: "InversionConfig",
+    ray: "RayParams",
+    classifier: "Classifier | AdaptedClassifier",
 ) -> None:
     """Refuse what would fail in a worker.
 
@@ -60,12 +65,14 @@ def check_settings(
         InputError: Names the key.
     """
     from netinv.classifiers import check_statistics
+    from pipeline.estimates import check_inversion
 
     if config.batch_size % ray.num_workers:
         raise InputError(
             f"{ray.num_workers} workers (ray.num_workers) cannot share a batch of {config.batch_size} equally: "
             f"choose another of the two."
         )
+    check_inversion(f"invert.{variant}", generator, config, classifier)
     check_statistics(config.pixel_statistics, config.layer_statistics, classifier, where=f"invert.{variant}.")
 
 

@@ -1,23 +1,34 @@
 """``params.yaml`` as typed, frozen, validated configurations. The only reader of that file."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     Discriminator,
     Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
     Tag,
-    field_validator,
     model_validator,
 )
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
-from netinv.core import Config, InputError, Variant
+from netinv.core import (
+    MAX_TOLD,
+    AttackSteps,
+    Config,
+    Count,
+    Cpus,
+    Few,
+    Gpus,
+    InputError,
+    Members,
+    Number,
+    Seed,
+    Steps,
+    Variant,
+)
 from netinv.data import BUILT_IN, FetchConfig
 from netinv.evaluation import EvaluationConfig
 from netinv.export import ExportConfig
@@ -31,7 +42,7 @@ MAX_BYTES, MAX_VALUES, MAX_DEPTH = 2**20, 20_000, 30
 class ModelParams(Config):
     """One classifier: what it is and how it is trained."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     architecture: ClassifierConfig
     training: ClassifierTrainingConfig
     source: ClassifierSource | None = None
@@ -50,9 +61,9 @@ class TrainParams(Config):
 class GeneratorParams(Config):
     """What both variants share."""
 
-    num_generators: PositiveInt
+    num_generators: Members
     """Generators of a variant, the columns of the paper's Figure 2."""
-    seed: int = Field(ge=0)
+    seed: Seed
     """Seed of the first generator; the next ones count up from it."""
     generator: GeneratorConfig
 
@@ -68,16 +79,16 @@ class InvertParams(Config):
 class RayParams(Config):
     """What one generator needs of the cluster. Changes nothing in the results, so no stage depends on it."""
 
-    num_workers: PositiveInt
+    num_workers: Members
     """Workers that share the batch of one generator, each with the CPUs and GPUs below."""
-    num_cpus: PositiveFloat
-    num_gpus: NonNegativeFloat | None
+    num_cpus: Cpus
+    num_gpus: Gpus | None
     """Share of a GPU; ``null`` is one whole GPU where the cluster has any, and none where it has not."""
-    generators_per_worker: PositiveInt | None = None
+    generators_per_worker: Members | None = None
     """Generators that a worker trains as one program; ``null`` is one on CPUs, and on GPUs so many that none waits."""
-    checkpoint_every: PositiveInt
+    checkpoint_every: Steps
     """Steps after which a generator's state is kept, at the next record: what a fault costs at most."""
-    storage: str
+    storage: str = Field(min_length=1)
     """Where it is kept while the stage runs: a folder, or any URL that fsspec knows, such as s3://bucket/path."""
 
     @model_validator(mode="after")
@@ -104,9 +115,9 @@ class ConditionParams(Config):
 class AblationParams(Config):
     """Which parts of the method are taken away, and how the rest is measured."""
 
-    num_seeds: int = Field(ge=2)
+    num_seeds: Annotated[int, Field(ge=2, le=1_000)]
     """Generators of each condition; their seeds count up from ``invert.common.seed``."""
-    steps: PositiveInt
+    steps: Steps
     """Of each generator, in place of its variant's."""
     evaluate: EvaluationConfig
     conditions: dict[str, ConditionParams] = Field(min_length=1)
@@ -116,8 +127,8 @@ class AblationParams(Config):
 class Range(Config):
     """Numbers between two bounds, drawn evenly."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     log: bool = False
     """Draw evenly by their logarithm."""
 
@@ -133,7 +144,7 @@ class Range(Config):
 class Choices(Config):
     """Some values."""
 
-    choices: tuple[int | float | str, ...] = Field(min_length=2)
+    choices: Few[Annotated[int, Field(ge=-1_000_000, le=1_000_000)] | Number | str] = Field(min_length=2)
 
 
 def _kind(part: Any) -> str:
@@ -147,14 +158,14 @@ Space = dict[str, Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, 
 class TuneParams(Config):
     """The search for a variant's settings, ``python -m pipeline.tune``. No stage depends on it."""
 
-    num_trials: PositiveInt
+    num_trials: Count
     """Generators trained, many of them not to their end."""
-    seed: int = Field(ge=0)
-    samples_per_class: int = Field(ge=2)
+    seed: Seed
+    samples_per_class: Annotated[int, Field(ge=2, le=10_000)]
     """Images that a trial is measured on."""
-    epsilon: PositiveFloat
+    epsilon: Annotated[float, Field(gt=0, le=1)]
     """Bound of the attack that robustness is measured with; the same for all trials."""
-    attack_steps: PositiveInt
+    attack_steps: AttackSteps
     standard: Space
     robust: Space
 
@@ -169,8 +180,8 @@ class DatasetParams(Config):
 class Params(Config):
     """All of ``params.yaml``."""
 
-    datasets: tuple[str, ...] = Field(min_length=1)
-    variants: tuple[Variant, ...] = Field(min_length=1)
+    datasets: Few[str] = Field(min_length=1)
+    variants: Few[Variant] = Field(min_length=1)
     fetch: FetchConfig
     train: dict[str, Any]
     """What holds for every data set, whatever its preset says; ``null`` leaves a value to the presets."""
@@ -184,25 +195,21 @@ class Params(Config):
     presets: dict[str, dict[str, Any]]
     """Values by data set, under the keys above; those of ``default`` hold where a data set's own say nothing."""
 
-    @field_validator("datasets", "variants")
-    @classmethod
-    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"{', '.join(sorted(twice))} is there more than once")
-        return names
-
     def for_dataset(self, name: str) -> DatasetParams:
         """The settings of one data set: the default ones, below its own preset, below what holds for every data set.
 
         Raises:
             InputError: Names the key, with the layer that has an unknown key or an impossible value.
         """
+        general = {"train": self.train, "invert": self.invert}
+        if unknown := [*_unknown(general, [DatasetParams])]:
+            raise InputError("; ".join(f"{key} is not a known key" for key in unknown[:MAX_TOLD]))
         values = self.presets.get("default", {})
         DatasetParams.parse(values, where="presets.default")
         if name != "default" and name in self.presets:
             values = _overlaid(values, self.presets[name])
             DatasetParams.parse(values, where=f"presets.{name}")
-        return DatasetParams.parse(_overlaid(values, _given({"train": self.train, "invert": self.invert})))
+        return DatasetParams.parse(_overlaid(values, _given(general)))
 
     def ablation_of(self, dataset: str) -> dict[str, tuple[GeneratorConfig, InversionConfig]]:
         """The settings of each condition of the ablation on a data set.
@@ -221,6 +228,18 @@ class Params(Config):
                 InversionConfig.parse(inversion, where=f"{where}.inversion"),
             )
         return settings
+
+
+def _unknown(values: dict[str, Any], kinds: list[type[Config]], where: str = "") -> Iterator[str]:
+    """Keys that none of the kinds of settings has, those of null among them, which say nothing and are dropped."""
+    for key, value in values.items():
+        found = [kind.model_fields[key].annotation for kind in kinds if key in kind.model_fields]
+        below = [part for one in found for part in (get_args(one) or (one,)) if isinstance(part, type)]
+        configs = [part for part in below if issubclass(part, Config)]
+        if not found:
+            yield f"{where}{key}"
+        elif isinstance(value, dict) and configs:
+            yield from _unknown(value, configs, f"{where}{key}.")
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

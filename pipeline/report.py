@@ -1,6 +1,6 @@
 """Stage ``report``: one self-contained page on all data sets and variants."""
 
-import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import write_text
+from netinv.core import InputError, write_text
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def collect(
     Raises:
         InputError: A stage's output is missing or damaged; names it.
     """
-    from netinv.report import Evaluated, Inverted, read_csv
+    from netinv.core import read_numbers
+    from netinv.report import CURVES, MEND, TRAINING, Evaluated, Inverted
     from netinv.results import load_results
     from pipeline.tracking import flatten
 
@@ -72,7 +73,7 @@ def collect(
                     variant,
                     load_results(folder / "results.json"),
                     folder,
-                    curves=read_csv(plots / "invert" / f"{dataset}-{variant}.csv"),
+                    curves=read_numbers(plots / "invert" / f"{dataset}-{variant}.csv", MEND, CURVES),
                     settings=flatten(settings),
                     export=_exported(metrics / "export" / f"{dataset}-{variant}.json"),
                 )
@@ -82,7 +83,8 @@ def collect(
                 dataset,
                 variants,
                 training={
-                    model: read_csv(plots / "train" / f"{dataset}-{model}.csv") for model in ("classifier", "evaluator")
+                    model: read_numbers(plots / "train" / f"{dataset}-{model}.csv", MEND, TRAINING)
+                    for model in ("classifier", "evaluator")
                 },
                 export=_exported(metrics / "export" / f"{dataset}-classifiers.json"),
                 runs=_stage_runs(dataset, params.variants, runs, tracking_uri),
@@ -93,10 +95,21 @@ def collect(
 
 def _exported(path: Path) -> dict[str, str]:
     """What the export stage measured; nothing where it has not run."""
-    from netinv.report import number
+    from netinv.report import number, read_values
 
-    values = json.loads(path.read_text()) if path.exists() else {}
+    values = read_values(path) if path.exists() else {}
     return {name: value if isinstance(value, str) else number(value) for name, value in values.items()}
+
+
+def _run_id(path: Path) -> str | None:
+    """The id of a stage's run; none where it has not run, or none is known yet."""
+    from netinv.core import read_json
+
+    values = read_json(path, "run its stage again") if path.exists() else {}
+    run_id = values.get("run_id") if isinstance(values, dict) else 0
+    if run_id is not None and not (isinstance(run_id, str) and re.fullmatch(r"[\w-]{1,64}", run_id)):
+        raise InputError(f"{path}: run_id is no id of a run: run its stage again.")
+    return run_id
 
 
 def _stage_runs(dataset: str, variants: Iterable[str], runs: Path, tracking_uri: str) -> list[tuple[str, str, str]]:
@@ -109,8 +122,7 @@ def _stage_runs(dataset: str, variants: Iterable[str], runs: Path, tracking_uri:
     found = []
     for stage, names in stages.items():
         for path in (runs / stage / f"{name}.json" for name in names):
-            run_id = json.loads(path.read_text()).get("run_id") if path.exists() else None
-            if run_id:
+            if run_id := _run_id(path):
                 address = f"{tracking_uri}/#/runs/{run_id}" if tracking_uri.startswith("http") else ""
                 found.append((f"{stage} {path.stem.removeprefix(dataset).lstrip('-')}", run_id, address))
     return found

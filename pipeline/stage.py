@@ -26,32 +26,68 @@ P = ParamSpec("P")
 SCRATCH = Path(".stage")
 """Locks and unfinished outputs, on the same file system as the outputs, so that a rename moves them."""
 
+MENDABLE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "The disk is full: free some space"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Nothing can be written there: have it made writable"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "A file is where a folder belongs, or the reverse: move it away"
+    ),
+    **dict.fromkeys((errno.ELOOP, errno.ENAMETOOLONG), "No file can have this path: give it another"),
+    errno.EIO: "The disk fails: look after it",
+}
+"""What the machine refuses, and what its owner can do."""
+
 
 @contextmanager
 def replaced(out: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``out`` when the block ends well, and vanishes when it does not.
 
-    A lock keeps a second process away from the same output, for instance the orphan of a killed ``dvc repro``.
+    A lock keeps a second process away from the same output, for instance the orphan of a killed ``dvc repro``. Where
+    ``out`` is a link, its target is replaced.
 
     Raises:
-        InputError: Another process is writing the same output.
+        InputError: Another process is writing the same output, or there can be no folder.
     """
+    place = _place(out)
     name = "-".join(Path(os.path.relpath(out)).parts)
     lock = SCRATCH / f"{name}.lock"
     with locked(lock, wait=False) as alone:
         if not alone:
             raise InputError(f"Process {lock.read_text() or '?'} is still writing {out}: wait for it, or end it.")
         lock.write_text(str(os.getpid()))
-        partial = SCRATCH / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        another_disk = place.parent.stat().st_dev != SCRATCH.stat().st_dev
+        partial = place.with_name(f".{place.name}.partial") if another_disk else SCRATCH / name
+        earlier = partial.with_name(f"{partial.name}.earlier")
         shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         partial.mkdir()
         try:
             yield partial
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(out, ignore_errors=True)
-            partial.rename(out)
+            shutil.rmtree(earlier, ignore_errors=True)
+            if place.exists():
+                place.rename(earlier)
+            partial.rename(place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _place(out: Path) -> Path:
+    """Where an output is in truth.
+
+    Raises:
+        InputError: A file is there, or the output lies where DVC would not take it from.
+    """
+    place = out.resolve()
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{out} is no folder, where a stage writes one: move it away.")
+    root = os.environ.get("DVC_ROOT")
+    if root and not out.absolute().parent.resolve().is_relative_to(Path(root).resolve()):
+        raise InputError(
+            f"{out.parent} is a link out of the repository, from where DVC takes no outputs: make it a folder, and "
+            f"{out} a link."
+        )
+    return place
 
 
 @contextmanager
@@ -86,12 +122,9 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
             print(f"error: {redacted(str(error))}", file=sys.stderr)
             sys.exit(2)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in MENDABLE:
                 raise
-            print(
-                f"error: The disk is full ({redacted(str(error))}): free some space and run the stage again.",
-                file=sys.stderr,
-            )
+            print(f"error: {MENDABLE[error.errno]} ({redacted(str(error))}), and run the stage again.", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("error: Interrupted; nothing half-written was left behind.", file=sys.stderr)

@@ -35,11 +35,14 @@ def main(
     from netinv.classifiers import predict
     from netinv.data import load_spec, load_split
     from pipeline import tracking
+    from pipeline.estimates import check_classifier_training
     from pipeline.params import load_params
 
     params = getattr(load_params().for_dataset(dataset).train, model)
     spec = load_spec(data)
     train, test = load_split(data, "train"), load_split(data, "test")
+    if params.source is None:
+        check_classifier_training(f"train.{model}", params, spec)
     unused = set() if params.source is None else {"architecture", "training"}
     with (
         replaced(out) as folder,

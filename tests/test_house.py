@@ -30,7 +30,7 @@ FLOORS = (
     "core",
 )
 """The packages of the library, from the front of the house to its ground."""
-SHARED = {"params", "progress", "stage", "tracking"}
+SHARED = {"estimates", "params", "progress", "stage", "tracking"}
 """Modules of the pipeline that every stage uses, and no output depends on: settings are parameters of DVC's own."""
 
 
@@ -80,6 +80,20 @@ def _sources(root: Path) -> Iterator[Path]:
 def _stages(root: Path) -> dict[str, Any]:
     stages: dict[str, Any] = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
     return stages
+
+
+def _outs(stage: dict[str, Any]) -> Iterator[str]:
+    """Paths of a stage's outputs of every kind."""
+    for entry in (entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])):
+        yield from [entry] if isinstance(entry, str) else entry
+
+
+def test_what_a_stage_refuses_costs_no_output(root: Path) -> None:
+    """DVC removes an output before the stage runs, unless it persists."""
+    for name, stage in _stages(root).items():
+        for entry in (entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])):
+            assert isinstance(entry, dict), f"{name}: {entry}"
+            assert all(options["persist"] for options in entry.values()), f"{name}: {entry}"
 
 
 def test_every_package_of_the_library_has_its_floor(root: Path) -> None:
@@ -154,7 +168,7 @@ def test_the_folder_mlflow_does_not_shadow_the_library(root: Path) -> None:
 
 def test_folders_of_the_pipeline_do_not_change_how_imports_are_sorted(root: Path) -> None:
     # Else `make test` would fail after `make repro`: a folder of a library's name counts as the project's own.
-    outputs = {out.split("/")[0] for stage in _stages(root).values() for out in map(str, stage.get("outs", []))}
+    outputs = {out.split("/")[0] for stage in _stages(root).values() for out in _outs(stage)}
     imported = set().union(*(_imports(path) for path in _sources(root))) - {"netinv", "pipeline"}
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["isort"]
     assert outputs & imported <= set(settings["known-third-party"])

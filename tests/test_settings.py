@@ -4,10 +4,12 @@ import ast
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from netinv.core import Config
+from pipeline.params import DatasetParams, Params
 
 WIRING = {
     "AdapterConfig": (
@@ -154,6 +156,7 @@ RECORDS = {
     "RobustPoint",
     "Row",
     "_Record",
+    "_Settings",
 }
 """What is found out and written down, where nothing is set."""
 
@@ -186,3 +189,52 @@ def test_every_setting_has_a_test_that_it_is_heeded(
     tree = ast.parse((root / "tests" / file).read_text())
     written = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert set(tests.values()) <= written
+
+
+# ---- ranges
+
+
+def _numbers(schema: dict[str, Any], where: str, whole: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every number that a JSON schema lets in, by its place."""
+    if "$ref" in schema:
+        schema = whole["$defs"][schema["$ref"].rsplit("/", 1)[1]] | {"$ref": None}
+    if schema.get("type") in ("integer", "number") and "const" not in schema and "enum" not in schema:
+        yield where, schema
+    for key, part in schema.get("properties", {}).items():
+        yield from _numbers(part, f"{where}.{key}" if where else key, whole)
+    for part in (*schema.get("anyOf", []), *schema.get("oneOf", []), *schema.get("prefixItems", [])):
+        yield from _numbers(part, where, whole)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from _numbers(schema[key], where, whole)
+
+
+def _told(schema: dict[str, Any]) -> str:
+    low = f"above {schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else f"{schema['minimum']:,}"
+    high = schema.get("maximum")
+    end = f"{high:,}" if high is not None else f"below {schema['exclusiveMaximum']:,}"
+    return f"{low} to {end}"
+
+
+def test_every_number_has_a_range_and_the_page_of_settings_names_it(root: Path) -> None:
+    page = (root / "docs" / "settings.md").read_text()
+    rows = []
+    for config in (DatasetParams, Params):
+        schema = config.model_json_schema()
+        for where, part in _numbers(schema, "", schema):
+            assert {"minimum", "exclusiveMinimum"} & set(part), where
+            assert {"maximum", "exclusiveMaximum"} & set(part), where
+            row = f"| `{where.replace('invert.standard', 'invert.VARIANT')}` | {_told(part)} |"
+            if not where.startswith(("invert.robust", "train.evaluator", "ablation.evaluate")):
+                rows.append(row)
+    missing = [row for row in dict.fromkeys(rows) if row not in page]
+    assert not missing, "\n".join(missing)
+    assert page.count("| `") == len(dict.fromkeys(rows))
+
+
+def test_no_configuration_of_the_library_takes_a_number_without_end(configurations: dict[str, type[Config]]) -> None:
+    for name in [*WIRING, *ELSEWHERE]:
+        schema = configurations[name].model_json_schema()
+        for where, part in _numbers(schema, name, schema):
+            assert {"minimum", "exclusiveMinimum"} & set(part), where
+            assert {"maximum", "exclusiveMaximum"} & set(part), where

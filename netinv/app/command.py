@@ -67,7 +67,7 @@ def sample(
     out: Path,
 ) -> None:
     """Draw images from MODEL, a generator or an ensemble in ONNX."""
-    from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, check_place, save
+    from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, check_place, check_size, save
 
     check_place(out)
     network = OnnxGenerator(model, num_threads=threads)
@@ -83,6 +83,7 @@ def sample(
     }
     classes: list[int | None] = [*wanted] or [None]
     total = num * len(classes)
+    check_size(out, total, network, columns)
     batches: Iterable[Samples]
     if to_seed is None:
         each = [label for label in wanted for _ in range(num)] or None

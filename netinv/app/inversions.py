@@ -1,8 +1,6 @@
 """What an inversion is once it is done: a generator, its history, and how well it draws each class."""
 
-import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
-from netinv.core import Config, InputError, new_folder, save_csv
+from netinv.core import Config, InputError, Share, new_folder, read_json, read_numbers, save_csv
 from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, draw_images, load_generator, save_generator
 from netinv.inversion import InversionConfig, missing_classes, variant_of
@@ -38,8 +36,8 @@ class _Record(Config):
     """What ``inversion.json`` holds."""
 
     classes: tuple[str, ...]
-    accuracy: float
-    class_accuracy: tuple[float, ...] = ()
+    accuracy: Share
+    class_accuracy: tuple[Share, ...] = ()
     config: InversionConfig
 
 
@@ -147,12 +145,8 @@ class Inversion:
             InputError: The folder does not hold an inversion, or holds a damaged one.
         """
         path = Path(folder) / RECORD
-        try:
-            record = _Record.parse(json.loads(path.read_text()), where=str(path))
-            with (Path(folder) / "history.csv").open(newline="") as file:
-                history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        except (OSError, json.JSONDecodeError, TypeError) as error:
-            raise InputError(f"{folder} does not hold a readable inversion ({error}).") from None
+        record = _Record.parse(read_json(path, "invert again"), where=str(path))
+        history = read_numbers(Path(folder) / "history.csv", "invert again")
         generator = load_generator(Path(folder))
         if generator.num_classes != len(record.classes):
             raise InputError(

@@ -1,10 +1,9 @@
 """What people type, as values: each form is refused in one sentence that shows how to write it."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import InputError
+from netinv.core import InputError, parse_json
 
 if TYPE_CHECKING:
     from netinv.classifiers import ClassifierSource
@@ -147,7 +146,7 @@ def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
         if not equals or not name:
             raise InputError(f"{option} {pair!r} has no name and value: write it like NAME=VALUE.")
         try:
-            values[name] = json.loads(text)
-        except json.JSONDecodeError:
+            values[name] = parse_json(text)
+        except ValueError:
             values[name] = text
     return values

@@ -6,17 +6,17 @@ features are taken back before the call returns, also when it fails. Between cal
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Self, cast, overload
+from typing import Annotated, Any, Literal, Self, cast, overload
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from netinv.classifiers.calls import bare, call
 from netinv.classifiers.outputs import OutputKind, detect_output, find_scores, to_logits
-from netinv.core import Config, InputError
+from netinv.core import Config, Count, Deviation, InputError, Number
 
 GREY = (0.299, 0.587, 0.114)
 """Luminance weights of red, green and blue (ITU-R BT.601)."""
@@ -27,17 +27,17 @@ PROBES = 8
 class AdapterConfig(Config):
     """What a classifier takes and gives, where that is not images in [0, 1] and logits."""
 
-    mean: tuple[float, ...] | None = None
+    mean: Annotated[tuple[Number, ...], Field(max_length=4_096)] | None = None
     """Per-channel mean that its inputs are normalised by, in [0, 1] units; ``None`` where it does so itself."""
-    std: tuple[PositiveFloat, ...] | None = None
+    std: Annotated[tuple[Deviation, ...], Field(max_length=4_096)] | None = None
     """Per-channel standard deviation, likewise. A network that takes pixels in 0..255 has mean 0 and std 1/255."""
-    input_shape: tuple[PositiveInt, ...] | None = None
+    input_shape: tuple[Count, ...] | None = None
     """(C, H, W) that the network takes, or (pixels,) for flat rows, where that is not the shape of the images."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     output: Literal["auto"] | OutputKind = "auto"
     """What the network gives; ``auto`` finds out. ``sigmoid`` is a score for each class by itself, before or after its
     sigmoid, which is found out; a single one, (N,) or (N, 1), is that of class 1 of two."""
-    output_entry: int | str | None = None
+    output_entry: Annotated[int, Field(ge=-1_000, le=1_000)] | str | None = None
     """Place, key or name of the logits in a tuple, mapping or object; ``None`` is the only entry of shape (N, K)."""
     feature_layer: str | None = Field(None, min_length=1)
     """Dotted name of the module whose input is the features; ``None`` is the last linear layer in use."""

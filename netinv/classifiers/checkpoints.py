@@ -1,24 +1,42 @@
 """This library's own classifiers on disk."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, model_validator
 
 from netinv.classifiers.networks import ClassifierConfig, ConvClassifier, ResidualClassifier, build_classifier
-from netinv.core import InputError, explain, read_config, read_weights, write_network
+from netinv.core import Classes, Config, Deviation, ImageShape, Number, read_config, read_network, write_network
+
+
+class _Record(Config):
+    """What ``config.json`` holds, beside what an imported classifier adds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    architecture: ClassifierConfig
+    num_classes: Classes
+    image_shape: ImageShape
+    mean: tuple[Number, ...]
+    std: tuple[Deviation, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.image_shape[0]:
+            raise ValueError(f"mean and std have one value for each of {self.image_shape[0]} channels")
+        return self
 
 
 def save_classifier(folder: Path, classifier: ConvClassifier | ResidualClassifier) -> None:
     """Write a classifier's weights and all that is needed to rebuild it."""
-    config = {
-        "network": "classifier",
-        "architecture": classifier.config.model_dump(mode="json"),
-        "num_classes": classifier.num_classes,
-        "image_shape": classifier.image_shape,
-        "mean": classifier.mean.flatten().tolist(),
-        "std": classifier.std.flatten().tolist(),
-    }
-    write_network(folder, classifier, config)
+    record = _Record(
+        architecture=classifier.config,
+        num_classes=classifier.num_classes,
+        image_shape=classifier.image_shape,
+        mean=tuple(classifier.mean.flatten().tolist()),
+        std=tuple(classifier.std.flatten().tolist()),
+    )
+    write_network(folder, classifier, {"network": "classifier", **record.model_dump(mode="json")})
 
 
 def load_classifier(folder: Path) -> ConvClassifier | ResidualClassifier:
@@ -27,16 +45,6 @@ def load_classifier(folder: Path) -> ConvClassifier | ResidualClassifier:
     Raises:
         InputError: The folder does not hold a classifier's checkpoint, or holds a damaged one.
     """
-    config = read_config(folder)
-    try:
-        architecture = TypeAdapter(ClassifierConfig).validate_python(config["architecture"])
-        channels, height, width = config["image_shape"]
-        classifier = build_classifier(
-            architecture, config["num_classes"], (channels, height, width), tuple(config["mean"]), tuple(config["std"])
-        )
-    except ValidationError as error:
-        raise InputError(f"{folder} does not hold a classifier: {explain(error)}.") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder} does not hold a classifier: config.json lacks or misstates {error}.") from None
-    read_weights(folder, classifier)
-    return classifier.eval()
+    record = _Record.parse(read_config(folder), where=str(folder / "config.json"))
+    about = record.num_classes, record.image_shape, record.mean, record.std
+    return read_network(folder, lambda: build_classifier(record.architecture, *about))

@@ -7,31 +7,31 @@ perturbation bound means the same everywhere), and give logits and penultimate f
 from typing import Annotated, Any, Literal, Protocol, overload
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from netinv.core import Config
+from netinv.core import Config, Depth, Dropout, Width
 
 
 class ConvClassifierConfig(Config):
     """The paper's classifier: convolutions, LeakyReLU, dropout, fully connected layers."""
 
     kind: Literal["conv"] = "conv"
-    channels: tuple[PositiveInt, ...] = Field((32, 64), min_length=1)
+    channels: tuple[Width, ...] = Field((32, 64), min_length=1, max_length=12)
     """Output channels of each stage; a stage halves the image."""
-    convs_per_stage: PositiveInt = 1
+    convs_per_stage: Depth = 1
     """3x3 convolutions in each stage."""
-    feature_dim: PositiveInt = 128
+    feature_dim: Width = 128
     """D, width of the penultimate layer."""
     batch_norm: bool = True
-    dropout: float = Field(0.25, ge=0, lt=1)
+    dropout: Dropout = 0.25
 
 
 class ResidualClassifierConfig(Config):
     """The evaluator: a small residual network with global average pooling and no fully connected hidden layer."""
 
     kind: Literal["residual"] = "residual"
-    channels: tuple[PositiveInt, ...] = Field((16, 32, 64), min_length=1)
+    channels: tuple[Width, ...] = Field((16, 32, 64), min_length=1, max_length=12)
     """Channels of each stage; every stage but the first halves the image. D is the last."""
 
 

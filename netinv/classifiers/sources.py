@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import nn
 
 from netinv.classifiers.adapters import AdapterConfig
-from netinv.core import Config, InputError
+from netinv.core import Classes, Config, ImageShape, InputError
 
 _FACTORY = re.compile(r"\w+(\.\w+)*:\w+")
 
@@ -26,9 +26,9 @@ class ClassifierSource(Config):
     """File of weights, safetensors or ``torch.save`` of tensors; for torchvision also a name such as ``DEFAULT``."""
     weights_prefix: str | None = None
     """Where in that file the network's names begin, such as ``state_dict.module``; ``None`` looks for it."""
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    image_shape: ImageShape | None = None
     """(C, H, W) of the images to be generated; ``None`` where the source knows it."""
-    num_classes: PositiveInt | None = None
+    num_classes: Classes | None = None
     """K; ``None`` is what the network gives."""
     adapter: AdapterConfig = AdapterConfig()
     factory: str | None = None

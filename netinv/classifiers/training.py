@@ -5,11 +5,22 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from netinv.classifiers.networks import Classifier, InvertibleClassifier, freeze
-from netinv.core import Config, Precision, autocast
+from netinv.core import (
+    BatchSize,
+    Concentration,
+    Config,
+    Decay,
+    Distortion,
+    Epochs,
+    LearningRate,
+    PixelBound,
+    Precision,
+    Shift,
+    autocast,
+)
 from netinv.data import LabelledImages, to_float
 from netinv.perturbations import augment, pgd, unit_ball
 
@@ -17,24 +28,24 @@ from netinv.perturbations import augment, pgd, unit_ball
 class ClassifierTrainingConfig(Config):
     """How a classifier is trained: AdamW with a one-cycle learning rate."""
 
-    epochs: PositiveInt = 10
-    batch_size: PositiveInt = 128
-    lr: PositiveFloat = 3e-3
+    epochs: Epochs = 10
+    batch_size: BatchSize = 128
+    lr: LearningRate = 3e-3
     """Peak learning rate."""
-    weight_decay: NonNegativeFloat = 1e-2
-    shift: int = Field(0, ge=0)
+    weight_decay: Decay = 1e-2
+    shift: Shift = 0
     """Augmentation: move each image by up to so many pixels, at random."""
     flip: bool = False
     """Augmentation: mirror images left to right, at random."""
-    distortion: NonNegativeFloat = 0.0
+    distortion: Distortion = 0.0
     """Augmentation: stretch and turn each image at random; see :func:`netinv.perturbations.affine`."""
-    mixup: NonNegativeFloat = 0.0
+    mixup: Concentration = 0.0
     """Augmentation: blend the images of a batch, and their labels, in shares drawn from Beta(mixup, mixup).
 
     Source: Zhang and others, mixup: Beyond empirical risk minimization (2018). Between two classes such a classifier
     is as unsure as its input is mixed, and what it is inverted to is mostly recognised better by other classifiers.
     """
-    epsilon: NonNegativeFloat = 0.0
+    epsilon: PixelBound = 0.0
     """Augmentation: perturb each image by a gradient step up the loss, at most so far in pixels of [0, 1].
 
     Source: Wong and others, Fast is better than free (2020). Far below the bounds of robust classifiers it costs next

@@ -1,21 +1,85 @@
 """What every room stands on: settings, errors, files, precision, weights on disk. Imports torch only when asked to."""
 
 from netinv.core.classes import check_same_classes
-from netinv.core.config import Config, explain
+from netinv.core.config import MAX_TOLD, Config, explain
 from netinv.core.errors import InputError, listed
 from netinv.core.files import check_file, check_folder, new_file, new_folder, save_csv, write_text
 from netinv.core.precision import Precision, autocast
+from netinv.core.ranges import (
+    AttackSteps,
+    BatchSize,
+    Classes,
+    Concentration,
+    Count,
+    Cpus,
+    Decay,
+    Depth,
+    Deviation,
+    Distortion,
+    Dropout,
+    Epochs,
+    Few,
+    Gpus,
+    ImageShape,
+    LearningRate,
+    Members,
+    Number,
+    PixelBound,
+    Positive,
+    Resamples,
+    Seed,
+    Share,
+    SharedBatchSize,
+    Sharpness,
+    Shift,
+    Side,
+    Steps,
+    Weight,
+    Width,
+)
+from netinv.core.reading import parse_json, read_json, read_numbers, read_text
 from netinv.core.redaction import redacted
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
-from netinv.core.weights import read_config, read_weights, write_network
+from netinv.core.weights import read_config, read_network, write_network
 
 __all__ = [
+    "MAX_TOLD",
     "VARIANTS",
+    "AttackSteps",
+    "BatchSize",
+    "Classes",
+    "Concentration",
     "Config",
+    "Count",
+    "Cpus",
+    "Decay",
+    "Depth",
+    "Deviation",
+    "Distortion",
+    "Dropout",
+    "Epochs",
+    "Few",
+    "Gpus",
+    "ImageShape",
     "InputError",
+    "LearningRate",
+    "Members",
+    "Number",
+    "PixelBound",
+    "Positive",
     "Precision",
+    "Resamples",
+    "Seed",
+    "Share",
+    "SharedBatchSize",
+    "Sharpness",
+    "Shift",
+    "Side",
+    "Steps",
     "Variant",
+    "Weight",
+    "Width",
     "__version__",
     "autocast",
     "check_file",
@@ -25,8 +89,12 @@ __all__ = [
     "listed",
     "new_file",
     "new_folder",
+    "parse_json",
     "read_config",
-    "read_weights",
+    "read_json",
+    "read_network",
+    "read_numbers",
+    "read_text",
     "redacted",
     "save_csv",
     "write_network",

@@ -8,11 +8,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from netinv.core.errors import InputError
 
+MAX_TOLD, MAX_QUOTED = 10, 80
+"""Keys that one message names, and characters that it quotes of what was given for each."""
+
 
 class Config(BaseModel):
     """A frozen set of settings. Unknown keys, wrong types and impossible values are refused on construction."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
@@ -33,9 +38,10 @@ class Config(BaseModel):
 
 
 def explain(error: ValidationError, where: str = "") -> str:
-    """A clause for each offending key: its dotted name, what was expected, what was given."""
+    """A clause for each offending key, the first ten of many: its dotted name, what was expected, what was given."""
     clauses = []
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    for item in items[:MAX_TOLD]:
         key = ".".join(str(part) for part in (*filter(None, [where]), *item["loc"])) or "the file"
         if item["type"] == "missing":
             clauses.append(f"{key} is required, but was not given")
@@ -43,5 +49,11 @@ def explain(error: ValidationError, where: str = "") -> str:
             clauses.append(f"{key} is not a known key")
         else:
             message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-            clauses.append(f"{key}: {message}, got {item['input']!r}")
-    return "; ".join(clauses)
+            whole = item["type"] == "value_error" and isinstance(item["input"], Mapping)
+            clauses.append(f"{key}: {message}" + ("" if whole else f", got {_quoted(item['input'])}"))
+    return "; ".join(clauses) + (f"; and {len(items) - MAX_TOLD} more" if len(items) > MAX_TOLD else "")
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."

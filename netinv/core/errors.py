@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+MAX_LENGTH = 1_400
+"""Characters of a message."""
+
 
 class InputError(ValueError):
     """Input that its giver can mend; the message is one sentence that says how.
@@ -9,6 +12,11 @@ class InputError(ValueError):
     Commands print it without a stack trace and exit with status 2. Everything else that goes wrong is a defect
     and keeps its trace.
     """
+
+    def __str__(self) -> str:
+        """The message; of one that quotes a page of input, the beginning."""
+        text = super().__str__()
+        return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} ... and {len(text) - MAX_LENGTH:,} characters"
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:

@@ -2,12 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from netinv.core.errors import InputError
+from netinv.core.errors import InputError, listed
+from netinv.core.reading import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
+
+Network = TypeVar("Network", bound="nn.Module")
 
 
 def write_network(folder: Path, network: "nn.Module", config: dict[str, Any]) -> None:
@@ -28,27 +33,42 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: It says nothing that can be read.
     """
     path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a readable checkpoint configuration ({error}).") from None
+    config = read_json(path, "train it again")
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a checkpoint configuration: expected an object, got {type(config).__name__}.")
     return config
 
 
-def read_weights(folder: Path, network: "nn.Module") -> None:
-    """Fill a network from its folder.
+def read_network(folder: Path, build: "Callable[[], Network]") -> "Network":
+    """Build a network and fill it from its folder, in evaluation mode.
+
+    Args:
+        folder: Its folder.
+        build: Makes it with fresh weights. It is called on the device ``meta`` first, so that what a file says of vast
+            layers takes no memory.
 
     Raises:
         InputError: The folder does not hold its weights.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(folder) / "weights.safetensors"
     try:
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        if not path.is_file():
+            raise OSError("there is no such file")
+        weights = load_file(path)
+        with torch.device("meta"):
+            expected = {name: tensor.shape for name, tensor in build().state_dict().items()}
+        found = {name: tensor.shape for name, tensor in weights.items()}
+        if unlike := [name for name in {**expected, **found} if found.get(name) != expected.get(name)]:
+            raise ValueError(f"they differ in {listed(unlike, 3)}")
+        if broken := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
+            raise ValueError(f"they are not finite in {listed(broken, 3)}")
+        network = build()
+        network.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{path} does not hold the weights that config.json describes ({reason}).") from None
+    return network.eval()

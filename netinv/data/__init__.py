@@ -7,6 +7,7 @@ from netinv.data.dataset import (
     channel_statistics,
     load_spec,
     load_split,
+    oddities,
     save_dataset,
     to_float,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "load_digits",
     "load_spec",
     "load_split",
+    "oddities",
     "read_image_folder",
     "save_dataset",
     "to_float",

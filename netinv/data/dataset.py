@@ -7,16 +7,16 @@ A data set is a folder with three files:
 """
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from netinv.core import Config, InputError
+from netinv.core import Config, ImageShape, InputError, listed, read_json
 
 Split = Literal["train", "test"]
 
@@ -25,12 +25,11 @@ class DatasetSpec(Config):
     """What a data set is; stored beside its tensors as ``spec.json``."""
 
     name: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = Field(min_length=1, max_length=100_000)
     """Class names, in label order."""
-    image_shape: tuple[int, int, int]
-    """(C, H, W)."""
-    num_train: int
-    num_test: int
+    image_shape: ImageShape
+    num_train: Annotated[int, Field(ge=1, le=2**31)]
+    num_test: Annotated[int, Field(ge=1, le=2**31)]
     source: str
     """Where the images came from, in words."""
     licence: str
@@ -97,10 +96,7 @@ def load_spec(folder: Path) -> DatasetSpec:
         InputError: The file is missing or is not a spec.
     """
     path = Path(folder) / "spec.json"
-    try:
-        return DatasetSpec.parse(json.loads(path.read_text()), where=str(path))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a readable data-set spec ({error}): fetch the data set again.") from None
+    return DatasetSpec.parse(read_json(path, "fetch the data set again"), where=str(path))
 
 
 def load_split(folder: Path, split: Split) -> LabelledImages:
@@ -165,3 +161,20 @@ class Dataset(NamedTuple):
     test: LabelledImages
     source: str
     licence: str
+
+
+def oddities(data: Dataset) -> list[str]:
+    """What makes measures of a data set mean less than they seem to, each as a sentence."""
+    told = []
+    seen = {hashlib.sha256(image.numpy().tobytes()).digest() for image in data.train.images}
+    same = sum(hashlib.sha256(image.numpy().tobytes()).digest() in seen for image in data.test.images)
+    if same:
+        told.append(
+            f"{same:,} of {len(data.test.labels):,} test images are training images too: accuracies are too high, and "
+            "the privacy audit cannot tell copies of the ones from the others."
+        )
+    for split, part in (("training", data.train), ("test", data.test)):
+        counts = part.labels.bincount(minlength=len(data.classes)).tolist()
+        if empty := [name for name, count in zip(data.classes, counts, strict=True) if not count]:
+            told.append(f"There are no {split} images of {listed(empty, 10)}.")
+    return told

@@ -19,7 +19,7 @@ from netinv.data.official import DIGITS, OFFICIAL, download, read_mirror
 class FetchConfig(Config):
     """Where the fetch stage looks for images."""
 
-    mirror: str | None = None
+    mirror: str | None = Field(None, min_length=1)
     """Folder in torchvision's layout that is read in place of a download; ``None`` downloads."""
     folders: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")], FolderConfig] = Field(default={})
     """Image folders by name: of a built-in data set, in its place, or of a new one."""

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from tqdm import tqdm
 
-from netinv.core import Config, InputError
+from netinv.core import Config, InputError, Side
 from netinv.data.dataset import Dataset, LabelledImages, Split
 
 ARCHIVES = (".tar.gz", ".tgz", ".zip")
@@ -40,9 +40,9 @@ SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
 class FolderConfig(Config):
     """An image folder: ``train/<class>/<image>`` and ``test/<class>/<image>``."""
 
-    path: str
+    path: str = Field(min_length=1)
     """The folder, an archive of it (.tar.gz, .tgz, .zip), or a folder of archives that hold it together."""
-    image_shape: tuple[Literal[1, 3], PositiveInt, PositiveInt]
+    image_shape: tuple[Literal[1, 3], Side, Side]
     """(C, H, W) that every image is converted to: 1 channel is grey, 3 are RGB."""
     source: str = ""
     """What the images are, in words, for reports."""

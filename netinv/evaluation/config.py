@@ -1,40 +1,45 @@
 """How generators are measured."""
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from netinv.classifiers import ClassifierTrainingConfig, ConvClassifierConfig
-from netinv.core import Config
+from netinv.core import AttackSteps, Config, Few, PixelBound, Resamples, Seed, Sharpness
 from netinv.evaluation.privacy import MIN_POOL
 from netinv.evaluation.students import DistillationConfig
 from netinv.results import MIN_SAMPLES
+
+Samples = Annotated[int, Field(ge=MIN_SAMPLES, le=1_000_000)]
+"""Images behind a number with an interval."""
 
 
 class EvaluationConfig(Config):
     """How generators are measured."""
 
-    num_samples: int = Field(2048, ge=MIN_SAMPLES)
+    num_samples: Samples = 2048
     """Images drawn from each generator; also the bound on each reference row. A Frechet distance asks for 2048."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Of the draws, the attack's starts, the resampling and the students."""
-    sharpness: tuple[PositiveFloat, ...] = (1.0, 3.0, 10.0)
+    sharpness: Few[Sharpness] = (1.0, 3.0, 10.0)
     """Fixed values of the condition's sharpness to measure accuracy at, beside the variant's own range."""
-    sharpness_samples: int = Field(500, ge=MIN_SAMPLES)
+    sharpness_samples: Samples = 500
     """Images drawn at each of them."""
-    vendi_samples: int = Field(100, ge=MIN_SAMPLES)
+    vendi_samples: Annotated[int, Field(ge=MIN_SAMPLES, le=10_000)] = 100
     """Images of each class behind a Vendi score; where a class has fewer, fewer in every row."""
-    epsilons: tuple[NonNegativeFloat, ...] = Field((0.0, 0.05, 0.1, 0.2, 0.3), min_length=1)
+    epsilons: Few[PixelBound] = Field((0.0, 0.05, 0.1, 0.2, 0.3), min_length=1)
     """L-infinity bounds of the robustness curve, in pixels of [0, 1]."""
-    robust_epsilon: NonNegativeFloat = 0.1
+    robust_epsilon: PixelBound = 0.1
     """The one of them that is a headline number."""
-    attack_steps: PositiveInt = 10
+    attack_steps: AttackSteps = 10
     """PGD steps, of size 2.5 epsilon / steps, with one random start."""
-    robust_samples: int = Field(200, ge=MIN_SAMPLES)
+    robust_samples: Samples = 200
     """Images of each row that are attacked."""
-    privacy_samples: int = Field(1000, ge=MIN_SAMPLES)
+    privacy_samples: Samples = 1000
     """Images of each row that the privacy audit looks at."""
-    privacy_pool: int = Field(5000, ge=MIN_POOL)
+    privacy_pool: Annotated[int, Field(ge=MIN_POOL, le=1_000_000)] = 5000
     """Bound on its training pool and its test pool, which are of equal size."""
-    resamples: int = Field(1000, ge=100)
+    resamples: Resamples = 1000
     """Bootstrap resamples behind the interval of a mean."""
     student: ClassifierTrainingConfig | None = ClassifierTrainingConfig(epochs=5, batch_size=128)
     """How a student is trained on images and labels; ``null`` leaves it out."""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from netinv.classifiers import (
@@ -21,7 +20,19 @@ from netinv.classifiers import (
     predict,
     train_classifier,
 )
-from netinv.core import Config
+from netinv.core import (
+    BatchSize,
+    Config,
+    Count,
+    Distortion,
+    LearningRate,
+    PixelBound,
+    Positive,
+    Share,
+    Sharpness,
+    Shift,
+    Steps,
+)
 from netinv.data import LabelledImages, channel_statistics
 from netinv.evaluation.samples import SampleSet, constant, to_uint8
 from netinv.perturbations import augment, color_jitter
@@ -31,26 +42,26 @@ from netinv.results import Bootstrap, Measure, NotMeasured
 class DistillationConfig(Config):
     """How a student is taught. All that is done to an image is done before the classifier is asked about it."""
 
-    images: PositiveInt = 10_000
+    images: Count = 10_000
     """Images drawn for it from all generators together."""
-    sharpness: tuple[PositiveFloat, PositiveFloat] = (1.0, 20.0)
+    sharpness: tuple[Sharpness, Sharpness] = (1.0, 20.0)
     """Range of the condition's sharpness to draw them from: soft ones lie between classes, where answers tell more."""
-    steps: PositiveInt = 300
+    steps: Steps = 300
     """Few, since every evaluation teaches three students; figures to compare with published ones need some 2,000."""
-    batch_size: PositiveInt = 128
-    lr: PositiveFloat = 3e-3
+    batch_size: BatchSize = 128
+    lr: LearningRate = 3e-3
     """Peak learning rate of AdamW, one cycle over all steps."""
-    temperature: PositiveFloat = 4.0
+    temperature: Positive = 4.0
     """Divides the logits of both, so that the unlikely classes count as well."""
-    shift: int = Field(2, ge=0)
+    shift: Shift = 2
     """Move each image by up to so many pixels, at random."""
-    distortion: NonNegativeFloat = 0.5
+    distortion: Distortion = 0.5
     """Stretch and turn each image at random; see :func:`netinv.perturbations.affine`."""
-    color_jitter: float = Field(0.5, ge=0, le=1)
+    color_jitter: Share = 0.5
     """Share of images to be given another contrast and brightness; see :func:`netinv.perturbations.color_jitter`."""
     mix: bool = True
     """Blend each image with another one of its batch, in random parts."""
-    noise: NonNegativeFloat = 0.3
+    noise: PixelBound = 0.3
     """Add Gaussian noise of a random deviation up to this, in pixels of [0, 1]."""
 
 

@@ -22,11 +22,10 @@ import onnx
 import onnxruntime
 import torch
 from onnx import ModelProto, helper
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier, Classifier
-from netinv.core import Config, InputError, __version__, check_file, listed, new_file
+from netinv.core import Config, Count, Few, InputError, Share, __version__, check_file, listed, new_file
 from netinv.export.forms import Array, Precision, compress, ensemble_model, stochastic_model
 from netinv.export.graphs import classifier_model, generator_models
 from netinv.export.rewriting import rewritten
@@ -45,10 +44,10 @@ PRECISIONS: tuple[Precision, ...] = ("float16", "int8")
 class ExportConfig(Config):
     """Which forms of a generator are exported beside the plain one, and what a smaller form may cost."""
 
-    forms: tuple[Form, ...] = ("stochastic", "ensemble", "float16", "int8")
-    max_accuracy_loss: float = Field(0.01, ge=0, le=1)
+    forms: Few[Form] = ("stochastic", "ensemble", "float16", "int8")
+    max_accuracy_loss: Share = 0.01
     """A smaller form that loses more than this in inversion or evaluator accuracy is refused: it is not written."""
-    num_samples: PositiveInt = 1000
+    num_samples: Count = 1000
     """Images on which that loss is measured."""
 
 

@@ -1,20 +1,30 @@
 """Trained generators on disk."""
 
 from pathlib import Path
+from typing import Literal
 
-from netinv.core import InputError, read_config, read_weights, write_network
+from netinv.core import Classes, Config, ImageShape, read_config, read_network, write_network
 from netinv.generators.network import ConditionedGenerator, GeneratorConfig
+
+
+class _Record(Config):
+    """What ``config.json`` holds."""
+
+    network: Literal["generator"]
+    architecture: GeneratorConfig
+    num_classes: Classes
+    image_shape: ImageShape
 
 
 def save_generator(folder: Path, generator: ConditionedGenerator) -> None:
     """Write a generator's weights and all that is needed to rebuild it."""
-    config = {
-        "network": "generator",
-        "architecture": generator.config.model_dump(mode="json"),
-        "num_classes": generator.num_classes,
-        "image_shape": generator.image_shape,
-    }
-    write_network(folder, generator, config)
+    record = _Record(
+        network="generator",
+        architecture=generator.config,
+        num_classes=generator.num_classes,
+        image_shape=generator.image_shape,
+    )
+    write_network(folder, generator, record.model_dump(mode="json"))
 
 
 def load_generator(folder: Path) -> ConditionedGenerator:
@@ -23,14 +33,6 @@ def load_generator(folder: Path) -> ConditionedGenerator:
     Raises:
         InputError: The folder does not hold a generator's checkpoint, or holds a damaged one.
     """
-    config = read_config(folder)
-    try:
-        architecture = GeneratorConfig.parse(config["architecture"], where=f"{folder}: architecture")
-        channels, height, width = config["image_shape"]
-        generator = ConditionedGenerator(architecture, config["num_classes"], (channels, height, width))
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{folder} does not hold a generator: config.json lacks or misstates {error}.") from None
-    read_weights(folder, generator)
-    return generator.eval()
+    record = _Record.parse(read_config(folder), where=f"{folder / 'config.json'}")
+    about = record.architecture, record.num_classes, record.image_shape
+    return read_network(folder, lambda: ConditionedGenerator(*about))

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from netinv.core import Config
+from netinv.core import Config, Dropout, Width
 from netinv.generators.conditioning import hot_matrix, matrix_size
 
 
@@ -16,17 +16,23 @@ class GeneratorConfig(Config):
 
     conditioning: Literal["vector_matrix", "vector", "embedding"] = "vector_matrix"
     """The paper's vector and hot matrix, the vector alone, or a learned embedding of the label."""
-    latent_dim: PositiveInt = 64
+    latent_dim: Width = 64
     """Z, length of the latent vector."""
-    hidden_dim: PositiveInt = 64
+    hidden_dim: Width = 64
     """Length of the linear map of the condition vector that joins the latent vector."""
-    width: PositiveInt = 16
+    width: Width = 16
     """Channels at the image's resolution; twice as many at each halving."""
-    max_width: PositiveInt = 64
+    max_width: Width = 64
     """Bound on that doubling."""
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: Dropout = 0.2
     """Probability that an up-convolution drops a whole channel, the paper's source of diversity. Inversion ends
     at 0."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "GeneratorConfig":
+        if self.width > self.max_width:
+            raise ValueError(f"width is {self.width}, above max_width, its bound of {self.max_width}")
+        return self
 
 
 def up_sizes(size: int, height: int, width: int) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from netinv.perturbations.attacks import Norm, noise, pgd, robust_accuracy, robu
 from netinv.perturbations.augmentations import (
     affine,
     augment,
+    check_shift,
     color_jitter,
     draw_maps,
     draw_offsets,
@@ -15,6 +16,7 @@ __all__ = [
     "Norm",
     "affine",
     "augment",
+    "check_shift",
     "color_jitter",
     "draw_maps",
     "draw_offsets",

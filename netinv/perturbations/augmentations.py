@@ -3,15 +3,35 @@
 What is random is drawn apart from its use, so that a caller can draw all of its random numbers first.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from netinv.core import InputError
 
 
 def draw_offsets(num: int, most: int, rng: torch.Generator) -> Tensor:
     """Offsets down and across for :func:`translate`, uniform in 0..2 ``most``: (N, 2), int64."""
     columns = [torch.randint(0, 2 * most + 1, (num,), generator=rng, device=rng.device) for _ in range(2)]
     return torch.stack(columns, dim=1)
+
+
+def check_shift(most: int, image_shape: Sequence[int], where: str = "shift") -> None:
+    """Refuse a shift that can move an image away whole.
+
+    Args:
+        most: Pixels that an image moves at most.
+        image_shape: (..., H, W).
+        where: What the setting is called.
+
+    Raises:
+        InputError: It reaches the image's shorter side.
+    """
+    height, width = image_shape[-2:]
+    if most and most >= min(height, width):
+        raise InputError(f"{where} is {most}, but the images have {height} x {width} pixels: set it below both.")
 
 
 def translate(images: Tensor, offsets: Tensor, most: int) -> Tensor:
@@ -23,6 +43,7 @@ def translate(images: Tensor, offsets: Tensor, most: int) -> Tensor:
         most: Pixels that an image moves at most.
     """
     num, _, height, width = images.shape
+    check_shift(most, images.shape)
     padded = F.pad(images, (most, most, most, most), mode="replicate")
     down, across = offsets.to(images.device).unbind(dim=1)
     rows = down[:, None] + torch.arange(height, device=images.device)  # (N, H)

@@ -1,17 +1,25 @@
 """What the report is made from: the results of every variant, and what is known beside them."""
 
 import csv
-import json
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from netinv.core import InputError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+
+from netinv.core import InputError, explain, read_json, read_numbers, read_text
 from netinv.results import Results, Row, load_results
 
 REFERENCES = {"real_train": ("real, train", "train"), "real_test": ("real, test", "test"), "noise": ("noise", "noise")}
 """Title and class in the style sheet of the rows to compare with."""
+
+
+CURVES, TRAINING = ("generator", "samples"), ("epoch", "accuracy", "loss")
+"""Columns of the tables of the inversion's records, which have more, and of the classifiers'."""
+MEND = "make it again"
+_VALUES = TypeAdapter(dict[str, str | FiniteFloat])
 
 
 class Evaluated(NamedTuple):
@@ -51,22 +59,6 @@ class Inverted(NamedTuple):
     """Stage, id and address of each MLflow run; no address where the store is no server."""
 
 
-def read_csv(path: Path) -> list[dict[str, float]]:
-    """Read a table of numbers.
-
-    Raises:
-        InputError: The file is missing or holds something else.
-    """
-    try:
-        with path.open(newline="") as file:
-            records = [{key: float(value) for key, value in record.items()} for record in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a readable table of numbers ({error}): make it again.") from None
-    if not records:
-        raise InputError(f"{path} holds no records: make it again.")
-    return records
-
-
 def compared(found: Sequence[Evaluated]) -> list[tuple[str, str, Row]]:
     """Title, style and row of every variant's ensemble and of the references."""
     variants = [(e.variant, e.variant, e.row("ensemble")) for e in found]
@@ -79,10 +71,22 @@ def read_settings(path: Path) -> dict[str, str]:
     Raises:
         InputError: The file is missing or holds something else.
     """
+    values = read_json(path, MEND)
+    if not isinstance(values, dict):
+        raise InputError(f"{path} does not hold settings by their names: {MEND}.")
+    return {name: str(value) for name, value in values.items()}
+
+
+def read_values(path: Path) -> dict[str, str | float]:
+    """Read an object of texts and finite numbers.
+
+    Raises:
+        InputError: The file is missing or holds something else; names the key.
+    """
     try:
-        return {name: str(value) for name, value in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} does not hold readable settings ({error}): evaluate again.") from None
+        return _VALUES.validate_python(read_json(path, MEND), strict=True)
+    except ValidationError as error:
+        raise InputError(f"{explain(error, str(path))}: {MEND}.") from None
 
 
 MODEL = (
@@ -108,9 +112,10 @@ def read_evaluations(folders: Sequence[Path]) -> list[Inverted]:
     groups: dict[str, list[Evaluated]] = {}
     for name, folder in zip(_short_names(folders), folders, strict=True):
         results, settings = load_results(folder / "results.json"), read_settings(folder / "settings.json")
-        found = Evaluated(name, results, folder, read_csv(folder / "curves.csv"), settings, export={})
+        curves = read_numbers(folder / "curves.csv", MEND, CURVES)
+        found = Evaluated(name, results, folder, curves, settings, export={})
         told = [settings.get(key) for key in MODEL]
-        key = repr((told, results.classes, results.image_shape, results.settings["epsilons"]))
+        key = repr((told, results.classes, results.image_shape, results.settings.get("epsilons")))
         groups.setdefault(key, []).append(found)
     titles = _titles([found[0].settings for found in groups.values()])
     return [
@@ -160,8 +165,7 @@ def read_ablations(folder: Path) -> list[Ablation]:
     found = []
     for path in sorted(folder.glob("*.csv")):
         try:
-            with path.open(newline="") as file:
-                records = list(csv.DictReader(file, strict=True))
+            records = list(csv.DictReader(io.StringIO(read_text(path, MEND)), strict=True))
             by_dataset: dict[str, dict[str, dict[str, list[float]]]] = {}
             for record in records:
                 measures = by_dataset.setdefault(record.pop("dataset"), {}).setdefault(record.pop("condition"), {})
@@ -172,7 +176,9 @@ def read_ablations(folder: Path) -> list[Ablation]:
                         values.append(float(text))
                         if not math.isfinite(values[-1]):
                             raise ValueError(f"{name} is {text}")
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(
                 f"{path} is not a readable ablation ({error}): give it the columns dataset, condition and seed, and a "
                 "column of numbers for each measure, empty where there is none."

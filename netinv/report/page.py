@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from netinv.core import InputError
+from netinv.report.checks import check_inputs
 from netinv.report.curves import (
     Choice,
     comparison_charts,
@@ -108,6 +109,7 @@ def render(inverted: Sequence[Inverted], ablations: Sequence[Ablation] = (), on_
     _expect_distinct([one.name for one in inverted])
     for one in inverted:
         _expect_distinct([e.variant for e in one.variants])
+    check_inputs(inverted)
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

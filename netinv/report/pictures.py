@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,8 @@ MAX_LOSSLESS = 60_000
 """Bytes of a picture that is kept exactly as it is; larger ones are compressed."""
 MAX_SIDE = 1600
 """Pixels along the longer side of a picture."""
+MAX_PIXELS = 100_000_000
+"""Of a picture that is read."""
 CELL = 46
 """Width of an image on the page, in its pixels."""
 
@@ -53,12 +56,13 @@ class Neighbours(NamedTuple):
 
 def figure(e: Evaluated) -> Grid:
     """The paper's Figure 2: a row for each class, a column for each generator; beside it a real image of each class."""
+    rows = min(len(e.results.classes), GRID_CLASSES)
     columns = [row.name.removeprefix("generator ") for row in e.generators]
     title = f"{e.variant}: a row for each class, a column for each generator"
-    picture = picture_of(_open(e.folder / "figure2.png"), len(columns), title)
+    picture = picture_of(_open(e.folder / "figure2.png", len(columns), rows), len(columns), title)
     real = None
     if e.row("real_test").samples:
-        image = _open(e.folder / "real_test.png")
+        image = _open(e.folder / "real_test.png", GRID_COLUMNS, rows)
         image = image.crop((0, 0, (image.width + 1) // GRID_COLUMNS - 1, image.height))
         real = picture_of(image, 1, "a real test image of each class")
     return Grid(title, picture, columns, e.results.classes[:GRID_CLASSES], real)
@@ -66,7 +70,8 @@ def figure(e: Evaluated) -> Grid:
 
 def class_grid(e: Evaluated, name: str, title: str) -> Grid:
     """Several images of each class from one source."""
-    image = _open(e.folder / f"{name.replace(' ', '-')}.png")
+    rows = min(len(e.results.classes), GRID_CLASSES)
+    image = _open(e.folder / f"{name.replace(' ', '-')}.png", GRID_COLUMNS, rows)
     picture = picture_of(image, GRID_COLUMNS, f"{title}: a row of {GRID_COLUMNS} images for each class")
     return Grid(title, picture, [], e.results.classes[:GRID_CLASSES])
 
@@ -76,9 +81,9 @@ def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
     audit = row.audit
     if not audit.pairs:
         return []
-    image = _open(e.folder / f"{row.name.replace(' ', '-')}-neighbours.png")
     kinds = list(dict.fromkeys(pair.distance for pair in audit.pairs))
     labels = sorted({pair.label for pair in audit.pairs})[:GRID_CLASSES]
+    image = _open(e.folder / f"{row.name.replace(' ', '-')}-neighbours.png", 3 * len(kinds), len(labels))
     width, height = (image.width + 1) // len(kinds), (image.height + 1) // len(labels)
     pairs = {(pair.distance, pair.label): pair for pair in audit.pairs}
     found: dict[str, list[tuple[str, Picture, str, str]]] = {kind: [] for kind in kinds}
@@ -86,6 +91,10 @@ def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
         for i, label in enumerate(labels):
             corner = column * width, i * height
             strip = image.crop((*corner, corner[0] + width - 1, corner[1] + height - 1))
+            if (kind, label) not in pairs:
+                raise InputError(
+                    f"{e.folder / 'results.json'}: audit.pairs has no {kind} of class {label}: evaluate again."
+                )
             name, pair = e.results.classes[label], pairs[kind, label]
             alt = f"Class {name}: a generated image, its nearest training image, its nearest test image"
             picture = picture_of(strip, 3, alt)
@@ -93,15 +102,27 @@ def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
     return [Neighbours(kind, rows) for kind, rows in found.items()]
 
 
-def _open(path: Path) -> "Image":
+def _open(path: Path, columns: int, rows: int) -> "Image":
+    """A grid of so many images.
+
+    Raises:
+        InputError: It is none, or too large a picture.
+    """
     from PIL import Image
 
     try:
-        image = Image.open(path)
-        image.load()
-    except OSError as error:
+        if not path.is_file():
+            raise OSError("it is no regular file")
+        # Pillow warns of large pictures.
+        with warnings.catch_warnings(action="error"), Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise OSError(f"it has {image.width} x {image.height} pixels")
+            if image.width < columns or image.height < rows:
+                raise OSError(f"{image.width} x {image.height} pixels hold no {columns} x {rows} images")
+            image.load()
+            return image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{path} is not a readable picture ({error}): evaluate again.") from None
-    return image
 
 
 def picture_of(image: "Image", columns: float, alt: str) -> Picture:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import FiniteFloat, NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
 from netinv.core import Config
 
@@ -24,12 +24,15 @@ Z = 1.959964
 """Quantile of the normal distribution for that level."""
 
 
+Finite = Annotated[float, Field(ge=-1e15, le=1e15)]
+
+
 class Estimate(Config):
     """A number and its 95 % bootstrap interval."""
 
-    value: FiniteFloat
-    low: FiniteFloat
-    high: FiniteFloat
+    value: Finite
+    low: Finite
+    high: Finite
     n: NonNegativeInt
     """Samples behind the number."""
 

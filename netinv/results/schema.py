@@ -1,14 +1,17 @@
 """The shape of ``results.json``: written by the evaluate stage, read by the report, explained in docs/measures.md."""
 
-import json
+from collections.abc import Iterator, Sized
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, model_validator
 
-from netinv.core import Config, InputError
+from netinv.core import Config, ImageShape, InputError, Number, Share, read_json
 from netinv.results.estimates import Measure, NotMeasured
 
+VERSION = 1
+"""Of the schema. It grows with every change that a reader can notice. Files of another version are not converted, as
+what they lack has to be measured: they are evaluated again, which DVC does by itself, as the stage depends on this."""
 Kind = Literal["generator", "ensemble", "reference"]
 
 
@@ -21,8 +24,8 @@ GRID_CLASSES = 20
 class AccuracyBin(Config):
     """Accuracy where the condition lies in a range: of the gap, or of the sharpness (then low == high)."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     inversion_accuracy: Measure
     evaluator_accuracy: Measure
 
@@ -30,8 +33,8 @@ class AccuracyBin(Config):
 class CalibrationBin(Config):
     """Samples whose wanted intensity lies in a range."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     wanted: Measure
     """Mean of p_y, the condition's entry for the wanted label."""
     obtained: Measure
@@ -41,7 +44,7 @@ class CalibrationBin(Config):
 class RobustPoint(Config):
     """A point of the robustness curve."""
 
-    epsilon: float
+    epsilon: Number
     accuracy: Measure
 
 
@@ -54,13 +57,13 @@ class Comparison(Config):
     """Mean distance to the nearest test image."""
     train_minus_test: Measure
     """Their difference; below 0 is closer to training images. Interval from the permutations."""
-    p_value: float
+    p_value: Share
     """Share of the permutations with a difference as low."""
     copies_train: Measure
     """Share of near copies of training images."""
     copies_test: Measure
     """Share of near copies of test images, the control."""
-    copies_p_value: float
+    copies_p_value: Share
     """Share of the permutations with as large a surplus of near copies on the training side."""
     copy_distance: float
     """A near copy is closer than this."""
@@ -72,12 +75,12 @@ class Pair(Config):
     """The generated image of a class that is nearest to a training image."""
 
     distance: Literal["pixel", "ssim", "feature"]
-    label: int
-    sample: int
+    label: NonNegativeInt
+    sample: NonNegativeInt
     """Index among the row's samples."""
-    train: int
+    train: NonNegativeInt
     """Index of the nearest image in the training split."""
-    test: int
+    test: NonNegativeInt
     """Index of the nearest image in the test split."""
     train_distance: float
     test_distance: float
@@ -90,7 +93,7 @@ class Audit(Config):
     """One sentence for people."""
     memorised: bool | None
     """Whether the audit found memorised training images; ``None`` if it could not tell."""
-    pool: int
+    pool: NonNegativeInt
     """Images in the training pool, and in the test pool."""
     comparisons: dict[str, Comparison | NotMeasured]
     """By kind of distance: pixel (Euclidean), ssim (1 - SSIM), feature (Euclidean between unit feature vectors)."""
@@ -103,14 +106,14 @@ class Row(Config):
     name: str = Field(pattern=r"^\w[\w .+-]*$")
     """generator 0, generator 1, ..., ensemble, real_train, real_test, noise."""
     kind: Kind
-    samples: int
+    samples: NonNegativeInt
     measures: dict[str, Measure]
     """Always the same names."""
     dropout: dict[str, Measure]
     """The same names, for images drawn with the generator's dropout left on."""
     by_class: dict[str, tuple[Measure, ...]]
     """inversion_accuracy, evaluator_accuracy and vendi of each class."""
-    confusion: dict[str, tuple[tuple[int, ...], ...]]
+    confusion: dict[str, tuple[tuple[NonNegativeInt, ...], ...]]
     """Counts, wanted label by predicted label, under the ``classifier`` and the ``evaluator``."""
     by_gap: tuple[AccuracyBin, ...]
     by_sharpness: tuple[AccuracyBin, ...]
@@ -123,14 +126,15 @@ class Row(Config):
 class Results(Config):
     """All that the evaluation of one variant found."""
 
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    """(C, H, W)."""
+    version: Literal[1] = 1
+    """Of the schema."""
+    classes: tuple[str, ...] = Field(min_length=1, max_length=100_000)
+    image_shape: ImageShape
     settings: dict[str, Any]
     """The evaluation's configuration."""
     sharpness: tuple[float, float]
     """Range of the condition's sharpness that the samples were drawn from."""
-    vendi_n: int
+    vendi_n: NonNegativeInt
     """Samples of each class behind every Vendi score."""
     headline: dict[str, Measure]
     """The few numbers that people compare."""
@@ -140,6 +144,37 @@ class Results(Config):
     """Whether either found a leak of training images; ``None`` if the generators could not be audited."""
     rows: tuple[Row, ...]
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if unlike := next(self._unlike(), None):
+            raise ValueError(unlike)
+        return self
+
+    def _unlike(self) -> Iterator[str]:
+        """What does not fit the classes, or the other rows."""
+        num, names = len(self.classes), [row.name for row in self.rows]
+        for row in self.rows:
+            if names.count(row.name) > 1:
+                yield f"there are two rows {row.name!r}"
+            for kind in ("measures", "dropout"):
+                if {*getattr(row, kind)} != {*self.rows[0].measures}:
+                    yield f"{kind} of the row {row.name!r} are not those of the row {self.rows[0].name!r}"
+            by_class: dict[str, Sized] = {f"by_class.{name}": found for name, found in row.by_class.items()}
+            by_class |= {
+                f"audit.comparisons.{name}.by_class": found.by_class
+                for name, found in row.audit.comparisons.items()
+                if isinstance(found, Comparison)
+            }
+            by_class |= {f"confusion.{name}": counts for name, counts in row.confusion.items()}
+            by_class |= {
+                f"confusion.{name}.{i}": line for name, counts in row.confusion.items() for i, line in enumerate(counts)
+            }
+            for key, found in by_class.items():
+                if len(found) != num:
+                    yield f"{key} of the row {row.name!r} has {len(found)} entries for {num} classes"
+            if wrong := [pair.label for pair in row.audit.pairs if pair.label >= num]:
+                yield f"audit.pairs of the row {row.name!r} name class {wrong[0]} of {num}"
+
 
 def load_results(path: Path) -> Results:
     """Read ``results.json``.
@@ -147,7 +182,9 @@ def load_results(path: Path) -> Results:
     Raises:
         InputError: The file is missing or is not a result.
     """
-    try:
-        return Results.parse(json.loads(path.read_text()), where=str(path))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a readable result ({error}): evaluate again.") from None
+    values = read_json(path, "evaluate again")
+    version = values.get("version", "none") if isinstance(values, dict) else VERSION
+    if version != VERSION:
+        mend = "update netinv" if isinstance(version, int) and version > VERSION else "evaluate again"
+        raise InputError(f"{path} is of version {str(version)[:20]}, and this netinv reads version {VERSION}: {mend}.")
+    return Results.parse(values, where=str(path))

@@ -4,7 +4,7 @@ from netinv.sampling.draws import draw, softmax
 from netinv.sampling.grids import Pixels, grid, to_pixels
 from netinv.sampling.metadata import Metadata
 from netinv.sampling.onnx_models import OnnxClassifier, OnnxGenerator, Samples
-from netinv.sampling.saving import check_place, save
+from netinv.sampling.saving import check_place, check_size, save
 
 __all__ = [
     "Metadata",
@@ -13,6 +13,7 @@ __all__ = [
     "Pixels",
     "Samples",
     "check_place",
+    "check_size",
     "draw",
     "grid",
     "save",

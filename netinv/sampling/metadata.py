@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from netinv.core import InputError, listed
+from pydantic import Field, TypeAdapter, ValidationError
+
+from netinv.core import ImageShape, InputError, Number, Sharpness, explain, listed, parse_json
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,9 @@ class Metadata:
     dataset: str
     variant: str
     """Which generator (``standard`` or ``robust``), or which classifier (``classifier`` or ``evaluator``)."""
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=100_000)]
     """Names of the K classes, in label order."""
-    image_shape: tuple[int, int, int]
-    """(C, H, W)."""
+    image_shape: ImageShape
     run_id: str
     """The MLflow run that trained the network; empty where there was none."""
     licence: str
@@ -29,15 +30,15 @@ class Metadata:
     """Of the libraries that wrote the file."""
     precision: Literal["float32", "float16", "int8"] = "float32"
     """How the weights are stored. Inputs, outputs and arithmetic are float32 in every form."""
-    latent_dim: int = 0
+    latent_dim: Annotated[int, Field(ge=0, le=4_096)] = 0
     """Z; 0 for a classifier."""
-    sharpness: tuple[float, float] = (1.0, 1.0)
+    sharpness: tuple[Sharpness, Sharpness] = (1.0, 1.0)
     """Range of the sharpness that the generator was trained with, its default."""
-    num_generators: int = 0
+    num_generators: Annotated[int, Field(ge=0, le=1_000)] = 0
     """In an ensemble, which has the input ``generator`` (N,), int64; 0 where the file is one generator alone."""
-    noise_dim: int = 0
+    noise_dim: Annotated[int, Field(ge=0, le=65_536)] = 0
     """U, length of the stochastic form's input ``noise`` (N, U), uniform in [0, 1); 0 where there is no dropout."""
-    image_range: tuple[float, float] = (0.0, 1.0)
+    image_range: tuple[Number, Number] = (0.0, 1.0)
     image_layout: Literal["NCHW"] = "NCHW"
 
     def to_entries(self) -> dict[str, str]:
@@ -57,8 +58,14 @@ class Metadata:
                 f"{path} was not written by this project's export: it lacks the metadata {listed(missing)}."
             )
         try:
-            values: dict[str, Any] = {name: json.loads(entries[f"netinv.{name}"]) for name in names}
-            values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-            return cls(**values)
+            values = {name: parse_json(entries[f"netinv.{name}"]) for name in names}
+            # Through JSON, since only there does strict validation take a list for a tuple.
+            metadata = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+            if metadata.sharpness[0] > metadata.sharpness[1]:
+                raise ValueError(f"the sharpness {metadata.sharpness} is no range")
+            if metadata.kind == "generator" and not metadata.latent_dim:
+                raise ValueError("a generator has a latent_dim")
         except ValueError as error:
-            raise InputError(f"{path} has damaged metadata ({error}): export it again.") from None
+            reason = explain(error) if isinstance(error, ValidationError) else str(error)
+            raise InputError(f"{path} has damaged metadata ({reason}): export it again.") from None
+        return metadata

@@ -10,6 +10,9 @@ from netinv.core import InputError, check_file, check_folder, new_file, new_fold
 from netinv.sampling.grids import Pixels, grid, to_pixels
 from netinv.sampling.onnx_models import OnnxGenerator, Samples
 
+MAX_PIXELS, MAX_BYTES, MAX_FILES = 2**28, 2**34, 1_000_000
+"""Of a grid, of the images in a file of arrays, and in a folder."""
+
 
 def save(
     path: Path, batches: Iterable[Samples], num: int, generator: OnnxGenerator, columns: int | None = None
@@ -28,6 +31,7 @@ def save(
         InputError: As :func:`check_place`.
     """
     check_place(path)
+    check_size(path, num, generator, columns)
     with new_file(path) if path.suffix else new_folder(path) as partial:
         if path.suffix == ".png":
             images = (batch.images for batch in batches)
@@ -36,6 +40,19 @@ def save(
             _save_npz(partial, batches, num, generator)
         else:
             _save_folder(partial, batches)
+
+
+def check_size(path: Path, num: int, generator: OnnxGenerator, columns: int | None = None) -> None:
+    """Refuse, before the work, more images than a file of this kind can hold; arguments as :func:`save`.
+
+    Raises:
+        InputError: Tells how many that are.
+    """
+    channels, height, width = generator.metadata.image_shape
+    most = {".png": MAX_PIXELS // ((height + 1) * (width + 1)), ".npz": MAX_BYTES // (4 * channels * height * width)}
+    wanted = max(num, columns or 1)  # a row is as long as there are columns
+    if wanted > (room := most.get(path.suffix, MAX_FILES)):
+        raise InputError(f"{path} would hold {wanted:,} images: at most {room:,} of {height} x {width} pixels.")
 
 
 def check_place(path: Path) -> None:

@@ -1,5 +1,7 @@
 """Exported files as sessions of onnxruntime, opened only where they are what they say."""
 
+import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,9 @@ from netinv.core import InputError
 from netinv.sampling.draws import BATCH_SIZE, Floats
 from netinv.sampling.metadata import Metadata
 
+MAX_SECONDS = 120
+"""Longest time that ``BATCH_SIZE`` rows may take."""
+
 
 def open_session(
     path: Path, kind: Literal["generator", "classifier"], num_threads: int | None
@@ -23,6 +28,9 @@ def open_session(
     """
     if not path.is_file():
         raise InputError(f"{path} is not a file: name an exported {kind}.")
+    most = max(64, os.cpu_count() or 1)
+    if num_threads is not None and not 1 <= num_threads <= most:
+        raise InputError(f"The number of threads is {num_threads}: give 1 to {most}, or leave it out.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads or 0
     options.log_severity_level = 4  # what goes wrong is raised as well
@@ -42,13 +50,36 @@ def open_session(
 
 
 def run_session(session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArray[Any]]) -> Floats:
-    """The output for any number of rows, ``BATCH_SIZE`` at a time: what fits into the caches is faster."""
+    """The output for any number of rows, ``BATCH_SIZE`` at a time: what fits into the caches is faster.
+
+    Raises:
+        InputError: The file gives something else than finite numbers, one row for each, or does not come to an end.
+    """
     num = len(next(iter(feeds.values())))
-    outputs = [
-        session.run(None, {name: rows[i : i + BATCH_SIZE] for name, rows in feeds.items()})[0]
-        for i in range(0, max(num, 1), BATCH_SIZE)
+    parts = [
+        {name: rows[i : i + BATCH_SIZE] for name, rows in feeds.items()} for i in range(0, max(num, 1), BATCH_SIZE)
     ]
-    return np.concatenate(outputs)
+    outputs = np.concatenate([_run_part(session, part) for part in parts])
+    if len(outputs) != num or not np.isfinite(outputs).all():
+        raise InputError("The file gives numbers that are not finite, or not a row for each input: export it again.")
+    return outputs
+
+
+def _run_part(session: onnxruntime.InferenceSession, part: Mapping[str, NDArray[Any]]) -> Floats:
+    """The output for a few rows, within a bound: a graph may have a loop without an end."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    clock = threading.Timer(MAX_SECONDS, setattr, (options, "terminate", True))
+    clock.daemon = True
+    clock.start()
+    try:
+        output: Floats = session.run(None, part, options)[0]
+    except Exception as error:  # onnxruntime's exceptions have no base of their own
+        reason = " ".join(str(error).split())
+        raise InputError(f"The file cannot be run, or does not end within {MAX_SECONDS} s ({reason}).") from None
+    finally:
+        clock.cancel()
+    return output
 
 
 def _input_shapes(metadata: Metadata) -> dict[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,7 +102,7 @@ def check_address(address: str | None) -> None:
     """Fail within seconds where Ray would try for minutes.
 
     Raises:
-        InputError: The address is malformed, or nothing answers there.
+        InputError: The address is malformed, or nothing answers there, or something else than Ray.
     """
     if address is None or address == "auto":
         return
@@ -111,8 +112,30 @@ def check_address(address: str | None) -> None:
             f"RAY_ADDRESS={address} is no address: give host:port, [IPv6]:port, ray://host:port or auto, or unset it."
         )
     try:
-        socket.create_connection((parts["ipv6"] or parts["host"], int(parts["port"])), timeout=5).close()
+        with socket.create_connection((parts["ipv6"] or parts["host"], int(parts["port"])), timeout=5) as connection:
+            _expect_grpc(connection)
     except (OSError, OverflowError) as error:
         raise InputError(
             f"No Ray cluster answers at RAY_ADDRESS={address} ({error}): start it, or unset RAY_ADDRESS to run locally."
         ) from None
+
+
+def _expect_grpc(connection: socket.socket) -> None:
+    """See that a server speaks HTTP/2, as Ray's does: it answers a client's first words with a frame of its settings.
+
+    Raises:
+        OSError: It is silent for five seconds, or says something else.
+    """
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # no settings of ours
+    answer = b""
+    end = time.monotonic() + 5
+    while len(answer) < 4:
+        connection.settimeout(max(0.001, end - time.monotonic()))
+        part = connection.recv(9)
+        if not part:
+            break
+        answer += part
+    if answer[3:4] != b"\x04":  # the kind of the frame
+        raise OSError("what listens there is not Ray")

@@ -18,8 +18,11 @@ from pipeline.tracking.journal import JOURNAL, Run, delivery_lock, flatten, jour
 from pipeline.tracking.store import check_server, experiment_name, root, silence, tracking_uri
 
 _POLL_SECONDS = 0.05
-_RESTART_SECONDS = 10.0
+_RESTART_SECONDS = 5.0
+_SILENT_SECONDS = 10.0
+"""How long a stage waits, at its end, for a delivery that makes no progress: a broken server, disk or database."""
 _GIVE_UP_SECONDS = 120.0
+"""And for one that does, such as the first of a new database on a busy machine."""
 
 
 @contextlib.contextmanager
@@ -140,14 +143,14 @@ def _python_path() -> Iterable[str]:
 def _hand_over(folder: Path, uri: str, wait: bool) -> None:
     """Wait until the store has told a run's id, and where asked or in doubt until it has the whole run.
 
-    Where that fails, say so and leave the run in the journal.
+    Where that fails, or nothing moves for ten seconds, say so and leave the run in the journal.
     """
-    ended = time.time()
+    ended = moved = time.time()
     error = folder / "error"
     wait = wait or error.exists() or silence(uri) is not None
-    reason = "the delivery is slow"
+    reason = f"the delivery made no progress for {_SILENT_SECONDS:.0f} s"
     restart = ended + _RESTART_SECONDS
-    while time.time() < ended + _GIVE_UP_SECONDS:
+    while time.time() < min(moved + _SILENT_SECONDS, ended + _GIVE_UP_SECONDS):
         state = read_json(folder / "run.json")
         if state["done"] or (state["run_id"] and not wait):
             for sentence in state["told"]:
@@ -159,9 +162,22 @@ def _hand_over(folder: Path, uri: str, wait: bool) -> None:
         if time.time() > restart:
             _start_delivery(uri)
             restart += _RESTART_SECONDS
+        moved = max(moved, _last_progress(uri))
         time.sleep(_POLL_SECONDS)
     print(
         f"warning: Not all of this run has reached {redacted(uri)} ({reason}); it is kept in {journals().name}, and "
         "the next stage delivers it, or `python -m pipeline.tracking flush`.",
         file=sys.stderr,
     )
+
+
+def _last_progress(uri: str) -> float:
+    """When the delivery last wrote down that something is through, or went on with making a new database."""
+    database = Path(uri.removeprefix("sqlite:///"))
+    signs = [*journals().glob("*/run.json"), *journals().glob("*/children/*/run.json")]
+    signs += database.parent.glob(f".{database.name}.new*") if uri.startswith("sqlite:///") else ()
+    times = [0.0]
+    for path in signs:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            times.append(path.stat().st_mtime)
+    return max(times)

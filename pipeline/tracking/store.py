@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.client
 import os
+import sqlite3
 import threading
 import urllib.error
 import urllib.request
@@ -51,12 +52,15 @@ def pipeline_name() -> str | None:
 
 
 def check_server(uri: str) -> None:
-    """Ask a tracking server for a sign of life; other stores are files, and need none.
+    """Ask a tracking server for a sign of life, and a database in a file whether it is MLflow's.
 
     Raises:
-        InputError: It does not answer within seven seconds, or refuses the credentials.
+        InputError: The server does not answer within seven seconds, or refuses the credentials; the file is damaged, or
+            another program's, to which nothing is added.
     """
     parts = urlsplit(uri)
+    if uri.startswith("sqlite:///"):
+        _check_database(Path(uri.removeprefix("sqlite:///")))
     if parts.scheme not in _HTTP:
         return
     base = redacted(uri).rstrip("/")
@@ -77,6 +81,27 @@ def check_server(uri: str) -> None:
         raise InputError(
             f"The tracking server {base} {'refuses the' if headers else 'asks for'} credentials: "
             f"{'correct' if headers else 'set'} MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
+
+
+def _check_database(path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):  # somebody is at work on it
+            return
+        raise InputError(
+            f"{path} cannot be opened ({error}): mend it, or name another in MLFLOW_TRACKING_URI."
+        ) from None
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{path} is damaged ({error}): move it away, and a new one is made.") from None
+    if not {"alembic_version", "experiments", "runs"} <= tables:
+        raise InputError(
+            f"{path} is no database of MLflow's, and nothing is added to it: move it away, or name another file in "
+            "MLFLOW_TRACKING_URI."
         )
 
 

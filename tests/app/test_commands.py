@@ -286,8 +286,14 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
         (("invert", *FACTORY, "--out", "x", "--num-classes", "3"), "10 scores for each image, but num_classes is 3"),
         (("invert", *FACTORY), "Missing option '--out'"),
         (("invert", *FACTORY, "--out", "x", "--variant", "bold"), "'bold' is not one of 'standard', 'robust'"),
-        (("evaluate", *FACTORY, "--inversion", "nowhere", "--out", "x"), "does not hold a readable inversion"),
-        (("export", "nowhere", "--out", "x.onnx"), "does not hold a readable inversion"),
+        (
+            ("evaluate", *FACTORY, "--inversion", "nowhere", "--out", "x"),
+            "nowhere/inversion.json is not readable (No such file",
+        ),
+        (
+            ("export", "nowhere", "--out", "x.onnx"),
+            "nowhere/inversion.json is not readable (No such file",
+        ),
         (("report", "nowhere", "--out", "x.html"), "nowhere/results.json"),
     ],
 )

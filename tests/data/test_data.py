@@ -13,7 +13,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from netinv.core import InputError
-from netinv.data import DatasetSpec, LabelledImages, channel_statistics, load_spec, load_split, save_dataset, to_float
+from netinv.data import (
+    Dataset,
+    DatasetSpec,
+    LabelledImages,
+    channel_statistics,
+    load_spec,
+    load_split,
+    oddities,
+    save_dataset,
+    to_float,
+)
 
 
 @pytest.fixture
@@ -109,7 +119,7 @@ def test_a_split_that_is_not_its_specs_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "not a readable data-set spec.*fetch the data set again"),
+        (None, "not readable.*fetch the data set again"),
         ({"num_train": "12"}, "num_train: expected a valid integer, got '12'"),
         ({"colour": True}, "colour is not a known key"),
     ],
@@ -141,3 +151,13 @@ def test_constant_channel_is_harmless() -> None:
     mean, std = channel_statistics(torch.full((4, 1, 2, 2), 51, dtype=torch.uint8))
     assert mean == pytest.approx((0.2,))
     assert std == (1.0,)
+
+
+def test_what_makes_measures_mean_less_is_told(train: LabelledImages) -> None:
+    clean = LabelledImages(255 - train.images[:4], train.labels[:4])
+    assert oddities(Dataset(("a", "b"), train, clean, "", "")) == []
+    mixed = LabelledImages(torch.cat([clean.images, train.images[:3]]), torch.zeros(7, dtype=torch.int64))
+    same, empty, test = oddities(Dataset(("a", "b", "c"), train, mixed, "", ""))
+    assert same.startswith("3 of 7 test images are training images too")
+    assert empty == "There are no training images of c."
+    assert test == "There are no test images of b, c."

@@ -257,7 +257,7 @@ def test_the_classifier_is_left_alone(classifier: Classifier) -> None:
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(classifier: Classifier) -> None:
     with pytest.raises(FloatingPointError, match=r"at step 1;"):
-        inverted(classifier, InversionConfig(steps=3, batch_size=8, beta=1e39, log_every=1))
+        inverted(classifier, InversionConfig(steps=3, batch_size=8, log_every=1).model_copy(update={"beta": 1e39}))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -241,9 +242,43 @@ def test_unreachable_address_is_refused_within_seconds(address: str, words: str)
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0", None])
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_what_is_not_ray_is_refused_within_seconds(scheme: str, answer: bytes | None) -> None:
+    """Servers that close, speak HTTP, say too little, or nothing at all."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def serve() -> None:
+            connected, _ = server.accept()
+            with connected:
+                connected.recv(64)
+                if answer is not None:
+                    connected.sendall(answer)
+                if answer is None or answer == b"\0":
+                    ended.wait(20)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        begin = time.monotonic()
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(InputError, match=r"No Ray cluster answers at RAY_ADDRESS=.*(not Ray|timed out)"):
+            check_address(address)
+        assert time.monotonic() - begin < 8
+        ended.set()
+        thread.join()
+
+
+def test_ray_itself_is_known_by_its_answer(ray_cluster: None) -> None:
+    import ray
+
+    check_address(ray.get_runtime_context().gcs_address)
+
+
 @pytest.mark.parametrize("address", ["[::1]:6379", "ray://[::1]:6379", "head.example:6379", "ray://10.0.0.1:10001"])
 def test_every_form_of_an_address_is_understood(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(connection, "_expect_grpc", lambda connection: None)
     monkeypatch.setattr(connection.socket, "create_connection", lambda to, timeout: asked.append(to) or socket.socket())
     check_address(address)
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -194,3 +195,61 @@ def test_no_error_shows_a_password(error: str) -> None:
     _, errors = _stage(f"raise {error}('ftp://ada:SECRET@host/x cannot be used')").communicate()
     assert "ftp://host/x cannot be used" in errors
     assert "SECRET" not in errors
+
+
+def test_a_link_to_another_folder_is_followed() -> None:
+    disk = Path("disk/digits")
+    disk.mkdir(parents=True)
+    (disk / "stale").write_text("old")
+    Path("data").mkdir()
+    Path("data/digits").symlink_to(disk.absolute())
+    with replaced(Path("data/digits")) as folder:
+        (folder / "fresh").write_text("new")
+    assert Path("data/digits").is_symlink()
+    assert [path.name for path in disk.iterdir()] == ["fresh"]
+    assert [path.name for path in disk.parent.iterdir()] == ["digits"]
+
+
+def test_a_folder_on_another_disk_is_made_there(tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=other) as disk:
+        Path("out").symlink_to(Path(disk) / "out")
+        for content in ("old", "new"):
+            with replaced(Path("out")) as folder:
+                (folder / "x").write_text(content)
+        assert (Path(disk) / "out/x").read_text() == "new"
+        assert [path.name for path in Path(disk).iterdir()] == ["out"]
+
+
+def test_a_link_out_of_the_repository_is_refused_where_dvc_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("repository", "disk"):
+        Path(name).mkdir()
+    monkeypatch.chdir("repository")
+    Path("data").symlink_to(Path("../disk").absolute())
+    monkeypatch.setenv("DVC_ROOT", str(Path.cwd()))
+    with pytest.raises(InputError, match="data is a link out of the repository"), replaced(Path("data/digits")):
+        pass
+
+
+@pytest.mark.parametrize("blocked", ["out", "up", ".stage"])
+def test_a_file_where_a_folder_belongs_is_one_sentence(blocked: str) -> None:
+    Path(blocked).write_text("mine")
+    out = "up/out" if blocked == "up" else "out"
+    _, errors = _stage(f"with replaced(Path('{out}')): pass").communicate()
+    assert errors.startswith("error: ")
+    assert "move it away" in errors
+    assert blocked in errors
+    assert len(errors.splitlines()) == 1
+    assert Path(blocked).read_text() == "mine"
+
+
+@pytest.mark.parametrize(("number", "words"), [("EROFS", "made writable"), ("EIO", "The disk fails")])
+def test_what_the_machine_refuses_is_one_sentence(number: str, words: str) -> None:
+    process = _stage(f"import errno; raise OSError(errno.{number}, 'no', 'data/x')")
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert words in errors
+    assert "data/x" in errors
+    assert len(errors.splitlines()) == 1

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -26,7 +27,7 @@ import pytest
 from netinv.core import InputError
 from netinv.data import DatasetSpec
 from pipeline import tracking
-from pipeline.tracking import bounds, client, delivery, journal
+from pipeline.tracking import bounds, client, delivery, journal, runs
 from pipeline.tracking.store import check_server
 
 with warnings.catch_warnings():
@@ -511,6 +512,40 @@ def test_no_secret_reaches_the_journal(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_server_that_speaks_no_http_is_told_in_a_sentence(answer: bytes) -> None:
     with answering(lambda connection: connection.sendall(answer)) as uri, pytest.raises(InputError, match="not answer"):
         check_server(uri)
+
+
+@pytest.mark.parametrize("kind", ["foreign", "empty", "garbage", "folder"])
+def test_a_file_that_is_no_database_of_mlflows_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mlflow.db"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "foreign":
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("create table addresses (name text)")
+    else:
+        path.write_bytes(b"garbage" * 1000 if kind == "garbage" else b"")
+    before = None if kind == "folder" else path.read_bytes()
+    with pytest.raises(InputError, match=r"mlflow\.db (is no database of MLflow's|is damaged|cannot be opened)"):
+        check_server(f"sqlite:///{path}")
+    assert before is None or path.read_bytes() == before
+
+
+def test_a_delivery_without_progress_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(runs, "_start_delivery", lambda uri: None)  # one that hangs
+    assert runs._SILENT_SECONDS <= 10
+    monkeypatch.setattr(runs, "_SILENT_SECONDS", 1.0)
+    begin = time.monotonic()
+    with tracking.stage_run("fetch", dataset="digits", wait=True):
+        pass
+    assert time.monotonic() - begin < 5
+    told = capsys.readouterr().err
+    assert re.search(
+        r"made no progress for 1 s\); it is kept in \.mlflow-journal, and the next stage delivers it", told
+    )
 
 
 def test_a_server_that_drips_costs_seconds() -> None:

@@ -1,5 +1,6 @@
 """The search: what it may draw, what it measures, which trial is the best; and (slow) a real one that is killed."""
 
+import copy
 import csv
 import itertools
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_pipeline import fresh, run, set_params
 
 from netinv.core import InputError
@@ -90,7 +92,9 @@ def test_a_trial_is_measured_at_a_quarter_at_half_and_at_its_end(exported: Any, 
     assert [record["samples"] for record in records] == [80, 160, 320]
     for record in records:
         assert record["score"] == pytest.approx(math.prod(record[name] for name in OBJECTIVES))
-    hopeless = list(train_trial(exported.classifier, invert.common, variant, tune, {"lr": 1e30}))
+    broken = copy.deepcopy(exported.classifier)
+    torch.nn.init.constant_(broken.head.bias, math.inf)
+    hopeless = list(train_trial(broken, invert.common, variant, tune, {}))
     assert hopeless[-1]["share"] == 1
     assert hopeless[-1]["score"] == 0
 

@@ -336,7 +336,7 @@ def test_any_number_of_rows_goes_through_in_batches(tmp_path: Path, monkeypatch:
     sizes: list[int] = []
 
     class Counting:
-        def run(self, outputs: None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        def run(self, outputs: None, feeds: dict[str, np.ndarray], options: Any) -> list[np.ndarray]:
             assert outputs is None
             sizes.append(len(feeds["images"]))
             return [feeds["images"].reshape(-1, 8)[:, :3], np.zeros(1)]

@@ -1,0 +1,168 @@
+"""What a training would take, estimated before it begins: what would take days, or more than the memory, is refused.
+
+Operations are those of convolutions and linear layers on each image; memory is the outputs of layers, and copies of
+the weights, of their gradients and moments. Both are rough: they are there for a digit too many, not for plans.
+"""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from netinv.core import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from netinv.classifiers import AdaptedClassifier, Classifier
+    from netinv.data import DatasetSpec
+    from netinv.generators import GeneratorConfig
+    from netinv.inversion import InversionConfig
+    from pipeline.params import ModelParams
+
+PER_SECOND = {"cpu": 5e10, "cuda": 1e13}
+"""Floating-point operations that a machine is taken to do."""
+COPIES, OUTPUTS = 4, 4
+"""Of weights, and of the outputs of a layer: before and after what follows it, and their gradients."""
+MAX_DAYS = 3.0
+LARGE = "NETINV_LARGE"
+"""Set to 1, nothing is refused for its size."""
+
+
+def forward_cost(network: "nn.Module", narrow: "nn.Module", *inputs: "torch.Tensor") -> tuple[float, float]:
+    """Operations and bytes of outputs of a forward pass, by its convolutions and linear layers.
+
+    Args:
+        network: Whose weights count; it may be on the device ``meta``, and is not called.
+        narrow: The same layers at any width, to be called: at how many places a layer works does not depend on that.
+        inputs: Of one image.
+    """
+    import torch
+    from torch import nn
+
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))}
+    layers |= {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.ConvTranspose2d)}
+    cost = [0.0, 0.0]
+
+    def watch(name: str) -> "Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]":
+        def count(module: nn.Module, given: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> None:
+            transposed = isinstance(module, nn.ConvTranspose2d)
+            shape, wide = module.get_parameter("weight").shape, layers[name].get_parameter("weight").shape
+            places = output.numel() / shape[int(transposed)]
+            cost[0] += 2 * wide.numel() * (given[0].numel() / shape[0] if transposed else places)
+            cost[1] += OUTPUTS * 4 * places * wide[int(transposed)]
+
+        return count
+
+    handles = [layer.register_forward_hook(watch(n)) for n, layer in narrow.named_modules() if n in layers]
+    try:
+        with torch.no_grad():
+            narrow(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return cost[0], cost[1]
+
+
+def check_effort(where: str, operations: float, size: float, keys: str) -> None:
+    """Refuse a training that would take days, or more memory than there is.
+
+    Args:
+        where: What is trained, for the message.
+        operations: Floating-point operations of all of it.
+        size: Bytes that it holds at once.
+        keys: The settings that make it smaller.
+
+    Raises:
+        InputError: Tells the estimate and the way round.
+    """
+    if os.environ.get(LARGE) == "1":
+        return
+    import psutil  # type: ignore[import-untyped]
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    days = operations / PER_SECOND[device] / 86_400
+    memory = torch.cuda.mem_get_info()[1] if device == "cuda" else psutil.virtual_memory().total
+    told = []
+    if days > MAX_DAYS:
+        told.append(f"some {days:,.0f} days ({operations:.1g} operations at {PER_SECOND[device]:.0g} a second)")
+    if size > memory:
+        told.append(f"some {size / 2**30:,.0f} GiB of memory, and there are {memory / 2**30:,.0f}")
+    if told:
+        raise InputError(
+            f"{where} would take {' and '.join(told)}: lower {keys}, or set {LARGE}=1 to try it all the same."
+        )
+
+
+def check_classifier_training(where: str, params: "ModelParams", spec: "DatasetSpec") -> None:
+    """Refuse, before the work, settings that do not fit the data set or the machine.
+
+    Args:
+        where: The settings' key, such as ``train.classifier``.
+        params: The settings, of a network that is trained here.
+        spec: The data set.
+
+    Raises:
+        InputError: Names the key.
+    """
+    import torch
+
+    from netinv.classifiers import build_classifier
+    from netinv.perturbations import check_shift
+
+    training = params.training
+    check_shift(training.shift, spec.image_shape, f"{where}.training.shift")
+    if training.batch_size > spec.num_train:
+        raise InputError(
+            f"{where}.training.batch_size is {training.batch_size}, but {spec.name} has {spec.num_train} training "
+            "images: lower it."
+        )
+    channels = spec.image_shape[0]
+    about = spec.num_classes, spec.image_shape, (0.5,) * channels, (0.5,) * channels
+    with torch.device("meta"):
+        network = build_classifier(params.architecture, *about)
+    slim = params.architecture.model_copy(update={"channels": (1,) * len(params.architecture.channels)})
+    operations, size = forward_cost(network, build_classifier(slim, *about).eval(), torch.zeros(1, *spec.image_shape))
+    passes = 3 * (2 if training.epsilon else 1)  # forward, and backward for twice as much
+    check_effort(
+        where,
+        operations * passes * spec.num_train * training.epochs,
+        size * training.batch_size + COPIES * _bytes_of(network),
+        "its architecture, epochs or batch_size",
+    )
+
+
+def check_inversion(
+    where: str, generator: "GeneratorConfig", config: "InversionConfig", classifier: "Classifier | AdaptedClassifier"
+) -> None:
+    """Likewise for one generator.
+
+    Raises:
+        InputError: Names the key.
+    """
+    import torch
+
+    from netinv.generators import ConditionedGenerator
+    from netinv.perturbations import check_shift
+
+    check_shift(config.shift, classifier.image_shape, f"{where}.shift")
+    with torch.device("meta"):
+        network = ConditionedGenerator(generator, classifier.num_classes, classifier.image_shape)
+    slim = generator.model_copy(update={"width": 1, "max_width": 1, "latent_dim": 1, "hidden_dim": 1})
+    narrow = ConditionedGenerator(slim, classifier.num_classes, classifier.image_shape).eval()
+    operations, size = forward_cost(network, narrow, torch.zeros(1, 1), torch.zeros(1, classifier.num_classes))
+    image = torch.zeros(1, *classifier.image_shape, device=classifier.device)
+    judged = forward_cost(classifier, classifier, image)
+    operations += judged[0] * (1 + (config.attack_steps if config.perturbation == "pgd" else 0))
+    size += judged[1]
+    check_effort(
+        where,
+        3 * operations * config.batch_size * config.steps,
+        size * config.batch_size + COPIES * _bytes_of(network),
+        "steps, batch_size or the generator's width",
+    )
+
+
+def _bytes_of(network: "nn.Module") -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
