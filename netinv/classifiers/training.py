@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from netinv.classifiers.fresh import FreshClassifier
 from netinv.classifiers.networks import Classifier, InvertibleClassifier, freeze
 from netinv.core import Config, Precision, autocast
 from netinv.data import LabelledImages, to_float
@@ -53,7 +54,7 @@ def _mixup(alpha: float, num_classes: int) -> Callable[[Tensor, Tensor], tuple[T
 
 
 def train_classifier(
-    classifier: Classifier, data: LabelledImages, config: ClassifierTrainingConfig, seed: int
+    classifier: Classifier | FreshClassifier, data: LabelledImages, config: ClassifierTrainingConfig, seed: int
 ) -> Iterator[dict[str, float]]:
     """Train in place, on the classifier's device.
 
