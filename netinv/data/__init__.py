@@ -11,7 +11,7 @@ from netinv.data.dataset import (
     to_float,
 )
 from netinv.data.fetching import BUILT_IN, FetchConfig, fetch_dataset, load_digits
-from netinv.data.folders import FolderConfig, read_image_folder
+from netinv.data.folders import FolderConfig, read_image_folder, read_images
 
 __all__ = [
     "BUILT_IN",
@@ -26,6 +26,7 @@ __all__ = [
     "load_spec",
     "load_split",
     "read_image_folder",
+    "read_images",
     "save_dataset",
     "to_float",
 ]
