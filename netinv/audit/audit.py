@@ -61,7 +61,7 @@ def audit(
     drawn = {key: images[: policy.samples].float().cpu() for key, images in (samples or {}).items()}
     expect_fitting(classifier, evaluator, train, test, drawn)
     subject = Subject(classifier, evaluator, train, test, drawn, policy)
-    checks, pairs, num_recognised, architecture = _checked(subject)
+    checks, pairs, num_recognised, shadows = _checked(subject)
     outcome = gravest(check.outcome for check in checks)
     if outcome == "skipped":
         raise InputError("The policy leaves nothing to be checked of what was given: give samples or another policy.")
@@ -81,7 +81,7 @@ def audit(
         test=image_files("test", test.images, test.labels),
         samples=tuple(image_files(key, images) for key, images in drawn.items()),
         policy=policy.model_dump(mode="json"),
-        shadow_architecture=architecture,
+        shadow_models=shadows,
         versions={
             "netinv": __version__,
             "torch": torch.__version__,
@@ -89,7 +89,7 @@ def audit(
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
-        limits=_limits(architecture),
+        limits=_limits(shadows),
         seconds=round(time.monotonic() - began, 1),
         threads=torch.get_num_threads(),
     )
@@ -100,7 +100,7 @@ def _checked(subject: Subject) -> tuple[list[Check], tuple[Recognised, ...], int
     policy = subject.policy
     checks: list[Check] = []
     pairs: tuple[Recognised, ...] = ()
-    num_recognised, architecture = 0, ""
+    num_recognised, shadows = 0, ""
     pools, size = subject.pools()
     if policy.leak is not None:
         checks.append(check_leak(subject, pools, size))
@@ -108,13 +108,13 @@ def _checked(subject: Subject) -> tuple[list[Check], tuple[Recognised, ...], int
         check, pairs, num_recognised = check_reconstruction(subject, pools, size)
         checks.append(check)
     if policy.membership is not None:
-        check, architecture = check_membership(subject)
+        check, shadows = check_membership(subject)
         checks.append(check)
     if policy.robustness is not None:
         checks.append(check_robustness(subject))
     if policy.agreement is not None:
         checks.append(check_agreement(subject))
-    return checks, pairs, num_recognised, architecture
+    return checks, pairs, num_recognised, shadows
 
 
 def _summary(verdict: Verdict, checks: list[Check]) -> str:
@@ -130,11 +130,11 @@ def _summary(verdict: Verdict, checks: list[Check]) -> str:
     return words[verdict] + (f" Not checked: {', '.join(skipped)}." if skipped else "")
 
 
-def _limits(architecture: str) -> tuple[str, ...]:
-    if not architecture:
+def _limits(shadows: str) -> tuple[str, ...]:
+    if not shadows:
         return LIMITS
     return (
         *LIMITS,
-        f"The shadow models are {architecture}, trained on fewer images and in another way than the audited one. An "
+        f"The shadow models are {shadows}, trained on fewer images and in another way than the audited one. An "
         "attacker with better ones finds more.",
     )

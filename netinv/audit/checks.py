@@ -85,13 +85,13 @@ def check_membership(subject: Subject) -> tuple[Check, str]:
             at_most=policy.max_auc,
         )
     )
-    architecture = ""
+    shadows = ""
     if policy.shadows is not None:
-        found, architecture = _likelihood_ratio(subject, parts, logits, bootstrap)
+        found, shadows = _likelihood_ratio(subject, parts, logits, bootstrap)
         numbers += found
     outcome, why = concluded(numbers, few(policy.min_images, real_images_on_one_side=size))
     finding = why or "Its answers do not tell its training images from others beyond the policy's limits."
-    return Check(name="membership", outcome=outcome, finding=finding, numbers=tuple(numbers)), architecture
+    return Check(name="membership", outcome=outcome, finding=finding, numbers=tuple(numbers)), shadows
 
 
 def _likelihood_ratio(
@@ -123,14 +123,7 @@ def _likelihood_ratio(
                 at_most=policy.max_true_positive_rate if rate == policy.false_positive_rate else None,
             )
         )
-    numbers.append(
-        Number(
-            name="shadow_accuracy",
-            meaning="Accuracy of the shadow models on images that they never saw, mean over them",
-            measure=bootstrap.mean(shadows.accuracy),
-        )
-    )
-    return numbers, shadows.architecture
+    return numbers, f"{shadows.architecture}, right on {shadows.accuracy.mean():.1%} of the images that they never saw"
 
 
 def check_robustness(subject: Subject) -> Check:

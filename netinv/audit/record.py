@@ -110,8 +110,8 @@ class AuditRecord(Config):
     test: Files
     samples: tuple[Files, ...]
     policy: dict[str, Any]
-    shadow_architecture: str
-    """What the shadow models were; empty without them."""
+    shadow_models: str
+    """What the shadow models were, and how accurate; empty without them."""
     versions: dict[str, str]
     limits: tuple[str, ...]
     """What this audit cannot tell."""

@@ -46,14 +46,17 @@ def check_leak(subject: Subject, pools: Pools | None, size: int) -> Check:
             pools, images, None, label, subject.classifier.num_classes, subject.policy.seed, permutations
         ).comparisons
         made = {kind: c for kind in DECISIVE if isinstance(c := found.get(kind), Comparison)}
-        leaking += [f"{name} by {kind}" for kind, c in made.items() if min(c.p_value, c.copies_p_value) <= bound]
+        for kind, comparison in made.items():
+            p = min(comparison.p_value, comparison.copies_p_value)
+            if p <= bound:
+                leaking.append(f"{name} by {kind} distance, p = {p:.1g} where {bound:.1g} is the bound")
         numbers += [number for kind, c in made.items() for number in _numbers(name, kind, c, policy.max_copies)]
     outcome, why = concluded([number for number in numbers if number.outcome != "fail"], shortage)
     if leaking:
         which = "; ".join(leaking)
         finding = (
             f"Training images leak: more than chance allows, samples lie closer to training images than to test images "
-            f"({which} distance)."
+            f"({which})."
         )
         return Check(name="leak", outcome="fail", finding=finding, numbers=tuple(numbers))
     beyond = [number for number in numbers if number.outcome == "fail"]

@@ -58,7 +58,7 @@ def made_up() -> AuditRecord:
         test=FILES.model_copy(update={"name": "test"}),
         samples=(FILES,),
         policy={"seed": 0},
-        shadow_architecture="",
+        shadow_models="",
         versions={"netinv": "0"},
         limits=("It proves nothing.",),
         seconds=1.5,
