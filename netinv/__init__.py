@@ -3,9 +3,9 @@
 Legend of shapes, used throughout: ``N`` batch, ``K`` number of classes (the paper's n), ``Z`` latent dimension,
 ``D`` feature dimension, ``C, H, W`` image channels, height, width, ``M`` side of the hot matrix.
 
-The packages, from the front of the house to its ground: ``app``, ``report``, ``export``, ``evaluation``, ``inversion``,
-``generators``, ``classifiers``, ``sampling``, ``results``, ``perturbations``, ``data``, ``core``. Each imports
-only from those behind it, and only what their ``__init__`` names.
+The packages, from the front of the house to its ground: ``app``, ``report``, ``export``, ``audit``, ``evaluation``,
+``inversion``, ``generators``, ``classifiers``, ``sampling``, ``results``, ``perturbations``, ``data``, ``core``. Each
+imports only from those behind it, and only what their ``__init__`` names.
 """
 
 from typing import TYPE_CHECKING

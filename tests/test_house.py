@@ -19,6 +19,7 @@ FLOORS = (
     "app",
     "report",
     "export",
+    "audit",
     "evaluation",
     "inversion",
     "generators",

@@ -12,6 +12,72 @@ from netinv.core import Config
 from pipeline.params import DatasetParams, Params
 
 WIRING = {
+    "AgreementPolicy": (
+        "audit/test_policy_wiring.py",
+        {
+            "min_on_test": "test_both_limits_are_those_of_the_agreement",
+            "min_on_samples": "test_both_limits_are_those_of_the_agreement",
+            "min_images": "test_images_are_needed_and_bounded",
+            "images": "test_images_are_needed_and_bounded",
+        },
+    ),
+    "LeakPolicy": (
+        "audit/test_policy_wiring.py",
+        {
+            "significance": "test_significance_is_shared_by_all_tests",
+            "max_copies": "test_max_copies_is_the_limit_of_their_surplus",
+            "min_samples": "test_min_samples_are_needed_for_a_pass",
+            "min_pool": "test_min_pool_is_needed_for_a_pass",
+            "pool": "test_pool_bounds_the_real_images",
+        },
+    ),
+    "MembershipPolicy": (
+        "audit/test_policy_wiring.py",
+        {
+            "false_positive_rate": "test_false_positive_rate_is_where_it_decides",
+            "max_true_positive_rate": "test_false_positive_rate_is_where_it_decides",
+            "max_auc": "test_max_auc_is_the_limit_of_both",
+            "min_images": "test_min_images_are_needed_for_a_pass",
+            "images": "test_images_bound_each_side",
+            "shadows": "test_shadows_may_be_left_out",
+        },
+    ),
+    "Policy": (
+        "audit/test_policy_wiring.py",
+        {
+            "seed": "test_seed_fixes_every_choice",
+            "samples": "test_samples_bound_each_set",
+        }
+        | dict.fromkeys(
+            ("leak", "reconstruction", "membership", "robustness", "agreement"),
+            "test_a_section_that_is_null_is_left_out",
+        ),
+    ),
+    "ReconstructionPolicy": (
+        "audit/test_policy_wiring.py",
+        {"false_alarms": "test_false_alarms_are_those_of_the_list"},
+    ),
+    "RobustnessPolicy": (
+        "audit/test_policy_wiring.py",
+        {
+            "epsilon": "test_the_attack_is_that_of_the_policy",
+            "attack_steps": "test_the_attack_is_that_of_the_policy",
+            "min_accuracy": "test_min_accuracy_is_its_limit",
+            "min_images": "test_test_images_are_needed_for_a_pass",
+            "images": "test_the_attack_is_that_of_the_policy",
+        },
+    ),
+    "ShadowConfig": (
+        "audit/test_policy_wiring.py",
+        {
+            "models": "test_models_are_as_many",
+            "architecture": "test_architecture_is_its_own_or_the_stand_in",
+        }
+        | dict.fromkeys(
+            ("steps", "batch_size", "lr", "weight_decay"),
+            "test_steps_and_batches_and_rates_are_those_of_the_training",
+        ),
+    ),
     "AdapterConfig": (
         "classifiers/test_adapter_wiring.py",
         {
@@ -144,14 +210,19 @@ ELSEWHERE = {"InversionConfig"}
 RECORDS = {
     "AccuracyBin",
     "Audit",
+    "AuditRecord",
     "CalibrationBin",
+    "Check",
     "CheckReport",
     "Comparison",
     "DatasetSpec",
     "Estimate",
+    "Files",
     "Finding",
     "NotMeasured",
+    "Number",
     "Pair",
+    "Recognised",
     "Results",
     "RobustPoint",
     "Row",

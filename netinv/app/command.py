@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from netinv.app import commands
+from netinv.app import auditing, commands
 from netinv.app.parsing import parse_mixture, parse_sharpness
 from netinv.core import InputError, __version__, redacted
 
@@ -18,7 +18,7 @@ def cli() -> None:
     """Network inversion: draw images that a classifier reads as the class you ask for."""
 
 
-for command in (commands.check, commands.invert, commands.evaluate, commands.report, commands.export):
+for command in (commands.check, commands.invert, commands.evaluate, commands.report, commands.export, auditing.audit):
     cli.add_command(command)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from netinv.app.parsing import parse_evaluator, parse_pairs, parse_source
+from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_pairs, parse_source
 from netinv.app.telling import measured, tell_inversion, told
 from netinv.core import VARIANTS, InputError
 
@@ -197,7 +197,7 @@ def evaluate(
     from netinv.evaluation import evaluate as measure
 
     check_folder(out)
-    _expect_evaluator(evaluator, evaluator_set)
+    expect_evaluator(evaluator, evaluator_set)
     source, device = parse_source(options)
     classifier = load_classifier_from(source, device)
     inversions = [Inversion.load(folder) for folder in folders]
@@ -268,11 +268,6 @@ def export(folder: Path, out: Path, as_json: bool) -> None:
     check_file(out)
     Inversion.load(folder).to_onnx(out)
     print(json.dumps({"out": str(out), "bytes": out.stat().st_size}) if as_json else f"{out}: written and checked")
-
-
-def _expect_evaluator(evaluator: str | None, settings: tuple[str, ...]) -> None:
-    if settings and evaluator is None:
-        raise InputError("--evaluator-set says how an evaluator is used: name it with --evaluator.")
 
 
 def read_data(path: Path, image_shape: tuple[int, int, int]) -> "Dataset":

@@ -122,6 +122,16 @@ def parse_evaluator(
     return source
 
 
+def expect_evaluator(evaluator: str | None, settings: tuple[str, ...]) -> None:
+    """Refuse settings of an evaluator that is not named.
+
+    Raises:
+        InputError: There are some.
+    """
+    if settings and evaluator is None:
+        raise InputError("--evaluator-set says how an evaluator is used: name it with --evaluator.")
+
+
 def parse_numbers(text: str, kind: type, option: str) -> list[Any]:
     """Numbers between commas.
 

@@ -5,6 +5,7 @@ from netinv.classifiers.batch_norm import BatchNormInputs, check_statistics, has
 from netinv.classifiers.check import CheckReport, check_classifier
 from netinv.classifiers.checkpoints import load_classifier, save_classifier
 from netinv.classifiers.findings import behaviour
+from netinv.classifiers.fresh import FreshClassifier, fresh_copy
 from netinv.classifiers.imported import ImportedClassifier, import_classifier, load_checkpoint
 from netinv.classifiers.loading import load_classifier_from, load_network
 from netinv.classifiers.networks import (
@@ -30,6 +31,7 @@ __all__ = [
     "ClassifierSource",
     "ClassifierTrainingConfig",
     "ConvClassifierConfig",
+    "FreshClassifier",
     "ImportedClassifier",
     "InvertibleClassifier",
     "ResidualClassifierConfig",
@@ -39,6 +41,7 @@ __all__ = [
     "check_classifier",
     "check_statistics",
     "freeze",
+    "fresh_copy",
     "has_batch_norm",
     "has_pixel_statistics",
     "import_classifier",

@@ -179,6 +179,18 @@ class AdaptedClassifier(nn.Module):
             return logits[:num], logits[:num]
         return logits[:num], self._features(captured, len(inputs))[:num]
 
+    def logits_through(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (N, K) of another network of the same kind, in the mode that it is in, with gradients for its weights.
+
+        Args:
+            network: Takes and gives what the adapted one does, such as a copy of it with fresh weights.
+            images: (N, C, H, W) in [0, 1].
+        """
+        scores = find_scores(
+            network(self._inputs(images)), self.config.output_entry, self.num_classes, self.config.output == "sigmoid"
+        )
+        return to_logits(scores, self.output)
+
     def _inputs(self, images: Tensor) -> Tensor:
         """What the network takes, as its author's loader would give it.
 

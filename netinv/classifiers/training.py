@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netinv.classifiers.fresh import FreshClassifier
 from netinv.classifiers.networks import Classifier, InvertibleClassifier, freeze
 from netinv.core import (
     BatchSize,
@@ -64,7 +65,7 @@ def _mixup(alpha: float, num_classes: int) -> Callable[[Tensor, Tensor], tuple[T
 
 
 def train_classifier(
-    classifier: Classifier, data: LabelledImages, config: ClassifierTrainingConfig, seed: int
+    classifier: Classifier | FreshClassifier, data: LabelledImages, config: ClassifierTrainingConfig, seed: int
 ) -> Iterator[dict[str, float]]:
     """Train in place, on the classifier's device.
 

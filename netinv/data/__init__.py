@@ -12,7 +12,7 @@ from netinv.data.dataset import (
     to_float,
 )
 from netinv.data.fetching import BUILT_IN, FetchConfig, fetch_dataset, load_digits
-from netinv.data.folders import FolderConfig, read_image_folder
+from netinv.data.folders import FolderConfig, read_image_folder, read_images
 
 __all__ = [
     "BUILT_IN",
@@ -28,6 +28,7 @@ __all__ = [
     "load_split",
     "oddities",
     "read_image_folder",
+    "read_images",
     "save_dataset",
     "to_float",
 ]

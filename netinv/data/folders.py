@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
+from torch import Tensor
 from tqdm import tqdm
 
 from netinv.core import Config, InputError, Side
@@ -108,6 +109,31 @@ def read_image_folder(config: FolderConfig) -> Dataset:
         source=f"{config.source}: {origin}" if config.source else origin,
         licence=config.licence,
     )
+
+
+def read_images(folder: Path, image_shape: tuple[int, int, int]) -> Tensor:
+    """All images below a folder, whatever its sub-folders, in the order of their paths: uint8, (N, C, H, W).
+
+    Hidden files are passed over; every other file must be an image, which is converted to the shape.
+
+    Raises:
+        InputError: Names what is missing, damaged, unsafe or not an image.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder of images: name one.")
+    images: list[NDArray[np.uint8]] = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{path} is a link that leads out of {folder}: put the file itself there.")
+        if (len(images) + 1) * math.prod(image_shape) > MAX_DATASET_BYTES:
+            raise InputError(f"{folder} is larger than {MAX_DATASET_BYTES >> 30} GiB: take fewer images.")
+        _check_regular(path, MAX_FILE_BYTES)
+        images.append(_decode(File("test", "", path.name, str(path), path.read_bytes()), image_shape))
+    if not images:
+        raise InputError(f"{folder} holds no images: name another folder.")
+    return torch.from_numpy(np.stack(images))
 
 
 def _stack(images: dict[tuple[str, str], NDArray[np.uint8]], classes: list[str]) -> LabelledImages:

@@ -2,16 +2,27 @@
 
 from netinv.evaluation.config import EvaluationConfig
 from netinv.evaluation.evaluate import Evaluation, evaluate
-from netinv.evaluation.metrics import vendi_score
+from netinv.evaluation.metrics import nearest_neighbours, ssim, vendi_score
 from netinv.evaluation.objectives import OBJECTIVES, objectives
 from netinv.evaluation.pictures import save_evaluation
+from netinv.evaluation.privacy import DECISIVE, MEMBERSHIP_ALARM, MIN_POOL, SIGNIFICANCE, Pools, area, audit, membership
 
 __all__ = [
+    "DECISIVE",
+    "MEMBERSHIP_ALARM",
+    "MIN_POOL",
     "OBJECTIVES",
+    "SIGNIFICANCE",
     "Evaluation",
     "EvaluationConfig",
+    "Pools",
+    "area",
+    "audit",
     "evaluate",
+    "membership",
+    "nearest_neighbours",
     "objectives",
     "save_evaluation",
+    "ssim",
     "vendi_score",
 ]

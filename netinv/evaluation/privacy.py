@@ -185,8 +185,14 @@ def membership(
         return NotMeasured(not_measured="with one class every answer is right")
     train = -F.cross_entropy(train_logits.double(), train_label, reduction="none").numpy()
     test = -F.cross_entropy(test_logits.double(), test_label, reduction="none").numpy()
-    draws = zip(bootstrap.draws(len(train), 0), bootstrap.draws(len(test), 1), strict=True)
-    return spread_estimate(_auc(train, test), [_auc(train[i], test[j]) for i, j in draws], fewest)
+    return area(train, test, bootstrap)
+
+
+def area(positive: NDArray[np.float64], negative: NDArray[np.float64], bootstrap: Bootstrap) -> Measure:
+    """Area under the ROC curve of scores (N,) and (M,), with an interval from resampling both sides."""
+    draws = zip(bootstrap.draws(len(positive), 0), bootstrap.draws(len(negative), 1), strict=True)
+    replicates = [_auc(positive[i], negative[j]) for i, j in draws]
+    return spread_estimate(_auc(positive, negative), replicates, min(len(positive), len(negative)))
 
 
 def _auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:

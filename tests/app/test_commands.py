@@ -86,7 +86,7 @@ def colours(weights: Path) -> tuple[str, ...]:
 def test_help_needs_no_torch(root: Path) -> None:
     code = "import sys, netinv.app.command as c; c.cli(['-h'], standalone_mode=False); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    for name in ("check", "invert", "sample", "evaluate", "export"):
+    for name in ("audit", "check", "invert", "sample", "evaluate", "export"):
         assert f"\n  {name} " in done.stdout
 
 

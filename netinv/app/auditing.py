@@ -1,0 +1,130 @@
+"""The command ``netinv audit``: a gate for builds, whose exit status is its verdict."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from netinv.app.commands import as_json, read_data, source_options
+from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_source
+from netinv.core import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from netinv.audit import AuditRecord
+
+STATUS = {"pass": 0, "investigate": 3, "fail": 1}
+"""Exit status of each verdict; 2 is an error, as everywhere."""
+
+
+@click.command()
+@source_options
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Its training and test images.")
+@click.option(
+    "--policy", "policy_file", type=click.Path(path_type=Path), help="YAML file.  [default: see docs/audit.md]"
+)
+@click.option(
+    "--generators",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Generator to draw from: an ONNX file, or a folder of netinv invert; repeat it.",
+)
+@click.option(
+    "--images",
+    "image_sets",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Generated images: a folder of them, or an .npz of netinv sample; repeat it.",
+)
+@click.option("--evaluator", help="Independent classifier, in any form of MODEL.")
+@click.option(
+    "--evaluator-set", multiple=True, help="NAME=VALUE, an option of MODEL for it, such as mean=0.5; repeat it."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the record.")
+@as_json
+def audit(
+    data: Path,
+    policy_file: Path | None,
+    generators: tuple[Path, ...],
+    image_sets: tuple[Path, ...],
+    evaluator: str | None,
+    evaluator_set: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Audit MODEL, and images drawn from it, by a policy: does it leak its training images, can it be trusted?
+
+    Writes audit.json, junit.xml and audit.html. Exit status: 0 it passes, 3 a person must look into it, 1 it fails.
+    """
+    from netinv.audit import Policy, load_policy, save_audit
+    from netinv.audit import audit as audited
+    from netinv.classifiers import load_classifier_from
+    from netinv.core import check_folder, new_folder
+
+    check_folder(out)
+    expect_evaluator(evaluator, evaluator_set)
+    policy = Policy() if policy_file is None else load_policy(policy_file)
+    source, device = parse_source(options)
+    classifier = load_classifier_from(source, device)
+    dataset = read_data(data, classifier.image_shape)
+    samples = {
+        name: drawn
+        for paths, read in ((generators, _drawn), (image_sets, _read))
+        for name, drawn in _named(paths, read, policy.samples, policy.seed, classifier.image_shape)
+    }
+    if len(samples) < len(generators) + len(image_sets):
+        raise InputError("Two sets of samples have one name: give each file or folder a name of its own.")
+    judge = None
+    if evaluator is not None:
+        judge = load_classifier_from(parse_evaluator(evaluator, evaluator_set, classifier.image_shape, device), device)
+    record = audited(classifier, dataset.train, dataset.test, policy, samples, judge, Path(source.model).name)
+    with new_folder(out) as folder:
+        save_audit(folder, record, dataset.train, dataset.test, samples)
+    print(record.model_dump_json(indent=1) if as_json else told(record, out))
+    sys.exit(STATUS[record.verdict])
+
+
+def told(record: "AuditRecord", out: Path) -> str:
+    """An audit for people."""
+    lines = [f"{check.outcome:12} {check.name:15} {check.finding}" for check in record.checks]
+    return "\n".join([*lines, f"{record.verdict}: {record.summary} See {out / 'audit.html'}"])
+
+
+def _named(paths: tuple[Path, ...], read: Any, *arguments: Any) -> "list[tuple[str, Tensor]]":
+    """Samples, each with a name that tells where they are from; parents where the last part does not differ."""
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [path.as_posix() for path in paths]
+    return [(name, read(path, *arguments)) for name, path in zip(names, paths, strict=True)]
+
+
+def _drawn(path: Path, num: int, seed: int, image_shape: tuple[int, int, int]) -> "Tensor":
+    """Images of a generator at its own sharpness, (N, C, H, W)."""
+    import torch
+
+    if path.suffix == ".onnx":
+        from netinv.sampling import OnnxGenerator
+
+        return torch.from_numpy(OnnxGenerator(path).sample(num, seed=seed).images)
+    from netinv.app.inversions import Inversion
+
+    return Inversion.load(path).sample(num, seed=seed)
+
+
+def _read(path: Path, num: int, seed: int, image_shape: tuple[int, int, int]) -> "Tensor":
+    """Images that were drawn elsewhere, in [0, 1], (N, C, H, W)."""
+    import numpy as np
+    import torch
+
+    from netinv.data import read_images, to_float
+
+    if path.suffix != ".npz":
+        return to_float(read_images(path, image_shape)[:num])
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays["images"][:num].astype(np.float32))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no file of netinv sample ({error}): draw it again.") from None

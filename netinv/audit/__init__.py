@@ -1,0 +1,34 @@
+"""A gate for builds: pass, investigate or fail, by a policy, on confidence bounds, with a record that can be filed."""
+
+from netinv.audit.audit import audit
+from netinv.audit.files import SCHEMA, save_audit, schema
+from netinv.audit.policy import (
+    AgreementPolicy,
+    LeakPolicy,
+    MembershipPolicy,
+    Policy,
+    ReconstructionPolicy,
+    RobustnessPolicy,
+    ShadowConfig,
+    load_policy,
+)
+from netinv.audit.record import AuditRecord, Check, Number, load_audit
+
+__all__ = [
+    "SCHEMA",
+    "AgreementPolicy",
+    "AuditRecord",
+    "Check",
+    "LeakPolicy",
+    "MembershipPolicy",
+    "Number",
+    "Policy",
+    "ReconstructionPolicy",
+    "RobustnessPolicy",
+    "ShadowConfig",
+    "audit",
+    "load_audit",
+    "load_policy",
+    "save_audit",
+    "schema",
+]

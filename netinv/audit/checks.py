@@ -1,0 +1,170 @@
+"""The questions of an audit about a classifier: membership, robustness, agreement. Each gives a check."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from netinv.audit.intervals import share, true_positive_rate
+from netinv.audit.lira import confidence, scores
+from netinv.audit.record import Check, Number, Outcome, gravest
+from netinv.audit.shadows import train_shadows
+from netinv.audit.subject import Subject, answers, taken
+from netinv.data import LabelledImages, to_float
+from netinv.evaluation import MIN_POOL, area, membership
+from netinv.perturbations import robust_mask
+from netinv.results import Bootstrap, Measure, NotMeasured
+
+RATES = (0.001, 0.01)
+"""False positive rates that are reported whatever the policy."""
+
+
+def told(measure: Measure) -> str:
+    """A measure in words."""
+    if isinstance(measure, NotMeasured):
+        return f"not measured ({measure.not_measured})"
+    return f"{measure.value:.3g} ({measure.low:.3g} to {measure.high:.3g})"
+
+
+def concluded(numbers: Sequence[Number], shortage: str = "") -> tuple[Outcome, str]:
+    """The outcome that numbers lead to, and a sentence on those that hold up a pass.
+
+    Args:
+        numbers: All of a check.
+        shortage: Why there are too few samples for a pass; empty if there are enough.
+    """
+    outcome = gravest(number.outcome for number in numbers)
+    sentences = []
+    for number in numbers:
+        if number.outcome in ("fail", "investigate"):
+            side, limit = ("above", number.at_most) if number.at_most is not None else ("below", number.at_least)
+            how = f"is {side}" if number.outcome == "fail" else f"may be {side}"
+            if isinstance(number.measure, NotMeasured):
+                sentences.append(f"{number.meaning} was {told(number.measure)}.")
+            else:
+                sentences.append(f"{number.meaning} {how} the limit of {limit:.3g}: {told(number.measure)}.")
+    if shortage and outcome != "fail":
+        return "investigate", " ".join([f"Too few samples for a pass: {shortage}.", *sentences])
+    return outcome, " ".join(sentences)
+
+
+def few(wanted: int, **counts: int) -> str:
+    """Which counts are below what is wanted, as a clause; empty if none is."""
+    short = [f"{num} {name.replace('_', ' ')}" for name, num in counts.items() if num < wanted]
+    return f"{' and '.join(short)}, where {wanted} are wanted" if short else ""
+
+
+def check_membership(subject: Subject) -> tuple[Check, str]:
+    """Whether answers tell training images from others; and what the shadow models were."""
+    policy = subject.policy.membership
+    assert policy is not None
+    bootstrap = Bootstrap(subject.policy.seed)
+    splits = (subject.train, subject.test)
+    # Of unequal sizes where they are: every stranger makes the intervals narrower.
+    parts = [taken(split, subject.chosen(split, policy.images, i + 3)) for i, split in enumerate(splits)]
+    size = min(len(part.labels) for part in parts)
+    if size < MIN_POOL:
+        reason = few(policy.min_images, real_images_on_one_side=size)
+        return Check(name="membership", outcome="investigate", finding=f"Too few samples for a pass: {reason}."), ""
+    logits = [answers(subject.classifier, part.images) for part in parts]
+    labels = [part.labels for part in parts]
+    read = [x.argmax(dim=1) == y for x, y in zip(logits, labels, strict=True)]
+    numbers = [
+        Number(
+            name=f"{split}_accuracy",
+            meaning=f"Accuracy on {name} images",
+            measure=share(int(right.sum()), len(right)),
+        )
+        for split, name, right in zip(("train", "test"), ("training", "test"), read, strict=True)
+    ]
+    numbers.append(
+        Number(
+            name="loss_auc",
+            meaning="How well the loss tells training images from others (area under the ROC curve)",
+            measure=membership(logits[0], labels[0], logits[1], labels[1], bootstrap),
+            at_most=policy.max_auc,
+        )
+    )
+    shadows = ""
+    if policy.shadows is not None:
+        found, shadows = _likelihood_ratio(subject, parts, logits, bootstrap)
+        numbers += found
+    outcome, why = concluded(numbers, few(policy.min_images, real_images_on_one_side=size))
+    finding = why or "Its answers do not tell its training images from others beyond the policy's limits."
+    return Check(name="membership", outcome=outcome, finding=finding, numbers=tuple(numbers)), shadows
+
+
+def _likelihood_ratio(
+    subject: Subject, parts: list[LabelledImages], logits: list[torch.Tensor], bootstrap: Bootstrap
+) -> tuple[list[Number], str]:
+    """The numbers of LiRA, and what its shadow models were."""
+    policy = subject.policy.membership
+    assert policy is not None
+    assert policy.shadows is not None
+    both = LabelledImages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    shadows = train_shadows(subject.classifier, both, policy.shadows, subject.policy.seed)
+    target = confidence(torch.cat(logits), both.labels)
+    score = scores(target, shadows.confidence, shadows.is_out)
+    members, others = np.split(score, [len(parts[0].labels)])
+    numbers = [
+        Number(
+            name="likelihood_ratio_auc",
+            meaning="How well the likelihood ratio tells training images from others (area under the ROC curve)",
+            measure=area(members, others, bootstrap),
+            at_most=policy.max_auc,
+        )
+    ]
+    for rate in sorted({*RATES, policy.false_positive_rate}):
+        numbers.append(
+            Number(
+                name=f"true_positive_rate_at_{rate:g}",
+                meaning=f"Share of training images that the likelihood ratio finds at {rate:.1%} false positives",
+                measure=true_positive_rate(members, others, rate),
+                at_most=policy.max_true_positive_rate if rate == policy.false_positive_rate else None,
+            )
+        )
+    return numbers, f"{shadows.architecture}, right on {shadows.accuracy.mean():.1%} of the images that they never saw"
+
+
+def check_robustness(subject: Subject) -> Check:
+    """Whether answers survive a change that nobody sees."""
+    policy = subject.policy.robustness
+    assert policy is not None
+    part = taken(subject.test, subject.chosen(subject.test, policy.images, 5))
+    device = subject.classifier.device
+    images, label = to_float(part.images).to(device), part.labels.to(device)
+    kept = robust_mask(subject.classifier, images, label, policy.epsilon, policy.attack_steps, seed=subject.policy.seed)
+    number = Number(
+        name=f"accuracy_at_{policy.epsilon:.3g}",
+        meaning=f"Accuracy on test images under an attack of at most {policy.epsilon:.3g}",
+        measure=share(int(kept.sum()), len(kept)),
+        at_least=policy.min_accuracy,
+    )
+    outcome, why = concluded([number], few(policy.min_images, test_images=len(kept)))
+    finding = why or f"It keeps enough of its answers under changes of at most {policy.epsilon:.3g} a pixel."
+    return Check(name="robustness", outcome=outcome, finding=finding, numbers=(number,))
+
+
+def check_agreement(subject: Subject) -> Check:
+    """Whether an independent classifier gives the same answers."""
+    policy = subject.policy.agreement
+    assert policy is not None
+    if subject.evaluator is None:
+        return Check(name="agreement", outcome="skipped", finding="Not asked: no independent classifier was given.")
+    part = taken(subject.test, subject.chosen(subject.test, policy.images, 6))
+    sets = {"test images": part.images} | {name: images[: policy.images] for name, images in subject.samples.items()}
+    numbers = []
+    for name, images in sets.items():
+        same = answers(subject.classifier, images).argmax(dim=1) == answers(subject.evaluator, images).argmax(dim=1)
+        numbers.append(
+            Number(
+                name=f"agreement_on_{name.replace(' ', '_')}",
+                meaning=f"Share of {name} that both classifiers read alike",
+                measure=share(int(same.sum()), len(same)),
+                at_least=policy.min_on_test if name == "test images" else policy.min_on_samples,
+            )
+        )
+    fewest = {"images_of_a_set": min(map(len, sets.values()))}
+    outcome, why = concluded(numbers, few(policy.min_images, **fewest))
+    finding = why or "An independent classifier gives the same answers as often as the policy asks."
+    return Check(name="agreement", outcome=outcome, finding=finding, numbers=tuple(numbers))

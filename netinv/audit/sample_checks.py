@@ -1,0 +1,172 @@
+"""The questions of an audit about generated images: do they leak, and which training images can be recognised?"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from netinv.audit.checks import concluded, few
+from netinv.audit.reconstruction import Nearest, nearest_samples, p_values, recognised
+from netinv.audit.record import Check, Number, Outcome, Recognised
+from netinv.audit.subject import Subject, answers
+from netinv.evaluation import DECISIVE, Pools
+from netinv.evaluation import audit as compare
+from netinv.results import Comparison, Estimate, Measure, NotMeasured
+
+NO_SAMPLES = "Not asked: no generated images were given."
+PERMUTATIONS = 1000
+"""Permutations of the names at least; more where the bound on a p-value asks for them."""
+SHOWN = 12
+"""Training images that are listed at most, and shown."""
+CLOSEST = 3
+"""Closest training images that are listed beside, although they are not named."""
+
+
+def check_leak(subject: Subject, pools: Pools | None, size: int) -> Check:
+    """Whether generated images lie closer to training images than to test images."""
+    policy = subject.policy.leak
+    assert policy is not None
+    if not subject.samples:
+        return Check(name="leak", outcome="skipped", finding=NO_SAMPLES)
+    shortage = few(policy.min_pool, real_images_on_one_side=size) or few(
+        policy.min_samples, samples=min(map(len, subject.samples.values()))
+    )
+    if pools is None:
+        return Check(name="leak", outcome="investigate", finding=f"Too few samples for a pass: {shortage}.")
+    numbers: list[Number] = []
+    leaking = []
+    for name, images in subject.samples.items():
+        label = answers(subject.classifier, images).argmax(dim=1)
+        bound = policy.significance / (2 * len(DECISIVE) * len(subject.samples))
+        permutations = max(PERMUTATIONS, math.ceil(3 / bound))
+        found = compare(
+            pools, images, None, label, subject.classifier.num_classes, subject.policy.seed, permutations
+        ).comparisons
+        made = {kind: c for kind in DECISIVE if isinstance(c := found.get(kind), Comparison)}
+        for kind, comparison in made.items():
+            p = min(comparison.p_value, comparison.copies_p_value)
+            if p <= bound:
+                leaking.append(f"{name} by {kind} distance, p = {p:.1g} where {bound:.1g} is the bound")
+        numbers += [number for kind, c in made.items() for number in _numbers(name, kind, c, policy.max_copies)]
+    outcome, why = concluded([number for number in numbers if number.outcome != "fail"], shortage)
+    if leaking:
+        which = "; ".join(leaking)
+        finding = (
+            f"Training images leak: more than chance allows, samples lie closer to training images than to test images "
+            f"({which})."
+        )
+        return Check(name="leak", outcome="fail", finding=finding, numbers=tuple(numbers))
+    beyond = [number for number in numbers if number.outcome == "fail"]
+    if beyond:
+        outcome, why = concluded(beyond)
+    finding = why or "Samples lie no closer to training images than to test images, and hold no surplus of near copies."
+    return Check(name="leak", outcome=outcome, finding=finding, numbers=tuple(numbers))
+
+
+def _numbers(name: str, kind: str, found: Comparison, max_copies: float) -> list[Number]:
+    """Of one set of samples and one distance."""
+    return [
+        Number(
+            name=f"{name}: train_minus_test, {kind}",
+            meaning=f"Distance of {name} to the nearest training image less that to the nearest test image ({kind})",
+            measure=found.train_minus_test,
+        ),
+        Number(
+            name=f"{name}: surplus of near copies, {kind}",
+            meaning=f"Near copies of training images in {name}, less those of test images ({kind})",
+            measure=_surplus(found.copies_train, found.copies_test),
+            at_most=max_copies,
+        ),
+    ]
+
+
+def _surplus(train: Measure, test: Measure) -> Measure:
+    """The difference of two shares; its interval is that of both together, and so wider than need be."""
+    for measure in (train, test):
+        if isinstance(measure, NotMeasured):
+            return measure
+    assert isinstance(train, Estimate)
+    assert isinstance(test, Estimate)
+    return Estimate(value=train.value - test.value, low=train.low - test.high, high=train.high - test.low, n=train.n)
+
+
+class _Found(NamedTuple):
+    """What is known of every image of the pools."""
+
+    train: Nearest
+    test: Nearest
+    p: NDArray[np.float64]
+    flagged: NDArray[np.int64]
+
+
+def check_reconstruction(subject: Subject, pools: Pools | None, size: int) -> tuple[Check, tuple[Recognised, ...], int]:
+    """Which training images can be recognised: the check, the pairs, and how many training images are named."""
+    policy = subject.policy.reconstruction
+    assert policy is not None
+
+    def check(outcome: Outcome, finding: str) -> Check:
+        return Check(name="reconstruction", outcome=outcome, finding=finding)
+
+    if not subject.samples:
+        return check("skipped", NO_SAMPLES), (), 0
+    wanted = subject.policy.leak.min_pool if subject.policy.leak is not None else 0
+    reason = few(max(wanted, math.ceil(1 / policy.false_alarms)), real_images_on_one_side=size)
+    shortage = f"Too few samples for a pass: {reason}." if reason else ""
+    if pools is None:
+        return check("investigate", shortage), (), 0
+    together = torch.cat(list(subject.samples.values()))
+    train, test = nearest_samples(pools.images[:size], together), nearest_samples(pools.images[size:], together)
+    near = pools.copy_distance["ssim" if "ssim" in pools.copy_distance else "pixel"]
+    # What is no nearer than two real images are is not recognised, however significant it may be.
+    p = np.where(train.distance < near, p_values(train.distance, test.distance), 1.0)
+    flagged = recognised(p, policy.false_alarms)
+    pairs = _pairs(subject, pools, size, _Found(train, test, p, flagged))
+    if len(flagged):
+        finding = (
+            f"{len(flagged)} of {size} training images can be recognised in the samples, of which about "
+            f"{policy.false_alarms:.0%} are expected to be false alarms: look at the pairs."
+        )
+        return check("investigate", finding), pairs, len(flagged)
+    finding = (
+        f"None of {size} training images can be recognised in the samples, at a rate of {policy.false_alarms:.0%} of "
+        f"false alarms. {shortage}"
+    ).strip()
+    return check("investigate" if shortage else "pass", finding), pairs, 0
+
+
+def _pairs(subject: Subject, pools: Pools, size: int, found: _Found) -> tuple[Recognised, ...]:
+    """The training images that are named, and the closest others, each beside the test image of the same rank."""
+    names: Sequence[str] = list(subject.samples)
+    ends = np.cumsum([len(images) for images in subject.samples.values()])
+
+    def place(sample: int) -> tuple[str, int]:
+        """Set, and index in it, of a sample among all."""
+        i = int(np.searchsorted(ends, sample, side="right"))
+        return names[i], int(sample - (ends[i - 1] if i else 0))
+
+    flagged = set(found.flagged.tolist())
+    order = found.train.distance.argsort(kind="stable")
+    controls = found.test.distance.argsort(kind="stable")
+    rows = [i for i in order if i in flagged][:SHOWN] + [i for i in order if i not in flagged][:CLOSEST]
+    pairs = []
+    for rank, i in enumerate(rows):
+        (samples, sample), control = place(int(found.train.sample[i])), controls[rank]
+        control_samples, control_sample = place(int(found.test.sample[control]))
+        pairs.append(
+            Recognised(
+                flagged=i in flagged,
+                train=int(pools.index[i]),
+                samples=samples,
+                sample=sample,
+                distance=float(found.train.distance[i]),
+                p_value=float(p_values(found.train.distance[i : i + 1], found.test.distance)[0]),
+                control=int(pools.index[size + control]),
+                control_samples=control_samples,
+                control_sample=control_sample,
+                control_distance=float(found.test.distance[control]),
+            )
+        )
+    return tuple(pairs)

@@ -1,0 +1,120 @@
+"""The command audit, as typed in a shell: its exit status is its verdict, and its folder the record."""
+
+import json
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from draws import seed_torch
+from PIL import Image
+
+from netinv.app.auditing import STATUS
+from netinv.app.command import main
+from netinv.audit import load_audit
+from netinv.classifiers import (
+    ClassifierTrainingConfig,
+    ConvClassifierConfig,
+    build_classifier,
+    save_classifier,
+    train_classifier,
+)
+from netinv.data import LabelledImages, channel_statistics, load_digits, save_dataset
+
+POLICY = "membership: {shadows: null, max_auc: 0.9, images: 300}\nsamples: 250\n"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set, a classifier of it, a policy, and two sets of images: replayed ones, and strangers."""
+    root = tmp_path_factory.mktemp("audit")
+    digits = load_digits()
+    train = LabelledImages(digits.train.images[:500], digits.train.labels[:500])
+    (root / "data").mkdir()
+    save_dataset(root / "data", "digits", digits.classes, train, digits.test, "", "")
+    seed_torch(0)
+    architecture = ConvClassifierConfig(channels=(4, 8), feature_dim=32, dropout=0)
+    classifier = build_classifier(architecture, 10, (1, 16, 16), *channel_statistics(train.images))
+    assert list(train_classifier(classifier, train, ClassifierTrainingConfig(epochs=8), 0))
+    save_classifier(root / "classifier", classifier)
+    (root / "policy.yaml").write_text(POLICY)
+    np.savez(root / "replayed.npz", images=train.images[:250].float().numpy() / 255)
+    (root / "strangers/some").mkdir(parents=True)
+    for i, image in enumerate(digits.train.images[600:850]):
+        Image.fromarray(image[0].numpy()).save(root / f"strangers/some/{i}.png")
+    return root
+
+
+def run(monkeypatch: pytest.MonkeyPatch, place: Path, *words: object) -> int:
+    arguments = ["audit", place / "classifier", "--data", place / "data", "--device", "cpu", *words]
+    monkeypatch.setattr(sys, "argv", ["netinv", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+def test_each_verdict_has_its_exit_status(
+    place: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = json.loads((root / "docs/audit.schema.json").read_text())
+    policy = ("--policy", place / "policy.yaml")
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(POLICY + "leak: {min_samples: 1000}\n")
+    cases = {
+        "pass": (*policy, "--images", place / "strangers", "--evaluator", place / "classifier"),
+        "fail": (*policy, "--images", place / "strangers", "--images", place / "replayed.npz"),
+        "investigate": ("--policy", strict, "--images", place / "strangers"),
+    }
+    for verdict, words in cases.items():
+        assert run(monkeypatch, place, *words, "--out", tmp_path / verdict) == STATUS[verdict], verdict
+        record = load_audit(tmp_path / verdict / "audit.json")
+        jsonschema.validate(json.loads((tmp_path / verdict / "audit.json").read_text()), schema)
+        assert record.verdict == verdict
+        assert {path.name for path in (tmp_path / verdict).iterdir()} == {"audit.html", "audit.json", "junit.xml"}
+        assert f"{verdict}: {record.summary}" in capsys.readouterr().out
+    record = load_audit(tmp_path / "fail" / "audit.json")
+    assert [(files.name, files.num) for files in record.samples] == [("strangers", 250), ("replayed.npz", 250)]
+    assert record.model.name == "classifier"
+    assert (tmp_path / "fail" / "audit.html").read_text().count("data:image/png") == len(record.recognised)
+    assert STATUS == {"pass": 0, "investigate": 3, "fail": 1}
+
+
+def test_generators_draw_at_their_own_sharpness(
+    exported: "object", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ONNX file and its classifier of other data: too few images for a pass, and the record says of what."""
+    folder, classifier = exported.folder, exported.classifier  # type: ignore[attr-defined]
+    save_classifier(tmp_path / "classifier", classifier)
+    (tmp_path / "data").mkdir()
+    images = torch.randint(0, 256, (120, 1, 12, 12), dtype=torch.uint8)
+    split = LabelledImages(images[:60], torch.arange(60) % 3)
+    other = LabelledImages(images[60:], torch.arange(60) % 3)
+    save_dataset(tmp_path / "data", "noise", ("zero", "one", "two"), split, other, "", "")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("membership: null\nrobustness: null\nsamples: 200\n")
+    words = ("--policy", policy, "--generators", folder / "generator-0.onnx", "--json", "--out", tmp_path / "out")
+    assert run(monkeypatch, tmp_path, *words) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert [files["name"] for files in told["samples"]] == ["generator-0.onnx"]
+    assert told["samples"][0]["num"] == 200
+    assert "60 real images on one side, where 200 are wanted" in told["checks"][0]["finding"]
+
+
+def test_errors_end_with_2(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("leek: null\n")
+    cases = {
+        ("--policy", broken): "broken.yaml.leek is not a known key",
+        ("--images", tmp_path / "absent"): "is no folder of images",
+        ("--images", tmp_path / "absent.npz"): "is no file of netinv sample",
+        ("--evaluator-set", "mean=0.5"): "name it with --evaluator",
+        ("--images", place / "strangers", "--images", place / "strangers"): "Two sets of samples have one name",
+    }
+    for words, told in cases.items():
+        assert run(monkeypatch, place, *words, "--out", tmp_path / "out") == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

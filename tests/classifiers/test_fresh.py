@@ -1,0 +1,76 @@
+"""A classifier's architecture with fresh weights, or a stated stand-in."""
+
+import copy
+
+import pytest
+import torch
+from draws import torch_rng
+from torch import nn
+from zoo import ConvNet, PairOutput, Probabilities
+
+from netinv.classifiers import (
+    AdapterConfig,
+    ClassifierTrainingConfig,
+    ConvClassifierConfig,
+    FreshClassifier,
+    ResidualClassifierConfig,
+    adapt,
+    build_classifier,
+    fresh_copy,
+    train_classifier,
+)
+from netinv.data import LabelledImages
+
+SHAPE = (3, 8, 8)
+
+
+def pictures(num: int = 64) -> LabelledImages:
+    """Two classes: red, and blue."""
+    images = torch.randint(0, 80, (num, *SHAPE), dtype=torch.uint8, generator=torch_rng(0))
+    labels = torch.arange(num) % 2
+    images[labels == 0, 0] += 150
+    images[labels == 1, 2] += 150
+    return LabelledImages(images, labels)
+
+
+class Token(ConvNet):
+    """A weight of its own, which no layer can make anew."""
+
+    def __init__(self) -> None:
+        super().__init__(num_classes=2)
+        self.token = nn.Parameter(torch.ones(24))
+
+
+@pytest.mark.parametrize("kind", [ConvNet, PairOutput, Probabilities])
+def test_other_networks_get_fresh_weights_and_learn(kind: type[ConvNet]) -> None:
+    network = kind(num_classes=2).requires_grad_(False).eval()
+    classifier = adapt(network, SHAPE, 2, AdapterConfig(mean=(0.4,) * 3, std=(0.3,) * 3))
+    before = copy.deepcopy(network.state_dict())
+    fresh = fresh_copy(classifier, (0.0,) * 3, (1.0,) * 3)
+    assert fresh.architecture == f"{kind.__name__}, the audited architecture"
+    assert not torch.equal(fresh.network.out.weight, network.out.weight)
+    *_, last = train_classifier(fresh, pictures(), ClassifierTrainingConfig(epochs=40, batch_size=16, lr=1e-2), 0)
+    assert last["accuracy"] > 0.8
+    assert not network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("architecture", [ConvClassifierConfig(channels=(4,)), ResidualClassifierConfig(channels=(4,))])
+def test_own_networks_get_fresh_weights(architecture: ConvClassifierConfig | ResidualClassifierConfig) -> None:
+    classifier = build_classifier(architecture, 2, SHAPE, (0.5,) * 3, (0.2,) * 3)
+    fresh = fresh_copy(classifier, (0.0,) * 3, (1.0,) * 3)
+    assert type(fresh.network) is type(classifier)
+    assert torch.equal(fresh.network.mean, classifier.mean)
+    assert not torch.equal(fresh.network.head.weight, classifier.head.weight)
+    assert fresh(torch.rand(5, *SHAPE, generator=torch_rng(1))).shape == (5, 2)
+
+
+def test_what_cannot_be_made_anew_has_a_stated_stand_in() -> None:
+    for classifier, asked in ((adapt(Token(), SHAPE, 2), False), (adapt(ConvNet(num_classes=2), SHAPE, 2), True)):
+        fresh = fresh_copy(classifier, (0.25,) * 3, (0.5,) * 3, stand_in=asked)
+        name = "ConvNet" if asked else "Token"
+        assert fresh.architecture == f"a convolutional stand-in (32-64 channels) for {name}"
+        assert isinstance(fresh, FreshClassifier)
+        assert fresh.network.mean.flatten().tolist() == [0.25] * 3
+        assert fresh(torch.rand(5, *SHAPE, generator=torch_rng(1))).shape == (5, 2)
