@@ -71,7 +71,7 @@ def test_a_loss_is_added_as_the_page_says(root: Path) -> None:
 
     images, logits = torch.full((4, 1, 2, 2), 0.75), torch.zeros(4, 2)
     vector, label = torch.full((4, 2), 0.5), torch.zeros(4, dtype=torch.long)
-    batch = names["Batch"](images, logits, torch.eye(4), torch.zeros(4, 2, 0), vector, label)
+    batch = names["Batch"](images, logits, torch.eye(4), torch.zeros(4, 2, 0), vector, label, torch.zeros(4, 1))
     losses = [
         names["inversion_loss"](batch, torch.zeros(1), torch.ones(1), Config(darkness=weight)) for weight in (0.0, 2.0)
     ]

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from netinv.core import Config, InputError
+from netinv.core import AttackSteps, BatchSize, Config, Decay, InputError, LearningRate, PixelBound, Seed, Steps
 from netinv.evaluation import MEMBERSHIP_ALARM, MIN_POOL, SIGNIFICANCE
 from netinv.results import MIN_SAMPLES
 
+MOST = 1_000_000
+"""Images of any kind that a limit may speak of."""
 MAX_BYTES = 100_000
 """Largest policy file."""
 
@@ -21,11 +23,11 @@ class LeakPolicy(Config):
     max_copies: float = Field(0.05, gt=0, le=1)
     """Near copies of training images, beyond those of test images, as a share of the samples: a pass needs the upper
     end of the interval below it."""
-    min_samples: int = Field(200, ge=MIN_SAMPLES)
+    min_samples: int = Field(200, ge=MIN_SAMPLES, le=MOST)
     """Samples that a pass needs, of each set."""
-    min_pool: int = Field(200, ge=MIN_POOL)
+    min_pool: int = Field(200, ge=MIN_POOL, le=MOST)
     """Training images, and test images, that a pass needs."""
-    pool: int = Field(5000, ge=MIN_POOL)
+    pool: int = Field(5000, ge=MIN_POOL, le=MOST)
     """Bound on either."""
 
 
@@ -39,15 +41,15 @@ class ReconstructionPolicy(Config):
 class ShadowConfig(Config):
     """Shadow models of the membership test."""
 
-    models: int = Field(8, ge=2, multiple_of=2)
+    models: int = Field(8, ge=2, le=1_000, multiple_of=2)
     """How many; an image is unknown to half of them."""
     architecture: Literal["own", "stand_in"] = "own"
     """That of the audited classifier where it can be trained anew, or a small stand-in."""
-    steps: PositiveInt = 200
+    steps: Steps = 200
     """Steps of training, of each model."""
-    batch_size: PositiveInt = 64
-    lr: PositiveFloat = 3e-3
-    weight_decay: NonNegativeFloat = 1e-2
+    batch_size: BatchSize = 64
+    lr: LearningRate = 3e-3
+    weight_decay: Decay = 1e-2
 
 
 class MembershipPolicy(Config):
@@ -59,9 +61,9 @@ class MembershipPolicy(Config):
     """Largest share of the training images that may be found at that rate."""
     max_auc: float = Field(MEMBERSHIP_ALARM, gt=0.5, le=1)
     """Largest area under the ROC curve of the loss threshold, and of the likelihood ratio."""
-    min_images: int = Field(200, ge=MIN_POOL)
+    min_images: int = Field(200, ge=MIN_POOL, le=MOST)
     """Training images, and test images, that a pass needs."""
-    images: int = Field(5000, ge=MIN_POOL)
+    images: int = Field(5000, ge=MIN_POOL, le=MOST)
     """Bound on either."""
     shadows: ShadowConfig | None = ShadowConfig()
     """``null`` leaves the likelihood ratio out; the loss threshold alone remains."""
@@ -70,14 +72,14 @@ class MembershipPolicy(Config):
 class RobustnessPolicy(Config):
     """Does the classifier keep its answers under a change that nobody sees?"""
 
-    epsilon: NonNegativeFloat = 2 / 255
+    epsilon: PixelBound = 2 / 255
     """L-infinity bound of the change, in pixels of [0, 1]."""
-    attack_steps: PositiveInt = 10
+    attack_steps: AttackSteps = 10
     min_accuracy: float = Field(0.5, ge=0, le=1)
     """Smallest accuracy on test images under that attack."""
-    min_images: int = Field(100, ge=MIN_SAMPLES)
+    min_images: int = Field(100, ge=MIN_SAMPLES, le=MOST)
     """Test images that a pass needs."""
-    images: int = Field(500, ge=MIN_SAMPLES)
+    images: int = Field(500, ge=MIN_SAMPLES, le=MOST)
     """Bound on them."""
 
 
@@ -88,18 +90,18 @@ class AgreementPolicy(Config):
     """Smallest share of test images to which both give one answer; ``null`` only reports it."""
     min_on_samples: float | None = Field(None, ge=0, le=1)
     """The same of the samples. ``null``, since what the standard variant draws is noise to every other network."""
-    min_images: int = Field(100, ge=MIN_SAMPLES)
+    min_images: int = Field(100, ge=MIN_SAMPLES, le=MOST)
     """Images that a pass needs."""
-    images: int = Field(2000, ge=MIN_SAMPLES)
+    images: int = Field(2000, ge=MIN_SAMPLES, le=MOST)
     """Bound on them."""
 
 
 class Policy(Config):
     """All limits of an audit; ``null`` in place of a check leaves it out."""
 
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Fixes the draws, the choice of images, the attacks, the shadow models and the resampling."""
-    samples: int = Field(1000, ge=MIN_SAMPLES)
+    samples: int = Field(1000, ge=MIN_SAMPLES, le=MOST)
     """Images drawn of each generator, and the bound on each set of images."""
     leak: LeakPolicy | None = LeakPolicy()
     reconstruction: ReconstructionPolicy | None = ReconstructionPolicy()
