@@ -40,6 +40,11 @@ class Metadata:
     image_range: tuple[float, float] = (0.0, 1.0)
     image_layout: Literal["NCHW"] = "NCHW"
 
+    @property
+    def draws(self) -> dict[str, Any]:
+        """What :func:`draw` must know of a generator, by name: its sizes, and the sharpness of its training."""
+        return {"latent_dim": self.latent_dim, "num_classes": len(self.classes), "sharpness": self.sharpness}
+
     def to_entries(self) -> dict[str, str]:
         """The entries of the file."""
         return {f"netinv.{key}": json.dumps(value) for key, value in asdict(self).items()}
