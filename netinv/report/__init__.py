@@ -1,8 +1,8 @@
 """One self-contained page on everything that was inverted."""
 
-from netinv.report.charts import number
 from netinv.report.inputs import Evaluated, Inverted, read_ablations, read_csv, read_evaluations
 from netinv.report.page import render
+from netinv.results import number
 
 __all__ = [
     "Evaluated",

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from netinv.core import InputError
-from netinv.results import Estimate, Measure, NotMeasured
+from netinv.results import Estimate, Measure, NotMeasured, findings
 from pipeline import tracking
 from pipeline.register import main
 from pipeline.tracking import candidates, journal, registry
@@ -204,6 +204,9 @@ def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: P
     card = found_candidates[0].card
     accuracy = found.rows[0].measures["evaluator_accuracy"]
     assert f"| evaluator_accuracy | {registry.show(accuracy)} |" in card
+    assert "resemble" not in card
+    said = findings(found, found.rows[0])
+    assert all(f": {finding.text}\n" in card for finding in said)
     uses = ("Intended:", "Misuse:", "(N, 8)")
     for part in ("ConvClassifier", "60 training images", "Nobody's", "Drawn for this test", *uses):
         assert part in card, part
