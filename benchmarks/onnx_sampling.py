@@ -41,7 +41,7 @@ class Draws(CalibrationDataReader):
     """Latents and conditions as calibration data of onnxruntime's static quantisation."""
 
     def __init__(self, num: int, metadata: Metadata) -> None:
-        latent, condition = draw(num, latent_dim=metadata.latent_dim, num_classes=len(metadata.classes), seed=0)
+        latent, condition = draw(num, **metadata.draws, seed=0)
         self.batches = iter([{"latent": latent, "condition": condition}])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
@@ -105,7 +105,7 @@ def throughput(generator: ConditionedGenerator, paths: dict[str, Path]) -> list[
     networks = {name: OnnxGenerator(path, num_threads=1) for name, path in paths.items()}
     rows = []
     for batch, (turns, calls) in BATCHES.items():
-        latent, condition = draw(batch, latent_dim=generator.config.latent_dim, num_classes=10, seed=0)
+        latent, condition = draw(batch, **networks["float32"].metadata.draws, seed=0)
         tensors = torch.from_numpy(latent), torch.from_numpy(condition)
         contenders: dict[str, Callable[[], Any]] = {
             "torch eager": lambda tensors=tensors: generator(*tensors),

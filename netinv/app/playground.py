@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netinv.app.parsing import parse_mixture
+from netinv.app.parsing import parse_mixture, parse_sharpness
 from netinv.core import InputError
-from netinv.sampling import OnnxClassifier, OnnxGenerator, Pixels, Samples, save, softmax, to_pixels
+from netinv.sampling import Metadata, OnnxClassifier, OnnxGenerator, Pixels, Samples, save, softmax, to_pixels
 
 if TYPE_CHECKING:
     import gradio
@@ -81,6 +81,19 @@ def _temporary_folder() -> Path:
     return folder
 
 
+def _controls(metadata: Metadata) -> list[Any]:
+    """Class, mixture and sharpness, as a model has them where nobody asks for others."""
+    import gradio as gr
+
+    own = ":".join(f"{end:g}" for end in dict.fromkeys(metadata.sharpness))
+    peaked = f"How peaked conditions are; empty: {own}, as trained."
+    return [
+        gr.Dropdown(choices=[ANY, *metadata.classes], value=ANY, label="Class"),
+        gr.Textbox("", label="Mixture", placeholder="3:0.6,8:0.4", info="Shares in place of a class."),
+        gr.Textbox("", label="Sharpness", placeholder=own, info=peaked),
+    ]
+
+
 def page(folder: Path) -> "gradio.Blocks":
     """The page, not yet served.
 
@@ -96,53 +109,51 @@ def page(folder: Path) -> "gradio.Blocks":
     generators, classifiers = find_networks(folder)
     downloads = _temporary_folder()
 
-    def controls(model: str) -> tuple[Any, Any]:
-        """The classes and the default sharpness of a model."""
-        metadata = OnnxGenerator(generators[model]).metadata
-        low, high = metadata.sharpness
-        return gr.Dropdown(choices=[ANY, *metadata.classes], value=ANY), (low * high) ** 0.5
+    def controls(model: str) -> list[Any]:
+        return _controls(OnnxGenerator(generators[model]).metadata)
 
     def draw_images(
-        model: str, label: str, mixture: str, sharpness: float, num: float, seed: float
+        model: str, label: str, mixture: str, sharpness: str, num: float, seed: float | None
     ) -> tuple[list[tuple[Pixels, str]], str, str]:
         try:
+            if seed is None:
+                raise InputError("The seed is missing: give 0 or more.")
             generator = OnnxGenerator(generators[model])
             samples = generator.sample(
                 int(num),
                 seed=int(seed),
                 labels=None if label == ANY or mixture.strip() else generator.label(label),
                 mixture=parse_mixture(mixture, generator) if mixture.strip() else None,
-                sharpness=sharpness,
+                sharpness=parse_sharpness(sharpness) if sharpness.strip() else None,
             )
             captions, summary = verdicts(samples, generator, classifiers)
             path = downloads / f"{Path(model).with_suffix('').as_posix().replace('/', '-')}-seed-{int(seed)}.png"
             save(path, [samples], len(samples.labels), generator)
         except InputError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
         images = to_pixels(samples.images).transpose(0, 2, 3, 1)
         if images.shape[-1] == 1:
             images = images[..., 0]
         return list(zip(images, captions, strict=True)), summary, str(path)
 
     first = next(iter(generators))
-    classes, sharpness = controls(first)
     with gr.Blocks(title="Network inversion", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown("# Network inversion\nImages that a classifier reads as the class you ask for.")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 model = gr.Dropdown([*generators], value=first, label="Model")
-                label = gr.Dropdown(classes.choices, value=ANY, label="Class")
-                mixture = gr.Textbox(label="Mixture", placeholder="3:0.6,8:0.4", info="Shares in place of a class.")
-                slider = gr.Slider(0.1, 20, value=sharpness, label="Sharpness", info="How peaked the conditions are.")
+                label, mixture, sharpness = controls(first)
                 num = gr.Slider(1, 100, value=25, step=1, label="Images")
-                seed = gr.Number(0, minimum=0, precision=0, label="Seed")
+                seed = gr.Number(0, precision=0, label="Seed")
                 button = gr.Button("Draw", variant="primary")
                 download = gr.DownloadButton("Save as PNG")
             with gr.Column(scale=3):
                 summary = gr.Markdown()
                 gallery = gr.Gallery(label="Images", columns=5, height=720, format="png", elem_id="images")
-        inputs, outputs = [model, label, mixture, slider, num, seed], [gallery, summary, download]
-        model.change(controls, model, [label, slider])
+        inputs, outputs = [model, label, mixture, sharpness, num, seed], [gallery, summary, download]
+        # What the last model drew goes before the next one's controls come, and its images follow.
+        cleared = model.change(lambda: (None, "", None), None, outputs)
+        cleared.then(controls, model, inputs[1:4]).then(draw_images, inputs, outputs)
         button.click(draw_images, inputs, outputs)
         blocks.load(draw_images, inputs, outputs)
     return blocks  # type: ignore[no-any-return, unused-ignore]  # gradio may be absent, and with it its types

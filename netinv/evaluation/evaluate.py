@@ -92,7 +92,7 @@ def evaluate(
         settings=config.model_dump(mode="json"),
         sharpness=sharpness,
         vendi_n=reference.vendi_n,
-        headline=headline(rows, sets[: len(generators)], bootstrap)
+        headline=headline(rows)
         | {"membership_auc": told}
         | _distilled(generators, real, noise, test, config, bootstrap, classifier),
         verdict=sentence,

@@ -2,22 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from netinv.evaluation.measures import Measures
 from netinv.evaluation.privacy import MEMBERSHIP_ALARM
-from netinv.evaluation.samples import SampleSet
-from netinv.results import Bootstrap, Estimate, Measure, Row
+from netinv.results import Estimate, Measure, Row
 
 
-def headline(rows: Sequence[Row], generated: Sequence[SampleSet], bootstrap: Bootstrap) -> Measures:
-    """The numbers that people compare: means over generators, the ensemble's, and their controls."""
+def headline(rows: Sequence[Row]) -> Measures:
+    """The numbers that people compare: those of all generators together, the worst generator's, and their controls."""
     by_name = {row.name: row for row in rows}
     per_generator = [row.measures for row in rows if row.kind == "generator"]
     together = by_name["ensemble"].measures
     result: Measures = {}
     for name in ("inversion_accuracy", "evaluator_accuracy"):
-        result[name] = _pooled(per_generator, name, generated, bootstrap)
+        result[name] = together[name]
         result[f"{name}_min"] = _worst(m[name] for m in per_generator)
     result["classifier_test_accuracy"] = by_name["real_test"].measures["inversion_accuracy"]
     result["evaluator_test_accuracy"] = by_name["real_test"].measures["evaluator_accuracy"]
@@ -42,17 +39,6 @@ def headline(rows: Sequence[Row], generated: Sequence[SampleSet], bootstrap: Boo
     result["student_noise_accuracy"] = by_name["noise"].measures["student_accuracy"]
     result["student_real_accuracy"] = by_name["real_train"].measures["student_accuracy"]
     return result
-
-
-def _pooled(
-    per_generator: Sequence[Measures], name: str, generated: Sequence[SampleSet], bootstrap: Bootstrap
-) -> Measure:
-    """Mean over all samples of all generators, or the first generator's reason if one has no number."""
-    for found in per_generator:
-        if not isinstance(found[name], Estimate):
-            return found[name]
-    correct = [s.correct if name == "inversion_accuracy" else s.evaluator_correct for s in generated]
-    return bootstrap.mean(np.concatenate([c for c in correct if c is not None]))
 
 
 def _worst(measures: Iterable[Measure]) -> Measure:

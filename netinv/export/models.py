@@ -223,13 +223,7 @@ def accuracy_losses(
     num_samples: int,
 ) -> dict[str, float]:
     """What a smaller form loses in accuracy under each judge, on the same draws; negative where it gains."""
-    latent, condition = draw(
-        num_samples,
-        latent_dim=metadata.latent_dim,
-        num_classes=len(metadata.classes),
-        seed=0,
-        sharpness=metadata.sharpness,
-    )
+    latent, condition = draw(num_samples, **metadata.draws, seed=0)
     label = torch.from_numpy(condition.argmax(axis=1))
     feeds = {"latent": latent, "condition": condition}
     full, rounded = (torch.from_numpy(_session(m).run(None, feeds)[0]) for m in (model, small))

@@ -1,6 +1,5 @@
 """One self-contained page on everything that was inverted."""
 
-from netinv.report.charts import number
 from netinv.report.inputs import (
     CURVES,
     MEND,
@@ -12,6 +11,7 @@ from netinv.report.inputs import (
     read_values,
 )
 from netinv.report.page import render
+from netinv.results import number
 
 __all__ = [
     "CURVES",

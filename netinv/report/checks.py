@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from netinv.core import AttackSteps, Config, Count, InputError, PixelBound
 from netinv.report.inputs import CURVES, REFERENCES, TRAINING, Evaluated, Inverted
-from netinv.report.words import HEADLINE
+from netinv.results import HEADLINE
 
 CONTROLS = (
     "inversion_accuracy_min",

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from netinv.report.charts import Axis, Interval, Series, interval_chart, line_chart
 from netinv.report.inputs import Evaluated, compared, title_of
-from netinv.report.words import HEADLINE, measure_text
-from netinv.results import Estimate, Measure
+from netinv.report.words import measure_text
+from netinv.results import HEADLINE, Estimate, Measure
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -35,8 +35,8 @@ from netinv.report.tables import (
     measure_table,
     robustness_table,
 )
-from netinv.report.words import Finding, description, findings
-from netinv.results import Measure
+from netinv.report.words import description
+from netinv.results import Finding, Measure, findings
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -188,7 +188,7 @@ def _variant_view(e: Evaluated) -> VariantView:
     return VariantView(
         name=e.variant,
         figure=figure(e),
-        findings=findings(e),
+        findings=findings(e.results, e.row("ensemble")),
         grids=[
             class_grid(e, row.name, f"{e.variant}, {row.name}")
             for row in [e.row("ensemble"), *e.generators][:MAX_GRIDS]

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from netinv.core import InputError
-from netinv.report.charts import number
 from netinv.report.inputs import Evaluated
-from netinv.results import GRID_CLASSES, GRID_COLUMNS, Row
+from netinv.results import GRID_CLASSES, GRID_COLUMNS, Row, number
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from netinv.report.charts import number
 from netinv.report.inputs import REFERENCES, Ablation, Evaluated, compared, title_of
 from netinv.report.pictures import Picture, picture_of
-from netinv.report.words import HEADLINE, MeasureText, measure_text
-from netinv.results import GRID_CLASSES, Audit, Measure, NotMeasured, Row
+from netinv.report.words import MeasureText, measure_text
+from netinv.results import GRID_CLASSES, HEADLINE, Audit, Measure, NotMeasured, Row, number
 
 MAX_CONFUSIONS = 10
 """Most frequent confusions named."""
@@ -18,6 +17,8 @@ DISTANCES = {
     "feature": "Euclidean, between evaluator features of unit length",
 }
 """Kinds of distance to real images."""
+CONTROLS = {"real_train": ("real training images", "real"), "noise": ("noise", "noise")}
+"""Rows beside the headline: their titles, and their names in the controls of students."""
 PLAIN, SHARE = MeasureText("", ""), MeasureText("", "", percent=True)
 """Numbers and shares that need no words."""
 
@@ -86,18 +87,23 @@ def measure_table(sources: Mapping[str, Mapping[str, Measure]]) -> Table:
 
 
 def headline_table(sets: Mapping[str, Sequence[Evaluated]]) -> Table:
-    """The headline numbers of every data set and variant."""
+    """The headline numbers of every data set and variant, and those of its real images and of noise."""
     cell, texts = Cells(), {name: measure_text(name) for name in HEADLINE}
-    rows = [
-        TableRow(
-            f"{title_of(dataset)}, {e.variant}",
-            "",
-            [cell(e.results.headline[name], text) for name, text in texts.items()],
-        )
-        for dataset, found in sets.items()
-        for e in found
-    ]
+    rows = []
+    for dataset, found in sets.items():
+        columns = {e.variant: e.results.headline for e in found}
+        columns |= {title: _control(found[0], row, name) for row, (title, name) in CONTROLS.items()}
+        rows += [
+            TableRow(f"{title_of(dataset)}, {title}", "", [cell(measures[name], text) for name, text in texts.items()])
+            for title, measures in columns.items()
+        ]
     return Table("Data set, variant", [text.title for text in texts.values()], rows, cell.notes)
+
+
+def _control(e: Evaluated, row: str, name: str) -> dict[str, Measure]:
+    """What the headline is of a reference; its distilled student stands among the headline numbers."""
+    told = {"membership_auc": NotMeasured(not_measured="this is asked of the classifier alone")}
+    return e.row(row).measures | told | {"distilled_accuracy": e.results.headline[f"distilled_{name}_accuracy"]}
 
 
 def class_tables(found: Sequence[Evaluated]) -> list[tuple[str, Table]]:

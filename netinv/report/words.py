@@ -1,14 +1,10 @@
-"""The report in words: what each measure means, and a sentence on each question that people ask."""
+"""The report in words: what each measure means, and what was inverted."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from netinv.report.charts import number, percentage
 from netinv.report.inputs import Evaluated
-from netinv.results import Estimate, Measure, NotMeasured
-
-Grade = Literal["good", "fair", "bad", "unknown"]
+from netinv.results import Estimate, number, percentage
 
 
 class MeasureText(NamedTuple):
@@ -23,12 +19,6 @@ class MeasureText(NamedTuple):
         return percentage(value) if self.percent else number(value)
 
 
-READINGS = {
-    "good": "they show what a class looks like",
-    "fair": "many show what a class looks like",
-    "bad": "most are inputs that only the inverted classifier reads so",
-}
-"""What evaluator accuracy says, by its grade."""
 MEASURES = {
     "inversion_accuracy": MeasureText(
         "Inversion accuracy", "The inverted classifier reads the class that was asked for.", True
@@ -77,25 +67,11 @@ OF_ALL = {
         "On real test images, of a network taught the classifier's own answers to these images.",
         True,
     ),
+    "membership_auc": MeasureText(
+        "Membership AUC", "How well the classifier's loss tells its training images from test images; 0.5 is chance."
+    ),
 }
 """Of what is only measured of all generators together."""
-HEADLINE = (
-    "inversion_accuracy",
-    "evaluator_accuracy",
-    "robust_accuracy",
-    "vendi_ratio",
-    "vendi_centred_ratio",
-    "student_accuracy",
-    "distilled_accuracy",
-)
-"""The measures that the summary shows."""
-
-
-class Finding(NamedTuple):
-    """One sentence of the summary."""
-
-    grade: Grade
-    text: str
 
 
 def measure_text(name: str) -> MeasureText:
@@ -106,6 +82,7 @@ def description(found: Sequence[Evaluated]) -> str:
     """What was inverted."""
     results = found[0].results
     channels, height, width = results.image_shape
+    count = len(found[0].generators)
     tested = ", ".join(
         f"{network} {percentage(measure.value)}" if isinstance(measure, Estimate) else f"{network} not measured"
         for network in ("classifier", "evaluator")
@@ -113,84 +90,7 @@ def description(found: Sequence[Evaluated]) -> str:
     )
     return (
         f"A classifier of {height} by {width} {'grey' if channels == 1 else 'colour'} images in "
-        f"{len(results.classes)} classes, inverted by {len(found[0].generators)} generators in each variant. "
+        f"{len(results.classes)} classes, inverted by {count} "
+        f"{'generator' if count == 1 else 'generators'} in each variant. "
         f"Accuracy on real test images: {tested}."
     )
-
-
-def findings(e: Evaluated) -> list[Finding]:
-    """How well the variant did: a sentence for each question that people ask."""
-    headline, real = e.results.headline, e.row("real_test").measures
-
-    def fooled(share: float) -> Finding:
-        aside = _aside({"worst generator": headline["inversion_accuracy_min"]})
-        return Finding(
-            _grade(share, 0.98, 0.9), f"The classifier reads {percentage(share)} as the class asked for{aside}."
-        )
-
-    def recognised(share: float) -> Finding:
-        aside = _aside({"real images": headline["evaluator_test_accuracy"]})
-        grade = _grade(share / _ceiling(headline["evaluator_test_accuracy"]), 0.9, 0.5)
-        reading = READINGS[grade]
-        return Finding(grade, f"An independent network recognises {percentage(share)}{aside}: {reading}.")
-
-    def survives(share: float) -> Finding:
-        aside = _aside({"real images": real["robust_accuracy"]})
-        epsilon = f"{e.results.settings['robust_epsilon']:g}"
-        return Finding(
-            _grade(share, 0.8, 0.4), f"{percentage(share)} keep their class under attack, ε = {epsilon}{aside}."
-        )
-
-    def diverse(ratio: float) -> Finding:
-        text = f"Within a class, {number(ratio)} times as diverse as real images (centred Vendi score)"
-        if recognition.grade not in ("good", "fair"):
-            return Finding(
-                "unknown", f"{text}; this means little while they are not recognised, since noise is diverse."
-            )
-        return Finding(_grade(ratio, 0.7, 0.4), f"{text}.")
-
-    def useful(student: str, sentence: str, share: float) -> Finding:
-        noise, real = headline[f"{student}_noise_accuracy"], headline[f"{student}_real_accuracy"]
-        aside = _aside({"on noise": noise, "on real images": real})
-        return Finding(_grade(share / _ceiling(real), 0.9, 0.6), f"{sentence.format(percentage(share))}{aside}.")
-
-    trained = "A fresh network trained on them alone reads {} of real test images right"
-    taught = "One that is taught the classifier's answers to them reads {} right"
-    recognition = _said("Evaluator accuracy", headline["evaluator_accuracy"], recognised)
-    return [
-        _said("Inversion accuracy", headline["inversion_accuracy"], fooled),
-        recognition,
-        _said("Robust accuracy", headline["robust_accuracy"], survives),
-        _said("Diversity", headline["vendi_centred_ratio"], diverse),
-        _said("Student accuracy", headline["student_accuracy"], partial(useful, "student", trained)),
-        _said("Distilled student's accuracy", headline["distilled_accuracy"], partial(useful, "distilled", taught)),
-        _privacy_finding(e),
-    ]
-
-
-def _said(title: str, measure: Measure, sentence: Callable[[float], Finding]) -> Finding:
-    """The sentence on a number, or why there is none."""
-    if isinstance(measure, NotMeasured):
-        return Finding("unknown", f"{title} was not measured: {measure.not_measured}.")
-    return sentence(measure.value)
-
-
-def _ceiling(ceiling: Measure) -> float:
-    """The best that can be hoped for: all, where it was not measured or is 0."""
-    return ceiling.value or 1.0 if isinstance(ceiling, Estimate) else 1.0
-
-
-def _grade(value: float, good: float, fair: float) -> Grade:
-    return "good" if value >= good else "fair" if value >= fair else "bad"
-
-
-def _aside(shares: Mapping[str, Measure]) -> str:
-    """Numbers to compare with, in brackets; those that were not measured are left out."""
-    known = [f"{name}: {percentage(share.value)}" for name, share in shares.items() if isinstance(share, Estimate)]
-    return f" ({', '.join(known)})" if known else ""
-
-
-def _privacy_finding(e: Evaluated) -> Finding:
-    """The audits' verdict."""
-    leak = e.results.leak
-    return Finding("unknown" if leak is None else "bad" if leak else "good", e.results.verdict)

@@ -1,4 +1,4 @@
-"""What was measured, as types: estimates with intervals, and the schema of ``results.json``."""
+"""What was measured: estimates with intervals, the schema of ``results.json``, and what follows in sentences."""
 
 from netinv.results.estimates import (
     LEVEL,
@@ -10,6 +10,7 @@ from netinv.results.estimates import (
     NotMeasured,
     spread_estimate,
 )
+from netinv.results.numbers import number, percentage
 from netinv.results.schema import (
     GRID_CLASSES,
     GRID_COLUMNS,
@@ -24,10 +25,12 @@ from netinv.results.schema import (
     Row,
     load_results,
 )
+from netinv.results.sentences import HEADLINE, Finding, findings
 
 __all__ = [
     "GRID_CLASSES",
     "GRID_COLUMNS",
+    "HEADLINE",
     "LEVEL",
     "MIN_SAMPLES",
     "SPREAD_RESAMPLES",
@@ -37,6 +40,7 @@ __all__ = [
     "CalibrationBin",
     "Comparison",
     "Estimate",
+    "Finding",
     "Kind",
     "Measure",
     "NotMeasured",
@@ -44,6 +48,9 @@ __all__ = [
     "Results",
     "RobustPoint",
     "Row",
+    "findings",
     "load_results",
+    "number",
+    "percentage",
     "spread_estimate",
 ]

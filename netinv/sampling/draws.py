@@ -18,7 +18,7 @@ def draw(
     latent_dim: int,
     num_classes: int,
     seed: int,
-    sharpness: tuple[float, float] = (1.0, 1.0),
+    sharpness: tuple[float, float],
     labels: Sequence[int] | None = None,
 ) -> tuple[Floats, Floats]:
     """Draw what a generator takes: z ~ N(0, I_Z) and p = softmax(s * e) with e ~ N(0, I_K).
@@ -31,7 +31,8 @@ def draw(
         latent_dim: Z.
         num_classes: K.
         seed: Non-negative; fixes every draw.
-        sharpness: Range (low, high) of s. Each sample has its own s, uniform in its logarithm.
+        sharpness: Range (low, high) of s. Each sample has its own s, uniform in its logarithm. A model draws well at
+            the one that it was trained with, which ``Metadata.draws`` tells of an exported file.
         labels: Wanted label of each sample, N in all, or ``None`` to leave them to chance.
 
     Returns:
@@ -41,7 +42,7 @@ def draw(
         ValueError: An argument is out of its range.
 
     Example:
-        >>> latent, condition = draw(2, latent_dim=4, num_classes=3, seed=0, labels=[2, 0])
+        >>> latent, condition = draw(2, latent_dim=4, num_classes=3, seed=0, sharpness=(40.0, 40.0), labels=[2, 0])
         >>> latent.shape, condition.argmax(axis=1).tolist()
         ((2, 4), [2, 0])
     """
@@ -63,7 +64,7 @@ def draw_batches(
     latent_dim: int,
     num_classes: int,
     seed: int,
-    sharpness: tuple[float, float] = (1.0, 1.0),
+    sharpness: tuple[float, float],
     labels: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[tuple[Floats, Floats]]:

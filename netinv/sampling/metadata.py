@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -40,6 +40,11 @@ class Metadata:
     """U, length of the stochastic form's input ``noise`` (N, U), uniform in [0, 1); 0 where there is no dropout."""
     image_range: tuple[Number, Number] = (0.0, 1.0)
     image_layout: Literal["NCHW"] = "NCHW"
+
+    @property
+    def draws(self) -> dict[str, Any]:
+        """What :func:`draw` must know of a generator, by name: its sizes, and the sharpness of its training."""
+        return {"latent_dim": self.latent_dim, "num_classes": len(self.classes), "sharpness": self.sharpness}
 
     def to_entries(self) -> dict[str, str]:
         """The entries of the file."""

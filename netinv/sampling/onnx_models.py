@@ -128,10 +128,8 @@ class OnnxGenerator:
         fixed = None if mixture is None else self._mixture(mixture)
         draws = draw_batches(
             num,
-            latent_dim=self.metadata.latent_dim,
-            num_classes=self.num_classes,
+            **self.metadata.draws | {"sharpness": self._sharpness(sharpness)},
             seed=_checked_seed(seed),
-            sharpness=self._sharpness(sharpness),
             labels=None if labels is None else self._labels(labels, num),
             batch_size=batch_size,
         )

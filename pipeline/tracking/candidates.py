@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netinv.core import InputError
-from netinv.results import Estimate, Measure, Results, Row
+from netinv.results import Estimate, Measure, Results, Row, findings
 from netinv.sampling import Metadata, OnnxGenerator
 from pipeline.tracking.registry import GUARDS, PRIMARY, Candidate, Standing, show
 
@@ -23,9 +23,10 @@ Not evidence of what the training data hold: the images are inputs that a networ
 for the data, nor a way around their licence. Where the data are personal, an audit that finds nothing bounds the risk
 and proves no absence: do not publish the generator without the consent that publishing the data would need."""
 _VARIANTS = {
-    "standard": "asks only that the classifier sees the wanted class: its images are mostly noise to everybody else",
-    "robust": "asks that the class survives a bounded perturbation: its images resemble the training data",
+    "standard": "asks only that the classifier sees the wanted class",
+    "robust": "asks that the class survives a bounded perturbation, too",
 }
+_MARKS = {"good": "Good", "fair": "Fair", "bad": "Poor", "unknown": "Open"}
 
 
 def find_candidates(
@@ -113,7 +114,7 @@ def model_card(
     classes = ", ".join(metadata.classes[:20]) + (", ..." if len(metadata.classes) > 20 else "")
     channels, height, width = metadata.image_shape
     test = show(real.measures["inversion_accuracy"])
-    audit = row.audit.verdict if row.audit else "There was no privacy audit."
+    said = "\n".join(f"- {_MARKS[finding.grade]}: {finding.text}" for finding in findings(results, row))
     return f"""# {name}, {row.name}
 
 Draws images that an image classifier reads as a wanted class. The {metadata.variant} variant
@@ -123,12 +124,15 @@ Draws images that an image classifier reads as a wanted class. The {metadata.var
 A {kind} of {parameters:,} parameters, {origin} {spec.name} ({spec.num_train:,} training images of \
 {len(metadata.classes)} classes: {classes}). Its accuracy on real test images: {test}.
 
+## What was found
+By the bars of docs/report.md, beside real images and noise:
+
+{said}
+
 ## Measures
 95 % intervals in brackets; {row.samples:,} images, what each measure means stands in docs/measures.md.
 
 {_table(row.measures)}
-
-{audit}
 
 ## Use
 Inputs: `latent` (N, {metadata.latent_dim}), standard normal, and `condition` (N, {len(metadata.classes)}), wanted class

@@ -89,7 +89,7 @@ class Versions:
         from netinv.sampling import OnnxGenerator, draw
 
         generator = OnnxGenerator(candidate.file, num_threads=1)
-        latent, condition = draw(2, latent_dim=generator.metadata.latent_dim, num_classes=generator.num_classes, seed=0)
+        latent, condition = draw(2, **generator.metadata.draws, seed=0)
         inputs = {"latent": latent, "condition": condition}
         mlflow.set_tracking_uri(self._store.uri)
         mlflow.set_experiment(experiment_id=experiment)
@@ -104,6 +104,7 @@ class Versions:
             save_as_external_data=False,
             extra_files=[str(candidate.file.with_name("model_card.md"))],
             tags={"onnx_sha256": digest},
+            metadata=generator.metadata.draws,
         )
         model_id: str = logged.model_id
         return model_id

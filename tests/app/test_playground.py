@@ -1,19 +1,23 @@
 """The page in a real browser."""
 
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from netinv.app.playground import find_networks, page, verdicts
 from netinv.core import InputError
+from netinv.export import write_model
 from netinv.sampling import OnnxClassifier, OnnxGenerator, grid
 from tests.conftest import Exported
 
@@ -57,12 +61,24 @@ def test_missing_gradio_is_one_sentence(exported: Exported, monkeypatch: pytest.
 
 
 @pytest.fixture
-def playground(exported: Exported) -> Iterator[list[str]]:
-    """The command, running; yields it."""
+def networks(exported: Exported, tmp_path: Path) -> Path:
+    """Exported networks of many kinds: every form, those trained beyond any usual sharpness, and one on a range."""
+    folder = tmp_path / "networks"
+    shutil.copytree(exported.folder, folder)
+    for name, sharpness in (("sharp", (40.0, 40.0)), ("vague", (0.02, 0.02)), ("range", (1.0, 500.0))):
+        model = onnx.load(folder / "generator-0.onnx")
+        write_model(folder / f"{name}.onnx", model, replace(exported.metadata, sharpness=sharpness))
+    return folder
+
+
+@pytest.fixture
+def playground(networks: Path, tmp_path: Path) -> Iterator[list[str]]:
+    """The command, running; yields it. It writes no trace of a failure."""
     pytest.importorskip("gradio", reason="gradio, an optional extra, is not installed")
     code = "from netinv.app import main; main()"
-    command = [sys.executable, "-c", code, "playground", str(exported.folder), "--port", str(PORT), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-c", code, "playground", str(networks), "--port", str(PORT), "--no-browser"]
+    errors = (tmp_path / "errors").open("w+")
+    with errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == f"The playground is at http://127.0.0.1:{PORT}; end it with Ctrl-C.\n"
@@ -70,6 +86,8 @@ def playground(exported: Exported) -> Iterator[list[str]]:
         finally:
             server.terminate()  # not SIGINT, which whoever starts the tests in the background has switched off
             server.wait(30)
+        errors.seek(0)
+        assert "Traceback" not in errors.read()
 
 
 @pytest.fixture
@@ -126,6 +144,30 @@ def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", t
 
     assert hosts == {"127.0.0.1"}, "the page asked another host"
     assert not errors
+
+
+def test_every_model_draws_at_its_own_sharpness(networks: Path, browser_page: "Page") -> None:
+    """Of any model that is chosen, the page shows what the model draws where nobody asks for more."""
+    browser_page.goto(f"http://127.0.0.1:{PORT}")
+    drawn = "document.querySelectorAll('#images .caption-label').length == {}"
+    browser_page.wait_for_function(drawn.format(25), timeout=60_000)
+    generators, classifiers = find_networks(networks)
+    assert len(generators) == 12
+    for name, path in reversed(generators.items()):  # the first one is shown at once
+        browser_page.get_by_label("Sharpness").fill("7")  # of the model before
+        browser_page.get_by_role("combobox", name="Model").click()
+        browser_page.get_by_role("option", name=name, exact=True).click()
+        browser_page.wait_for_function(drawn.format(0), polling=5, timeout=60_000)
+        browser_page.wait_for_function(drawn.format(25), timeout=60_000)
+        generator = OnnxGenerator(path)
+        captions, summary = verdicts(generator.sample(25, seed=0), generator, classifiers)
+        assert browser_page.locator("#images .caption-label").all_inner_texts() == captions
+        assert summary.replace("**", "") in browser_page.inner_text("body")
+        low, high = generator.metadata.sharpness
+        own = f"{low:g}" if low == high else f"{low:g}:{high:g}"
+        assert browser_page.get_by_label("Sharpness").get_attribute("placeholder") == own
+        assert browser_page.get_by_label("Sharpness").input_value() == ""
+    assert not re.search("Error", browser_page.inner_text("body"))
 
 
 def test_taken_port_is_one_sentence(playground: list[str]) -> None:

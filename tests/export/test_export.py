@@ -102,7 +102,7 @@ def test_other_architectures_agree_with_torch(
 def test_stochastic_form_is_torchs_dropout(exported: Exported) -> None:
     """Independently of the export: a hook on each dropout layer multiplies by the mask that the noise means."""
     generator = copy.deepcopy(exported.generators[0])
-    latent, condition = draw(64, latent_dim=8, num_classes=3, seed=0)
+    latent, condition = draw(64, **exported.metadata.draws, seed=0)
     noise = numpy_rng(0).random((64, generator.noise_dim), dtype=np.float32)
     start = 0
 
@@ -125,7 +125,7 @@ def test_stochastic_form_is_torchs_dropout(exported: Exported) -> None:
 
 def test_ensemble_routes_each_row_to_its_generator(exported: Exported) -> None:
     network = OnnxGenerator(exported.folder / "ensemble.onnx")
-    latent, condition = draw(64, latent_dim=8, num_classes=3, seed=0)
+    latent, condition = draw(64, **exported.metadata.draws, seed=0)
     each = [in_torch(generator, latent, condition) for generator in exported.generators]
     for turns in (numpy_rng(0).integers(0, 2, 64), np.zeros(64, np.int64), np.ones(64, np.int64)):
         expected = np.stack([each[turn][row] for row, turn in enumerate(turns)])
@@ -137,7 +137,7 @@ def test_ensemble_at_the_sizes_of_digits_may_leave_a_generator_out(exported: Exp
     generators = [ConditionedGenerator(GeneratorConfig(width=16, max_width=16), 3, (1, 16, 16)).eval() for _ in "ab"]
     about = replace(exported.metadata, image_shape=(1, 16, 16), latent_dim=generators[0].config.latent_dim)
     export_generators(tmp_path, generators, {}, about, ExportConfig(forms=("ensemble",)))
-    latent, condition = draw(2, latent_dim=about.latent_dim, num_classes=3, seed=0)
+    latent, condition = draw(2, **about.draws, seed=0)
     images = OnnxGenerator(tmp_path / "ensemble.onnx")(latent, condition, generator=np.ones(2, np.int64))
     assert np.abs(images - in_torch(generators[1], latent, condition)).max() <= TOLERANCE
 
@@ -165,7 +165,7 @@ def test_same_network_same_bytes(exported: Exported, tmp_path: Path) -> None:
 
 
 def test_smaller_forms_are_smaller_and_say_what_they_lose(exported: Exported) -> None:
-    latent, condition = draw(200, latent_dim=8, num_classes=3, seed=0, sharpness=exported.metadata.sharpness)
+    latent, condition = draw(200, **exported.metadata.draws, seed=0)
     full = in_torch(exported.generators[0], latent, condition)
     size = (exported.folder / "generator-0.onnx").stat().st_size
     for form, share, bound in (("float16", 0.55, 2e-3), ("int8", 0.33, 0.1)):

@@ -9,11 +9,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from netinv.core import InputError
-from netinv.results import Estimate, Measure, NotMeasured
+from netinv.results import Estimate, Measure, NotMeasured, findings
 from pipeline import tracking
 from pipeline.register import main
 from pipeline.tracking import candidates, journal, registry
@@ -203,6 +204,9 @@ def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: P
     card = found_candidates[0].card
     accuracy = found.rows[0].measures["evaluator_accuracy"]
     assert f"| evaluator_accuracy | {registry.show(accuracy)} |" in card
+    assert "resemble" not in card
+    said = findings(found, found.rows[0])
+    assert all(f": {finding.text}\n" in card for finding in said)
     uses = ("Intended:", "Misuse:", "(N, 8)")
     for part in ("ConvClassifier", "60 training images", "Nobody's", "Drawn for this test", *uses):
         assert part in card, part
@@ -230,6 +234,7 @@ def test_an_evaluator_of_any_form_tells_what_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow  # a server has to start
 def test_a_registered_generator_is_served(exported: "Exported", folder: Path) -> None:
+    from mlflow.models import get_model_info
     from test_tracking import answers, environment, free_port, wait_for
 
     from netinv.sampling import OnnxGenerator, draw
@@ -245,14 +250,17 @@ def test_a_registered_generator_is_served(exported: "Exported", folder: Path) ->
         )
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), seconds=180)
-        latent, condition = draw(3, latent_dim=8, num_classes=3, seed=1, labels=[2, 2, 2])
+        model = get_model_info(f"models:/{NAME}@champion").metadata
+        latent, condition = draw(3, **model, seed=1, labels=[2, 2, 2])
         body = json.dumps({"inputs": {"latent": latent.tolist(), "condition": condition.tolist()}}).encode()
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             served: Any = json.loads(answer.read())["predictions"]["images"]
-        drawn = OnnxGenerator(exported.folder / "generator-0.onnx")(latent, condition)
+        generator = OnnxGenerator(exported.folder / "generator-0.onnx")
+        drawn = generator(latent, condition)
+        assert np.array_equal(condition, generator.sample(3, seed=1, labels=2).condition)  # at its own sharpness
         assert abs(drawn - served).max() < 1e-6
     finally:
         os.killpg(server.pid, 9)

@@ -409,15 +409,15 @@ def test_draws_are_those_of_their_definition() -> None:
     np.testing.assert_allclose(condition, expected, rtol=1e-6)
     assert condition.dtype == latent.dtype == np.float32
     assert latent.flags.owndata  # or all normal numbers are kept alive
-    plain = draw(6, latent_dim=4, num_classes=3, seed=5)[1]
+    plain = draw(6, latent_dim=4, num_classes=3, seed=5, sharpness=(1.0, 1.0))[1]
     np.testing.assert_allclose(
         plain, np.exp(normal[:, 4:]) / np.exp(normal[:, 4:]).sum(axis=1, keepdims=True), rtol=1e-5
     )
 
 
 def test_a_wanted_label_swaps_places_with_the_largest() -> None:
-    free = draw(3, latent_dim=1, num_classes=4, seed=0)[1]
-    wanted = draw(3, latent_dim=1, num_classes=4, seed=0, labels=[0, 3, 1])[1]
+    free = draw(3, latent_dim=1, num_classes=4, seed=0, sharpness=(1.0, 1.0))[1]
+    wanted = draw(3, latent_dim=1, num_classes=4, seed=0, sharpness=(1.0, 1.0), labels=[0, 3, 1])[1]
     for before, after, label in zip(free, wanted, [0, 3, 1], strict=True):
         expected = before.copy()
         expected[[before.argmax(), label]] = expected[[label, before.argmax()]]
@@ -425,7 +425,7 @@ def test_a_wanted_label_swaps_places_with_the_largest() -> None:
 
 
 def test_batches_are_of_64_unless_told_and_take_their_own_labels() -> None:
-    arguments: dict[str, Any] = {"latent_dim": 1, "num_classes": 2, "seed": 0}
+    arguments: dict[str, Any] = {"latent_dim": 1, "num_classes": 2, "seed": 0, "sharpness": (1.0, 1.0)}
     assert [len(latent) for latent, _ in draw_batches(130, **arguments)] == [64, 64, 2]
     plain = [condition for _, condition in draw_batches(3, **arguments)]
     assert np.array_equal(plain[0], draw(3, **arguments)[1])
@@ -449,9 +449,9 @@ def test_batches_are_of_64_unless_told_and_take_their_own_labels() -> None:
 )
 def test_impossible_draws_say_why(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        draw(**{"num": 2, "latent_dim": 1, "num_classes": 3, "seed": 0, **wrong})
+        draw(**{"num": 2, "latent_dim": 1, "num_classes": 3, "seed": 0, "sharpness": (1.0, 1.0), **wrong})
     with pytest.raises(ValueError, match="got 2 and 0"):
-        next(draw_batches(2, latent_dim=1, num_classes=3, seed=0, batch_size=0))
+        next(draw_batches(2, latent_dim=1, num_classes=3, seed=0, sharpness=(1.0, 1.0), batch_size=0))
 
 
 def test_a_great_circle_turns_evenly_and_lengthens_evenly() -> None:

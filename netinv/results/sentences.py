@@ -1,0 +1,223 @@
+"""Results in sentences. Each follows from stated bars and from the controls beside the number, whatever was measured.
+
+A number counts by where it lies on the way from a control that is worth nothing (noise, chance, one picture) to real
+images. So noise is praised for nothing, and real images for everything. ``docs/report.md`` has the bars as a table.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from netinv.results.estimates import Estimate, Measure, NotMeasured
+from netinv.results.numbers import number, percentage
+from netinv.results.schema import Results, Row
+
+Grade = Literal["good", "fair", "bad", "unknown"]
+
+HEADLINE = (
+    "inversion_accuracy",
+    "evaluator_accuracy",
+    "robust_accuracy",
+    "density",
+    "coverage",
+    "vendi_centred_ratio",
+    "student_accuracy",
+    "distilled_accuracy",
+    "membership_auc",
+)
+"""The measures that people compare."""
+
+
+class Bar(NamedTuple):
+    """From where on a number is good, and fair."""
+
+    good: float
+    fair: float
+
+    def grade(self, value: float) -> Grade:
+        return "good" if value >= self.good else "fair" if value >= self.fair else "bad"
+
+
+BARS = {
+    "inversion_accuracy": Bar(0.98, 0.9),
+    "evaluator_accuracy": Bar(0.9, 0.5),
+    "robust_accuracy": Bar(0.8, 0.4),
+    "density": Bar(0.5, 0.2),
+    "coverage": Bar(0.5, 0.2),
+    "vendi_centred": Bar(0.7, 0.3),
+    "student_accuracy": Bar(0.9, 0.6),
+    "distilled_accuracy": Bar(0.9, 0.6),
+}
+"""Of the whole: of a share, or of its place on the way from the control worth nothing to real images."""
+WORST = {"inversion_accuracy": Bar(0.9, 0.5), "evaluator_accuracy": Bar(0.5, 0.25)}
+"""Of the worst class, as a share of what real images of it get: one class that is missing spoils the mark of all."""
+ORDER: tuple[Grade, ...] = ("bad", "unknown", "fair", "good")
+
+
+class Finding(NamedTuple):
+    """One sentence, and whether it is good news."""
+
+    grade: Grade
+    text: str
+
+
+def findings(results: Results, row: Row) -> list[Finding]:
+    """How well generated images did: a sentence for each question that people ask, privacy last.
+
+    Args:
+        results: All that was found, with its controls.
+        row: The ensemble, or one generator.
+    """
+    measures = dict(row.measures)
+    if row.kind == "ensemble":
+        measures["distilled_accuracy"] = results.headline["distilled_accuracy"]
+    judge = _Judge(results, row)
+
+    def said(title: str, name: str, sentence: Callable[[float], Finding]) -> Finding:
+        measure = measures[name]
+        if isinstance(measure, NotMeasured):
+            return Finding("unknown", f"{title} was not measured: {measure.not_measured}.")
+        return sentence(measure.value)
+
+    found = [
+        said("Inversion accuracy", "inversion_accuracy", judge.read),
+        said("Evaluator accuracy", "evaluator_accuracy", judge.recognised),
+        said("Robust accuracy", "robust_accuracy", judge.survives),
+        said("Density", "density", judge.among_real),
+        said("Coverage", "coverage", judge.covering),
+        said("Diversity", "vendi_centred", judge.diverse),
+        said("Student accuracy", "student_accuracy", judge.teaching),
+    ]
+    if "distilled_accuracy" in measures:
+        found.append(said("Distilled student's accuracy", "distilled_accuracy", judge.distilling))
+    leak, verdict = (
+        (results.leak, results.verdict) if row.kind == "ensemble" else (row.audit.memorised, row.audit.verdict)
+    )
+    privacy = Finding("unknown" if leak is None else "bad" if leak else "good", verdict)
+    return [*found, privacy]
+
+
+class _Judge:
+    """The sentences on one row, with the controls that they need."""
+
+    def __init__(self, results: Results, row: Row) -> None:
+        self.results, self.row = results, row
+        self.references = {other.name: other for other in results.rows if other.kind == "reference"}
+        self.real, self.noise = self.references["real_test"].measures, self.references["noise"].measures
+
+    def read(self, share: float) -> Finding:
+        grade, worst = self._worst("inversion_accuracy", BARS["inversion_accuracy"].grade(share))
+        return Finding(grade, f"The classifier reads {percentage(share)} as the class asked for{worst}.")
+
+    def recognised(self, share: float) -> Finding:
+        real = self.real["evaluator_accuracy"]
+        whole = self._recognition(share)
+        grade, worst = self._worst("evaluator_accuracy", whole)
+        reading = ": most are inputs that only the inverted classifier reads so" if whole == "bad" else ""
+        return Finding(
+            grade,
+            f"An independent network recognises {percentage(share)}{_aside({'real images': real})}{reading}{worst}.",
+        )
+
+    def _recognition(self, share: float) -> Grade:
+        chance = 1 / len(self.results.classes)
+        return _placed("evaluator_accuracy", share, chance, _value(self.real["evaluator_accuracy"], 1.0))
+
+    def survives(self, share: float) -> Finding:
+        controls = {"real images": self.real["robust_accuracy"], "noise": self.noise["robust_accuracy"]}
+        epsilon = f"{self.results.settings['robust_epsilon']:g}"
+        return Finding(
+            BARS["robust_accuracy"].grade(share),
+            f"{percentage(share)} keep their class under attack, ε = {epsilon}{_aside(controls)}.",
+        )
+
+    def among_real(self, density: float) -> Finding:
+        real, noise = self.references["real_train"].measures["density"], self.noise["density"]
+        grade = _placed("density", density, _value(noise, 0.0), _value(real, 1.0))
+        places = {"good": "among", "fair": "near"}
+        aside = _aside({"real images": real, "noise": noise}, number)
+        where = f"They lie {places.get(grade, 'apart from')} real images in the evaluator's eyes"
+        return Finding(grade, f"{where}: density {number(density)}{aside}.")
+
+    def covering(self, share: float) -> Finding:
+        real, noise = self.references["real_train"].measures["coverage"], self.noise["coverage"]
+        grade = _placed("coverage", share, _value(noise, 0.0), _value(real, 1.0))
+        amounts = {"good": "most", "fair": "a part"}
+        aside = _aside({"of real images": real, "of noise": noise})
+        shown = f"They show {amounts.get(grade, 'little')} of what real images look like"
+        return Finding(grade, f"{shown}: {percentage(share)} of those have one of these nearby{aside}.")
+
+    def diverse(self, score: float) -> Finding:
+        real, noise = self.real["vendi_centred"], self.noise["vendi_centred"]
+        text = f"Within a class they are as diverse as {number(score)} distinct images"
+        text += f"{_aside({'real images': real, 'noise': noise}, number)}"
+        if not isinstance(real, Estimate):
+            return Finding("unknown", f"{text}; there are no real images to compare with.")
+        grade = _placed("vendi_centred", score, 1.0, real.value)
+        if grade == "bad":
+            return Finding(grade, f"{text}: hardly more than one picture a class{self._least()}.")
+        accuracy, density = self.row.measures["evaluator_accuracy"], self.row.measures["density"]
+        lost = []
+        if not isinstance(accuracy, Estimate) or self._recognition(accuracy.value) == "bad":
+            lost.append("are not recognised")
+        if not isinstance(density, Estimate) or self.among_real(density.value).grade == "bad":
+            lost.append("lie apart from real images")
+        if lost:
+            return Finding("unknown", f"{text}; this counts for little while they {' and '.join(lost)}.")
+        return Finding(grade, f"{text}{self._least()}.")
+
+    def _least(self) -> str:
+        """The class of the least diversity next to real images."""
+        ours, theirs = (source.by_class.get("vendi", ()) for source in (self.row, self.references["real_test"]))
+        known = [
+            (mine.value / real.value, name)
+            for mine, real, name in zip(ours, theirs, self.results.classes, strict=False)
+            if isinstance(mine, Estimate) and isinstance(real, Estimate)
+        ]
+        return f"; least so in class {min(known)[1]}" if known else ""
+
+    def teaching(self, share: float) -> Finding:
+        return self._taught(
+            "student", "A fresh network trained on them alone reads {} of real test images right", share
+        )
+
+    def distilling(self, share: float) -> Finding:
+        return self._taught("distilled", "One that is taught the classifier's answers to them reads {} right", share)
+
+    def _taught(self, student: str, sentence: str, share: float) -> Finding:
+        noise, real = (self.results.headline[f"{student}_{control}_accuracy"] for control in ("noise", "real"))
+        grade = _placed(f"{student}_accuracy", share, _value(noise, 0.0), _value(real, 1.0))
+        return Finding(
+            grade, f"{sentence.format(percentage(share))}{_aside({'on real images': real, 'on noise': noise})}."
+        )
+
+    def _worst(self, name: str, grade: Grade) -> tuple[Grade, str]:
+        """The grade as the worst class leaves it, next to real images of that class, and a clause on it."""
+        unknown = (NotMeasured(not_measured="no real images were given"),) * len(self.results.classes)
+        ours, real = (source.by_class.get(name, unknown) for source in (self.row, self.references["real_test"]))
+        known = [
+            (share.value / (_value(of_real, 1.0) or 1.0), share, of_real, label)
+            for label, share, of_real in zip(self.results.classes, ours, real, strict=True)
+            if isinstance(share, Estimate) and share.value < 1
+        ]
+        if not known:
+            return grade, ""
+        ratio, share, of_real, label = min(known, key=lambda each: each[0])
+        of_worst = WORST[name].grade(ratio)
+        clause = f"class {label} is as good as missing" if of_worst == "bad" else f"worst is class {label}"
+        aside = _aside({"real images": of_real})
+        return min(grade, of_worst, key=ORDER.index), f"; {clause}, {percentage(share.value)}{aside}"
+
+
+def _placed(name: str, value: float, nothing: float, real: float) -> Grade:
+    """The grade of a place on the way from a control worth nothing to real images, if those differ."""
+    return BARS[name].grade((value - nothing) / (real - nothing)) if real > nothing else "unknown"
+
+
+def _value(measure: Measure, otherwise: float) -> float:
+    return measure.value if isinstance(measure, Estimate) else otherwise
+
+
+def _aside(controls: Mapping[str, Measure], show: Callable[[float], str] = percentage) -> str:
+    """Numbers to compare with, in brackets; those that were not measured are left out."""
+    known = [f"{name}: {show(control.value)}" for name, control in controls.items() if isinstance(control, Estimate)]
+    return f" ({', '.join(known)})" if known else ""

@@ -1,0 +1,105 @@
+"""What people are told of sources that are known: noise, copies, one picture a class, a class missing, real images."""
+
+import pytest
+import torch
+from draws import seed_torch, torch_rng
+from test_evaluation import CONFIG, SHAPE, Replay, World, run, world
+from torch import Tensor
+
+from netinv.classifiers import ClassifierTrainingConfig, build_classifier, freeze, train_classifier
+from netinv.data import LabelledImages, channel_statistics
+from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.results import Finding, NotMeasured, Results, findings
+
+__all__ = ["world"]
+TITLES = ("read", "recognised", "survives", "density", "coverage", "diversity", "student", "distilled", "privacy")
+GRADES = {
+    "noise": "bad bad bad bad bad unknown bad bad good",
+    "real": "fair good * good good good good good good",
+    "replay": "fair good * good good fair good good bad",
+    "one picture": "* * * * bad bad * * *",
+    "class missing": "bad bad * good * good * * *",
+}
+"""What each source must be told at least, in the order of the titles: bad is bad, good and fair may be better."""
+
+
+class Noise(ConditionedGenerator):
+    """A fake generator of uniform pixels."""
+
+    def __init__(self) -> None:
+        super().__init__(GeneratorConfig(width=2, latent_dim=4, dropout=0), 10, SHAPE)
+
+    def forward(self, latent: Tensor, vector: Tensor) -> Tensor:
+        return torch.rand(len(latent), *SHAPE, generator=torch_rng(int(latent.abs().sum() * 1e4)))
+
+
+@pytest.fixture(scope="module")
+def found(world: World) -> dict[str, Results]:
+    """Each source measured by networks that know the digits well."""
+    networks = []
+    for seed, network in enumerate((world.classifier, world.evaluator)):
+        seed_torch(seed)
+        better = build_classifier(network.config, 10, SHAPE, *channel_statistics(world.train.images))
+        assert list(train_classifier(better, world.train, ClassifierTrainingConfig(epochs=30, batch_size=32), seed))
+        freeze(better)
+        networks.append(better)
+    sound = World(world.train, world.test, world.unseen, *networks)
+    unseen = world.unseen
+    first = torch.stack([torch.nonzero(unseen.labels == k)[0, 0] for k in range(10)])
+    missing = Replay(unseen)
+    missing.members[7] = missing.members[1]
+    sources = {
+        "noise": Noise(),
+        "real": Replay(unseen),
+        "replay": Replay(world.train),
+        "one picture": Replay(LabelledImages(unseen.images[first], unseen.labels[first])),
+        "class missing": missing,
+    }
+    return {name: run(sound, source, config=CONFIG).results for name, source in sources.items()}
+
+
+def told(results: Results) -> dict[str, Finding]:
+    said = findings(results, next(row for row in results.rows if row.kind == "ensemble"))
+    return dict(zip(TITLES, said, strict=True))
+
+
+@pytest.mark.parametrize("name", GRADES)
+def test_each_source_is_told_what_it_is(found: dict[str, Results], name: str) -> None:
+    said = told(found[name])
+    for title, grade in zip(TITLES, GRADES[name].split(), strict=True):
+        better = {"fair": ("fair", "good"), "*": ("good", "fair", "bad", "unknown")}.get(grade, (grade,))
+        assert said[title].grade in better, said[title]
+
+
+def test_sentences_name_what_is_wrong(found: dict[str, Results]) -> None:
+    said = {name: {title: finding.text for title, finding in told(found[name]).items()} for name in found}
+    assert "apart from real images" in said["noise"]["density"]
+    assert (
+        "counts for little while they are not recognised and lie apart from real images" in said["noise"]["diversity"]
+    )
+    assert "inputs that only the inverted classifier reads so" in said["noise"]["recognised"]
+    assert "show little of what real images look like" in said["noise"]["coverage"]
+    for title in ("read", "recognised"):
+        assert "class 7 is as good as missing, " in said["class missing"][title]
+        assert "missing" not in said["real"][title]
+    assert "hardly more than one picture a class" in said["one picture"]["diversity"]
+    assert "show little of what real images look like" in said["one picture"]["coverage"]
+    assert "Training images leak" in said["replay"]["privacy"]
+    assert findings(found["replay"], found["replay"].rows[0])[-1].text == found["replay"].rows[0].audit.verdict
+    for title in ("density", "coverage", "diversity"):
+        assert "hardly" not in said["real"][title] + said["replay"][title]
+        assert "little" not in said["real"][title] + said["replay"][title]
+        assert "apart" not in said["real"][title] + said["replay"][title]
+
+
+def test_what_was_not_measured_is_open_and_says_why(found: dict[str, Results]) -> None:
+    results = found["real"]
+    why = NotMeasured(not_measured="no evaluator was given")
+    rows = [
+        row.model_copy(update={"measures": dict.fromkeys(row.measures, why), "by_class": {}}) for row in results.rows
+    ]
+    changes = {"rows": tuple(rows), "headline": dict.fromkeys(results.headline, why)}
+    *numbers, privacy = findings(results.model_copy(update=changes), rows[1])
+    assert {finding.grade for finding in numbers} == {"unknown"}
+    assert all(finding.text.endswith(" was not measured: no evaluator was given.") for finding in numbers)
+    assert privacy.text == results.verdict
