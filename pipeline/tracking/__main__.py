@@ -1,14 +1,22 @@
 """``python -m pipeline.tracking flush``, and the process that a stage starts to deliver its journal."""
 
+import contextlib
 import os
+import threading
+import time
+from pathlib import Path
 
 import click
 
 from netinv.core import InputError, redacted
 from pipeline.stage import locked, stage_command
 from pipeline.tracking.delivery import Deliverer
-from pipeline.tracking.journal import journals, read_json
+from pipeline.tracking.journal import delivery_lock, journals, read_json
 from pipeline.tracking.store import check_server, tracking_uri
+
+_BEAT_SECONDS = 1.0
+_BUSY_SHARE = 0.05
+"""Of a processor: on a crowded machine it gets little, and a process that waits for an answer takes next to none."""
 
 
 @click.group()
@@ -42,9 +50,25 @@ def deliver() -> None:
     """Deliver the journal as it grows, and go home when no stage has been at work for a while."""
     # A stage may wait for this process at its end, so it tries again rather than wait MLflow's two minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    deliverer = Deliverer(tracking_uri())
+    uri = tracking_uri()
+    threading.Thread(target=_show_work, args=(delivery_lock(uri),), daemon=True).start()
+    deliverer = Deliverer(uri)
     while deliverer.work():
         pass
+
+
+def _show_work(lock: Path) -> None:
+    """Touch a file while this process computes, as it does for its imports and a new database, and not while it waits.
+
+    So a stage that waits for it can tell a busy machine from a store that does not answer.
+    """
+    spent = time.process_time()
+    while True:
+        time.sleep(_BEAT_SECONDS)
+        before, spent = spent, time.process_time()
+        if spent - before > _BUSY_SHARE * _BEAT_SECONDS:
+            with contextlib.suppress(OSError):  # not made yet
+                os.utime(lock)
 
 
 if __name__ == "__main__":

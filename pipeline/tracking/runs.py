@@ -172,9 +172,10 @@ def _hand_over(folder: Path, uri: str, wait: bool) -> None:
 
 
 def _last_progress(uri: str) -> float:
-    """When the delivery last wrote down that something is through, or went on with making a new database."""
+    """When the delivery last wrote down that something is through, went on with a new database, or computed at all."""
     database = Path(uri.removeprefix("sqlite:///"))
     signs = [*journals().glob("*/run.json"), *journals().glob("*/children/*/run.json")]
+    signs.append(delivery_lock(uri))
     signs += database.parent.glob(f".{database.name}.new*") if uri.startswith("sqlite:///") else ()
     times = [0.0]
     for path in signs:

@@ -3,19 +3,21 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
-from conftest import Exported
 from onnx import TensorProto, helper
 
 from netinv.core import InputError
 from netinv.sampling import OnnxGenerator, save, sessions
 
+if TYPE_CHECKING:
+    from conftest import Exported
 
-def altered(exported: Exported, folder: Path, **values: Any) -> Path:
+
+def altered(exported: "Exported", folder: Path, **values: Any) -> Path:
     """A generator whose metadata say something else."""
     model = onnx.load(exported.folder / "generator-0.onnx")
     for entry in model.metadata_props:
@@ -54,21 +56,21 @@ def altered(exported: Exported, folder: Path, **values: Any) -> Path:
         ("dataset", None),
     ],
 )
-def test_metadata_out_of_range_are_one_sentence(exported: Exported, tmp_path: Path, name: str, value: Any) -> None:
+def test_metadata_out_of_range_are_one_sentence(exported: "Exported", tmp_path: Path, name: str, value: Any) -> None:
     with pytest.raises(InputError, match=r"altered\.onnx has damaged metadata \(.*export it again") as error:
         OnnxGenerator(altered(exported, tmp_path, **{name: value}))
     assert len(str(error.value)) < 1500
 
 
 @pytest.mark.parametrize("num_threads", [-1, 0, 100_000])
-def test_threads_are_as_many_as_a_machine_bears(exported: Exported, num_threads: int) -> None:
+def test_threads_are_as_many_as_a_machine_bears(exported: "Exported", num_threads: int) -> None:
     with pytest.raises(InputError, match=f"The number of threads is {num_threads}: give 1 to "):
         OnnxGenerator(exported.folder / "generator-0.onnx", num_threads=num_threads)
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.npz", "x"])
 def test_more_images_than_a_file_can_hold_are_refused_before_the_work(
-    exported: Exported, tmp_path: Path, name: str
+    exported: "Exported", tmp_path: Path, name: str
 ) -> None:
     network = OnnxGenerator(exported.folder / "generator-0.onnx")
     with pytest.raises(InputError, match=r"x\S* would hold 100,000,000 images: at most [\d,]+ of 12 x 12 pixels"):
@@ -76,13 +78,13 @@ def test_more_images_than_a_file_can_hold_are_refused_before_the_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_row_of_more_columns_than_a_grid_can_hold_is_refused(exported: Exported, tmp_path: Path) -> None:
+def test_a_row_of_more_columns_than_a_grid_can_hold_is_refused(exported: "Exported", tmp_path: Path) -> None:
     network = OnnxGenerator(exported.folder / "generator-0.onnx")
     with pytest.raises(InputError, match="would hold 100,000,000 images"):
         save(tmp_path / "x.png", iter(()), 4, network, columns=100_000_000)
 
 
-def test_pixels_that_are_no_numbers_are_no_picture(exported: Exported, tmp_path: Path) -> None:
+def test_pixels_that_are_no_numbers_are_no_picture(exported: "Exported", tmp_path: Path) -> None:
     model = onnx.load(exported.folder / "generator-0.onnx")
     for weight in model.graph.initializer:
         if weight.data_type == TensorProto.FLOAT:
@@ -94,7 +96,7 @@ def test_pixels_that_are_no_numbers_are_no_picture(exported: Exported, tmp_path:
         OnnxGenerator(path).sample(2)
 
 
-def test_a_loop_without_an_end_is_ended(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_without_an_end_is_ended(exported: "Exported", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop of 2^62 turns, before the network's own nodes, that adds 0 to the latent."""
     model = onnx.load(exported.folder / "generator-0.onnx")
     body = helper.make_graph(
