@@ -2,12 +2,10 @@
 
 from netinv.report.inputs import Evaluated, Inverted, read_ablations, read_csv, read_evaluations
 from netinv.report.page import render
-from netinv.results import number
 
 __all__ = [
     "Evaluated",
     "Inverted",
-    "number",
     "read_ablations",
     "read_csv",
     "read_evaluations",
