@@ -1,5 +1,6 @@
 """The command ``netinv``. Each subcommand imports what it needs when it runs, so that a light install has them all."""
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -47,11 +48,13 @@ def main() -> None:
 @click.option("--sharpness", help="Of the drawn conditions: a number, or a range LOW:HIGH.  [default: the file's]")
 @click.option("--generator", type=click.IntRange(0), help="Which one of an ensemble draws.  [default: they take turns]")
 @click.option("--columns", type=click.IntRange(1), help="Images in a row of the grid.")
+@click.option("--scale", default=1, show_default=True, type=click.IntRange(1, 64), help="Side of a pixel in pictures.")
 @click.option("--verify", type=click.Path(path_type=Path), help="Classifier in ONNX, which tells the accuracy.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.  [default: one for each core]")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help=".png (a grid), .npz, or a new folder of PNGs."
 )
+@commands.as_json
 def sample(
     model: Path,
     labels: tuple[str, ...],
@@ -62,9 +65,11 @@ def sample(
     sharpness: str | None,
     generator: int | None,
     columns: int | None,
+    scale: int,
     verify: Path | None,
     threads: int | None,
     out: Path,
+    as_json: bool,
 ) -> None:
     """Draw images from MODEL, a generator or an ensemble in ONNX."""
     from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, check_place, save
@@ -82,7 +87,7 @@ def sample(
         "sharpness": parse_sharpness(sharpness) if sharpness else None,
     }
     classes: list[int | None] = [*wanted] or [None]
-    total = num * len(classes)
+    total, correct = num * len(classes), 0
     batches: Iterable[Samples]
     if to_seed is None:
         each = [label for label in wanted for _ in range(num)] or None
@@ -94,7 +99,6 @@ def sample(
         ]
     if columns is None and (len(wanted) > 1 or to_seed is not None):
         columns = num
-    correct = 0
 
     def verified(batches: Iterable[Samples]) -> Iterator[Samples]:
         nonlocal correct
@@ -103,10 +107,15 @@ def sample(
                 correct += classifier.num_correct(batch.images, batch.labels)
             yield batch
 
-    save(out, verified(batches), total, network, columns)
+    save(out, verified(batches), total, network, columns, scale)
+    accuracy = correct / total if classifier else None
+    if as_json:
+        told = {"sharpness": arguments["sharpness"] or network.metadata.sharpness, "accuracy": accuracy}
+        print(json.dumps({"out": str(out), "images": total, "seed": seed} | told))
+        return
     print(f"{total} {'image' if total == 1 else 'images'} in {out}")
     if classifier:
-        print(f"accuracy under {verify}: {correct / total:.4f} ({correct} of {total})")
+        print(f"accuracy under {verify}: {accuracy:.4f} ({correct} of {total})")
 
 
 @cli.command()

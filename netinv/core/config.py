@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from netinv.core.errors import InputError
+from netinv.core.errors import InputError, listed
 
 
 class Config(BaseModel):
@@ -29,19 +29,35 @@ class Config(BaseModel):
             # Through JSON, since only there does strict validation take a list for a tuple.
             return cls.model_validate_json(json.dumps(values, default=str), strict=True)
         except ValidationError as error:
-            raise InputError(explain(error, where)) from None
+            raise InputError(explain(error, where, cls)) from None
 
 
-def explain(error: ValidationError, where: str = "") -> str:
-    """A clause for each offending key: its dotted name, what was expected, what was given."""
+def explain(error: ValidationError, where: str = "", config: type[BaseModel] | None = None) -> str:
+    """A clause for each offending key: its dotted name, what was expected, what was given.
+
+    Args:
+        error: What pydantic says.
+        where: Prefix for key names.
+        config: What was to be constructed, whose keys are listed beside one that it does not know.
+    """
     clauses = []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in (*filter(None, [where]), *item["loc"])) or "the file"
         if item["type"] == "missing":
             clauses.append(f"{key} is required, but was not given")
         elif item["type"] == "extra_forbidden":
-            clauses.append(f"{key} is not a known key")
+            there = _known_keys(config, item["loc"][:-1])
+            clauses.append(f"{key} is not a known key" + (f" (there are: {listed(there, 40)})" if there else ""))
         else:
             message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
             clauses.append(f"{key}: {message}, got {item['input']!r}")
     return "; ".join(clauses)
+
+
+def _known_keys(config: type[BaseModel] | None, place: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings at a place within a configuration; none where that is no plain configuration."""
+    for name in place:
+        field = config.model_fields.get(str(name)) if config else None
+        kind = field.annotation if field else None
+        config = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return [*config.model_fields] if config else []
