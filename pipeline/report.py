@@ -95,10 +95,19 @@ def collect(
 
 def _exported(path: Path) -> dict[str, str]:
     """What the export stage measured; nothing where it has not run."""
-    from netinv.report import number, read_values
+    from netinv.report import read_values
+    from netinv.results import number, percentage
 
     values = read_values(path) if path.exists() else {}
-    return {name: value if isinstance(value, str) else number(value) for name, value in values.items()}
+
+    def told(name: str, value: float | str) -> str:
+        if isinstance(value, str):
+            return value
+        if name.endswith("/refused"):
+            return "yes" if value else "no"
+        return percentage(value) if name.endswith(("/size", "_loss")) else number(value)
+
+    return {name.replace("/", ": ").replace("_", " "): told(name, value) for name, value in values.items()}
 
 
 def _run_id(path: Path) -> str | None:
@@ -119,6 +128,8 @@ def _stage_runs(dataset: str, variants: Iterable[str], runs: Path, tracking_uri:
         "train": [f"{dataset}-classifier", f"{dataset}-evaluator"],
         **{stage: [f"{dataset}-{variant}" for variant in variants] for stage in ("invert", "evaluate", "export")},
     }
+    stages["export"].append(f"{dataset}-classifiers")
+    stages["register"] = stages["invert"]  # where it has ended already: the report does not wait for it
     found = []
     for stage, names in stages.items():
         for path in (runs / stage / f"{name}.json" for name in names):

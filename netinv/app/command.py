@@ -1,15 +1,19 @@
 """The command ``netinv``. Each subcommand imports what it needs when it runs, so that a light install has them all."""
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from netinv.app import auditing, commands
 from netinv.app.parsing import parse_mixture, parse_sharpness
 from netinv.core import InputError, __version__, redacted
+
+if TYPE_CHECKING:
+    from netinv.sampling import OnnxClassifier, OnnxGenerator
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,11 +51,13 @@ def main() -> None:
 @click.option("--sharpness", help="Of the drawn conditions: a number, or a range LOW:HIGH.  [default: the file's]")
 @click.option("--generator", type=click.IntRange(0), help="Which one of an ensemble draws.  [default: they take turns]")
 @click.option("--columns", type=click.IntRange(1), help="Images in a row of the grid.")
+@click.option("--scale", default=1, show_default=True, type=click.IntRange(1, 64), help="Side of a pixel in pictures.")
 @click.option("--verify", type=click.Path(path_type=Path), help="Classifier in ONNX, which tells the accuracy.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.  [default: one for each core]")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help=".png (a grid), .npz, or a new folder of PNGs."
 )
+@commands.as_json
 def sample(
     model: Path,
     labels: tuple[str, ...],
@@ -62,18 +68,18 @@ def sample(
     sharpness: str | None,
     generator: int | None,
     columns: int | None,
+    scale: int,
     verify: Path | None,
     threads: int | None,
     out: Path,
+    as_json: bool,
 ) -> None:
     """Draw images from MODEL, a generator or an ensemble in ONNX."""
-    from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples, check_place, check_size, save
+    from netinv.sampling import OnnxGenerator, Samples, check_place, check_size, save
 
     check_place(out)
     network = OnnxGenerator(model, num_threads=threads)
-    classifier = OnnxClassifier(verify, num_threads=threads) if verify else None
-    if classifier:
-        classifier.check_fits(network)
+    classifier = _judge(verify, network, threads) if verify else None
     if labels and mixture:
         raise InputError("Both --label and --mixture were given: give one of them.")
     wanted = [network.label(text) for text in labels]
@@ -82,20 +88,20 @@ def sample(
         "sharpness": parse_sharpness(sharpness) if sharpness else None,
     }
     classes: list[int | None] = [*wanted] or [None]
-    total = num * len(classes)
+    total, correct = num * len(classes), 0
     check_size(out, total, network, columns)
-    batches: Iterable[Samples]
     if to_seed is None:
         each = [label for label in wanted for _ in range(num)] or None
         batches = network.stream(total, seed=seed, labels=each, generator=generator, **arguments)
     else:
-        batches = [
-            network.interpolate(num, seeds=(seed, to_seed), label=label, generator=generator or 0, **arguments)
-            for label in classes
-        ]
+        batches = iter(
+            [
+                network.interpolate(num, seeds=(seed, to_seed), label=label, generator=generator or 0, **arguments)
+                for label in classes
+            ]
+        )
     if columns is None and (len(wanted) > 1 or to_seed is not None):
         columns = num
-    correct = 0
 
     def verified(batches: Iterable[Samples]) -> Iterator[Samples]:
         nonlocal correct
@@ -104,10 +110,24 @@ def sample(
                 correct += classifier.num_correct(batch.images, batch.labels)
             yield batch
 
-    save(out, verified(batches), total, network, columns)
+    save(out, verified(batches), total, network, columns, scale)
+    if as_json:
+        told = {"sharpness": arguments["sharpness"] or network.metadata.sharpness}
+        told["accuracy"] = correct / total if classifier else None
+        print(json.dumps({"out": str(out), "images": total, "seed": seed} | told))
+        return
     print(f"{total} {'image' if total == 1 else 'images'} in {out}")
     if classifier:
         print(f"accuracy under {verify}: {correct / total:.4f} ({correct} of {total})")
+
+
+def _judge(path: Path, network: "OnnxGenerator", threads: int | None) -> "OnnxClassifier":
+    """The classifier in a file, which must fit the generator."""
+    from netinv.sampling import OnnxClassifier
+
+    classifier = OnnxClassifier(path, num_threads=threads)
+    classifier.check_fits(network)
+    return classifier
 
 
 @cli.command()

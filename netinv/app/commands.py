@@ -88,9 +88,7 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
     help="What is asked for: images that this network reads as asked, or that others read, too.",
 )
 @click.option("--steps", type=click.IntRange(1), help="Steps of the training.  [default: the variant's]")
-@click.option(
-    "--set", "settings", multiple=True, help="NAME=VALUE in place of the variant's, or generator.NAME=VALUE; repeat it."
-)
+@click.option("--set", "settings", multiple=True, help="[generator.]NAME=VALUE; repeat it. A wrong NAME lists all.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes weights and draws.")
 @click.option(
     "--attempts",

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from netinv.core.errors import InputError
+from netinv.core.errors import InputError, listed
 
 MAX_TOLD, MAX_QUOTED = 10, 80
 """Keys that one message names, and characters that it quotes of what was given for each."""
@@ -34,11 +34,17 @@ class Config(BaseModel):
             # Through JSON, since only there does strict validation take a list for a tuple.
             return cls.model_validate_json(json.dumps(values, default=str), strict=True)
         except ValidationError as error:
-            raise InputError(explain(error, where)) from None
+            raise InputError(explain(error, where, cls)) from None
 
 
-def explain(error: ValidationError, where: str = "") -> str:
-    """A clause for each offending key, the first ten of many: its dotted name, what was expected, what was given."""
+def explain(error: ValidationError, where: str = "", config: type[BaseModel] | None = None) -> str:
+    """A clause for each offending key, the first ten of many: its dotted name, what was expected, what was given.
+
+    Args:
+        error: What pydantic says.
+        where: Prefix for key names.
+        config: What was to be constructed, whose keys are listed beside one that it does not know.
+    """
     clauses = []
     items = error.errors(include_url=False)
     for item in items[:MAX_TOLD]:
@@ -46,7 +52,8 @@ def explain(error: ValidationError, where: str = "") -> str:
         if item["type"] == "missing":
             clauses.append(f"{key} is required, but was not given")
         elif item["type"] == "extra_forbidden":
-            clauses.append(f"{key} is not a known key")
+            there = _known_keys(config, item["loc"][:-1]) if len(items) == 1 else []  # once is enough
+            clauses.append(f"{key} is not a known key" + (f" (there are: {listed(there, 40)})" if there else ""))
         else:
             message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
             whole = item["type"] == "value_error" and isinstance(item["input"], Mapping)
@@ -57,3 +64,12 @@ def explain(error: ValidationError, where: str = "") -> str:
 def _quoted(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+
+
+def _known_keys(config: type[BaseModel] | None, place: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings at a place within a configuration; none where that is no plain configuration."""
+    for name in place:
+        field = config.model_fields.get(str(name)) if config else None
+        kind = field.annotation if field else None
+        config = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return [*config.model_fields] if config else []

@@ -11,7 +11,6 @@ from netinv.report.inputs import (
     read_values,
 )
 from netinv.report.page import render
-from netinv.results import number
 
 __all__ = [
     "CURVES",
@@ -19,7 +18,6 @@ __all__ = [
     "TRAINING",
     "Evaluated",
     "Inverted",
-    "number",
     "read_ablations",
     "read_evaluations",
     "read_values",

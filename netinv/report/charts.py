@@ -15,6 +15,8 @@ from netinv.results import number, percentage
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 28, 46
 """Margins of the plot, wide enough for the larger letters of a phone."""
+LETTER = 9
+"""Width of a letter on a phone, where letters are largest."""
 MAX_POINTS = 100
 """Points of a line that are drawn; longer ones are thinned evenly, ends kept."""
 MAX_MARKS = 16
@@ -161,10 +163,14 @@ def _frame(
                 LEFT, at_y(value), right, LEFT - 7, at_y(value) + 4, text
             )
         )
-    for value, text in x_ticks:
+    for i, (value, text) in enumerate(x_ticks):
         parts.append(
-            Markup('<path class="tick" d="M{0:.1f} {1}v4"/><text class="x" x="{0:.1f}" y="{2}">{3}</text>').format(
-                at_x(value), bottom, bottom + 18, text
+            Markup('<path class="tick" d="M{0:.1f} {1}v4"/><text class="{4}" x="{0:.1f}" y="{2}">{3}</text>').format(
+                at_x(value),
+                bottom,
+                bottom + 18,
+                text,
+                "x odd" if i % 2 else "x",  # a phone has room for every other
             )
         )
     parts.append(
@@ -237,7 +243,8 @@ def interval_chart(title: str, rows: Sequence[Interval], x: Axis) -> Markup:
     if not measured:
         return Markup('<p class="missing">Not measured: {}.</p>').format(rows[0].text if rows else "no samples")
     low, high = x.limits or _limits([end for row in measured for end in (row.low, row.high)], 0.05)
-    left, right, top, pitch = 188, 76, 8, 24
+    right, top, pitch = 80, 8, 24
+    left = 14 + LETTER * max(len(row.name) for row in rows)
     bottom = top + pitch * len(rows)
 
     def at_x(value: float) -> float:

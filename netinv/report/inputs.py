@@ -183,8 +183,9 @@ def read_ablations(folder: Path) -> list[Ablation]:
                 f"{path} is not a readable ablation ({error}): give it the columns dataset, condition and seed, and a "
                 "column of numbers for each measure, empty where there is none."
             ) from None
-        title = path.stem.replace("_", " ")
-        found += [Ablation(f"{title_of(dataset)}: {title}", values) for dataset, values in by_dataset.items()]
+        for dataset, conditions in by_dataset.items():
+            name = "" if path.stem == dataset else f": {title_of(path.stem)}"
+            found.append(Ablation(f"Ablation on {title_of(dataset)}{name}", conditions))
     return found
 
 

@@ -41,6 +41,8 @@ from netinv.results import Finding, Measure, findings
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+NOISE_ROWS = ", in the rows of the classes that the classifier takes it for"
+"""Why noise fills few rows."""
 MAX_GRIDS = 6
 """Grids of one variant: the ensemble's and those of the first generators."""
 
@@ -146,7 +148,7 @@ def _set_view(inverted: Inverted) -> SetView:
         classes=first.classes,
         variants=[_variant_view(e) for e in found],
         references=[
-            class_grid(found[0], name, title)
+            class_grid(found[0], name, title + NOISE_ROWS if name == "noise" else title)
             for name, (title, _) in REFERENCES.items()
             if found[0].row(name).samples  # real images may not have been given
         ],

@@ -36,7 +36,7 @@ MEASURES = {
     ),
     "kl": MeasureText("KL divergence", "Of the classifier's output from the condition, in nats; 0 is exact."),
     "intensity_error": MeasureText(
-        "Intensity error", "Mean gap between the probability asked for and the one obtained; 0 is exact."
+        "Intensity error", "Mean gap between the probability asked for and the one obtained; 0% is exact.", True
     ),
     "intensity_correlation": MeasureText(
         "Intensity correlation", "Of the probability asked for with the one obtained; 1 is exact."
@@ -74,7 +74,16 @@ OF_ALL = {
 """Of what is only measured of all generators together."""
 
 
+CIRCUMSTANCES = {"_dropout": "dropout on", "_min": "worst generator"}
+"""What the end of a measure's name says."""
+
+
 def measure_text(name: str) -> MeasureText:
+    """The words for a measure, also where its name ends in a circumstance; others are shown as they are."""
+    for end, circumstance in CIRCUMSTANCES.items():
+        if name.endswith(end):
+            text = measure_text(name.removesuffix(end))
+            return text._replace(title=f"{text.title}, {circumstance}")
     return (MEASURES | OF_ALL).get(name, MeasureText(name.replace("_", " ").capitalize(), ""))
 
 

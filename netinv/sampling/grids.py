@@ -11,13 +11,19 @@ from netinv.sampling.draws import Floats
 Pixels = NDArray[np.uint8]
 
 
-def to_pixels(images: Floats) -> Pixels:
-    """Images in [0, 1] to the nearest uint8."""
+def to_pixels(images: Floats, scale: int = 1) -> Pixels:
+    """Images (N, C, H, W) in [0, 1] to the nearest uint8, each pixel as a square of ``scale`` by ``scale``."""
     pixels: Pixels = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
-    return pixels
+    return pixels.repeat(scale, axis=2).repeat(scale, axis=3) if scale > 1 else pixels
 
 
-def grid(batches: Iterable[Floats], num: int, image_shape: tuple[int, int, int], columns: int | None = None) -> Pixels:
+def grid(
+    batches: Iterable[Floats],
+    num: int,
+    image_shape: tuple[int, int, int],
+    columns: int | None = None,
+    scale: int = 1,
+) -> Pixels:
     """One picture of many, row by row, a white pixel between neighbours.
 
     Args:
@@ -25,17 +31,18 @@ def grid(batches: Iterable[Floats], num: int, image_shape: tuple[int, int, int],
         num: How many there are.
         image_shape: (C, H, W), of one or three channels.
         columns: Images in a row; ``None`` makes the grid about square.
+        scale: Side of each of their pixels, in pixels of the picture.
 
     Returns:
-        (rows * (H + 1) - 1, columns * (W + 1) - 1, C).
+        (rows * (scale * H + 1) - 1, columns * (scale * W + 1) - 1, C).
     """
-    channels, height, width = image_shape
+    channels, height, width = image_shape[0], scale * image_shape[1], scale * image_shape[2]
     columns = columns or math.isqrt(max(num, 1) - 1) + 1
     rows = -(-max(num, 1) // columns)
     canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)
     index = 0
     for batch in batches:
-        for image in to_pixels(batch):
+        for image in to_pixels(batch, scale):
             top, left = index // columns * (height + 1), index % columns * (width + 1)
             canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
             index += 1

@@ -15,7 +15,12 @@ MAX_PIXELS, MAX_BYTES, MAX_FILES = 2**28, 2**34, 1_000_000
 
 
 def save(
-    path: Path, batches: Iterable[Samples], num: int, generator: OnnxGenerator, columns: int | None = None
+    path: Path,
+    batches: Iterable[Samples],
+    num: int,
+    generator: OnnxGenerator,
+    columns: int | None = None,
+    scale: int = 1,
 ) -> None:
     """Write samples as they come, whole or not at all.
 
@@ -26,6 +31,7 @@ def save(
         num: How many there are.
         generator: Where they come from.
         columns: Images in a row of the grid.
+        scale: Side of each pixel of the images, in pixels of a picture; arrays are as they were drawn.
 
     Raises:
         InputError: As :func:`check_place`.
@@ -35,11 +41,11 @@ def save(
     with new_file(path) if path.suffix else new_folder(path) as partial:
         if path.suffix == ".png":
             images = (batch.images for batch in batches)
-            _save_png(partial, grid(images, num, generator.metadata.image_shape, columns))
+            _save_png(partial, grid(images, num, generator.metadata.image_shape, columns, scale))
         elif path.suffix == ".npz":
             _save_npz(partial, batches, num, generator)
         else:
-            _save_folder(partial, batches)
+            _save_folder(partial, batches, scale)
 
 
 def check_size(path: Path, num: int, generator: OnnxGenerator, columns: int | None = None) -> None:
@@ -76,10 +82,10 @@ def _save_png(path: Path, pixels: Pixels) -> None:
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
 
 
-def _save_folder(path: Path, batches: Iterable[Samples]) -> None:
+def _save_folder(path: Path, batches: Iterable[Samples], scale: int) -> None:
     index = 0
     for batch in batches:
-        for image, label in zip(to_pixels(batch.images), batch.labels, strict=True):
+        for image, label in zip(to_pixels(batch.images, scale), batch.labels, strict=True):
             _save_png(path / f"{index:06}-{label}.png", image.transpose(1, 2, 0))
             index += 1
 

@@ -280,7 +280,14 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
         (("check", *FACTORY, "--data", "nowhere"), "nowhere"),
         (("check", "zoo:ConvNet", "--image-shape", "3,8,8", "--device", "warp"), "The device 'warp' cannot be used"),
         (("check", "torchvision:resnet19", "--image-shape", "3,8,8"), "has no classifier 'resnet19'"),
-        (("invert", *FACTORY, "--out", "x", "--set", "gama=1"), "--set.gama is not a known key"),
+        (
+            ("invert", *FACTORY, "--out", "x", "--set", "gama=1"),
+            "--set.gama is not a known key (there are: steps, batch",
+        ),
+        (
+            ("invert", *FACTORY, "--out", "x", "--set", "generator.depth=3"),
+            "--set generator.depth is not a known key (there are: conditioning, latent_dim, hidden_dim, width, max",
+        ),
         (("invert", *FACTORY, "--out", "x", "--set", "generator.width=wide"), "--set generator.width: expected"),
         (("invert", *FACTORY, "--out", "x", "--set", "gamma"), "has no name and value"),
         (("invert", *FACTORY, "--out", "x", "--num-classes", "3"), "10 scores for each image, but num_classes is 3"),

@@ -281,9 +281,12 @@ def test_ablations_are_shown_with_mean_and_standard_deviation(folders: Folders, 
     html = render()
     assert HOSTILE not in html
     text = " ".join(Page(html).text.split())
-    assert "mnist: label embedding" in text
+    assert "Ablation on mnist: label embedding Condition" in text
     assert "Condition Inversion accuracy KL divergence My measure" in text
     # The standard deviation of 0.5 and 0.7 is 0.1414.
+    write_text(folders.ablation / "mnist.csv", ABLATION.replace("my_measure", "evaluator_accuracy_dropout"))
+    named = " ".join(Page(render()).text.split())
+    assert "Ablation on mnist Condition Inversion accuracy KL divergence Evaluator accuracy, dropout on" in named
     assert f"vector 60.0% ± 14.1%, 2 seeds 1.50 one seed not measured 1 {HOSTILE} 90.0% one seed" in text
     assert "not measured: no seed has a number" in text
 
@@ -540,6 +543,13 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+SMALLEST = """Math.min(...[...document.querySelectorAll("#mnist *")].filter(
+    node => [...node.childNodes].some(child => child.nodeType === 3 && child.textContent.trim())
+        && node.getBoundingClientRect().width
+).map(node => parseFloat(getComputedStyle(node).fontSize) * (node.getScreenCTM ? node.getScreenCTM().a : 1)))"""
+"""Size of the smallest letters that are shown."""
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_in_a_browser(tmp_path: Path, render: Callable[..., str], browser: Any, width: int, scheme: str) -> None:
     path = tmp_path / "index.html"
@@ -564,6 +574,8 @@ def test_in_a_browser(tmp_path: Path, render: Callable[..., str], browser: Any, 
     box = chart.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2)
     assert "robust: 40.0% (39.0% to 41.0%)" in page.locator("#tip").inner_text()
+    tip, bar = page.locator("#tip").bounding_box(), page.locator("header").bounding_box()
+    assert tip["y"] >= bar["y"] + bar["height"]
     line = chart.locator("g.robust")
     page.locator("#mnist .legend").filter(has_text="noise").get_by_role("button", name="robust").click()
     assert line.is_hidden()
@@ -574,6 +586,16 @@ def test_in_a_browser(tmp_path: Path, render: Callable[..., str], browser: Any, 
     assert page.locator("dialog").is_visible()
     assert page.evaluate(fits)
     page.keyboard.press("Escape")
+
+    table = page.locator("#mnist .scroll", has_text="mnist: all measures")
+    hint = table.locator("xpath=following-sibling::*[1]")
+    assert hint.is_visible() == (width == 390)
+    if width == 390:
+        assert hint.inner_text().startswith("Scroll sideways for: ")
+        assert hint.inner_text().endswith(" · robust, dropout on · real, train · real, test · noise →")
+    table.evaluate("table => table.scrollTo({left: 10000, behavior: 'instant'})")
+    page.wait_for_function("line => line.hidden", arg=hint.element_handle())
+    assert page.evaluate(SMALLEST) >= 11.9  # pixels on the screen, in charts, too
 
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.locator("#theme").click()

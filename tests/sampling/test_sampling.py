@@ -1,5 +1,6 @@
 """Draws, the classes for notebooks, and the command ``netinv sample``."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,6 +172,28 @@ def test_command_writes_a_grid(exported: Exported, tmp_path: Path, monkeypatch: 
     assert np.array_equal(np.asarray(Image.open(out)), expected[:, :, 0])
     assert run(monkeypatch, *command, tmp_path / "again.png") == 0
     assert out.read_bytes() == (tmp_path / "again.png").read_bytes()
+
+
+def test_command_enlarges_pixels_and_tells_scripts(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, classifier = exported.folder / "generator-0.onnx", exported.folder / "classifier.onnx"
+    out = tmp_path / "grid.png"
+    command = ("sample", model, "--num", 4, "--scale", 3, "--json", "--out")
+    assert run(monkeypatch, *command, out, "--verify", classifier) == 0
+    samples = OnnxGenerator(model).sample(4)
+    accuracy = OnnxClassifier(classifier).accuracy(samples.images, samples.labels)
+    told = {"out": str(out), "images": 4, "seed": 0, "sharpness": [3.0, 3.0], "accuracy": accuracy}
+    assert json.loads(capsys.readouterr().out) == told
+    picture = np.asarray(Image.open(out))
+    assert picture.shape == (2 * 36 + 1, 2 * 36 + 1)
+    assert np.array_equal(picture[37::3, :36:3], to_pixels(samples.images)[2, 0])  # any pixel of the squares
+    assert np.array_equal(picture[38::3, 2:36:3], to_pixels(samples.images)[2, 0])
+    assert (picture[36] == 255).all()
+    assert run(monkeypatch, *command, tmp_path / "images") == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] is None
+    with Image.open(sorted((tmp_path / "images").iterdir())[0]) as image:
+        assert image.size == (36, 36)
 
 
 def test_command_writes_arrays_and_verifies(
