@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Where this is set, each stage would compile all of torch anew: seconds of every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install wheel repro paper test portable slow chaos mutants lint format docs ui clean
+.PHONY: help install wheel repro paper test portable slow chaos mutants lint format docs summary ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,9 @@ format: install ## Bring the code into the house style
 docs: install ## Build the documentation into build/docs
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,docs]'
 	sphinx-build -W -q docs build/docs
+
+summary: install ## Print the headline numbers of all data sets and variants
+	netinv summary evaluation/*/*
 
 ui: install ## Look at the runs, on http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

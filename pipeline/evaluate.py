@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from netinv.core import VARIANTS, Variant, save_csv, write_text
+from netinv.results import HEADLINE
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ PLOTS = {
     "robustness": ("epsilon", "source", "accuracy"),
     "accuracy_by_gap": ("gap", "source", "accuracy"),
     "calibration": ("wanted", "source", "obtained"),
-    "confusion": ("actual", "predicted"),
-    "confusion_evaluator": ("actual", "predicted"),
+    "confusion": ("actual", "predicted", "count"),
+    "confusion_evaluator": ("actual", "predicted", "count"),
 }
 """Columns of the DVC plots. Each is written even without rows: DVC takes a missing output for a failure."""
 
@@ -96,7 +97,7 @@ def main(
         run.log_metrics({f"evaluate/{name}": value for name, value in numbers.items() if not isinstance(value, str)})
         run.log_image(figure, key="samples")
         run.log_artifact(folder / "results.json")
-        write_text(metrics, json.dumps(numbers, indent=2) + "\n")
+        write_text(metrics, json.dumps({name: numbers[name] for name in (*HEADLINE, "leak")}, indent=2) + "\n")
     _tell(f"evaluate {dataset} {variant}", results)
 
 
@@ -145,7 +146,8 @@ def _tables(results: "Results") -> "dict[str, Table]":
     for network, name in (("classifier", "confusion"), ("evaluator", "confusion_evaluator")):
         for wanted, counts in zip(results.classes, ensemble.confusion.get(network, ()), strict=False):
             for predicted, count in zip(results.classes, counts, strict=True):
-                tables[name] += [(wanted, predicted)] * count
+                if count or wanted == predicted:  # each class has its place on both axes
+                    tables[name].append((wanted, predicted, count))
     return tables
 
 

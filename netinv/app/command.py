@@ -1,6 +1,7 @@
 """The command ``netinv``. Each subcommand imports what it needs when it runs, so that a light install has them all."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -128,6 +129,19 @@ def _judge(path: Path, network: "OnnxGenerator", threads: int | None) -> "OnnxCl
     classifier = OnnxClassifier(path, num_threads=threads)
     classifier.check_fits(network)
     return classifier
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--width", type=click.IntRange(60), help="Characters in a line.  [default: the terminal's]")
+def summary(folders: tuple[Path, ...], width: int | None) -> None:
+    """Print the headline numbers of all FOLDERS of an evaluation, beside real images and noise.
+
+    Those of one parent folder are columns of one table.
+    """
+    from netinv.report import summary as summary_of
+
+    print(summary_of(folders, width or shutil.get_terminal_size().columns), end="")
 
 
 @cli.command()

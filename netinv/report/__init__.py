@@ -11,6 +11,7 @@ from netinv.report.inputs import (
     read_values,
 )
 from netinv.report.page import render
+from netinv.report.summary import summary
 
 __all__ = [
     "CURVES",
@@ -22,4 +23,5 @@ __all__ = [
     "read_evaluations",
     "read_values",
     "render",
+    "summary",
 ]

@@ -17,7 +17,7 @@ DISTANCES = {
     "feature": "Euclidean, between evaluator features of unit length",
 }
 """Kinds of distance to real images."""
-CONTROLS = {"real_train": ("real training images", "real"), "noise": ("noise", "noise")}
+CONTROLS = {"real_train": ("real images", "real"), "noise": ("noise", "noise")}
 """Rows beside the headline: their titles, and their names in the controls of students."""
 PLAIN, SHARE = MeasureText("", ""), MeasureText("", "", percent=True)
 """Numbers and shares that need no words."""
@@ -91,13 +91,17 @@ def headline_table(sets: Mapping[str, Sequence[Evaluated]]) -> Table:
     cell, texts = Cells(), {name: measure_text(name) for name in HEADLINE}
     rows = []
     for dataset, found in sets.items():
-        columns = {e.variant: e.results.headline for e in found}
-        columns |= {title: _control(found[0], row, name) for row, (title, name) in CONTROLS.items()}
         rows += [
             TableRow(f"{title_of(dataset)}, {title}", "", [cell(measures[name], text) for name, text in texts.items()])
-            for title, measures in columns.items()
+            for title, measures in headline_columns(found).items()
         ]
     return Table("Data set, variant", [text.title for text in texts.values()], rows, cell.notes)
+
+
+def headline_columns(found: Sequence[Evaluated]) -> dict[str, dict[str, Measure]]:
+    """The headline numbers of variants of one classifier, by the title of a column, and of the controls beside them."""
+    columns = {e.variant: e.results.headline for e in found}
+    return columns | {title: _control(found[0], row, name) for row, (title, name) in CONTROLS.items()}
 
 
 def _control(e: Evaluated, row: str, name: str) -> dict[str, Measure]:

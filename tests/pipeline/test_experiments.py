@@ -51,9 +51,11 @@ def test_experiments_from_the_queue(copy: Path) -> None:
     gammas = {name: data["params"]["params.yaml"]["data"]["invert"]["robust"]["gamma"] for name, data in found.items()}
     assert gammas == {"one": 0.5, "two": 0.25}
     for data in found.values():
-        measured = data["metrics"]["metrics/invert/digits-robust.json"]["data"]
-        assert 0 <= measured["batch_accuracy"] <= 1
-        assert 0 <= measured["worst_class_accuracy"] <= 1
+        measured = data["metrics"]["metrics/evaluate/digits-robust.json"]["data"]
+        assert 0 <= measured["inversion_accuracy"] <= 1
+    trained = json.loads((copy / "metrics/invert/digits-robust.json").read_text())
+    assert 0 <= trained["batch_accuracy"] <= 1
+    assert 0 <= trained["worst_class_accuracy"] <= 1
     changes = json.loads(run(copy, "dvc", "params", "diff", "one", "two", "--json").stdout)
     assert changes["params.yaml"]["invert.robust.gamma"] == {"old": 0.5, "new": 0.25, "diff": -0.25}
     difference = json.loads(run(copy, "dvc", "metrics", "diff", "HEAD", "one", "--json").stdout)
@@ -209,6 +211,20 @@ def test_commands_of_the_page_run_as_written(root: Path, project: Path, tmp_path
     assert "To make it again: " in output
     assert len(json.loads((repository / "answer.json").read_text())["predictions"]["images"]) == 1
     assert (tmp_path / "clone/report/index.html").is_file()
+
+
+@pytest.mark.timeout(1800)
+def test_commands_of_the_readme_run_as_written(root: Path, project: Path, tmp_path: Path) -> None:  # noqa: F811
+    """After the first `make repro` of a fresh clone, of which nothing was committed."""
+    repository = activatable(project, tmp_path)
+    blocks = re.findall(r"```bash\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    output = bash(repository, "\n".join(blocks), PYTHONPATH=str(repository))
+    assert "64 images in threes.png" in output
+    assert output.count("Leak of training images") == 2
+    assert re.search(r"metrics/evaluate/digits-robust\.json +\w+ +[\d.-]+ +[\d.-]+", output)  # what differs, by name
+    assert "Data and pipelines are up to date" in output
+    assert "dvc_plots/index.html" in output
 
 
 @pytest.mark.timeout(1800)

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from netinv.results import HEADLINE
+
 TINY = {
     "train.classifier.training.epochs": 3,
     "train.evaluator.training.epochs": 2,
@@ -152,9 +154,20 @@ def test_a_change_in_any_file_of_the_library_runs_the_stages_that_use_its_packag
 def test_metrics_are_there_for_dvc(project: Path) -> None:
     metrics = json.loads(run(project, "dvc", "metrics", "show", "--json").stdout)
     files = metrics[""]["data"]
-    accuracy = files["metrics/train/digits-classifier.json"]["data"]["test_accuracy"]
-    assert 0.5 < accuracy <= 1
-    assert 0 <= files["metrics/evaluate/digits-robust.json"]["data"]["inversion_accuracy"] <= 1
+    assert set(files) == {f"metrics/evaluate/digits-{variant}.json" for variant in ("standard", "robust")}
+    for file in files.values():
+        assert {*file["data"]} == {*HEADLINE, "leak"}
+        assert len(file["data"]) <= 10
+        assert 0 <= file["data"]["inversion_accuracy"] <= 1
+    folders = [f"evaluation/digits/{variant}" for variant in ("standard", "robust")]
+    code = "from netinv.app import main; main()"
+    summary = run(project, sys.executable, "-c", code, "summary", *folders, "--width", "80").stdout
+    assert "Inversion accuracy" in summary
+    assert "standard" in summary.splitlines()[0]
+    assert all(len(line) <= 80 for line in summary.splitlines())
+    with (project / "plots/evaluate/digits-standard/confusion_evaluator.csv").open(newline="") as file:
+        counts = list(csv.DictReader(file))
+    assert {c["actual"] for c in counts} == {c["predicted"] for c in counts} == {*"0123456789"}
     page = run(project, "dvc", "plots", "show").stdout.strip()
     assert page.endswith("index.html")
 

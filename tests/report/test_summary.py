@@ -1,0 +1,54 @@
+"""The headline in a terminal: whole at 80 columns, with intervals where there is room."""
+
+from pathlib import Path
+
+import pytest
+from test_report import results
+
+from netinv.core import InputError, write_text
+from netinv.report import summary
+from netinv.results import HEADLINE
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    folders = [tmp_path / dataset / variant for dataset in ("digits", "mnist") for variant in ("standard", "robust")]
+    for i, folder in enumerate(folders):
+        write_text(folder / "results.json", results(("cat", "dog"), 0.5 + i / 10).model_dump_json())
+    return folders
+
+
+def test_every_number_fits_a_narrow_terminal(folders: list[Path]) -> None:
+    first, second = summary(folders, 80).split("\n\n")
+    for block, title, accuracies in ((first, "digits", ("50.0%", "60.0%")), (second, "mnist", ("70.0%", "80.0%"))):
+        head, *lines, leak = block.strip().splitlines()
+        assert head.split() == [title, "standard", "robust", "real", "images", "noise"]
+        assert len(lines) == len(HEADLINE) == 9
+        assert lines[0].split()[:2] == ["Inversion", "accuracy"]
+        assert lines[0].split()[2:] == [*accuracies, "97.0%", "5.0%"]
+        assert lines[-1].split()[-2:] == ["-", "-"]  # membership is asked of the classifier alone
+        assert leak.split()[-4:] == ["none", "found", "none", "found"]
+        assert max(map(len, [head, *lines, leak])) <= 80
+
+
+def test_a_wide_terminal_has_intervals(folders: list[Path]) -> None:
+    lines = summary(folders, 160).splitlines()
+    assert "50.0% (49.0 to 51.0%)" in lines[1]
+    assert 80 < max(map(len, lines)) <= 160
+
+
+def test_many_variants_go_below_each_other(tmp_path: Path) -> None:
+    for i in range(6):
+        write_text(
+            tmp_path / f"a-variant-of-number-{i}" / "results.json", results(("cat", "dog"), 0.9).model_dump_json()
+        )
+    text = summary(sorted(tmp_path.iterdir()), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("Inversion accuracy") == 2
+    assert all(f"-number-{i}" in text for i in range(6))
+    assert text.count("90.0%") == 6 * 6  # each share, of each variant
+
+
+def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"results\.json is not readable"):
+        summary([tmp_path], 80)
