@@ -90,7 +90,7 @@ def sample(
     }
     classes: list[int | None] = [*wanted] or [None]
     total, correct = num * len(classes), 0
-    check_size(out, total, network, columns)
+    check_size(out, total, network, columns, scale)
     if to_seed is None:
         each = [label for label in wanted for _ in range(num)] or None
         batches = network.stream(total, seed=seed, labels=each, generator=generator, **arguments)

@@ -37,7 +37,7 @@ def save(
         InputError: As :func:`check_place`.
     """
     check_place(path)
-    check_size(path, num, generator, columns)
+    check_size(path, num, generator, columns, scale)
     with new_file(path) if path.suffix else new_folder(path) as partial:
         if path.suffix == ".png":
             images = (batch.images for batch in batches)
@@ -48,14 +48,16 @@ def save(
             _save_folder(partial, batches, scale)
 
 
-def check_size(path: Path, num: int, generator: OnnxGenerator, columns: int | None = None) -> None:
+def check_size(path: Path, num: int, generator: OnnxGenerator, columns: int | None = None, scale: int = 1) -> None:
     """Refuse, before the work, more images than a file of this kind can hold; arguments as :func:`save`.
 
     Raises:
         InputError: Tells how many that are.
     """
     channels, height, width = generator.metadata.image_shape
-    most = {".png": MAX_PIXELS // ((height + 1) * (width + 1)), ".npz": MAX_BYTES // (4 * channels * height * width)}
+    bytes_each = 4 * channels * height * width
+    height, width = scale * height, scale * width
+    most = {".png": MAX_PIXELS // ((height + 1) * (width + 1)), ".npz": MAX_BYTES // bytes_each}
     wanted = max(num, columns or 1)  # a row is as long as there are columns
     if wanted > (room := most.get(path.suffix, MAX_FILES)):
         raise InputError(f"{path} would hold {wanted:,} images: at most {room:,} of {height} x {width} pixels.")

@@ -84,6 +84,14 @@ def test_a_row_of_more_columns_than_a_grid_can_hold_is_refused(exported: "Export
         save(tmp_path / "x.png", iter(()), 4, network, columns=100_000_000)
 
 
+def test_enlarged_pixels_count_in_pictures_alone(exported: "Exported", tmp_path: Path) -> None:
+    network = OnnxGenerator(exported.folder / "generator-0.onnx")
+    with pytest.raises(InputError, match=r"would hold 10,000 images: at most [\d,]+ of 768 x 768 pixels"):
+        save(tmp_path / "x.png", iter(()), 10_000, network, scale=64)
+    for name, scale in (("x.png", 1), ("x.npz", 64)):
+        save(tmp_path / name, network.stream(10_000), 10_000, network, scale=scale)
+
+
 def test_pixels_that_are_no_numbers_are_no_picture(exported: "Exported", tmp_path: Path) -> None:
     model = onnx.load(exported.folder / "generator-0.onnx")
     for weight in model.graph.initializer:
