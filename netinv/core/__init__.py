@@ -4,6 +4,7 @@ from netinv.core.classes import check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
 from netinv.core.errors import InputError, listed
 from netinv.core.files import check_file, check_folder, new_file, new_folder, save_csv, write_text
+from netinv.core.operations import forward_cost
 from netinv.core.precision import Precision, autocast
 from netinv.core.ranges import (
     AttackSteps,
@@ -86,6 +87,7 @@ __all__ = [
     "check_folder",
     "check_same_classes",
     "explain",
+    "forward_cost",
     "listed",
     "new_file",
     "new_folder",

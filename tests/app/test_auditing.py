@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jsonschema
 import numpy as np
@@ -22,6 +23,9 @@ from netinv.classifiers import (
     train_classifier,
 )
 from netinv.data import LabelledImages, channel_statistics, load_digits, save_dataset
+
+if TYPE_CHECKING:
+    from conftest import Exported
 
 POLICY = "membership: {shadows: null, max_auc: 0.9, images: 300}\nsamples: 250\n"
 
@@ -82,10 +86,10 @@ def test_each_verdict_has_its_exit_status(
 
 
 def test_generators_draw_at_their_own_sharpness(
-    exported: "object", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exported: "Exported", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An ONNX file and its classifier of other data: too few images for a pass, and the record says of what."""
-    folder, classifier = exported.folder, exported.classifier  # type: ignore[attr-defined]
+    folder, classifier = exported.folder, exported.classifier
     save_classifier(tmp_path / "classifier", classifier)
     (tmp_path / "data").mkdir()
     images = torch.randint(0, 256, (120, 1, 12, 12), dtype=torch.uint8)

@@ -163,7 +163,8 @@ def test_robustness_and_agreement_have_limits(digits: LabelledImages, honest: Cl
     twin = audit(honest, train, test, policy, {"noise": noise}, honest)
     assert check(twin, "agreement").outcome == "pass"
     assert twin.evaluator is not None
-    assert twin.evaluator.sha256 == twin.model.sha256 != record.evaluator.sha256  # type: ignore[union-attr]
+    assert record.evaluator is not None
+    assert twin.evaluator.sha256 == twin.model.sha256 != record.evaluator.sha256
 
 
 def test_shadow_models_come_in_pairs_that_share_the_images(digits: LabelledImages, honest: Classifier) -> None:

@@ -100,9 +100,9 @@ def compared(monkeypatch: pytest.MonkeyPatch, p_value: float, **settings: Any) -
 
     def compare(*arguments: Any) -> Any:
         audited = whole(*arguments)
-        of_pixels = audited.comparisons["pixel"].model_copy(update={"p_value": p_value})  # type: ignore[union-attr]
+        of_pixels = audited.comparisons["pixel"].model_copy(update={"p_value": p_value})
         calm = {"p_value": 0.5, "copies_p_value": 0.5}
-        of_structure = audited.comparisons["ssim"].model_copy(update=calm)  # type: ignore[union-attr]
+        of_structure = audited.comparisons["ssim"].model_copy(update=calm)
         return audited.model_copy(update={"comparisons": {"pixel": of_pixels, "ssim": of_structure}})
 
     monkeypatch.setattr(sample_checks, "compare", compare)

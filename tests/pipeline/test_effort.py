@@ -7,11 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from netinv.classifiers import ClassifierConfig, ConvClassifierConfig, ResidualClassifierConfig, build_classifier
-from netinv.core import InputError
+from netinv.core import InputError, forward_cost
 from netinv.data import DatasetSpec
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import variant_config
-from pipeline.estimates import LARGE, check_classifier_training, check_inversion, forward_cost
+from pipeline.estimates import LARGE, check_classifier_training, check_inversion
 from pipeline.params import ModelParams, load_params
 
 SHAPE = (3, 20, 28)
