@@ -22,7 +22,15 @@ from torch import Tensor, nn
 
 import netinv
 from netinv.classifiers import AdaptedClassifier, AdapterConfig
-from netinv.data import FetchConfig, FolderConfig, channel_statistics, fetch_dataset, read_image_folder, to_float
+from netinv.data import (
+    Dataset,
+    FetchConfig,
+    FolderConfig,
+    channel_statistics,
+    fetch_dataset,
+    read_image_folder,
+    to_float,
+)
 from netinv.perturbations import augment
 
 
@@ -208,18 +216,31 @@ def line(row: Row) -> str:
     return f"| {row['data']} | {row['network']} | {own} | {mean(judged):.3f} | {shares} | {row['cpu_seconds']:.0f} |"
 
 
-def main() -> None:
-    """Train the networks of a data set, or invert them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["train", "invert"])
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Where a data set and the networks trained on it are."""
     parser.add_argument("dataset")
     parser.add_argument("--mirror", help="folder in torchvision's layout")
     parser.add_argument("--folder", help="image folder or archive, in place of a mirror")
     parser.add_argument("--image-shape", default="1,32,32", help="of the folder's images")
     parser.add_argument("--models", type=Path, required=True, help="folder of the trained networks")
+
+
+def read_data(options: argparse.Namespace) -> Dataset:
+    """The data set that was asked for."""
+    if options.folder:
+        channels, height, width = map(int, options.image_shape.split(","))
+        return read_image_folder(FolderConfig(path=options.folder, image_shape=(channels, height, width)))
+    return fetch_dataset(options.dataset, FetchConfig(mirror=options.mirror))
+
+
+def main() -> None:
+    """Train the networks of a data set, or invert them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["train", "invert"])
+    add_data_options(parser)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1, help="networks of each kind")
-    parser.add_argument("--networks", help="names of those to be inverted, such as lenet5-0,conv2-0 (all)")
+    parser.add_argument("--networks", help="names of those to be trained or inverted, such as lenet5-0,vgg-bn-0 (all)")
     parser.add_argument("--variant", choices=["standard", "robust"], default="robust")
     parser.add_argument("--seed", type=int, default=0, help="of the inversion")
     parser.add_argument("--out", type=Path, help="JSON file of the rows; those of an earlier call are kept")
@@ -242,21 +263,22 @@ def main() -> None:
 
 def train_all(options: argparse.Namespace, folder: Path) -> None:
     """Train the networks of a data set and write them down."""
-    if options.folder:
-        shape = tuple(map(int, options.image_shape.split(",")))
-        data = read_image_folder(FolderConfig(path=options.folder, image_shape=shape))
-    else:
-        data = fetch_dataset(options.dataset, FetchConfig(mirror=options.mirror))
+    data = read_data(options)
     folder.mkdir(parents=True, exist_ok=True)
     statistics = channel_statistics(data.train.images)
-    about: dict[str, Any] = {"mean": statistics[0], "std": statistics[1], "accuracy": {}}
+    path = folder / "about.json"
+    earlier = json.loads(path.read_text())["accuracy"] if path.exists() else {}
+    about: dict[str, Any] = {"mean": statistics[0], "std": statistics[1], "accuracy": earlier}
     about["image_shape"] = list(data.train.images.shape[1:])
+    chosen = options.networks.split(",") if options.networks else None
     for name, build, seed in names(options.seeds):
+        if chosen is not None and name not in chosen:
+            continue
         begun = time.time()
         network, accuracy = train(build, data, options.epochs, seed, tuple(map(torch.tensor, statistics)))
         save_file(network.state_dict(), folder / f"{name}.safetensors")
         about["accuracy"][name] = accuracy
-        (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+        path.write_text(json.dumps(about, indent=2) + "\n")
         print(f"{options.dataset} {name} {accuracy:.4f} {time.time() - begun:.0f} s", flush=True)
 
 

@@ -1,7 +1,7 @@
 """What generated images are worth: metrics, measures with controls, the privacy audit."""
 
 from netinv.evaluation.config import EvaluationConfig
-from netinv.evaluation.evaluate import Evaluation, evaluate
+from netinv.evaluation.evaluate import Evaluation, evaluate, measure_images
 from netinv.evaluation.metrics import nearest_neighbours, ssim, vendi_score
 from netinv.evaluation.objectives import OBJECTIVES, objectives
 from netinv.evaluation.pictures import save_evaluation
@@ -19,6 +19,7 @@ __all__ = [
     "area",
     "audit",
     "evaluate",
+    "measure_images",
     "membership",
     "nearest_neighbours",
     "objectives",

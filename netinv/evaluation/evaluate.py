@@ -5,7 +5,7 @@ real test images and uniform noise, so that no number has to be read alone.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -100,6 +100,40 @@ def evaluate(
         rows=tuple(rows),
     )
     return Evaluation(results, {s.name: LabelledImages(to_uint8(s.images), s.label) for s in sets})
+
+
+def measure_images(
+    sets: Mapping[str, tuple[Tensor, Tensor]],
+    classifier: InvertibleClassifier,
+    evaluator: InvertibleClassifier | None,
+    test: LabelledImages | None,
+    config: EvaluationConfig,
+) -> dict[str, Row]:
+    """The measures of images, wherever they came from: those of :func:`evaluate` that need no generator, nor an audit.
+
+    Args:
+        sets: Of each name images (N, C, H, W) in [0, 1] and the labels (N,) that they are meant to have, int64. How
+            many are compared with real ones is the same for all of them, the fewest.
+        classifier: The inverted classifier, in evaluation mode.
+        evaluator: A classifier of another make; ``None`` if there is none.
+        test: Real images that neither network was trained on, or ``None``.
+        config: What to measure and how.
+
+    Returns:
+        A row for each set.
+
+    Raises:
+        InputError: The evaluator is broken.
+    """
+    rng, bootstrap = np.random.default_rng(config.seed), Bootstrap(config.seed, config.resamples)
+    seen = partial(observe, classifier=classifier, evaluator=evaluator)
+    given = [seen(name, "generator", images, label) for name, (images, label) in sets.items()]
+    real, _ = _observed(None, test, seen, config, rng)
+    _expect_sound_evaluator(real)
+    real = {name: first(samples, config.num_samples) for name, samples in real.items()}
+    why = "images alone are not audited"
+    reference = reference_for([*given, *real.values()], real, test, why, config, bootstrap, classifier)
+    return {samples.name: measured_row(samples, None, reference) for samples in given}
 
 
 def _drawn(

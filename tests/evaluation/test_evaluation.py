@@ -22,7 +22,7 @@ from netinv.classifiers import (
 )
 from netinv.core import Config, InputError
 from netinv.data import LabelledImages, channel_statistics, to_float
-from netinv.evaluation import EvaluationConfig, diversity, evaluate, measures
+from netinv.evaluation import EvaluationConfig, diversity, evaluate, measure_images, measures
 from netinv.evaluation.evaluate import Evaluation
 from netinv.evaluation.privacy import MEMBERSHIP_ALARM, membership
 from netinv.evaluation.rows import MEASURES
@@ -182,6 +182,24 @@ def test_real_images_from_a_generator_measure_like_real_images(found: Evaluation
     noise = value(row(found.results, "noise").measures["frechet"])
     assert value(honest["frechet"]) < 0.2 * noise
     assert floor < 0.2 * noise
+
+
+def test_images_from_anywhere_are_measured_as_those_of_a_generator(found: Evaluation, world: World) -> None:
+    drawn = {}
+    for name, generator in (("honest", Replay(world.unseen)), ("fewer", untrained())):
+        images, vector = draw_images(generator, CONFIG.num_samples, seed=CONFIG.seed, sharpness=(3.0, 3.0))
+        drawn[name] = images, vector.argmax(dim=1)
+    images, label = drawn["fewer"]
+    drawn["fewer"] = images[:200], label[:200]
+    rows = measure_images(drawn, world.classifier, world.evaluator, world.test, CONFIG)
+    assert {name: row.samples for name, row in rows.items()} == {"honest": 300, "fewer": 200}
+    of_generator = row(found.results, "generator 1")
+    for name in ("inversion_accuracy", "evaluator_accuracy", "student_accuracy"):
+        assert rows["honest"].measures[name] == of_generator.measures[name]
+    assert rows["honest"].robustness == of_generator.robustness
+    compared = {name: row.measures["coverage"] for name, row in rows.items()}
+    assert value(compared["honest"]) > value(compared["fewer"])
+    assert rows["honest"].audit.memorised is None
 
 
 def test_what_knows_nothing_measures_like_noise(found: Evaluation) -> None:
