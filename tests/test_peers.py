@@ -1,5 +1,6 @@
 """The methods that this library is measured against: each loss by hand, and the harness on untrained networks."""
 
+import argparse
 import importlib.util
 import json
 import math
@@ -127,6 +128,12 @@ def test_kegnet_loss(peers: Any) -> None:
     assert float(peers.kegnet.diversity_loss(latent, images)) == pytest.approx(diversity)
     expected = cross_entropy(logits, label) + 1 / 4 + diversity
     assert float(peers.kegnet.kegnet_loss(logits, label, decoded, latent, images)) == pytest.approx(expected)
+
+
+def test_kegnet_brings_each_image_to_the_mean_and_deviation_of_training(peers: Any) -> None:
+    images = torch.tensor([[[[0.0, 0.2, 0.4]]], [[[0.5, 0.5, 0.5]]]])
+    found = peers.kegnet.normalised(images).flatten(1).tolist()
+    assert found == [pytest.approx([-1, 0, 1]), [0, 0, 0]]
 
 
 def test_contrast_counts_batch_and_memory_alike(peers: Any) -> None:
@@ -282,3 +289,19 @@ def test_one_command_makes_a_table_and_goes_on_where_it_was(
     assert len({line.count("|") for line in table[:5]}) == 1
     assert [line.split(" | ")[2] for line in table[2:5]] == ["real images", "per image", "netinv standard"]
     assert "netinv standard" in table[6]
+
+
+@pytest.mark.slow
+def test_every_method_inverts_a_trained_network(harness: Any, tmp_path: Path) -> None:
+    """Far above chance after a few seconds, each by its own means."""
+    zoo = sys.modules["zoo"]
+    where = {"mirror": None, "folder": None, "image_shape": "", "models": tmp_path, "epochs": 3, "seeds": 1}
+    options = argparse.Namespace(dataset="digits", networks="mlp-bn-0", **where)
+    folder = tmp_path / "digits"
+    zoo.train_all(options, folder)
+    label = torch.arange(10).repeat_interleave(harness.LOOKED)
+    for name, start in harness.PEERS.items():
+        method = start(zoo.adapted(folder, "mlp-bn-0"), 0)
+        harness.run(method, {"own": zoo.adapted(folder, "mlp-bn-0")}, budget=6.0)
+        images, labels = method.sample(label, seed=1)
+        assert harness.accuracy(harness.judged({"own": zoo.adapted(folder, "mlp-bn-0")}, images, labels)) > 0.5, name

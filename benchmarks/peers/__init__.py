@@ -1,7 +1,7 @@
 """Inversions that people would take in place of this library's, each written plainly from its paper.
 
-All get a frozen classifier of images in [0, 1] and a seed. What makes images by a network of its own is given this
-library's, with an embedding of the label, so that what differs is the method and not the speed of its layers.
+All get a frozen classifier of images in [0, 1] and a seed. What makes images by a network is given this library's, with
+an embedding of the label, unless its paper's own is lighter, so that what differs is the method and not its layers.
 """
 
 from collections.abc import Callable

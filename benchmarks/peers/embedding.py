@@ -6,14 +6,12 @@ Settings: batch 64, Adam at 0.002 all along, 64 latents, dropout 0.2: this libra
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 
 BATCH, RATE = 64, 2e-3
-PIECE = 5
-"""Steps between two looks at the clock."""
 
 
 class Embedding:
@@ -27,8 +25,12 @@ class Embedding:
         torch.manual_seed(seed)
         self.classifier = classifier
         self.rng = torch.Generator().manual_seed(seed)
-        self.generator = ConditionedGenerator(self.config, classifier.num_classes, classifier.image_shape)
+        self.generator = self.built()
         self.optimizer = torch.optim.Adam(self.parameters(), lr=self.rate)
+
+    def built(self) -> nn.Module:
+        """Maps latents (N, Z) and one-hot labels (N, K) to images."""
+        return ConditionedGenerator(self.config, self.classifier.num_classes, self.classifier.image_shape)
 
     def parameters(self) -> list[Tensor]:
         """Whatever is trained."""
@@ -44,15 +46,14 @@ class Embedding:
         return F.cross_entropy(self.classifier(images), label)
 
     def work(self) -> bool:
-        """Some steps of the generator."""
+        """A step of the generator."""
         self.generator.train()
-        for _ in range(PIECE):
-            label = torch.randint(self.classifier.num_classes, (self.batch,), generator=self.rng)
-            latent = torch.randn(self.batch, self.config.latent_dim, generator=self.rng)
-            loss = self.loss(self.draw(latent, label), label, latent)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+        label = torch.randint(self.classifier.num_classes, (self.batch,), generator=self.rng)
+        latent = torch.randn(self.batch, self.config.latent_dim, generator=self.rng)
+        loss = self.loss(self.draw(latent, label), label, latent)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
         return True
 
     @torch.no_grad()

@@ -22,8 +22,6 @@ from peers.base import BatchNormStatistics, Maker, balanced, total_variation
 
 BATCH, STEPS, RATE = 100, 200, 0.05
 SHIFT = 2
-PIECE = 5
-"""Steps between two looks at the clock."""
 
 
 def color_shift(images: Tensor, scale: Tensor, offset: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -73,18 +71,17 @@ class PerImage(Maker):
         return color_shift(moved, scale.exp(), offset, self.classifier.mean, self.classifier.std)
 
     def work(self) -> bool:
-        """Some steps on the batch at hand."""
-        for _ in range(PIECE):
-            loss = image_loss(self.classifier(self._seen()), self.label, self.images, self.variation)
-            if self.statistics:
-                loss = loss + self.weight * self.statistics.loss()
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            with torch.no_grad():
-                self.images.clamp_(0, 1)
-            self.step += 1
-            if self.step == STEPS:
-                self.finish()
-                self._begin()
+        """A step on the batch at hand."""
+        loss = image_loss(self.classifier(self._seen()), self.label, self.images, self.variation)
+        if self.statistics:
+            loss = loss + self.weight * self.statistics.loss()
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        with torch.no_grad():
+            self.images.clamp_(0, 1)
+        self.step += 1
+        if self.step == STEPS:
+            self.finish()
+            self._begin()
         return True
