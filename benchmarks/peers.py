@@ -39,7 +39,7 @@ LESSON = 12_800
 """Images that a student sees, those that there are again and again."""
 MEASURES = ("vendi_centred_ratio", "coverage", "student_accuracy", "robust_accuracy")
 HEADER = (
-    "data | network | method | images | inversion | judges (worst class) | best within the budget | seconds to it | "
+    "data | network | method | budget, s | images | inversion | judges (worst class) | best | seconds to it | "
     "centred diversity | coverage | student | robust | first image, s | next 10,000, s"
 )
 
@@ -218,7 +218,7 @@ def line(rows: list[Row]) -> str:
         return told([row.get(name) for row in rows], digits)
 
     judges = told([mean(row["judges"].values()) for row in rows], 3)
-    cells = [one["data"], one["network"], one["method"], of("images", 0), of("inversion")]
+    cells = [one["data"], one["network"], one["method"], of("budget", 0), of("images", 0), of("inversion")]
     cells += [f"{judges} ({of('worst_class', 2)})", of("best"), of("seconds_to_best", 1)]
     cells += [*map(of, MEASURES), of("first_image", 1), of("next_10000", 1)]
     return f"| {' | '.join(cells)} |"

@@ -247,6 +247,23 @@ def test_a_class_without_an_image_counts_as_wrong(harness: Any) -> None:
     assert harness.judged({"judge": Reader()}, images, torch.tensor([3, 3]))["judge"] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
 
 
+def test_the_reading_says_who_is_ahead_and_when(harness: Any) -> None:
+    def row(method: str, *history: tuple[float, float]) -> dict[str, Any]:
+        best = max(value for _, value in history)
+        reached = next(seconds for seconds, value in history if value == best)
+        told = {"data": "d", "network": "n", "budget": 9, "method": method, "history": history}
+        return told | {"best": best, "seconds_to_best": reached}
+
+    peers = [row("a peer", (1, 0.5), (9, 0.4)), row("another", (1, 0.2), (9, 0.3))]
+    (ahead,) = harness.reading([*peers, row("netinv robust", (1, 0.1), (3, 0.495), (9, 0.9))])
+    assert "netinv robust 0.900, ahead of a peer 0.500" in ahead
+    assert "after 3.0 s; the peer after 1.0 s" in ahead
+    (behind,) = harness.reading([*peers, row("netinv robust", (1, 0.1), (9, 0.3))])
+    assert "behind" in behind
+    assert "never" in behind
+    assert harness.reading(peers) == []
+
+
 @pytest.fixture
 def models(harness: Any, tmp_path: Path) -> Path:
     """Untrained networks and judges of digits."""
