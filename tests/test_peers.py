@@ -319,6 +319,6 @@ def test_every_method_inverts_a_trained_network(harness: Any, tmp_path: Path) ->
     label = torch.arange(10).repeat_interleave(harness.LOOKED)
     for name, start in harness.PEERS.items():
         method = start(zoo.adapted(folder, "mlp-bn-0"), 0)
-        harness.run(method, {"own": zoo.adapted(folder, "mlp-bn-0")}, budget=6.0)
+        harness.run(method, {"own": zoo.adapted(folder, "mlp-bn-0")}, budget=12.0)
         images, labels = method.sample(label, seed=1)
         assert harness.accuracy(harness.judged({"own": zoo.adapted(folder, "mlp-bn-0")}, images, labels)) > 0.5, name
