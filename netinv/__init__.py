@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from netinv.app import Inversion, invert
+    from netinv.app import Inversion, invert, refine
     from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_classifier_from
     from netinv.core import __version__
     from netinv.generators import GeneratorConfig
@@ -29,6 +29,7 @@ __all__ = [
     "check_classifier",
     "invert",
     "load_classifier_from",
+    "refine",
     "variant_config",
 ]
 
@@ -36,7 +37,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "app": ["Inversion", "invert"],
+        "app": ["Inversion", "invert", "refine"],
         "classifiers": ["AdapterConfig", "ClassifierSource", "check_classifier", "load_classifier_from"],
         "core": ["__version__"],
         "generators": ["GeneratorConfig"],

@@ -8,15 +8,23 @@ if TYPE_CHECKING:
     from netinv.app.api import invert
     from netinv.app.command import main
     from netinv.app.inversions import Inversion, classifier_vendi
+    from netinv.app.refining import refine
 
 __all__ = [
     "Inversion",
     "classifier_vendi",
     "invert",
     "main",
+    "refine",
 ]
 
 # The command draws from exported generators in an install without torch, which the rest needs.
 __getattr__, __dir__, _ = lazy_loader.attach(
-    __name__, submod_attrs={"api": ["invert"], "inversions": ["Inversion", "classifier_vendi"], "command": ["main"]}
+    __name__,
+    submod_attrs={
+        "api": ["invert"],
+        "command": ["main"],
+        "inversions": ["Inversion", "classifier_vendi"],
+        "refining": ["refine"],
+    },
 )

@@ -1,4 +1,4 @@
-"""What an image can undergo: augmentations, and attacks within a bound."""
+"""What an image can undergo: augmentations, attacks within a bound, the way to another class."""
 
 from netinv.perturbations.attacks import Norm, noise, pgd, robust_accuracy, robust_mask, unit_ball, unit_sphere
 from netinv.perturbations.augmentations import (
@@ -11,8 +11,10 @@ from netinv.perturbations.augmentations import (
     random_affine,
     translate,
 )
+from netinv.perturbations.nearest import Nearest, nearest_of_class
 
 __all__ = [
+    "Nearest",
     "Norm",
     "affine",
     "augment",
@@ -20,6 +22,7 @@ __all__ = [
     "color_jitter",
     "draw_maps",
     "draw_offsets",
+    "nearest_of_class",
     "noise",
     "pgd",
     "random_affine",

@@ -1,0 +1,69 @@
+"""Counterfactuals in one call: from an image to the nearest one that a classifier reads as another class."""
+
+import torch
+from torch import Tensor, nn
+
+from netinv.classifiers import DEFAULT, AdapterConfig, adapt
+from netinv.core import InputError
+from netinv.perturbations import Nearest, Norm, nearest_of_class
+
+
+@torch.inference_mode(mode=False)  # whatever the caller's: gradients are needed
+def refine(
+    images: Tensor,
+    classifier: nn.Module,
+    label: int | Tensor,
+    *,
+    epsilon: float,
+    norm: Norm = "l2",
+    steps: int = 20,
+    num_classes: int | None = None,
+    adapter: AdapterConfig = DEFAULT,
+) -> Nearest:
+    """The nearest images that a classifier reads as wanted, within a bound: what it would take to change its mind.
+
+    The classifier is left as it was found. There is no chance in it: the same images give the same result.
+
+    Args:
+        images: (N, C, H, W) in [0, 1], drawn or real.
+        classifier: Any network that maps a batch of images to one score for each class.
+        label: What they are to be read as: one class for all, or one for each, (N,).
+        epsilon: The farthest that is looked for, in the units of ``norm``; pixels are in [0, 1].
+        norm: ``l2``, the length of all pixels' changes together, or ``linf``, the largest change of a pixel.
+        steps: Gradient steps at each of 13 bounds.
+        num_classes: K; ``None`` takes the network's word for it.
+        adapter: What the classifier takes and gives, where that is not images in [0, 1] and one tensor of scores.
+
+    Returns:
+        ``images`` (N, C, H, W), ``distance`` (N,) and ``succeeded`` (N,) of :class:`netinv.perturbations.Nearest`, on
+        the classifier's device.
+
+    Raises:
+        InputError: The images, labels or the bound cannot be; the classifier cannot be used as it is. Says why.
+
+    Example:
+        >>> found = refine(sevens, classifier, label=1, epsilon=3.0)  # doctest: +SKIP
+        >>> found.images[found.succeeded]  # doctest: +SKIP
+    """
+    if images.ndim != 4 or not len(images):
+        raise InputError(
+            f"Images of shape (N, C, H, W) are needed, with N at least 1; these are {tuple(images.shape)}."
+        )
+    if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
+        raise InputError("Images are needed as floats in [0, 1]: divide by 255 what is in 0..255.")
+    if not epsilon > 0:
+        raise InputError(f"epsilon is {epsilon}: a bound above 0 is needed.")
+    if steps < 1:
+        raise InputError(f"steps is {steps}: at least one is needed.")
+    channels, height, width = images.shape[1:]
+    adapted = adapt(classifier, (channels, height, width), num_classes, adapter)
+    labels = torch.as_tensor(label, device=adapted.device).long()
+    if labels.shape not in ((), (len(images),)):
+        raise InputError(
+            f"One label for all {len(images)} images or one for each is needed, not {tuple(labels.shape)}."
+        )
+    if not bool(((labels >= 0) & (labels < adapted.num_classes)).all()):
+        raise InputError(f"A label is not a class of the classifier, which knows 0 to {adapted.num_classes - 1}.")
+    # Copies, since tensors made in inference mode have no gradients.
+    images, labels = images.to(adapted.device, copy=True), labels.expand(len(images)).clone()
+    return nearest_of_class(adapted, images, labels, epsilon, norm, steps)

@@ -1,0 +1,89 @@
+"""The nearest image that a classifier reads as a wanted class: a counterfactual, found within a bound."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from netinv.perturbations.attacks import Norm, pgd
+
+HALVINGS = 12
+"""Of the interval of bounds: the last one is 0.02 % of the first."""
+STEP_SIZE = 0.1
+"""Of a gradient step, as a share of the bound: small, so that it settles where several classes are equally near."""
+
+
+class Nearest(NamedTuple):
+    """What was found for each image."""
+
+    images: Tensor
+    """(N, C, H, W) in [0, 1]: the nearest one found, or where none was the image as it was."""
+    distance: Tensor
+    """How far that is from the image, (N,), in the norm of the search; infinite where none was found."""
+    succeeded: Tensor
+    """Whether the classifier reads it as wanted, (N,), bool."""
+
+
+def nearest_of_class(
+    classifier: Callable[[Tensor], Tensor],
+    images: Tensor,
+    label: Tensor,
+    epsilon: float,
+    norm: Norm = "l2",
+    steps: int = 20,
+    batch_size: int = 500,
+) -> Nearest:
+    """From each image to the nearest one that is read as its label, by bisection of the bound of :func:`pgd`.
+
+    Within a bound, the steps go where the score of the label gains most on the best other score. The image found lies
+    just on the label's side of the border. Nearer ones may exist where a classifier is not linear.
+
+    Args:
+        classifier: Images to logits, in evaluation mode. Its parameters should not require gradients.
+        images: (N, C, H, W) in [0, 1].
+        label: What each is to be read as, (N,).
+        epsilon: The farthest that is looked for, in pixel units of ``norm``.
+        norm: In which distances are measured.
+        steps: Gradient steps at each of 13 bounds.
+        batch_size: Images at once.
+    """
+    parts = zip(torch.split(images.detach(), batch_size), torch.split(label, batch_size), strict=True)
+    found = [_nearest(classifier, x, y, epsilon, norm, steps) for x, y in parts]
+    return Nearest(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _nearest(
+    classifier: Callable[[Tensor], Tensor], images: Tensor, label: Tensor, epsilon: float, norm: Norm, steps: int
+) -> Nearest:
+    """:func:`nearest_of_class` of one batch."""
+    first = torch.zeros_like(label)
+
+    def contest(x: Tensor) -> Tensor:
+        """The best other score and the label's own, (N, 2): to move away from the first is to gain on it."""
+        scores = classifier(x)
+        wanted = F.one_hot(label, scores.shape[1]).bool()
+        others = scores.masked_fill(wanted, -torch.inf).amax(dim=1, keepdim=True)
+        return torch.cat([others, scores.gather(1, label[:, None])], dim=1)
+
+    def read(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return classifier(x).argmax(dim=1) == label
+
+    order = torch.inf if norm == "linf" else 2
+    found, succeeded = images, read(images)
+    low = images.new_zeros(len(images), 1, 1, 1)
+    high = torch.where(succeeded[:, None, None, None], low, epsilon)  # the smallest bound that may do
+    bound = high
+    for attempt in range(HALVINGS + 1):
+        delta = pgd(contest, images, first, bound, steps, STEP_SIZE, norm)
+        hit = read(images + delta)
+        does = hit[:, None, None, None]
+        found, succeeded = torch.where(does, images + delta, found), succeeded | hit
+        # The largest bound may fail where smaller ones do not, since its steps are the longest.
+        low = torch.where(does | (attempt == 0), low, bound)
+        length = torch.linalg.vector_norm(delta, ord=order, dim=(1, 2, 3), keepdim=True)
+        high = torch.where(does, length, high)
+        bound = (low + high) / 2
+    return Nearest(found, high.flatten().masked_fill(~succeeded, torch.inf), succeeded)

@@ -1,0 +1,62 @@
+"""Counterfactuals in one call."""
+
+import pytest
+import torch
+from draws import seed_torch, torch_rng
+from torch import nn
+
+import netinv
+from netinv.core import InputError
+
+
+def network() -> nn.Module:
+    """One that drops, normalises by the batch in training, and wants gradients: all of that is its owner's."""
+    seed_torch(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4), (3, 2, 2)])
+def test_images_become_those_of_another_class_and_the_network_stays_as_it_was(shape: tuple[int, int, int]) -> None:
+    classifier = network().train()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    images = torch.rand(6, *shape, generator=torch_rng(1))
+    with torch.inference_mode():
+        label = torch.tensor([0, 1, 2, 0, 1, 2])
+        found = netinv.refine(images, classifier, label, epsilon=5.0)
+        one = netinv.refine(images, classifier, 2, epsilon=5.0)
+    assert classifier.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in classifier.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+    read = classifier.eval()(found.images).argmax(dim=1)
+    assert torch.equal(read == label, found.succeeded)
+    assert found.succeeded.any()
+    assert torch.equal(one.images[2], found.images[2])
+    assert one.distance[5] == found.distance[5]
+
+
+def test_the_adapter_says_what_the_network_takes() -> None:
+    images = torch.rand(4, 1, 3, 4, generator=torch_rng(1))
+    adapter = netinv.AdapterConfig(mean=(0.5,), std=(0.25,))
+    classifier = network().eval()
+    found = netinv.refine(images, classifier, 1, epsilon=5.0, norm="linf", adapter=adapter)
+    assert found.succeeded.any()
+    read = classifier((found.images - 0.5) / 0.25).argmax(dim=1) == 1
+    assert torch.equal(read, found.succeeded)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"images": torch.zeros(3, 4)}, "shape"),
+        ({"images": torch.full((1, 1, 3, 4), 255.0)}, "divide by 255"),
+        ({"images": torch.zeros(1, 1, 3, 4, dtype=torch.uint8)}, "floats"),
+        ({"label": 3}, "0 to 2"),
+        ({"label": torch.tensor([0, 1])}, "one for each"),
+        ({"epsilon": 0.0}, "epsilon is 0"),
+        ({"steps": 0}, "steps is 0"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(change: dict[str, object], told: str) -> None:
+    arguments = {"images": torch.zeros(1, 1, 3, 4), "label": 0, "epsilon": 1.0} | change
+    with pytest.raises(InputError, match=told):
+        netinv.refine(arguments.pop("images"), network(), **arguments)  # type: ignore[arg-type]

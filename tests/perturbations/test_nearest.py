@@ -1,0 +1,87 @@
+"""The nearest image of another class, where it is known: of linear classifiers."""
+
+import pytest
+import torch
+from draws import torch_rng
+from torch import Tensor, nn
+
+from netinv.perturbations import Norm, nearest_of_class
+
+SHAPE = (2, 4, 3)
+
+
+def linear(num_classes: int, seed: int = 0) -> nn.Linear:
+    layer = nn.Linear(24, num_classes)
+    rng = torch_rng(seed)
+    layer.weight.data = torch.randn(num_classes, 24, generator=rng)
+    layer.bias.data = -0.5 * layer.weight.data.sum(dim=1)  # grey is undecided
+    return layer.requires_grad_(False)
+
+
+def greys(num: int, spread: float, seed: int = 1) -> Tensor:
+    return 0.5 + spread * (2 * torch.rand(num, *SHAPE, generator=torch_rng(seed)) - 1)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_of_two_classes_it_is_the_foot_of_the_perpendicular(norm: Norm) -> None:
+    """The distance to the plane between them, in the dual norm: the margin over |w|_2, or over |w|_1."""
+    layer, images = linear(2), greys(40, 0.1)
+    scores = layer(images.flatten(1))
+    label = scores.argmin(dim=1)
+    w = layer.weight[1] - layer.weight[0]
+    margin = (scores[:, 1] - scores[:, 0]).abs()
+    expected = margin / (w.norm() if norm == "l2" else w.abs().sum())
+    found = nearest_of_class(lambda x: layer(x.flatten(1)), images, label, 1.0, norm, batch_size=7)
+    assert found.succeeded.all()
+    assert torch.equal(layer(found.images.flatten(1)).argmax(dim=1), label)
+    torch.testing.assert_close(found.distance, expected, rtol=2e-3, atol=5e-4)
+    way = w / w.norm() if norm == "l2" else w.sign()
+    signed = torch.where(label == 1, expected, -expected)
+    moved = images + signed[:, None, None, None] * way.view(SHAPE)
+    torch.testing.assert_close(found.images, moved, rtol=0, atol=1e-3)
+
+
+def test_among_several_classes_it_is_hardly_farther_than_the_nearest_point_of_the_polytope() -> None:
+    from scipy.optimize import minimize
+
+    layer, images = linear(5), greys(8, 0.1)
+    label = (layer(images.flatten(1)).argmax(dim=1) + 1) % 5
+    found = nearest_of_class(lambda x: layer(x.flatten(1)), images, label, 2.0)
+    assert found.succeeded.all()
+    weight, bias = layer.weight.double().numpy(), layer.bias.double().numpy()
+    for x, y, distance in zip(images.flatten(1).double().numpy(), label.tolist(), found.distance.tolist(), strict=True):
+        lead = {"type": "ineq", "fun": lambda d, x=x, y=y: (weight[y] - weight) @ (x + d) + bias[y] - bias}
+        exact = minimize(
+            lambda d: (d**2).sum(), 0 * x, jac=lambda d: 2 * d, constraints=[lead], bounds=[(-v, 1 - v) for v in x]
+        )
+        assert exact.success
+        assert exact.fun**0.5 * (1 - 1e-4) <= distance <= exact.fun**0.5 * 1.1
+
+
+def test_what_lies_beyond_the_bound_is_not_found_and_stays_as_it_was() -> None:
+    layer, images = linear(2), greys(20, 0.2)
+    scores = layer(images.flatten(1))
+    label = scores.argmin(dim=1)
+    distance = (scores[:, 1] - scores[:, 0]).abs() / (layer.weight[1] - layer.weight[0]).norm()
+    epsilon = float(distance.sort().values[9:11].mean())  # half of them are nearer
+    found = nearest_of_class(lambda x: layer(x.flatten(1)), images, label, epsilon)
+    assert torch.equal(found.succeeded, distance < epsilon)
+    assert found.distance[~found.succeeded].isinf().all()
+    assert torch.equal(found.images[~found.succeeded], images[~found.succeeded])
+
+
+def test_images_stay_in_range_and_what_is_read_as_wanted_stays_as_it_is() -> None:
+    layer, images = linear(2), greys(30, 0.5)
+    images[0], images[1] = 0, 1
+    label = torch.zeros(30, dtype=torch.long)
+    found = nearest_of_class(lambda x: layer(x.flatten(1)), images, label, 6.0)
+    assert found.images.min() >= 0
+    assert found.images.max() <= 1
+    already = layer(images.flatten(1)).argmax(dim=1) == label
+    assert already.any()
+    assert not already.all()
+    assert torch.equal(found.images[already], images[already])
+    assert (found.distance[already] == 0).all()
+    torch.testing.assert_close(
+        found.distance[found.succeeded], (found.images - images).flatten(1).norm(dim=1)[found.succeeded]
+    )
