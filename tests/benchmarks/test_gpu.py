@@ -1,0 +1,78 @@
+"""The GPU script on a CPU: its parts run, and what goes wrong in one is written down and ends nothing else."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def scripts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The folder of benchmarks is no package: its scripts find each other beside themselves."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import gpu
+    import gpu_parts
+
+    yield gpu, gpu_parts
+    for name in ("gpu", "gpu_parts", "inversion", "baseline"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("part", ["correctness", "shares", "rates", "goals"])
+def test_every_part_runs_on_a_few_images(scripts: Any, part: str) -> None:
+    _, parts = scripts
+    measure, _ = parts.PARTS[part]
+    rows = list(measure(parts.Options(small=True, mirror=None, end=time.monotonic() + 600)))
+    json.dumps([row._asdict() for row in rows])
+    if part == "correctness":
+        assert len(rows) == 11
+        assert not [row.name for row in rows if not row.figures["right"]]
+    if part == "shares":
+        assert all(row.figures["operations"] > 100 for row in rows[1:])
+        assert [row.figures["launches"] is None for row in rows[1:]] == [not torch.cuda.is_available()] * 4
+    if part == "rates":
+        assert [row.figures["generators"] for row in rows] == [1, 2, 1, 2]
+        assert all(row.figures["samples_per_second"]["median"] > 0 for row in rows)
+    if part == "goals":
+        assert len(rows) == 4
+
+
+def test_a_part_that_fails_or_takes_too_long_is_written_down_with_the_rows_it_came_to(
+    scripts: Any, tmp_path: Path
+) -> None:
+    gpu, _ = scripts
+    row = {"name": "a", "value": "1", "beside": "", "figures": {}}
+    write = f"open({str(tmp_path / 'lines')!r}, 'a').write({json.dumps(row)!r} + chr(10))\n"
+
+    def ended(code: str, budget: float) -> dict[str, Any]:
+        (tmp_path / "lines").unlink(missing_ok=True)
+        found: dict[str, Any] = gpu.supervise([sys.executable, "-c", write + code], tmp_path / "lines", budget)
+        return found
+
+    failed = ended("raise ValueError('no such kernel')", 60)
+    assert failed["ended"] == "failed: ValueError: no such kernel"
+    slow = ended("import time; time.sleep(600)", 3)
+    assert slow["ended"] == "stopped after its 3 s"
+    assert slow["seconds"] < 60
+    assert ended("", 60)["ended"] == "whole"
+    there = dict.fromkeys(("gpu", "processor", "cores", "threads", "torch", "cuda", "python"), "x")
+    parts = {"first": failed, "second": slow}
+    told = gpu.table({"date": "2026-01-01", "command": "gpu.py", "machine": there, "parts": parts})
+    assert failed["rows"] == [row]
+    assert told.count("| a | 1 |  |") == 2
+    assert "failed: ValueError: no such kernel." in told
+
+
+def test_what_there_is_no_time_for_is_not_begun(
+    scripts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu, _ = scripts
+    gpu.main(["--small", "--seconds", "0", "--out", str(tmp_path)])
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert {part["ended"] for part in results["parts"].values()} == {"not begun, for want of time"}
+    assert "no GPU" in capsys.readouterr().out or results["machine"]["gpu"]
