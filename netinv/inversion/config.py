@@ -6,6 +6,7 @@ from pydantic import model_validator
 
 from netinv.core import (
     AttackSteps,
+    BatchSize,
     Config,
     Distortion,
     Dropout,
@@ -65,6 +66,9 @@ class InversionConfig(Config):
     """Gradient steps of ``pgd``."""
     attack_step_size: Positive = 1.0
     """Length of such a step as a share of epsilon."""
+    images_at_once: BatchSize | None = None
+    """Images that the classifier works on at once, where its memory does not hold all of a batch: what it keeps for the
+    gradients is then computed a second time, part by part. ``None`` is all. Changes nothing but memory and time."""
     precision: Precision = "auto"
     """What the layers of the generator and of the project's own classifiers compute in."""
     log_every: Steps = 25

@@ -6,6 +6,7 @@ at once lays their draws side by side.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from netinv.core import autocast
 from netinv.generators import ConditionedGenerator, condition_of
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.losses import Batch
+from netinv.inversion.parts import in_parts, recomputed
 from netinv.perturbations import (
     affine,
     draw_maps,
@@ -101,17 +103,25 @@ def perturb(
         seen = seen + noise(seen.detach(), epsilon, draws.direction)
     elif config.perturbation == "pgd":
         steps, size = config.attack_steps, config.attack_step_size
-        seen = seen + pgd(classifier, seen, label, epsilon, steps, size, config.norm, draws.direction)
+
+        def attack(images: Tensor, label: Tensor, start: Tensor, epsilon: float | Tensor) -> Tensor:
+            return pgd(classifier, images, label, epsilon, steps, size, config.norm, start)
+
+        seen = seen + in_parts(attack, config.images_at_once, seen, label, draws.direction, epsilon)
     return seen
 
 
-def classify(images: Tensor, classifier: InvertibleClassifier, moments: bool) -> tuple[Tensor, Tensor, Tensor]:
+def classify(
+    images: Tensor, classifier: InvertibleClassifier, moments: bool, at_once: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """What the classifier says of images, in their precision.
 
     Args:
         images: (N, C, H, W) in [0, 1].
         classifier: Frozen.
         moments: Watch its batch norms.
+        at_once: Images in a part; ``None`` is all of them. All of the result is one batch again, so that what couples
+            the samples of a batch is none the wiser.
 
     Returns:
         Logits (N, K), features (N, D), and of its batch norms the moments (N, 2, S) of
@@ -120,6 +130,10 @@ def classify(images: Tensor, classifier: InvertibleClassifier, moments: bool) ->
     Raises:
         ValueError: They are to be watched, and there are none.
     """
+    if at_once is not None and len(images) > at_once:
+        part = partial(classify, classifier=classifier, moments=moments)
+        logits, features, found = recomputed(part, at_once, images)
+        return logits, features, found
     with BatchNormInputs() if moments else nullcontext() as inputs:
         logits, features = classifier(images, return_features=True)
     found = inputs.moments(images) if inputs else images.new_zeros(len(images), 2, 0)
@@ -156,5 +170,5 @@ def step_batch(
         label = condition.label
         epsilon = epsilon_at(step, config) if bounds is None else bounds.gather(1, label[:, None])[..., None, None]
         seen = perturb(images, label, draws, classifier, config, epsilon)
-        logits, features, moments = classify(seen, classifier, config.layer_statistics > 0)
+        logits, features, moments = classify(seen, classifier, config.layer_statistics > 0, config.images_at_once)
     return Batch(images, logits, features, moments, *condition, draws.latent)

@@ -37,6 +37,7 @@ BASE: dict[str, Any] = {
     "distortion": 0.3,
     "attack_steps": 2,
     "attack_step_size": 0.6,
+    "images_at_once": None,
     "precision": "float32",
     "log_every": 1,
 }
@@ -64,8 +65,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "attack_step_size": {"attack_step_size": 1.0},
     "log_every": {"log_every": 4},
 }
-ELSEWHERE = {"precision"}
-"""Fields that another test sees to: ``test_inversion`` compares the precisions."""
+ELSEWHERE = {"precision", "images_at_once"}
+"""Fields that other tests see to: ``test_inversion`` compares the precisions, ``test_parts`` the parts of a batch."""
 
 
 def networks() -> tuple[ConditionedGenerator, Classifier]:
