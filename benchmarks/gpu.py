@@ -7,6 +7,7 @@
 * rates: samples a second of 1, 4, 16 and 64 generators, both variants, three sizes of images, and of the plain loop
 * goals: MNIST; seconds until a classifier is trained, and until it and a stranger read what was asked for
 * ray: four generators of a stage, with a GPU each, a quarter each, and by default
+* fast: tf32, bfloat16 and compilation with CUDA graphs, none of which is on by default: speed and what it comes to
 
 Each part is a process of its own with a time budget. One that fails, or whose time is up, is written down as such, with
 the rows that it came to, and the others go on. ``--small`` is the same on a few images, to try the script out. It

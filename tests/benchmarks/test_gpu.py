@@ -23,7 +23,8 @@ def scripts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("part", ["correctness", "shares", "rates", "goals"])
+@pytest.mark.parametrize("part", ["correctness", "shares", "rates", "goals", "fast"])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch.compile's own making
 def test_every_part_runs_on_a_few_images(scripts: Any, part: str) -> None:
     _, parts = scripts
     measure, _ = parts.PARTS[part]
@@ -40,6 +41,8 @@ def test_every_part_runs_on_a_few_images(scripts: Any, part: str) -> None:
         assert all(row.figures["samples_per_second"]["median"] > 0 for row in rows)
     if part == "goals":
         assert len(rows) == 4
+    if part == "fast":
+        assert [row.figures["steps_per_second"] > 0 for row in rows] == [True] * 5
 
 
 def test_a_part_that_fails_or_takes_too_long_is_written_down_with_the_rows_it_came_to(
