@@ -65,7 +65,9 @@ def pages(page: Page, uri: str) -> Iterator[str]:
         return [run["info"]["run_id"] for run in found]
 
     evaluated = find(FILTER)
-    finished = "attributes.run_name = 'generator 0' and tags.variant = 'robust' and attributes.status = 'FINISHED'"
+    finished = (
+        "attributes.run_name LIKE 'generator 0 of %' and tags.variant = 'robust' and attributes.status = 'FINISHED'"
+    )
     (generator, *_) = find(finished)
     training = "workflowType=machine_learning"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from netinv.core import VARIANTS, Variant, save_csv, write_text
-from netinv.results import HEADLINE
+from netinv.results import HEADLINE, findings
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def main(
         run.log_metrics({f"evaluate/{name}": value for name, value in numbers.items() if not isinstance(value, str)})
         run.log_image(figure, key="samples")
         run.log_artifact(folder / "results.json")
+        ensemble = next(row for row in results.rows if row.kind == "ensemble")
+        run.describe("\n".join(f"- {finding.told}" for finding in findings(results, ensemble)))
         write_text(metrics, json.dumps({name: numbers[name] for name in (*HEADLINE, "leak")}, indent=2) + "\n")
     _tell(f"evaluate {dataset} {variant}", results)
 

@@ -211,6 +211,11 @@ class Params(Config):
             DatasetParams.parse(values, where=f"presets.{name}")
         return DatasetParams.parse(_overlaid(values, _given(general)))
 
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What is set over the presets, for every data set."""
+        return _given({"train": self.train, "invert": self.invert})
+
     def ablation_of(self, dataset: str) -> dict[str, tuple[GeneratorConfig, InversionConfig]]:
         """The settings of each condition of the ablation on a data set.
 

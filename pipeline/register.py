@@ -24,7 +24,7 @@ def main() -> None:
 def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path, evaluation: Path) -> None:
     """Offer the generators of VARIANT to the registry, as versions of netinv-DATASET-VARIANT."""
     from netinv.data import load_spec
-    from netinv.results import load_results
+    from netinv.results import Estimate, load_results
     from pipeline import tracking
     from pipeline.params import load_params
 
@@ -34,9 +34,11 @@ def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path,
     results = load_results(evaluation / "results.json")
     candidates = tracking.find_candidates(name, variant, onnx, results, models, load_spec(data), run_file, named)
     inputs = [run_file, *(Path("runs") / stage / f"{dataset}-{variant}.json" for stage in ("export", "evaluate"))]
-    with tracking.stage_run("register", dataset=dataset, variant=variant, inputs=inputs, wait=True) as run:
-        run.log_models(name, candidates)
     standing = candidates[0].standing
+    with tracking.stage_run("register", dataset=dataset, variant=variant, inputs=inputs, wait=True) as run:
+        found = {name: measure.value for name, measure in standing.measures.items() if isinstance(measure, Estimate)}
+        run.log_metrics({f"register/best_{measure}": value for measure, value in found.items()})
+        run.log_models(name, candidates)
     best = tracking.show(standing.measures[standing.primary])
     print(f"register {dataset} {variant}: {candidates[0].generator} has the best {standing.primary}, {best}")
 

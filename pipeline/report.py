@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from pipeline.stage import replaced, stage_command
 if TYPE_CHECKING:
     from netinv.report import Inverted
     from pipeline.params import Params
+
+CHIEF = ("num_generators", "steps", "batch_size", "sharpness", "alpha", "beta", "gamma", "perturbation", "epsilon")
+"""Settings of an inversion that its pipeline's run shows; the stages' runs have all."""
 
 
 @click.command()
@@ -26,18 +29,50 @@ if TYPE_CHECKING:
 @stage_command
 def main(evaluation: Path, metrics: Path, plots: Path, runs: Path, ablation: Path, out: Path) -> None:
     """Write the report on all data sets and variants of params.yaml."""
-    from netinv.report import read_ablations, render
+    from netinv.report import read_ablations, render, summary
     from pipeline import tracking
     from pipeline.params import load_params
 
     params = load_params()
-    with replaced(out) as folder, tracking.stage_run("report", dataset="all", wait=True) as run:
+    with (
+        replaced(out) as folder,
+        tracking.stage_run("report", "all", params=_telling(params), wait=True, for_pipeline=True) as run,
+    ):
         store = tracking.redacted(tracking.tracking_uri())
         inverted = collect(params, evaluation, metrics, plots, runs, store)
         page = render(inverted, read_ablations(ablation), on_server=store.startswith("http"))
         write_text(folder / "index.html", page)
         run.log_artifact(folder / "index.html")
+        run.log_metrics(_headlines(inverted))
+        folders = [evaluated.folder for one in inverted for evaluated in one.variants]
+        run.describe(f"```text\n{summary(folders, width=80)}```\n\nThe whole report: *Artifacts*, `index.html`.")
     print(f"report: {out / 'index.html'}, {len(page) / 1e6:.1f} MB", file=sys.stderr)
+
+
+def _telling(params: "Params") -> dict[str, Any]:
+    """What tells one pipeline from another: what is set over the presets, and the inversion's chief settings."""
+    chief: dict[str, Any] = {}
+    for dataset in params.datasets:
+        invert = params.for_dataset(dataset).invert.model_dump(mode="json")
+        for variant in params.variants:
+            settings = invert["common"] | invert[variant]
+            chief[f"{dataset}/{variant}"] = {name: settings[name] for name in CHIEF}
+    return {"datasets": list(params.datasets), "variants": list(params.variants), **params.overrides, **chief}
+
+
+def _headlines(inverted: "list[Inverted]") -> dict[str, float]:
+    """The headline numbers of each variant that were measured, as ``<data set>/<variant>/<measure>``."""
+    from netinv.results import HEADLINE, Estimate
+
+    found: dict[str, float] = {}
+    for one in inverted:
+        for variant, results, *_ in one.variants:
+            for name in HEADLINE:
+                if isinstance(measure := results.headline[name], Estimate):
+                    found[f"{one.name}/{variant}/{name}"] = measure.value
+            if results.leak is not None:
+                found[f"{one.name}/{variant}/leak"] = float(results.leak)
+    return found
 
 
 def collect(

@@ -30,18 +30,17 @@ def save_evaluation(
         test: The test images, likewise.
 
     Returns:
-        The picture of ``figure2.png``, (H, W) or (H, W, 3).
+        ``figure2.png`` lying, a row for each generator, for places that are wider than high: (H, W) or (H, W, 3).
     """
     (folder / "results.json").write_text(evaluation.results.model_dump_json(indent=1) + "\n")
-    figure = _figure_2(evaluation)
-    Image.fromarray(figure).save(folder / "figure2.png")
+    Image.fromarray(_figure_2(evaluation)).save(folder / "figure2.png")
     for row in evaluation.results.rows:
         name = row.name.replace(" ", "-")
         if row.name in evaluation.images:
             Image.fromarray(_class_grid(row.name, evaluation)).save(folder / f"{name}.png")
         if row.kind != "reference" and row.audit.pairs and train is not None and test is not None:
             Image.fromarray(_neighbours(row, evaluation, train, test)).save(folder / f"{name}-neighbours.png")
-    return figure
+    return _figure_2(evaluation, lying=True)
 
 
 def _first_of_class(data: LabelledImages, label: int, num: int) -> Sequence[Pixels | None]:
@@ -50,13 +49,15 @@ def _first_of_class(data: LabelledImages, label: int, num: int) -> Sequence[Pixe
     return images + [None] * (num - len(images))
 
 
-def _figure_2(evaluation: Evaluation) -> Pixels:
-    """The paper's Figure 2: a row for each class, a column for each generator."""
+def _figure_2(evaluation: Evaluation, lying: bool = False) -> Pixels:
+    """The paper's Figure 2: a row for each class, a column for each generator; or the other way round."""
     classes = min(len(evaluation.results.classes), GRID_CLASSES)
     columns = [evaluation.images[row.name] for row in evaluation.results.rows if row.kind == "generator"]
     # Generators share their draws: another place in each column, or the columns would show one draw.
-    cells = [_first_of_class(data, k, i + 1)[i] for k in range(classes) for i, data in enumerate(columns)]
-    return _grid(cells, len(columns), evaluation.results.image_shape)
+    rows = [[_first_of_class(data, k, i + 1)[i] for i, data in enumerate(columns)] for k in range(classes)]
+    if lying:
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    return _grid([cell for row in rows for cell in row], len(rows[0]), evaluation.results.image_shape)
 
 
 def _class_grid(name: str, evaluation: Evaluation) -> Pixels:

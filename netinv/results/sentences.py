@@ -53,11 +53,20 @@ WORST = {"inversion_accuracy": Bar(0.9, 0.5), "evaluator_accuracy": Bar(0.5, 0.2
 ORDER: tuple[Grade, ...] = ("bad", "unknown", "fair", "good")
 
 
+MARKS: dict[Grade, str] = {"good": "Good", "fair": "Fair", "bad": "Poor", "unknown": "Open"}
+"""The grades, for people."""
+
+
 class Finding(NamedTuple):
     """One sentence, and whether it is good news."""
 
     grade: Grade
     text: str
+
+    @property
+    def told(self) -> str:
+        """The sentence after its grade."""
+        return f"{MARKS[self.grade]}: {self.text}"
 
 
 def findings(results: Results, row: Row) -> list[Finding]:

@@ -26,7 +26,6 @@ _VARIANTS = {
     "standard": "asks only that the classifier sees the wanted class",
     "robust": "asks that the class survives a bounded perturbation, too",
 }
-_MARKS = {"good": "Good", "fair": "Fair", "bad": "Poor", "unknown": "Open"}
 
 
 def find_candidates(
@@ -114,7 +113,7 @@ def model_card(
     classes = ", ".join(metadata.classes[:20]) + (", ..." if len(metadata.classes) > 20 else "")
     channels, height, width = metadata.image_shape
     test = show(real.measures["inversion_accuracy"])
-    said = "\n".join(f"- {_MARKS[finding.grade]}: {finding.text}" for finding in findings(results, row))
+    said = "\n".join(f"- {finding.told}" for finding in findings(results, row))
     return f"""# {name}, {row.name}
 
 Draws images that an image classifier reads as a wanted class. The {metadata.variant} variant

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from netinv.core import redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.client import Client
-from pipeline.tracking.journal import delivery_lock, journals, now, read_json
+from pipeline.tracking.journal import DESCRIPTION, OWN_ID, delivery_lock, journals, now, read_json
 
 if TYPE_CHECKING:
-    pass
+    from mlflow.entities import Metric
 
 _POLL_SECONDS = 0.1
 _DELIVERY_SECONDS = 5.0
@@ -166,7 +166,9 @@ class Deliverer:
     def _pipeline_run(self, state: dict[str, Any]) -> str:
         """The run that stands for a whole pipeline; it has the status of the stage that ended last."""
         experiment = self.client.experiment(state["experiment"])
-        tags = {"stage": "pipeline", "pipeline": state["pipeline"]}
+        code = ("host", "dvc.exp_name", "mlflow.source.git.commit", "mlflow.source.git.dirty")
+        tags = {name: state["tags"][name] for name in code if name in state["tags"]}
+        tags |= {"stage": "pipeline", "pipeline": state["pipeline"]}
         pipeline = {"start_time": state["start_time"], "name": state["pipeline"]}
         return self.client.find_run(experiment, "pipeline", tags["pipeline"]) or self._new_run(
             experiment, pipeline, tags
@@ -179,7 +181,7 @@ class Deliverer:
 
     def _send_records(self, run_id: str, folder: Path, state: dict[str, Any]) -> bool:
         """Send the next records of the journal, as many as go into one call; returns whether there were any."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
         records: list[dict[str, Any]] = []
         metrics: list[Metric] = []
@@ -192,16 +194,21 @@ class Deliverer:
                 records.append(more)
                 metrics += [Metric(*metric) for metric in more.get("metrics", ())]
                 state["offset"] += len(line)
-        params = [Param(*item) for record in records for item in record.get("params", {}).items()]
+        params = {name: value for record in records for name, value in record.get("params", {}).items()}
         tags = {name: value for record in records for name, value in record.get("tags", {}).items()}
-        if metrics or params or tags:
-            self._calls.append(time.monotonic())
-            self.client.connect().log_batch(run_id, metrics, params, [RunTag(*item) for item in tags.items()])
+        files = [
+            (str(folder / "files" / record["files"][0]), record["files"][1]) for record in records if "files" in record
+        ]
+        self._send(run_id, metrics, params, tags, files)
+        if state.get("for_pipeline") and state["pipeline"] is not None:
+            group = self._pipeline_run(state)
+            own = [metric for metric in metrics if not metric.key.startswith("system/")]
+            # A parameter is written once in MLflow: what another pipeline of this name had otherwise becomes a tag.
+            known = self.client.connect().get_run(group).data.params
+            changed = {name: value for name, value in params.items() if known.get(name, value) != value}
+            new = {name: value for name, value in params.items() if name not in known}
+            self._send(group, own, new, tags | changed, files)
         for record in records:
-            if "files" in record:
-                source, target = record["files"]
-                path = folder / "files" / source
-                self.client.connect().log_artifacts(run_id, str(path), target)
             if "dataset" in record:
                 context = [InputTag("mlflow.data.context", "pipeline")]
                 self.client.connect().log_inputs(run_id, [DatasetInput(Dataset(**record["dataset"]), context)])
@@ -209,15 +216,36 @@ class Deliverer:
                 state["told"] += self._register(run_id, folder, state["experiment"], record["models"])
         return bool(records)
 
+    def _send(
+        self,
+        run_id: str,
+        metrics: "list[Metric]",
+        params: dict[str, str],
+        tags: dict[str, str],
+        files: list[tuple[str, str | None]],
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        if metrics or params or tags:
+            self._calls.append(time.monotonic())
+            own = [RunTag(name, str(value).replace(OWN_ID, run_id)) for name, value in tags.items()]
+            self.client.connect().log_batch(run_id, metrics, [Param(*item) for item in params.items()], own)
+        for source, target in files:
+            self.client.connect().log_artifacts(run_id, source, target)
+
     def _register(self, run_id: str, folder: Path, experiment: str, models: dict[str, Any]) -> list[str]:
-        """Offer generators to the model registry; returns what happened, a sentence each."""
+        """Offer generators to the model registry; returns what happened, a sentence each, as the run then says, too."""
         from pipeline.tracking.registry import Candidate
         from pipeline.tracking.versions import Versions
 
         files = [str(folder / "files" / offer["file"] / "model.onnx") for offer in models["candidates"]]
         offers = zip(models["candidates"], files, strict=True)
         candidates = [Candidate.parse(offer | {"file": file}) for offer, file in offers]
-        return Versions(self.client).register(self.client.experiment(experiment), run_id, models["name"], candidates)
+        told = Versions(self.client).register(self.client.experiment(experiment), run_id, models["name"], candidates)
+        listed = "\n".join(f"- {sentence.removeprefix(models['name'] + ': ')}" for sentence in told)
+        about = f"Registered as [{models['name']}](#/models/{models['name']}):\n\n{listed}"
+        self.client.connect().set_tag(run_id, DESCRIPTION, about)
+        return told
 
     def _left(self, folder: Path, state: dict[str, Any]) -> bool:
         """Whether records are undelivered; what a kill left of a last one does not count."""

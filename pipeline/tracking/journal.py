@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from netinv.core import redacted, write_text
 from pipeline.tracking.store import experiment_name, pipeline_name, root, tracking_uri
@@ -33,6 +34,16 @@ MAX_PARAM_LENGTH = 6000
 JOURNAL = "journal:"
 """Begins what stands for the id of a run that the store has not told yet: its journal's key follows."""
 
+OWN_ID = "{run_id}"
+"""In a description, stands for the id that the store gives the run."""
+
+DESCRIPTION = "mlflow.note.content"
+"""The tag that MLflow shows at the top of a run, as Markdown."""
+_MAX_DESCRIPTION = 7500
+"""Characters, below the 8000 that MLflow takes as the value of a tag."""
+_PICTURE_SIDE = 512
+"""Pixels up to which pictures are enlarged, by whole numbers."""
+
 _NAME = re.compile(r"[\w. /-]+")
 """What MLflow takes as a name; checked at once, as a record that the store refuses would never be delivered."""
 
@@ -41,10 +52,20 @@ class Run:
     """One MLflow run. Calls append to the journal, take microseconds, and may come from several threads."""
 
     def __init__(
-        self, folder: Path, name: str, tags: Mapping[str, str], params: Mapping[str, Any], key: str | None = None
+        self,
+        folder: Path,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        key: str | None = None,
+        for_pipeline: bool = False,
     ) -> None:
-        """Begin a run in a journal folder that exists and is empty; a ``key`` continues the run that has it."""
+        """Begin a run in a journal folder that exists and is empty.
+
+        A ``key`` continues the run that has it. What a run ``for_pipeline`` logs stands in the pipeline's run as well.
+        """
         self._folder = folder
+        self._name, self._picture = name, ""
         self._tags = {tag: redacted(value) for tag, value in tags.items()}
         self.key = key or folder.name
         """What finds the run in the store: its tag ``journal``."""
@@ -56,7 +77,8 @@ class Run:
             "uri": redacted(tracking_uri()),
             "experiment": experiment_name(),
             "pipeline": pipeline_name(),
-            "name": name,
+            "name": _distinct(name),
+            "for_pipeline": for_pipeline,
             "tags": {**self._tags, "journal": self.key},
             "start_time": now(),
             "run_id": None,
@@ -84,7 +106,9 @@ class Run:
         self._append({"metrics": [[name, float(value), moment, int(step)] for name, value in metrics.items()]})
 
     def log_image(self, image: "NDArray[np.uint8]", key: str, step: int = 0) -> None:
-        """Log an image, uint8 (H, W) or (H, W, 3), for the image view with its step slider.
+        """Log an image, uint8 (H, W) or (H, W, 3), for the image view with its step slider, and as the run's face.
+
+        Small ones are enlarged.
 
         Raises:
             ValueError: The key has characters that MLflow does not take.
@@ -96,11 +120,15 @@ class Run:
         # delivery overwrites the first.
         name = f"{key.replace('/', '~')}+step+{step}+timestamp+{now()}+{uuid.uuid4()}"
         folder = self._new_file_folder()
-        picture = Image.fromarray(image)
+        scale = max(1, _PICTURE_SIDE // max(image.shape[:2]))
+        picture = Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1))
         picture.save(folder / f"{name}.png")
         picture.thumbnail((256, 256))
         picture.save(folder / f"{name}+compressed.webp")
         self._append({"files": [folder.name, "images"], "tags": {"mlflow.loggedImages": "True"}})
+        address = f"get-artifact?path={quote(f'images/{name}.png', safe='')}&run_uuid={OWN_ID}"
+        self._picture = f"![{key}]({address})"
+        self.describe("")
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Log a copy of a file or folder, as it is now, under ``folder`` of the run's artifacts."""
@@ -138,6 +166,13 @@ class Run:
             offers.append(candidate.model_dump(mode="json") | {"file": folder.name})
         self._append({"models": {"name": name, "candidates": offers}})
 
+    def describe(self, text: str) -> None:
+        """Set the run's description, Markdown, below the image that it logged last; lines beyond MLflow's bound go."""
+        text = f"{self._picture}\n\n{text}".strip()
+        if len(text) > _MAX_DESCRIPTION:
+            text = f"{text[:_MAX_DESCRIPTION].rpartition(chr(10))[0]}\n\n(cut)"
+        self._append({"tags": {DESCRIPTION: text}})
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, for instance what is known only while the stage runs."""
         self._append({"tags": {name: str(value) for name, value in tags.items()}})
@@ -147,14 +182,15 @@ class Run:
         """A run below this one, with its tags, for instance one generator of a variant.
 
         Args:
-            name: Name of the run.
+            name: Name of the run, to which the name of this one is added.
             params: Nested settings; a run that is continued must have the same.
             key: Any text of the caller's that is the same when the work is taken up after a restart, and never again:
                 the run that has it is continued, below this one. What it logged before is not to be logged again.
         """
         folder = self._folder / "children" / uuid.uuid4().hex
         folder.mkdir(parents=True)
-        run = Run(folder, name, self._tags, params or {}, key)
+        about = self._name.partition(" ")[2]  # the data set and the variant
+        run = Run(folder, f"{name} of {about}" if about else name, self._tags, params or {}, key)
         self.children[name] = run.key
         with run.ending():
             yield run
@@ -180,6 +216,12 @@ class Run:
         folder = self._folder / "files" / uuid.uuid4().hex
         folder.mkdir(parents=True)
         return folder
+
+
+def _distinct(name: str) -> str:
+    """A run's name with that of its pipeline, so that runs of several are told apart wherever they are compared."""
+    pipeline = pipeline_name()
+    return name if pipeline is None else f"{name} ({pipeline})"
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -33,6 +33,7 @@ def stage_run(
     params: Mapping[str, Any] | None = None,
     inputs: Sequence[Path] = (),
     wait: bool = False,
+    for_pipeline: bool = False,
 ) -> Iterator[Run]:
     """Track one stage as a run, from its beginning to its end.
 
@@ -49,6 +50,7 @@ def stage_run(
             tags ``input.<stage>.<dataset>-<variant>`` and has their parameters as ``<stage>.<key>``, or as
             ``<stage>.<variant>.<key>`` where the variant is not its own. A missing one is no error.
         wait: Wait for the whole delivery, for a stage after which there may be no other one, and no machine.
+        for_pipeline: What the run logs stands in the pipeline's run as well, where there is one.
 
     Raises:
         InputError: The tracking server does not answer, or refuses the credentials.
@@ -67,7 +69,8 @@ def stage_run(
     inherited = {k: v for origin in earlier for k, v in _inherited(origin, variant, earlier[origin]).items()}
     folder = journals() / uuid.uuid4().hex
     with locked(folder / "lock"):
-        run = Run(folder, " ".join(filter(None, (stage, dataset, variant))), tags, {**inherited, **own})
+        title = " ".join(filter(None, (stage, dataset, variant)))
+        run = Run(folder, title, tags, {**inherited, **own}, for_pipeline=for_pipeline)
         _start_delivery(uri)
         try:
             with run.ending():

@@ -167,10 +167,9 @@ def trace(name: str, version: str) -> Iterator[str]:
         tags = run.data.tags
         if tags.get("stage") == "pipeline":
             continue
-        name = run.info.run_name if run_id != found.run_id else f"{run.info.run_name} of {made['dataset']}"
         changed = " with changes" if tags.get("mlflow.source.git.dirty") == "True" else ""
         experiment = f", DVC experiment {tags['dvc.exp_name']}" if "dvc.exp_name" in tags else ""
-        yield f"  {name}: run {run_id}, commit {tags.get('mlflow.source.git.commit')}{changed}{experiment}"
+        yield f"  {run.info.run_name}: run {run_id}, commit {tags.get('mlflow.source.git.commit')}{changed}{experiment}"
         for data in run.inputs.dataset_inputs if run.inputs else ():
             yield f"    data set {data.dataset.name}, digest {data.dataset.digest}"
         waiting += [tags[key] for key in sorted(tags) if key == "mlflow.parentRunId" or key.startswith("input.")]

@@ -204,7 +204,9 @@ def test_every_generator_is_in_the_registry(project: Path) -> None:
     models = {f"netinv-digits-{variant}" for variant in ("standard", "robust")}
     assert sorted(name for name, _, _ in versions) == sorted([*models, *models])
     assert {(name, "champion") for name in models} <= set(aliases)
-    assert {names[run_id] for _, run_id, _ in versions} == {"generator 0", "generator 1"}
+    assert {names[run_id].partition(" (")[0] for _, run_id, _ in versions} == {
+        f"generator {i} of digits {variant}" for i in range(2) for variant in ("standard", "robust")
+    }
     assert all("evaluator_accuracy" in card and "CC BY 4.0" in card for _, _, card in versions)
 
 

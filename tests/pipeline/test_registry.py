@@ -88,7 +88,9 @@ def offer(exported: "Exported", measures: list[float], number: int = 0) -> list[
     for stage in ("invert", "register"):
         path = journal.journals() / f"{stage}-{number}"
         path.mkdir(parents=True)
-        run = journal.Run(path, stage, {"stage": stage, "dataset": "shapes", "variant": "robust"}, {})
+        run = journal.Run(
+            path, f"{stage} shapes robust", {"stage": stage, "dataset": "shapes", "variant": "robust"}, {}
+        )
         with run.ending():
             if stage == "invert":
                 for i in range(len(measures)):
@@ -126,6 +128,9 @@ def test_registered_model_has_everything_and_is_registered_once(exported: "Expor
     first = "version 1, champion: the first with evaluator accuracy 0.8 (0.79 to 0.81)."
     assert told[0] == f"{NAME}: generator 0 is {first}"
     assert told[1].startswith(f"{NAME}: generator 1 is version 2, not champion: ")
+    registered = json.loads((folder / ".mlflow-journal/register-0/run.json").read_text())["run_id"]
+    said = MlflowClient(tracking.tracking_uri()).get_run(registered).data.tags["mlflow.note.content"]
+    assert said.startswith(f"Registered as [{NAME}](#/models/{NAME}):\n\n- generator 0 is {first}\n- generator 1 is")
 
     store = MlflowClient(tracking.tracking_uri())
     assert aliases(store) == {"champion": "1", "challenger": "2"}
@@ -133,7 +138,7 @@ def test_registered_model_has_everything_and_is_registered_once(exported: "Expor
     assert version.description == "# Card of 0"
     assert version.tags["evaluator_accuracy"] == "0.8 (0.79 to 0.81)"
     run = store.get_run(version.run_id)
-    assert (run.info.run_name, run.data.params["seed"]) == ("generator 0", "0")
+    assert (run.info.run_name, run.data.params["seed"]) == ("generator 0 of shapes robust", "0")
 
     mlflow.set_tracking_uri(tracking.tracking_uri())
     model = mlflow.models.get_model_info(f"models:/{NAME}@champion")
@@ -172,8 +177,8 @@ def test_registered_model_has_everything_and_is_registered_once(exported: "Expor
     assert store.get_model_version(NAME, "1").tags["decision"] == "regression in production"
     lines = list(tracking.trace(NAME, "champion"))
     assert lines[0] == f"{NAME} version 1: regression in production"
-    assert lines[1].startswith(f"  generator 0 of shapes: run {version.run_id}, commit ")
-    assert lines[2].startswith("  invert: run ")
+    assert lines[1].startswith(f"  generator 0 of shapes robust: run {version.run_id}, commit ")
+    assert lines[2].startswith("  invert shapes robust: run ")
     with pytest.raises(InputError, match="no version 9 of a model"):
         list(tracking.trace(NAME, "9"))
 

@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from netinv.core import InputError
 from netinv.data import DatasetSpec
@@ -184,9 +186,10 @@ def test_stage_run_is_complete_when_it_ends(store: MlflowClient, tmp_path: Path)
         run.log_artifact(tmp_path / "models")
         (tmp_path / "table.csv").write_text("changed after it was logged")
         run.log_dataset(spec, Path("data/digits"))
+        run.describe("What was found.")
         run.set_tags({"device": "cuda:7"})
         for i in range(2):
-            with run.child(f"generator-{i}", {"seed": i}) as child:
+            with run.child(f"generator {i}", {"seed": i}) as child:
                 child.log_metrics({"invert/accuracy": 0.5 + i}, step=1)
 
     found = run_of(store, "runs/invert/digits-robust.json")
@@ -206,6 +209,12 @@ def test_stage_run_is_complete_when_it_ends(store: MlflowClient, tmp_path: Path)
     assert downloaded.read_text() == "a,b\n"
     assert artifacts(store, found, "models/one") == ["models/one/weights"]
     assert len(artifacts(store, found, "images")) == 4
+    picture, text = found.data.tags["mlflow.note.content"].split("\n\n")
+    assert text == "What was found."
+    path, run_id = re.findall(r"!\[samples/grid\]\(get-artifact\?path=(.*)&run_uuid=(.*)\)", picture)[0]
+    assert run_id == found.info.run_id
+    with Image.open(store.download_artifacts(run_id, unquote(path), str(tmp_path))) as shown:
+        assert (shown.size, shown.getpixel((0, 0))) == ((300, 8), (20, 20, 20))
 
     (dataset,) = (entry.dataset for entry in found.inputs.dataset_inputs)
     assert (dataset.name, len(dataset.digest)) == ("digits", 16)
@@ -213,7 +222,10 @@ def test_stage_run_is_complete_when_it_ends(store: MlflowClient, tmp_path: Path)
     assert json.loads(dataset.profile)["num_train"] == 10
 
     first, second = sorted(children(store, found), key=lambda run: run.info.run_name)
-    assert (first.info.run_name, second.info.run_name) == ("generator-0", "generator-1")
+    assert (first.info.run_name, second.info.run_name) == (
+        "generator 0 of digits robust",
+        "generator 1 of digits robust",
+    )
     assert second.data.params == {"seed": "1"}
     assert second.data.tags["variant"] == "robust"
     assert second.info.status == "FINISHED"
@@ -236,7 +248,7 @@ def test_a_key_continues_the_run_that_has_it(store: MlflowClient) -> None:
     assert len(store.search_runs([second.info.experiment_id], "tags.journal = 'work-0'")) == 1
 
 
-def test_image_names_are_those_of_mlflow(store: MlflowClient) -> None:
+def test_image_names_are_those_of_mlflow(store: MlflowClient, tmp_path: Path) -> None:
     image = np.zeros((4, 4), np.uint8)
     with tracking.stage_run("evaluate", "digits", "names") as run:
         run.log_image(image, "samples/grid", step=3)
@@ -250,6 +262,9 @@ def test_image_names_are_those_of_mlflow(store: MlflowClient) -> None:
 
     assert shapes(found) == shapes(reference)
     assert len(shapes(found)) == 2
+    name = next(name for name in artifacts(store, found, "images") if name.endswith(".png"))
+    with Image.open(store.download_artifacts(found.info.run_id, name, str(tmp_path))) as shown:
+        assert shown.size == (512, 512)  # of four pixels by four
     logged = "mlflow.loggedImages"
     assert found.data.tags[logged] == store.get_run(reference.info.run_id).data.tags[logged]
 
@@ -293,11 +308,46 @@ def test_runs_of_a_pipeline_are_grouped_and_linked(store: MlflowClient, monkeypa
     wait_for(lambda: store.get_run(parent).info.status == "FAILED")
     pipeline = store.get_run(parent)
     assert pipeline.info.run_name == "repro of today"
-    assert [run.info.run_name for run in children(store, pipeline)] == ["fetch digits", "evaluate digits robust"]
+    names = [run.info.run_name for run in children(store, pipeline)]
+    assert names == ["fetch digits (repro of today)", "evaluate digits robust (repro of today)"]
     evaluate = children(store, pipeline)[1]
     assert evaluate.info.status == "FAILED"
     links = {key: value for key, value in evaluate.data.tags.items() if key.startswith("input.")}
     assert links == {"input.fetch.digits": fetch.info.run_id}
+
+
+def test_a_pipeline_shows_what_its_last_stage_says_for_all(
+    store: MlflowClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NETINV_PIPELINE_RUN", "repro twice")
+    (tmp_path / "index.html").write_text("<p>report</p>")
+    for epsilon, accuracy in ((0.1, 0.8), (0.2, 0.9)):
+        with tracking.stage_run("report", "all", params={"epsilon": epsilon, "steps": 9}, for_pipeline=True) as run:
+            run.log_metrics({"digits/robust/evaluator_accuracy": accuracy})
+            run.log_artifact(tmp_path / "index.html")
+            run.describe(f"accuracy {accuracy}")
+        report = run_of(store, "runs/report/all.json")
+        parent = report.data.tags["mlflow.parentRunId"]
+        wait_for(lambda parent=parent: store.get_run(parent).info.status == "FINISHED")
+        pipeline = store.get_run(parent)
+        for found in (report, pipeline):
+            assert found.data.metrics["digits/robust/evaluator_accuracy"] == accuracy
+            assert found.data.tags["mlflow.note.content"] == f"accuracy {accuracy}"
+            assert artifacts(store, found) == ["index.html"]
+        assert pipeline.data.tags["stage"] == "pipeline"
+        # A parameter is written once; what the second pipeline of this name had is a tag.
+        assert pipeline.data.params == {"epsilon": "0.1", "steps": "9"}
+        assert pipeline.data.tags.get("epsilon") == (None if epsilon == 0.1 else "0.2")
+        assert "steps" not in pipeline.data.tags
+
+
+def test_a_long_description_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tracking.Run(tmp_path, "evaluate digits", {}, {})
+    run.describe("a line of text\n" * 1000)
+    last = json.loads((tmp_path / "records.jsonl").read_text().splitlines()[-1])["tags"]["mlflow.note.content"]
+    assert 7000 < len(last) < 8000
+    assert last.endswith("a line of text\n\n(cut)")
 
 
 def latest(store: MlflowClient, variant: str) -> Run | None:
