@@ -168,8 +168,21 @@ def test_metrics_are_there_for_dvc(project: Path) -> None:
     with (project / "plots/evaluate/digits-standard/confusion_evaluator.csv").open(newline="") as file:
         counts = list(csv.DictReader(file))
     assert {c["actual"] for c in counts} == {c["predicted"] for c in counts} == {*"0123456789"}
-    page = run(project, "dvc", "plots", "show").stdout.strip()
-    assert page.endswith("index.html")
+
+
+def test_plots_are_drawn_without_a_network(project: Path, browser: Any) -> None:
+    address = run(project, "dvc", "plots", "show").stdout.strip()
+    assert address.endswith("index.html")
+    page = browser.new_page()
+    requests: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.wait_for_function("document.querySelectorAll('canvas.marks').length === 14")
+    folder = address.removesuffix("index.html")
+    assert all(url.startswith((folder, "data:", "blob:")) for url in requests), requests
+    assert errors == []
 
 
 def test_every_stage_run_is_in_mlflow(project: Path) -> None:

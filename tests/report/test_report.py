@@ -5,7 +5,7 @@ import re
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -526,21 +526,6 @@ def test_curves_without_a_column_are_named(folders: Folders, render: Callable[..
     path.write_text("generator,step,samples,loss,kl\n0,1,64,1,1\n")
     with pytest.raises(InputError, match="The curves of digits, robust have no column accuracy"):
         render()
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    quiet = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program, args=[*quiet, "--disable-component-update", "--disable-sync"]
-        )
-        yield browser
-        browser.close()
 
 
 SMALLEST = """Math.min(...[...document.querySelectorAll("#mnist *")].filter(
