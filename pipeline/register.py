@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from netinv.core import VARIANTS
-from pipeline.stage import stage_command
+from netinv.core import VARIANTS, write_text
+from pipeline.stage import replaced, stage_command
 
 
 @click.group()
@@ -20,9 +20,10 @@ def main() -> None:
 @click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
 @click.option("--onnx", type=click.Path(path_type=Path), required=True, help="Folder of the ONNX files.")
 @click.option("--evaluation", type=click.Path(path_type=Path), required=True, help="Folder of results.json.")
+@click.option("--cards", type=click.Path(path_type=Path), required=True, help="Folder for the model cards.")
 @stage_command
-def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path, evaluation: Path) -> None:
-    """Offer the generators of VARIANT to the registry, as versions of netinv-DATASET-VARIANT."""
+def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path, evaluation: Path, cards: Path) -> None:
+    """Offer the generators of VARIANT to the registry, as versions of netinv-DATASET-VARIANT, and write their cards."""
     from netinv.data import load_spec
     from netinv.results import Estimate, load_results
     from pipeline import tracking
@@ -35,7 +36,14 @@ def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path,
     candidates = tracking.find_candidates(name, variant, onnx, results, models, load_spec(data), run_file, named)
     inputs = [run_file, *(Path("runs") / stage / f"{dataset}-{variant}.json" for stage in ("export", "evaluate"))]
     standing = candidates[0].standing
-    with tracking.stage_run("register", dataset=dataset, variant=variant, inputs=inputs, wait=True) as run:
+    with (
+        replaced(cards) as folder,
+        tracking.stage_run("register", dataset=dataset, variant=variant, inputs=inputs, wait=True) as run,
+    ):
+        for candidate in candidates:
+            card = folder / f"{candidate.file.stem}.md"
+            write_text(card, candidate.front + candidate.card)
+            run.log_artifact(card, folder="cards")
         found = {name: measure.value for name, measure in standing.measures.items() if isinstance(measure, Estimate)}
         run.log_metrics({f"register/best_{measure}": value for measure, value in found.items()})
         run.log_models(name, candidates)

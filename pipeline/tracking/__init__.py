@@ -10,7 +10,8 @@ delivers does, and who asks the registry.
 | `store` | where MLflow's store is, and whether it answers |
 | `client`, `bounds` | the client of one store, and the end that a server's answers have |
 | `delivery` | the journal on its way to the store |
-| `registry`, `candidates` | the rule for the champion; generators as candidates, and their model cards |
+| `registry`, `candidates` | the rule for the champion; generators as candidates |
+| `cards` | their model cards, for MLflow and for a hub of models |
 | `versions` | candidates as versions in MLflow's registry |
 """
 

@@ -46,6 +46,8 @@ class Candidate(Config):
     standing: Standing
     card: str
     """The model card, Markdown."""
+    front: str = ""
+    """What stands above it for a hub of models, YAML between lines of dashes."""
 
 
 def better(candidate: Standing, champion: Standing | None) -> tuple[bool, str]:

@@ -97,6 +97,7 @@ def test_every_output_is_there(project: Path) -> None:
                 steps = [int(row["step"]) for row in csv.DictReader(file)]
             assert steps == sorted(set(steps))
             assert (project / f"onnx/digits/{variant}/generator-{i}.onnx").is_file()
+            assert (project / f"cards/digits/{variant}/generator-{i}.md").read_text().startswith("---\n")
     assert (project / "onnx/digits/classifiers/classifier.onnx").is_file()
     page = (project / "report/index.html").read_text()
     assert "<html" in page

@@ -210,6 +210,14 @@ def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: P
     accuracy = found.rows[0].measures["evaluator_accuracy"]
     assert f"| evaluator_accuracy | {registry.show(accuracy)} |" in card
     assert "resemble" not in card
+    hub = pytest.importorskip("huggingface_hub", reason="reads the front matter")
+    published = hub.ModelCard(found_candidates[0].front + card)
+    assert published.text.strip() == card.strip()
+    assert (published.data.library_name, published.data.datasets) == ("onnx", ["shapes"])
+    assert published.data.license_name == "Nobody's"
+    told = {result.metric_type: result.metric_value for result in published.data.eval_results}
+    assert told["evaluator_accuracy"] == accuracy.value
+    assert "frechet" not in told  # which was not measured
     said = findings(found, found.rows[0])
     assert all(f": {finding.text}\n" in card for finding in said)
     uses = ("Intended:", "Misuse:", "(N, 8)")
