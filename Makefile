@@ -85,4 +85,4 @@ ui: install ## Look at the runs, on http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
 clean: ## Remove the environment and what the pipeline made, DVC's cache apart
-	rm -rf $(VENV) data models generators evaluation metrics plots onnx cards report runs tune .stage
+	rm -rf $(VENV) data models generators evaluation metrics plots onnx audit cards report runs tune .stage

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     Discriminator,
@@ -13,6 +13,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from netinv.audit import Policy, Verdict
 from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
 from netinv.core import (
     MAX_TOLD,
@@ -102,6 +103,23 @@ class RayParams(Config):
         return self
 
 
+class AuditParams(Config):
+    """The gate of ``netinv audit`` in the pipeline."""
+
+    datasets: Few[str]
+    """What is audited: none, or some of the pipeline's data sets."""
+    stop_at: Literal["fail", "investigate", "never"]
+    """The mildest verdict that ends the pipeline, after the record is written."""
+    policy: Policy
+    """What differs from the default limits."""
+
+    @property
+    def stopping(self) -> tuple[Verdict, ...]:
+        """Verdicts that end the pipeline."""
+        grave: dict[str, tuple[Verdict, ...]] = {"fail": ("fail",), "investigate": ("investigate", "fail")}
+        return grave.get(self.stop_at, ())
+
+
 class ConditionParams(Config):
     """One condition of the ablation: a variant, and what is changed of it."""
 
@@ -189,6 +207,7 @@ class Params(Config):
     """Likewise."""
     evaluate: EvaluationConfig
     export: ExportConfig
+    audit: AuditParams
     ablation: AblationParams
     ray: RayParams
     tune: TuneParams
@@ -322,6 +341,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
                 f"{path}: datasets: unknown data set {name!r}; known are {', '.join(sorted(known))}, "
                 "and fetch.folders adds more."
             )
+    if unknown := sorted({*params.audit.datasets} - {*params.datasets}):
+        raise InputError(f"{path}: audit.datasets: {', '.join(unknown)} is none of datasets.")
     for name in {*params.presets, *params.datasets}:
         params.for_dataset(name)
     for name in params.datasets:

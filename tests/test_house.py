@@ -179,7 +179,17 @@ def test_folders_of_the_pipeline_do_not_change_how_imports_are_sorted(root: Path
 def test_every_path_and_parameter_of_the_pipeline_exists(root: Path) -> None:
     stages = _stages(root)
     params = YAML(typ="safe", pure=True).load(root / "params.yaml")
-    assert set(stages) == {"fetch", "train", "invert", "evaluate", "export", "export-classifiers", "register", "report"}
+    assert set(stages) == {
+        "fetch",
+        "train",
+        "invert",
+        "evaluate",
+        "export",
+        "export-classifiers",
+        "audit",
+        "register",
+        "report",
+    }
     for name, stage in stages.items():
         assert stage["outs"], name
         for path in stage["deps"]:

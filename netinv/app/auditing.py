@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from netinv.audit import AuditRecord
 
-STATUS = {"pass": 0, "investigate": 3, "fail": 1}
-"""Exit status of each verdict; 2 is an error, as everywhere."""
-
 
 @click.command()
 @source_options
@@ -59,7 +56,7 @@ def audit(
 
     Writes audit.json, junit.xml and audit.html. Exit status: 0 it passes, 3 a person must look into it, 1 it fails.
     """
-    from netinv.audit import Policy, load_policy, save_audit
+    from netinv.audit import STATUS, Policy, load_policy, save_audit
     from netinv.audit import audit as audited
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder, new_folder
@@ -89,8 +86,7 @@ def audit(
 
 def told(record: "AuditRecord", out: Path) -> str:
     """An audit for people."""
-    lines = [f"{check.outcome:12} {check.name:15} {check.finding}" for check in record.checks]
-    return "\n".join([*lines, f"{record.verdict}: {record.summary} See {out / 'audit.html'}"])
+    return "\n".join([*record.lines, f"{record.verdict}: {record.summary} See {out / 'audit.html'}"])
 
 
 def _named(paths: tuple[Path, ...], read: Any, *arguments: Any) -> "list[tuple[str, Tensor]]":

@@ -12,10 +12,11 @@ from netinv.audit.policy import (
     ShadowConfig,
     load_policy,
 )
-from netinv.audit.record import AuditRecord, Check, Number, load_audit
+from netinv.audit.record import STATUS, AuditRecord, Check, Number, Verdict, load_audit
 
 __all__ = [
     "SCHEMA",
+    "STATUS",
     "AgreementPolicy",
     "AuditRecord",
     "Check",
@@ -26,6 +27,7 @@ __all__ = [
     "ReconstructionPolicy",
     "RobustnessPolicy",
     "ShadowConfig",
+    "Verdict",
     "audit",
     "load_audit",
     "load_policy",

@@ -13,6 +13,9 @@ from netinv.results import Estimate, Measure
 Outcome = Literal["pass", "investigate", "fail", "skipped"]
 Verdict = Literal["pass", "investigate", "fail"]
 
+STATUS: dict[Verdict, int] = {"pass": 0, "investigate": 3, "fail": 1}
+"""Exit status of each verdict; 2 is an error, as everywhere."""
+
 GRAVITY: tuple[Outcome, ...] = ("skipped", "pass", "investigate", "fail")
 """Outcomes, the gravest last."""
 
@@ -117,6 +120,11 @@ class AuditRecord(Config):
     """What this audit cannot tell."""
     seconds: float
     threads: PositiveInt
+
+    @property
+    def lines(self) -> list[str]:
+        """What each check found, for a terminal."""
+        return [f"{check.outcome:12} {check.name:15} {check.finding}" for check in self.checks]
 
 
 def gravest(outcomes: Iterable[Outcome]) -> Outcome:

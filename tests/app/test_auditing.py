@@ -12,9 +12,8 @@ import torch
 from draws import seed_torch
 from PIL import Image
 
-from netinv.app.auditing import STATUS
 from netinv.app.command import main
-from netinv.audit import load_audit
+from netinv.audit import STATUS, load_audit
 from netinv.classifiers import (
     ClassifierTrainingConfig,
     ConvClassifierConfig,
