@@ -3,12 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import jsonschema
 import pytest
 import torch
 from draws import torch_rng
+from pages import complaints
 from ruamel.yaml import YAML
 
 from netinv.audit import SCHEMA, AuditRecord, Check, Number, load_audit, save_audit, schema
@@ -119,13 +121,48 @@ def test_the_page_needs_nothing_else_and_shows_everything(folder: Path) -> None:
         "FAIL",
         "0" * 64,
         "0.5 (0.4 to 0.6)",
-        "at most 0.3",
+        "&le;&nbsp;0.3",
         "It proves nothing.",
         "Named.",
         "&#34;seed&#34;: 0",
     ):
         assert text in page, text
     assert page.count("data:image/png;base64,") == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_in_a_browser(folder: Path, browser: Any, width: int, scheme: str) -> None:
+    path = folder / "audit.html"
+    assert path.stat().st_size < 3e6
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    told: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert complaints(page) == []
+    assert told == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    for cell in page.locator("th, td").all():  # no table hides a column
+        place = cell.bounding_box()
+        assert place["x"] + place["width"] <= width
+
+
+@pytest.mark.parametrize(
+    ("style", "words"),
+    [
+        ("body { color: #999 } ", "contrast 2.8"),
+        ("main { width: 2000px }", "wider than the screen"),
+        ("pre { white-space: pre; width: 3px; overflow-x: scroll }", "scrolls, but not by keyboard"),
+    ],
+)
+def test_a_page_that_falls_short_is_noticed(folder: Path, browser: Any, style: str, words: str) -> None:
+    text = (folder / "audit.html").read_text().replace('<pre tabindex="0">', "<pre>")
+    (folder / "audit.html").write_text(text.replace("</style>", f"{style}</style>"))
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    page.goto((folder / "audit.html").as_uri())
+    assert any(words in complaint for complaint in complaints(page)), complaints(page)
 
 
 def test_a_number_decides_on_the_ends_of_its_interval() -> None:
