@@ -1,5 +1,6 @@
 """The documentation is built without a warning, its notebook runs, and its commands exist."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from typing import Any
 import click
 import pytest
 import torch
+from draws import torch_rng
+from PIL import Image
+from torch import nn
 
 from netinv.app.command import cli
 from netinv.inversion import InversionConfig
@@ -18,7 +22,7 @@ from netinv.inversion import InversionConfig
 def test_every_command_and_option_in_the_documentation_exists(root: Path) -> None:
     found = 0
     for page in sorted((root / "docs").glob("*.md")):
-        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+        for block in re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(), re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
                 words = line.split("#")[0].split()
                 if not words or words[0] != "netinv":
@@ -30,6 +34,90 @@ def test_every_command_and_option_in_the_documentation_exists(root: Path) -> Non
                     assert not word.startswith("--") or word in options, f"{page.name}: {word} of {line}"
                 found += 1
     assert found > 5
+
+
+RUN_BY = {
+    "README.md": {"app/test_api.py": 1, "pipeline/test_experiments.py": 2},
+    "docs/audit.md": {"pipeline/test_experiments.py": 3},
+    "docs/bring-your-own.md": {"test_docs.py": 2},
+    "docs/experiments.md": {"pipeline/test_experiments.py": 9},
+    "docs/extending.md": {"test_docs.py": 3},
+    "docs/index.md": {"app/test_api.py": 1},
+    "docs/onnx.md": {"pipeline/test_experiments.py": 1},
+    "docs/scale-out.md": {"pipeline/test_jobs.py": 3, "pipeline/test_tune.py": 1},
+    "mlflow/README.md": {"pipeline/test_experiments.py": 2},
+}
+"""The tests that run the blocks of each page, and how many."""
+
+
+def test_every_block_that_a_machine_can_run_has_a_test(root: Path) -> None:
+    """By the fence: what no test can run (servers, downloads, pseudo-code) is ``sh`` or ``py``."""
+    pages = [
+        *(root / "docs").glob("*.md"),
+        *(root / name for name in ("README.md", "CONTRIBUTING.md", "mlflow/README.md")),
+    ]
+    found = {
+        page.relative_to(root).as_posix(): re.findall(r"^ *```(?:bash|python)$", page.read_text(), re.M)
+        for page in pages
+    }
+    assert {page: len(blocks) for page, blocks in found.items() if blocks} == {
+        page: sum(tests.values()) for page, tests in RUN_BY.items()
+    }
+    for page, tests in RUN_BY.items():
+        for name in tests:
+            assert page.rpartition("/")[2] in (root / "tests" / name).read_text(), f"{name} runs no blocks of {page}"
+
+
+COMMAND = 'netinv() { python -c "from netinv.app import main; main()" "$@"; }'
+"""This repository's, whatever is installed."""
+MODULE = """
+from torch import nn
+
+def classifier():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.LeakyReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.LeakyReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
+    )
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_commands_of_bring_your_own_run_as_written(root: Path, tmp_path: Path) -> None:
+    """With a network that tells three colours apart."""
+    (tmp_path / "my_models.py").write_text(MODULE)
+    names: dict[str, Any] = {}
+    exec(MODULE, names)
+    network = names["classifier"]()
+    rng = torch_rng(0)
+    labels = torch.arange(3).repeat(40)
+    images = 0.3 * torch.rand(120, 3, 32, 32, generator=rng)
+    images[torch.arange(120), labels] += 0.5
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    torch.save(network.state_dict(), tmp_path / "last.ckpt")
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = tmp_path / "my-images" / ("train" if i % 4 else "test") / f"colour-{label}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * image).byte().permute(1, 2, 0).numpy()).save(path)
+    blocks = re.findall(r"```bash\n(.*?)```", (root / "docs" / "bring-your-own.md").read_text(), re.DOTALL)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-ec", "\n".join((COMMAND, *blocks))],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "PYTHONPATH": f"{root}{os.pathsep}{tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 classes, logits" in done.stdout
+    assert (tmp_path / "inversion/weights.safetensors").exists()
+    assert "<html" in (tmp_path / "report.html").read_text()
 
 
 def test_every_link_between_pages_leads_somewhere(root: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 from test_pipeline import executed, project, run, set_params  # noqa: F401
 from test_tracking import answers, environment, free_port, wait_for
 
+from netinv.audit import STATUS, load_audit
+
 pytestmark = [
     pytest.mark.slow,  # each experiment takes most of a minute
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # SQLAlchemy's words to MLflow
@@ -225,6 +227,33 @@ def test_commands_of_the_readme_run_as_written(root: Path, project: Path, tmp_pa
     assert re.search(r"metrics/evaluate/digits-robust\.json +\w+ +[\d.-]+ +[\d.-]+", output)  # what differs, by name
     assert "Data and pipelines are up to date" in output
     assert "dvc_plots/index.html" in output
+
+
+@pytest.mark.timeout(1800)
+def test_blocks_of_the_other_pages_run_as_written(root: Path, project: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Those of audit.md, onnx.md and mlflow/README.md. Networks that hardly learned may be given any verdict."""
+    repository = activatable(project, tmp_path)
+    found = {page: (root / page).read_text() for page in ("docs/audit.md", "docs/onnx.md", "mlflow/README.md")}
+    shell = {page: re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for page, text in found.items()}
+    command, stage = (f"{block.strip()} || test $? -lt 4\n" for block in shell["docs/audit.md"])
+    output = bash(repository, "".join([command, stage, *shell["mlflow/README.md"]]), PYTHONPATH=str(repository))
+    for folder in ("my-audit", "audit/digits"):
+        assert load_audit(repository / folder / "audit.json").verdict in STATUS, output[-3000:]
+    assert "All records for" in output
+    audit, onnx = (
+        re.findall(r"```python\n(.*?)```", found[page], re.DOTALL)[0] for page in ("docs/audit.md", "docs/onnx.md")
+    )
+    given = """
+from pathlib import Path
+from netinv.classifiers import load_checkpoint
+from netinv.data import load_split
+classifier, evaluator = (load_checkpoint(Path("models/digits") / name) for name in ("classifier", "evaluator"))
+train, test = (load_split(Path("data/digits"), split) for split in ("train", "test"))
+"""
+    (repository / "block.py").write_text(
+        onnx.replace("1_000_000", "100") + given + "import torch\nimages = torch.from_numpy(samples.images)\n" + audit
+    )
+    assert "policy" in bash(repository, "python block.py", PYTHONPATH=str(repository))
 
 
 @pytest.mark.timeout(1800)

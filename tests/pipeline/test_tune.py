@@ -162,10 +162,11 @@ def test_a_search_that_is_killed_goes_on_and_its_best_is_an_experiment(root: Pat
         }
         status = dict(store.execute("select run_uuid, status from runs"))
         names = [name for (name,) in store.execute("select name from runs where name like 'trial %'")]
-    assert set(children) == {f"trial {name}" for name in trials}
+    title = "trial {} of digits robust"
+    assert set(children) == {title.format(name) for name in trials}
     assert {status[run_id] for run_id in children.values()} == {"FINISHED"}
     for name, row in trials.items():
-        logged = steps[f"trial {name}"]
+        logged = steps[title.format(name)]
         assert sorted(set(logged)) == sorted(logged)
         assert max(logged) == int(float(row["step"])) * 64
     assert len(names) == len(set(names))
@@ -173,6 +174,7 @@ def test_a_search_that_is_killed_goes_on_and_its_best_is_an_experiment(root: Pat
     # The best one is an experiment, with the command that the search told.
     command = result.stderr.strip().splitlines()[-1].partition(": ")[2]
     assert command == "xargs -a tune/digits-robust/best.txt dvc exp run"
+    assert f"```bash\n{command}\n```" in (root / "docs/scale-out.md").read_text()
     experiment = run(copy, "bash", "-c", f"{command} --name best invert@digits-robust")
     assert "Running stage 'invert@digits-robust'" in experiment.stdout
     shown = json.loads(run(copy, "dvc", "params", "diff", "HEAD", "best", "--json").stdout)["params.yaml"]
