@@ -8,6 +8,10 @@ project = "netinv"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
+# The repository's other pages are linked as files, which tests/test_docs.py finds.
+suppress_warnings = ["myst.xref_missing"]
+templates_path = ["_templates"]
+html_static_path = ["_static"]
 html_theme = "alabaster"
 html_theme_options = {"page_width": "1100px", "fixed_sidebar": True, "show_powered_by": False}
 html_copy_source = False

@@ -133,7 +133,17 @@ def test_the_documentation_is_built_without_a_warning(root: Path, tmp_path: Path
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(root / "docs"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for page in ("index", "method", "bring-your-own", "extending", "responsible-use", "scale-out", "api"):
+    for page in (
+        "index",
+        "method",
+        "bring-your-own",
+        "extending",
+        "responsible-use",
+        "scale-out",
+        "tracking",
+        "cluster",
+        "api",
+    ):
         assert (tmp_path / f"{page}.html").exists()
     assert "netinv.invert" in (tmp_path / "api.html").read_text()
     for page in tmp_path.glob("*.html"):
