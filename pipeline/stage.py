@@ -5,21 +5,20 @@ import errno
 import functools
 import os
 import shutil
-import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import NoReturn, ParamSpec
+from types import TracebackType
+from typing import ParamSpec
 
 import click
 
 from netinv.core import InputError, redacted
+from pipeline.ending import begin, end_with_parent, ending, tell_end
 
 P = ParamSpec("P")
 
@@ -112,11 +111,13 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         _quieten()
         sys.excepthook = _trace
-        signal.signal(signal.SIGTERM, _unwind)
-        _end_with_dvc()
+        begin()
+        if "DVC_ROOT" in os.environ:
+            end_with_parent()
         succeeded = _leave_at_once()
         try:
-            function(*args, **kwargs)
+            with _ends_told():
+                function(*args, **kwargs)
             succeeded.set()
         except (InputError, FloatingPointError) as error:
             print(f"error: {redacted(str(error))}", file=sys.stderr)
@@ -158,9 +159,15 @@ def _trace(kind: type[BaseException], error: BaseException, trace: TracebackType
     print(redacted("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
-def _unwind(number: int, frame: FrameType | None) -> NoReturn:
-    """A termination request leaves through the same clean-up as an interrupt."""
-    raise KeyboardInterrupt
+@contextmanager
+def _ends_told() -> Iterator[None]:
+    """Whatever a library makes of an exception that comes out of nowhere: the stage has been asked to end."""
+    try:
+        yield
+    except BaseException:
+        if (reason := ending()) is None:
+            raise
+        sys.exit(tell_end(reason))
 
 
 def _leave_at_once() -> threading.Event:
@@ -179,17 +186,3 @@ def _leave_at_once() -> threading.Event:
     if "DVC_ROOT" in os.environ:
         atexit.register(leave)
     return succeeded
-
-
-def _end_with_dvc() -> None:
-    """DVC that is killed leaves its command running, which would race the next run: end when the parent is gone."""
-    if "DVC_ROOT" not in os.environ:
-        return
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()

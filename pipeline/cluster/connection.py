@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from netinv.core import InputError
+from pipeline.cluster.workarounds import signals_kept
+from pipeline.ending import done_at_the_end, end
 from pipeline.stage import locked
 
 STARTS = 3
 """How often a local cluster that does not come up in time is started."""
 _FOLDERS = "netinv-ray-"
 """Begins the names of the temporary folders of local clusters."""
+_NEEDED = ("gcs_server", "raylet")
+"""Ray's processes that a local cluster cannot do without."""
 _ADDRESS = re.compile(r"(?:ray://)?(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]+)):(?P<port>\d+)")
 
 
@@ -48,13 +53,15 @@ def cluster(address: str | None) -> Iterator[None]:
     # because within a submitted job Ray copies the environment, and modules cannot be copied.
     code = [module.__path__[0] for module in (netinv, pipeline)]
     try:
-        ray.init(address=address, runtime_env={"py_modules": code}, **options)
+        with signals_kept():
+            ray.init(address=address, runtime_env={"py_modules": code}, **options)
     except (ConnectionError, RuntimeError) as error:
         raise InputError(f"The Ray cluster at RAY_ADDRESS={address} refused the connection: {error}") from None
     try:
         yield
     finally:
-        ray.shutdown()
+        with signals_kept():
+            ray.shutdown()
 
 
 @contextmanager
@@ -71,23 +78,70 @@ def _local(**options: Any) -> Iterator[None]:
     place = Path(os.environ.get("RAY_TMPDIR") or "/tmp")  # Ray's own choice: the paths of its sockets must be short
     _remove_abandoned(place)
     folder = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=place))  # of mode 0700; Ray makes all of its own 0777
-    try:
-        with locked(folder / "lock"):
-            for attempt in range(1, STARTS + 1):
-                try:
-                    # Without "local" Ray follows the address file of some other cluster, which may be dead.
-                    ray.init(address="local", _temp_dir=str(folder / "ray"), **options)
-                    break
-                except Exception as error:  # Ray raises no narrower one
-                    ray.shutdown()
-                    if "timed out during startup" not in str(error) or attempt == STARTS:
-                        raise
-            try:
-                yield
-            finally:
-                ray.shutdown()
-    finally:
+    family: list[Any] = []
+
+    def clear() -> None:
+        """Ray's agents live on for half a minute where the raylet is gone."""
+        import psutil
+
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+    with done_at_the_end(clear), locked(folder / "lock"):
+        try:
+            _start(address="local", _temp_dir=str(folder / "ray"), **options)
+            with _watched(family):
+                yield
+        finally:
+            with signals_kept():
+                ray.shutdown()
+
+
+def _start(**options: Any) -> None:
+    """Start a cluster on this machine, once more where it does not come up in time."""
+    import ray
+
+    for attempt in range(1, STARTS + 1):
+        try:
+            with signals_kept():
+                # Without "local" Ray follows the address file of some other cluster, which may be dead.
+                ray.init(**options)
+            return
+        except Exception as error:  # Ray raises no narrower one
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or attempt == STARTS:
+                raise
+
+
+@contextmanager
+def _watched(family: list[Any]) -> Iterator[None]:
+    """End the stage when a process is gone that the whole cluster stands on: Ray waits for it, and tells nobody.
+
+    Args:
+        family: Takes the cluster's processes but for its workers, which end with it.
+    """
+    import psutil
+
+    left = threading.Event()
+    for child in psutil.Process().children():
+        if child.name() in _NEEDED:
+            family += [child, *child.children(recursive=True)]
+    needed = [process for process in family if process.name() in _NEEDED]
+
+    def watch() -> None:
+        while not left.wait(1):
+            for process in needed:
+                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                    end(InputError(f"Ray's process {process.pid} on this machine has died: run the stage again."))
+                    return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
 
 
 def _remove_abandoned(place: Path) -> None:

@@ -1,5 +1,10 @@
 """The uses of what Ray does not make public. Each says what for, and has a test that fails when it becomes needless."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def remove_reservations_of_dead_actors() -> None:
     """Give back what this job's dead actors had reserved for their workers.
@@ -22,3 +27,25 @@ def remove_reservations_of_dead_actors() -> None:
         removed = reserved.state == PlacementGroupTableData.REMOVED
         if reserved.creator_actor_dead and reserved.creator_job_id.hex() == job and not removed:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(reserved.placement_group_id)))
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Keep SIGTERM as it is while Ray starts or stops in this process.
+
+    Ray sets three handlers of its own: two in Python, by which a stage would end as if it had failed, after half a
+    minute, and one in C++, which prints a stack and aborts. When it stops it leaves none at all. Needed in Ray 2.50 to
+    2.60; tests/pipeline/test_cluster.py ends a stage by the signal.
+    """
+    from ray._private import utils
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    theirs, ours = utils.set_sigterm_handler, signal.getsignal(signal.SIGTERM)
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = theirs
+        signal.signal(signal.SIGTERM, ours)

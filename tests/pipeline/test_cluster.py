@@ -231,6 +231,71 @@ def test_a_local_cluster_is_reached_from_this_machine_alone_and_leaves_nothing()
     assert left == []
 
 
+ENDED = """
+import sys, time
+from pipeline.cluster import cluster, run_tasks
+from pipeline.params import RayParams
+from pipeline.stage import stage_command
+
+def work(job, state):
+    time.sleep(300)
+    yield
+
+@stage_command
+def main():
+    needs = RayParams(num_workers=1, num_cpus=1, num_gpus=0, checkpoint_every=1, storage="unused")
+    with cluster(None):
+        print("ready", flush=True)
+        try:
+            list(run_tasks(work, {0: 0}, (), {}, needs))
+        except BaseException as error:
+            print([kind.__name__ for kind in type(error).mro()])
+            raise
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("killed", "status", "sentence"),
+    [
+        (None, 143, "Terminated; nothing half-written was left behind."),
+        ("gcs_server", 2, "on this machine has died: run the stage again."),
+        pytest.param("raylet", 2, "on this machine has died", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stage_ends_in_seconds_when_it_or_its_cluster_does(
+    killed: str | None, status: int, sentence: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as place:
+        stage = subprocess.Popen(
+            [sys.executable, "-c", ENDED],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "RAY_TMPDIR": place},
+        )
+        assert stage.stdout is not None
+        assert stage.stdout.readline() == "ready\n"
+        family = psutil.Process(stage.pid).children(recursive=True)
+        begun = time.monotonic()
+        if killed is None:
+            stage.send_signal(signal.SIGTERM)
+        else:
+            next(process for process in family if process.name() == killed).kill()
+        output, errors = stage.communicate(timeout=60)
+        assert time.monotonic() - begun < 30  # GRACE, and a busy machine
+        assert stage.returncode == status
+        assert errors.startswith("error: ")
+        assert sentence in errors
+        assert len(errors.splitlines()) == 1
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert alive == []
+        assert list(Path(place).iterdir()) == []
+        if killed is None:  # Ray itself may hang on what was killed
+            assert "KeyboardInterrupt" in output  # what the run in MLflow goes by
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [("127.0.0.1:9", "No Ray cluster answers at RAY_ADDRESS=127.0.0.1:9"), ("nonsense", "is no address")],

@@ -96,9 +96,29 @@ def test_second_writer_of_one_output_is_refused_with_the_firsts_number() -> None
         pass
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=10)
-    assert process.returncode == 130
-    assert "nothing half-written" in errors
+    assert process.returncode == 143
+    assert errors == "error: Terminated; nothing half-written was left behind.\n"
     assert not Path(".stage/out").exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["raise RuntimeError('of a library, which was interrupted')", "time.sleep(60)  # swallowed: the work goes on"],
+)
+def test_a_stage_that_is_terminated_ends_whatever_a_library_makes_of_it(body: str) -> None:
+    process = _stage(
+        "from pipeline import ending; ending.GRACE = 1.0\n"
+        "    try:\n        print('ready', flush=True); time.sleep(60)\n"
+        f"    except BaseException:\n        {body}"
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(2):  # DVC that ends sends a second one
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode in {143, -signal.SIGTERM}  # the second may come when Python has ended
+    assert errors == "error: Terminated; nothing half-written was left behind.\n"
 
 
 def test_stage_ends_when_the_dvc_that_started_it_is_killed() -> None:
