@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from netinv.core import InputError
+from netinv.core import InputError, read_text
 from pipeline.cluster.workarounds import signals_kept
 from pipeline.ending import done_at_the_end, end
 from pipeline.stage import locked
@@ -172,6 +172,7 @@ def check_address(address: str | None) -> None:
         raise InputError(
             f"No Ray cluster answers at RAY_ADDRESS={address} ({error}): start it, or unset RAY_ADDRESS to run locally."
         ) from None
+    _expect_service(address)
 
 
 def _expect_grpc(connection: socket.socket) -> None:
@@ -193,3 +194,46 @@ def _expect_grpc(connection: socket.socket) -> None:
         answer += part
     if answer[3:4] != b"\x04":  # the kind of the frame
         raise OSError("what listens there is not Ray")
+
+
+def _expect_service(address: str) -> None:
+    """Ask a head, or its server for clients, for a sign of life: of the right kind, and with the right token.
+
+    Raises:
+        InputError: It is the other one, or the token is missing or wrong. Ray would try on for minutes.
+    """
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return
+    import grpc
+
+    head = not address.startswith("ray://")
+    method = "/ray.rpc.NodeInfoGcsService/CheckAlive" if head else "/ray.rpc.RayletDriver/ClusterInfo"
+    token = _token()
+    channel = grpc.insecure_channel(address.removeprefix("ray://"), options=[("grpc.enable_http_proxy", 0)])
+    try:
+        with channel:
+            call = channel.unary_unary(method)
+            call(b"", timeout=5, metadata=[("authorization", f"Bearer {token}")] if token else [])
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            raise InputError(
+                f"The Ray cluster at RAY_ADDRESS={address} asks for a token, and "
+                f"{'refuses the one that it is given' if token else 'is given none'}: set RAY_AUTH_MODE=token, and "
+                "RAY_AUTH_TOKEN to the cluster's, or put that into ~/.ray/auth_token."
+            ) from None
+        if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+            raise InputError(
+                f"RAY_ADDRESS={address} is another port of Ray's: give the head's as host:6379, or that of its server "
+                "for clients as ray://host:10001."
+            ) from None
+        # Whatever else it is, Ray itself tells more of it.
+
+
+def _token() -> str | None:
+    """The token that Ray takes from the environment or from a file."""
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        return None
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token.strip()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return read_text(path, "correct RAY_AUTH_TOKEN_PATH", most=4096).strip() if path.exists() else None

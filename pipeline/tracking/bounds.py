@@ -1,7 +1,9 @@
 """Answers of a tracking server have an end: in bytes, and in seconds. Imported with MLflow, and not before."""
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import requests
@@ -10,7 +12,7 @@ from requests.adapters import HTTPAdapter
 MAX_BYTES = 64 * 2**20
 """Largest answer that is read; those to this pipeline's questions have thousands of bytes."""
 MAX_SECONDS = 60.0
-"""Longest time that an answer may take from its head to its last byte."""
+"""Longest time that an answer may take, from the question to its last byte."""
 _PIECE = 2**16
 
 
@@ -45,10 +47,25 @@ _send = HTTPAdapter.send
 
 
 def _send_bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requests.Response:
-    """As of requests, with a body of :class:`Bounded`."""
-    answer = _send(adapter, *arguments, **options)
-    answer.raw = Bounded(answer.raw)
-    return answer
+    """As of requests, with a body of :class:`Bounded`, which is read at once where it is not asked for as a stream."""
+    told: Future[requests.Response] = Future()
+
+    def ask() -> None:
+        try:
+            answer = _send(adapter, *arguments, **options)
+            answer.raw = Bounded(answer.raw)
+            if not options.get("stream"):
+                _ = answer.content
+            told.set_result(answer)
+        except Exception as error:
+            told.set_exception(error)
+
+    # A time-out of the socket's own starts again with every byte that a server drips.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return told.result(MAX_SECONDS)
+    except TimeoutError:
+        raise requests.ConnectionError(f"the tracking server's answer takes longer than {MAX_SECONDS:.0f} s") from None
 
 
 def bound_answers() -> None:

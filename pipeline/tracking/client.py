@@ -48,10 +48,22 @@ class Client:
         experiment = client.get_experiment_by_name(name)
         location = self._artifact_location()
         if experiment is None:
-            return str(client.create_experiment(name, location))
+            return self.told(client.create_experiment(name, location))
+        self.told(experiment.experiment_id)
         if location is not None and experiment.artifact_location != location:
             self._follow_copy(Path(experiment.artifact_location), Path(location))
         return str(experiment.experiment_id)
+
+    @staticmethod
+    def told(identity: str | None) -> str:
+        """An id that the store has given.
+
+        Raises:
+            ConnectionError: It has given none, as where something between answers in its place.
+        """
+        if not identity:
+            raise ConnectionError("the tracking server's answer is empty")
+        return str(identity)
 
     def _artifact_location(self) -> str | None:
         """A server knows its own place for artifacts; without one they lie beside the database."""

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import redacted, write_text
+from netinv.core import listed, redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.client import Client
 from pipeline.tracking.journal import DESCRIPTION, OWN_ID, delivery_lock, journals, now, read_json
@@ -134,6 +134,7 @@ class Deliverer:
         if ended is None or not all(children) or self._left(folder, state):
             return False
         self.client.connect().set_terminated(run_id, ended["status"], ended["end_time"])
+        self._expect_there(run_id, folder, state, ended["status"])
         if parent is None and state["pipeline"] is not None:
             group = self._pipeline_run(state)
             self.client.connect().set_terminated(group, ended["status"], ended["end_time"])
@@ -176,8 +177,7 @@ class Deliverer:
 
     def _new_run(self, experiment: str, state: dict[str, Any], tags: dict[str, str]) -> str:
         run = self.client.connect().create_run(experiment, state["start_time"], tags, state["name"])
-        run_id: str = run.info.run_id
-        return run_id
+        return self.client.told(run.info.run_id)
 
     def _send_records(self, run_id: str, folder: Path, state: dict[str, Any]) -> bool:
         """Send the next records of the journal, as many as go into one call; returns whether there were any."""
@@ -242,10 +242,30 @@ class Deliverer:
         offers = zip(models["candidates"], files, strict=True)
         candidates = [Candidate.parse(offer | {"file": file}) for offer, file in offers]
         told = Versions(self.client).register(self.client.experiment(experiment), run_id, models["name"], candidates)
-        listed = "\n".join(f"- {sentence.removeprefix(models['name'] + ': ')}" for sentence in told)
-        about = f"Registered as [{models['name']}](#/models/{models['name']}):\n\n{listed}"
+        versions = "\n".join(f"- {sentence.removeprefix(models['name'] + ': ')}" for sentence in told)
+        about = f"Registered as [{models['name']}](#/models/{models['name']}):\n\n{versions}"
         self.client.connect().set_tag(run_id, DESCRIPTION, about)
         return told
+
+    def _expect_there(self, run_id: str, folder: Path, state: dict[str, Any], status: str) -> None:
+        """Ask for the run, before its journal is forgotten: an answer alone does not tell that anything was kept.
+
+        Raises:
+            ConnectionError: Something is not there; all of it will be sent again.
+        """
+        run = self.client.connect().get_run(run_id)
+        missing = set() if (run.info.run_id, run.info.status) == (run_id, status) else {"its end"}
+        with (folder / "records.jsonl").open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    record = json.loads(line)
+                    missing |= {name for name, *_ in record.get("metrics", ())} - run.data.metrics.keys()
+                    missing |= record.get("params", {}).keys() - run.data.params.keys()
+                    missing |= record.get("tags", {}).keys() - run.data.tags.keys()
+        if missing:
+            state["offset"] = 0
+            write_text(folder / "run.json", json.dumps(state))
+            raise ConnectionError(f"the tracking server has not kept {listed(sorted(missing), most=3)}")
 
     def _left(self, folder: Path, state: dict[str, Any]) -> bool:
         """Whether records are undelivered; what a kill left of a last one does not count."""

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,9 +265,7 @@ main()
         pytest.param("raylet", 2, "on this machine has died", marks=pytest.mark.slow),
     ],
 )
-def test_a_stage_ends_in_seconds_when_it_or_its_cluster_does(
-    killed: str | None, status: int, sentence: str
-) -> None:
+def test_a_stage_ends_in_seconds_when_it_or_its_cluster_does(killed: str | None, status: int, sentence: str) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as place:
         stage = subprocess.Popen(
             [sys.executable, "-c", ENDED],
@@ -340,10 +339,60 @@ def test_ray_itself_is_known_by_its_answer(ray_cluster: None) -> None:
     check_address(ray.get_runtime_context().gcs_address)
 
 
+@pytest.mark.parametrize(
+    ("refusal", "given", "words"),
+    [
+        ("UNAUTHENTICATED", {}, "asks for a token, and is given none: set RAY_AUTH_MODE=token"),
+        ("UNAUTHENTICATED", {"RAY_AUTH_TOKEN": "of-another"}, "asks for a token, and refuses the one"),
+        ("UNIMPLEMENTED", {}, "is another port of Ray's"),
+        (None, {"RAY_AUTH_TOKEN": "its"}, ""),
+    ],
+)
+def test_a_cluster_that_asks_for_a_token_or_is_of_another_kind_says_so_at_once(
+    refusal: str | None, given: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import grpc
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    told: list[Any] = []
+
+    class Head(grpc.GenericRpcHandler):
+        def service(self, call: Any) -> Any:
+            def answer(request: bytes, context: Any) -> bytes:
+                told.append((call.method, dict(context.invocation_metadata()).get("authorization")))
+                if refusal:
+                    context.abort(grpc.StatusCode[refusal], "no")
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Head()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    begun = time.monotonic()
+    try:
+        if refusal is None:
+            check_address(f"127.0.0.1:{port}")
+        else:
+            with pytest.raises(InputError, match=words):
+                check_address(f"127.0.0.1:{port}")
+    finally:
+        server.stop(0)
+    assert time.monotonic() - begun < 5
+    token = given.get("RAY_AUTH_TOKEN")
+    assert told == [("/ray.rpc.NodeInfoGcsService/CheckAlive", f"Bearer {token}" if token else None)]
+
+
 @pytest.mark.parametrize("address", ["[::1]:6379", "ray://[::1]:6379", "head.example:6379", "ray://10.0.0.1:10001"])
 def test_every_form_of_an_address_is_understood(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
     monkeypatch.setattr(connection, "_expect_grpc", lambda connection: None)
+    monkeypatch.setattr(connection, "_expect_service", lambda address: None)
     monkeypatch.setattr(connection.socket, "create_connection", lambda to, timeout: asked.append(to) or socket.socket())
     check_address(address)
     host, _, port = address.removeprefix("ray://").rpartition(":")

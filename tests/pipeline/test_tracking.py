@@ -642,10 +642,71 @@ def test_the_delivery_reads_no_answer_for_ever(head: str, kind: str, monkeypatch
             time.sleep(0.01 if kind == "dripping" else 0)
 
     begin = time.monotonic()
-    with answering(answer) as uri, pytest.raises(MlflowException, match="answer is longer than 1 MiB"):
+    with answering(answer) as uri, pytest.raises(MlflowException, match=r"answer (is longer than 1 MiB|takes longer)"):
         client.Client(uri).connect().get_experiment_by_name("netinv")
     assert time.monotonic() - begin < 5
     assert sum(sent) < 2**26
+
+
+@pytest.mark.parametrize("words", ["HTTP/1.1 200 OK\r\nX: ", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+def test_the_delivery_waits_for_no_drip_for_ever(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a header, and of the length of a piece: neither ever comes to the end of its line."""
+    monkeypatch.setattr(bounds, "MAX_SECONDS", 0.5)
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(words.encode())
+        for _ in range(300):
+            connection.sendall(b"0")
+            time.sleep(0.02)
+
+    begin = time.monotonic()
+    with answering(answer) as uri, pytest.raises(MlflowException, match="takes longer than 0 s"):
+        client.Client(uri).connect().get_experiment_by_name("netinv")
+    assert time.monotonic() - begin < 4
+
+
+def test_an_empty_answer_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is there, so the journal keeps all of it."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+    monkeypatch.chdir(tmp_path)
+    with answering(answer) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        folder = journal.journals() / "one"
+        folder.mkdir(parents=True)
+        with journal.Run(folder, "one", {}, {"seed": 1}).ending():
+            pass
+        delivery.Deliverer(uri).deliver(at_once=True)
+        delivery.Deliverer(uri).deliver(at_once=True)
+    assert "answer is empty" in (folder / "error").read_text()
+    assert json.loads((folder / "run.json").read_text())["run_id"] is None
+
+
+@pytest.mark.parametrize("forgotten", ["log_batch", "set_terminated"])
+def test_a_run_is_done_when_its_records_are_there(
+    forgotten: str, store: MlflowClient, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that a server answers and forgets, all is sent again; none comes twice."""
+    folder = journal.journals() / f"forgotten-{forgotten}"
+    folder.mkdir(parents=True)
+    run = journal.Run(folder, forgotten, {}, {"seed": 1})
+    with run.ending():
+        for step in range(3):
+            run.log_metrics({"invert/accuracy": step / 3}, step=step)
+    deliverer = delivery.Deliverer(tracking.tracking_uri())
+    with monkeypatch.context() as patch:
+        patch.setattr(type(deliverer.client.connect()), forgotten, lambda *_: None)
+        deliverer.deliver(at_once=True)
+    assert "has not kept" in (folder / "error").read_text()
+    deliverer.deliver(at_once=True)
+    assert not folder.exists() or json.loads((folder / "run.json").read_text())["done"]
+    experiment = store.get_experiment_by_name("netinv")
+    assert experiment is not None
+    (found,) = store.search_runs([experiment.experiment_id], f"tags.journal = '{run.key}'")
+    assert found.info.status == "FINISHED"
+    assert history(store, found, "invert/accuracy") == [(step, step / 3) for step in range(3)]
 
 
 @contextlib.contextmanager
