@@ -10,6 +10,7 @@ from netinv.audit.policy import (
     ReconstructionPolicy,
     RobustnessPolicy,
     ShadowConfig,
+    StrangersPolicy,
     load_policy,
 )
 from netinv.audit.record import STATUS, AuditRecord, Check, Number, Verdict, load_audit
@@ -27,6 +28,7 @@ __all__ = [
     "ReconstructionPolicy",
     "RobustnessPolicy",
     "ShadowConfig",
+    "StrangersPolicy",
     "Verdict",
     "audit",
     "load_audit",

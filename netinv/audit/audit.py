@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netinv.audit.checks import check_agreement, check_membership, check_robustness
+from netinv.audit.checks import check_agreement, check_membership, check_robustness, check_strangers
 from netinv.audit.policy import Policy
 from netinv.audit.record import AuditRecord, Check, Recognised, Verdict, gravest
 from netinv.audit.sample_checks import check_leak, check_reconstruction
@@ -63,7 +63,8 @@ def audit(
     subject = Subject(classifier, evaluator, train, test, drawn, policy)
     checks, pairs, num_recognised, shadows = _checked(subject)
     outcome = gravest(check.outcome for check in checks)
-    if outcome == "skipped":
+    others = gravest(check.outcome for check in checks if check.name != "strangers")
+    if outcome == "skipped" or others == "skipped":
         raise InputError("The policy leaves nothing to be checked of what was given: give samples or another policy.")
     adapter = classifier.config.model_dump(mode="json") if isinstance(classifier, AdaptedClassifier) else {}
     return AuditRecord(
@@ -101,6 +102,8 @@ def _checked(subject: Subject) -> tuple[list[Check], tuple[Recognised, ...], int
     checks: list[Check] = []
     pairs: tuple[Recognised, ...] = ()
     num_recognised, shadows = 0, ""
+    if policy.strangers is not None:
+        checks.append(check_strangers(subject))
     pools, size = subject.pools()
     if policy.leak is not None:
         checks.append(check_leak(subject, pools, size))

@@ -10,13 +10,15 @@ from netinv.audit.lira import confidence, scores
 from netinv.audit.record import Check, Number, Outcome, gravest
 from netinv.audit.shadows import train_shadows
 from netinv.audit.subject import Subject, answers, taken
-from netinv.data import LabelledImages, to_float
+from netinv.data import LabelledImages, shared, to_float
 from netinv.evaluation import MIN_POOL, area, membership
 from netinv.perturbations import robust_mask
-from netinv.results import Bootstrap, Measure, NotMeasured
+from netinv.results import Bootstrap, Estimate, Measure, NotMeasured
 
 RATES = (0.001, 0.01)
 """False positive rates that are reported whatever the policy."""
+
+NO_SHARED = "No test image is a training image."
 
 
 def told(measure: Measure) -> str:
@@ -52,6 +54,25 @@ def few(wanted: int, **counts: int) -> str:
     """Which counts are below what is wanted, as a clause; empty if none is."""
     short = [f"{num} {name.replace('_', ' ')}" for name, num in counts.items() if num < wanted]
     return f"{' and '.join(short)}, where {wanted} are wanted" if short else ""
+
+
+def check_strangers(subject: Subject) -> Check:
+    """Whether test images are none of the training images. All of them are compared: nothing is uncertain."""
+    policy = subject.policy.strangers
+    assert policy is not None
+    count, num = len(shared(subject.train.images, subject.test.images)), len(subject.test.labels)
+    part = count / num
+    number = Number(
+        name="shared",
+        meaning="Share of test images that are training images too",
+        measure=Estimate(value=part, low=part, high=part, n=num),
+        at_most=policy.max_shared,
+    )
+    outcome, why = concluded([number])
+    finding = f"{count:,} of {num:,} test images are training images too, pixel for pixel."
+    if why:
+        finding += " Accuracies are too high, and what other checks find between training and test images means little."
+    return Check(name="strangers", outcome=outcome, finding=finding if count else NO_SHARED, numbers=(number,))
 
 
 def check_membership(subject: Subject) -> tuple[Check, str]:

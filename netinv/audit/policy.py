@@ -15,6 +15,13 @@ MAX_BYTES = 100_000
 """Largest policy file."""
 
 
+class StrangersPolicy(Config):
+    """Are test images strangers to the classifier, as every other check takes for granted?"""
+
+    max_shared: float = Field(0.01, ge=0, le=1)
+    """Largest share of the test images that may be training images too, pixel for pixel."""
+
+
 class LeakPolicy(Config):
     """Do generated images lie closer to training images than to images that the classifier never saw?"""
 
@@ -103,6 +110,7 @@ class Policy(Config):
     """Fixes the draws, the choice of images, the attacks, the shadow models and the resampling."""
     samples: int = Field(1000, ge=MIN_SAMPLES, le=MOST)
     """Images drawn of each generator, and the bound on each set of images."""
+    strangers: StrangersPolicy | None = StrangersPolicy()
     leak: LeakPolicy | None = LeakPolicy()
     reconstruction: ReconstructionPolicy | None = ReconstructionPolicy()
     membership: MembershipPolicy | None = MembershipPolicy()

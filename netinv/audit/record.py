@@ -1,13 +1,12 @@
 """What an audit found, as types: ``audit.json``, by the published schema ``docs/audit.schema.json``."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import PositiveInt
 
-from netinv.core import Config, InputError
+from netinv.core import Config, InputError, read_json
 from netinv.results import Estimate, Measure
 
 Outcome = Literal["pass", "investigate", "fail", "skipped"]
@@ -50,7 +49,7 @@ class Number(Config):
 class Check(Config):
     """One question, its answer, and the numbers behind it."""
 
-    name: Literal["leak", "reconstruction", "membership", "robustness", "agreement"]
+    name: Literal["strangers", "leak", "reconstruction", "membership", "robustness", "agreement"]
     outcome: Outcome
     finding: str
     """The answer in a sentence or two."""
@@ -138,7 +137,7 @@ def load_audit(path: Path) -> AuditRecord:
     Raises:
         InputError: The file is missing or is no audit.
     """
-    try:
-        return AuditRecord.parse(json.loads(path.read_text()), where=str(path))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a readable audit ({error}): audit again.") from None
+    values = read_json(path, "audit again")
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is no audit: audit again.")
+    return AuditRecord.parse(values, where=str(path))

@@ -9,6 +9,7 @@ from netinv.data.dataset import (
     load_split,
     oddities,
     save_dataset,
+    shared,
     to_float,
 )
 from netinv.data.fetching import BUILT_IN, FetchConfig, fetch_dataset, load_digits
@@ -30,5 +31,6 @@ __all__ = [
     "read_image_folder",
     "read_images",
     "save_dataset",
+    "shared",
     "to_float",
 ]

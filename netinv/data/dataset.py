@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -41,6 +41,13 @@ class DatasetSpec(Config):
     def num_classes(self) -> int:
         """K."""
         return len(self.classes)
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len({*classes}) < len(classes):
+            raise ValueError("a class is named twice")
+        return classes
 
 
 class LabelledImages(NamedTuple):
@@ -163,12 +170,20 @@ class Dataset(NamedTuple):
     licence: str
 
 
+def shared(train: Tensor, test: Tensor) -> list[int]:
+    """Indices of the test images that are training images too, pixel for pixel; both uint8 (N, C, H, W)."""
+
+    def digest(image: Tensor) -> bytes:
+        return hashlib.sha256(image.numpy().tobytes()).digest()
+
+    seen = {digest(image) for image in train}
+    return [index for index, image in enumerate(test) if digest(image) in seen]
+
+
 def oddities(data: Dataset) -> list[str]:
     """What makes measures of a data set mean less than they seem to, each as a sentence."""
     told = []
-    seen = {hashlib.sha256(image.numpy().tobytes()).digest() for image in data.train.images}
-    same = sum(hashlib.sha256(image.numpy().tobytes()).digest() in seen for image in data.test.images)
-    if same:
+    if same := len(shared(data.train.images, data.test.images)):
         told.append(
             f"{same:,} of {len(data.test.labels):,} test images are training images too: accuracies are too high, and "
             "the privacy audit cannot tell copies of the ones from the others."

@@ -96,7 +96,7 @@ def test_generators_draw_at_their_own_sharpness(
     other = LabelledImages(images[60:], torch.arange(60) % 3)
     save_dataset(tmp_path / "data", "noise", ("zero", "one", "two"), split, other, "", "")
     policy = tmp_path / "policy.yaml"
-    policy.write_text("membership: null\nrobustness: null\nsamples: 200\n")
+    policy.write_text("strangers: null\nmembership: null\nrobustness: null\nsamples: 200\n")
     words = ("--policy", policy, "--generators", folder / "generator-0.onnx", "--json", "--out", tmp_path / "out")
     assert run(monkeypatch, tmp_path, *words) == 3
     told = json.loads(capsys.readouterr().out)

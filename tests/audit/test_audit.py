@@ -114,7 +114,7 @@ def test_too_few_samples_are_no_pass(digits: LabelledImages, honest: Classifier)
     small = audit(
         honest, part(digits, 0, 40), part(digits, 40, 80), SAMPLES_ONLY, {"set": to_float(digits.images[1400:1700])}
     )
-    assert [check.outcome for check in small.checks] == ["investigate", "investigate"]
+    assert [check.outcome for check in small.checks] == ["pass", "investigate", "investigate"]
     assert "40 real images on one side, where 200 are wanted" in check(small, "reconstruction").finding
 
 
@@ -136,7 +136,9 @@ def test_an_honest_network_passes(digits: LabelledImages, honest: Classifier) ->
     assert check(record, "membership").outcome == "pass"
     assert check(record, "robustness").outcome == "pass"
     assert record.verdict == "pass"
-    assert record.summary == "It passes the policy: membership, robustness. Not checked: leak, reconstruction."
+    assert (
+        record.summary == "It passes the policy: strangers, membership, robustness. Not checked: leak, reconstruction."
+    )
     names = [number.name for number in check(record, "membership").numbers]
     assert {"loss_auc", "likelihood_ratio_auc", "true_positive_rate_at_0.001", "true_positive_rate_at_0.01"} <= {*names}
     again = audit(honest, part(digits, 0, 1000), part(digits, 1000, 1797), CLASSIFIER_ONLY, name="honest")

@@ -18,6 +18,7 @@ from netinv.audit import (
     ReconstructionPolicy,
     RobustnessPolicy,
     ShadowConfig,
+    StrangersPolicy,
     audit,
     checks,
     sample_checks,
@@ -26,7 +27,9 @@ from netinv.audit import (
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.data import LabelledImages
 
-NOTHING: dict[str, Any] = dict.fromkeys(("leak", "reconstruction", "membership", "robustness", "agreement"))
+NOTHING: dict[str, Any] = dict.fromkeys(
+    ("strangers", "leak", "reconstruction", "membership", "robustness", "agreement")
+)
 NUM = 240
 
 
@@ -68,6 +71,21 @@ def size(check: Check, name: str) -> int:
 
 
 # The policy
+
+
+@pytest.mark.parametrize(("limit", "outcome"), [(0.25, "pass"), (0.2, "fail")])
+def test_test_images_that_are_training_images_are_counted(limit: float, outcome: str) -> None:
+    """54 of 240, which is 22.5 %: 50 taken over, and 4 of them twice."""
+    images = TEST.images.clone()
+    images[:50] = TRAIN.images[100:150]
+    images[50:54] = TRAIN.images[100:104]
+    other = {"robustness": RobustnessPolicy(min_accuracy=0)}
+    policy = Policy(**(NOTHING | other | {"strangers": StrangersPolicy(max_shared=limit)}))
+    check = audit(network(), TRAIN, LabelledImages(images, TEST.labels), policy).checks[0]
+    assert check.outcome == outcome
+    assert check.finding.startswith("54 of 240 test images are training images too, pixel for pixel.")
+    assert ("means little" in check.finding) == (outcome == "fail")
+    assert found(**other, strangers=StrangersPolicy()).checks[0].finding == "No test image is a training image."
 
 
 def test_seed_fixes_every_choice(monkeypatch: pytest.MonkeyPatch) -> None:
