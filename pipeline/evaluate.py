@@ -57,7 +57,7 @@ def main(
     from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec, load_split
     from netinv.evaluation import evaluate, save_evaluation
-    from netinv.generators import load_generator
+    from netinv.generators import load_generators
     from pipeline import tracking
     from pipeline.params import load_params
 
@@ -81,8 +81,7 @@ def main(
     ):
         run.log_dataset(spec, data)
         train, test = load_split(data, "train"), load_split(data, "test")
-        folders = sorted((path.parent for path in generators.glob("*/config.json")), key=lambda path: int(path.name))
-        networks = [load_generator(path).to(device) for path in folders]
+        networks = [network.to(device) for network in load_generators(generators)]
         classifier, evaluator = (
             load_checkpoint(models / name, getattr(settings.train, name).source).to(device)
             for name in ("classifier", "evaluator")

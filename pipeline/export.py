@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.core import VARIANTS, write_text
+from netinv.core import VARIANTS, InputError, write_text
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def generators(
     from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec
     from netinv.export import export_generators
-    from netinv.generators import load_generator
+    from netinv.generators import load_generators
     from netinv.sampling import Metadata
     from pipeline import tracking
     from pipeline.params import load_params
@@ -44,8 +44,7 @@ def generators(
     train = params.for_dataset(dataset).train
     inversion = getattr(params.for_dataset(dataset).invert, variant)
     spec = load_spec(data)
-    folders = sorted((path for path in generators.iterdir() if path.is_dir()), key=lambda path: int(path.name))
-    networks = [load_generator(folder) for folder in folders]
+    networks = load_generators(generators)
     run_file = Path("runs/invert") / f"{dataset}-{variant}.json"
     metadata = Metadata(
         kind="generator",
@@ -55,6 +54,8 @@ def generators(
         **_origin(spec, run_file),
     )
     judges = {name: load_checkpoint(models / name, getattr(train, name).source) for name in ("classifier", "evaluator")}
+    for network in (*networks, *judges.values()):
+        _expect_of(spec, network)
     with (
         replaced(out) as folder,
         tracking.stage_run(
@@ -91,7 +92,6 @@ def generators(
 def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path) -> None:
     """Export the classifier and the evaluator."""
     from netinv.classifiers import load_checkpoint
-    from netinv.core import InputError
     from netinv.data import load_spec
     from netinv.export import export_classifier
     from netinv.sampling import Metadata
@@ -109,8 +109,9 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
         reasons: dict[str, str] = {}
         for name, run_file in run_files.items():
             metadata = Metadata(kind="classifier", variant=name, **_origin(spec, run_file))
+            network = load_checkpoint(models / name, getattr(train, name).source)
+            _expect_of(spec, network)
             try:
-                network = load_checkpoint(models / name, getattr(train, name).source)
                 difference = export_classifier(folder / f"{name}.onnx", network, metadata)
             except (InputError, FloatingPointError) as error:
                 # A network from elsewhere may be beyond ONNX; its generators are not.
@@ -126,17 +127,29 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
         print(f"export {dataset}: {name.partition('/')[0]} {reason}", file=sys.stderr)
 
 
+def _expect_of(spec: "DatasetSpec", network: Any) -> None:
+    """Refuse a network of other data, whose file would name the wrong classes.
+
+    Raises:
+        InputError: It is one.
+    """
+    if (network.num_classes, tuple(network.image_shape)) != (spec.num_classes, spec.image_shape):
+        raise InputError(
+            f"A {type(network).__name__} knows {network.num_classes} classes of images {tuple(network.image_shape)}, "
+            f"but {spec.name} has {spec.num_classes} of {spec.image_shape}: run the stages train and invert again."
+        )
+
+
 def _origin(spec: "DatasetSpec", run_file: Path) -> dict[str, Any]:
     """The metadata that tell where a network came from."""
     from netinv.export import versions
+    from pipeline.tracking import read_lineage
 
-    # What a run wrote for people; the stage works without it.
-    run_id = json.loads(run_file.read_text())["run_id"] if run_file.exists() else None
     return {
         "dataset": spec.name,
         "classes": spec.classes,
         "image_shape": spec.image_shape,
-        "run_id": run_id or "",
+        "run_id": read_lineage(run_file).run_id or "",
         "licence": f"Trained on {spec.name}: {spec.licence}",
         "versions": versions(),
     }

@@ -1,6 +1,5 @@
 """Stage ``report``: one self-contained page on all data sets and variants."""
 
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.core import InputError, write_text
+from netinv.core import write_text
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -145,19 +144,10 @@ def _exported(path: Path) -> dict[str, str]:
     return {name.replace("/", ": ").replace("_", " "): told(name, value) for name, value in values.items()}
 
 
-def _run_id(path: Path) -> str | None:
-    """The id of a stage's run; none where it has not run, or none is known yet."""
-    from netinv.core import read_json
-
-    values = read_json(path, "run its stage again") if path.exists() else {}
-    run_id = values.get("run_id") if isinstance(values, dict) else 0
-    if run_id is not None and not (isinstance(run_id, str) and re.fullmatch(r"[\w-]{1,64}", run_id)):
-        raise InputError(f"{path}: run_id is no id of a run: run its stage again.")
-    return run_id
-
-
 def _stage_runs(dataset: str, variants: Iterable[str], runs: Path, tracking_uri: str) -> list[tuple[str, str, str]]:
     """The MLflow runs behind a data set's figures, in the order of the stages."""
+    from pipeline.tracking import read_lineage
+
     stages = {
         "fetch": [dataset],
         "train": [f"{dataset}-classifier", f"{dataset}-evaluator"],
@@ -168,7 +158,7 @@ def _stage_runs(dataset: str, variants: Iterable[str], runs: Path, tracking_uri:
     found = []
     for stage, names in stages.items():
         for path in (runs / stage / f"{name}.json" for name in names):
-            if run_id := _run_id(path):
+            if run_id := read_lineage(path).run_id:
                 address = f"{tracking_uri}/#/runs/{run_id}" if tracking_uri.startswith("http") else ""
                 found.append((f"{stage} {path.stem.removeprefix(dataset).lstrip('-')}", run_id, address))
     return found

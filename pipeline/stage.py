@@ -17,7 +17,7 @@ from typing import ParamSpec
 
 import click
 
-from netinv.core import InputError, redacted
+from netinv.core import FULL, InputError, redacted
 from pipeline.ending import begin, end_with_parent, ending, tell_end
 
 P = ParamSpec("P")
@@ -26,7 +26,7 @@ SCRATCH = Path(".stage")
 """Locks and unfinished outputs, on the same file system as the outputs, so that a rename moves them."""
 
 MENDABLE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "The disk is full: free some space"),
+    **dict.fromkeys(FULL, "The disk is full: free some space"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Nothing can be written there: have it made writable"),
     **dict.fromkeys(
         (errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "A file is where a folder belongs, or the reverse: move it away"
@@ -66,6 +66,10 @@ def replaced(out: Path) -> Iterator[Path]:
             if place.exists():
                 place.rename(earlier)
             partial.rename(place)
+        except OSError as error:
+            if error.errno in FULL and error.filename is None:  # of a write, which tells no name
+                error.filename = str(out)
+            raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(earlier, ignore_errors=True)

@@ -3,7 +3,7 @@
 from netinv.core.classes import check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
 from netinv.core.errors import InputError, listed
-from netinv.core.files import check_file, check_folder, new_file, new_folder, save_csv, write_text
+from netinv.core.files import FULL, check_file, check_folder, new_file, new_folder, save_csv, write_text
 from netinv.core.operations import forward_cost
 from netinv.core.precision import Precision, autocast
 from netinv.core.ranges import (
@@ -45,6 +45,7 @@ from netinv.core.version import __version__
 from netinv.core.weights import read_config, read_network, write_network
 
 __all__ = [
+    "FULL",
     "MAX_TOLD",
     "VARIANTS",
     "AttackSteps",

@@ -1,6 +1,7 @@
 """Results on disk, whole or not at all, in places that are tried before the work."""
 
 import csv
+import errno
 import io
 import os
 import shutil
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from netinv.core.errors import InputError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says where there is no room."""
 
 
 def check_file(path: Path) -> None:
@@ -105,7 +109,8 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error}): name a place that can.") from None
+        mend = "free some space" if error.errno in FULL else "name a place that can"
+        raise InputError(f"{path} cannot be written ({error.strerror or error}): {mend}.") from None
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The conditioned generator: what it is asked for, the network, its files."""
 
-from netinv.generators.checkpoints import load_generator, save_generator
+from netinv.generators.checkpoints import load_generator, load_generators, save_generator
 from netinv.generators.conditioning import Condition, condition_of, matrix_size, sample_condition
 from netinv.generators.drawing import draw_images, has_dropout
 from netinv.generators.network import BatchNorm, ConditionedGenerator, GeneratorConfig, up_sizes
@@ -14,6 +14,7 @@ __all__ = [
     "draw_images",
     "has_dropout",
     "load_generator",
+    "load_generators",
     "matrix_size",
     "sample_condition",
     "save_generator",

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from netinv.core import Classes, Config, ImageShape, read_config, read_network, write_network
+from netinv.core import Classes, Config, ImageShape, InputError, read_config, read_network, write_network
 from netinv.generators.network import ConditionedGenerator, GeneratorConfig
 
 
@@ -25,6 +25,18 @@ def save_generator(folder: Path, generator: ConditionedGenerator) -> None:
         image_shape=generator.image_shape,
     )
     write_network(folder, generator, record.model_dump(mode="json"))
+
+
+def load_generators(folder: Path) -> list[ConditionedGenerator]:
+    """All generators of a variant, in the order of their numbers, by which their folders are named.
+
+    Raises:
+        InputError: There are none, or one is damaged.
+    """
+    numbered = [path for path in Path(folder).glob("*") if path.name.isdecimal()]
+    if not numbered:
+        raise InputError(f"{folder} holds no generators, in folders named 0, 1 and so on: run the stage invert again.")
+    return [load_generator(path) for path in sorted(numbered, key=lambda path: int(path.name))]
 
 
 def load_generator(folder: Path) -> ConditionedGenerator:

@@ -7,6 +7,7 @@ delivers does, and who asks the registry.
 |---|---|
 | `runs` | a stage as a run, from its beginning to its end |
 | `journal` | what a run says, on disk |
+| `lineage` | which run made a stage's output |
 | `store` | where MLflow's store is, and whether it answers |
 | `client`, `bounds` | the client of one store, and the end that a server's answers have |
 | `delivery` | the journal on its way to the store |
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from netinv.core import redacted
 from pipeline.tracking.journal import Run, flatten
+from pipeline.tracking.lineage import read_lineage
 from pipeline.tracking.runs import stage_run
 from pipeline.tracking.store import tracking_uri
 
@@ -28,7 +30,18 @@ if TYPE_CHECKING:
     from pipeline.tracking.registry import show
     from pipeline.tracking.versions import promote, trace
 
-__all__ = ["Run", "find_candidates", "flatten", "promote", "redacted", "show", "stage_run", "trace", "tracking_uri"]
+__all__ = [
+    "Run",
+    "find_candidates",
+    "flatten",
+    "promote",
+    "read_lineage",
+    "redacted",
+    "show",
+    "stage_run",
+    "trace",
+    "tracking_uri",
+]
 
 _HOMES = {"find_candidates": "candidates", "show": "registry", "promote": "versions", "trace": "versions"}
 

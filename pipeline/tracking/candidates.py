@@ -3,12 +3,13 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from netinv.core import InputError
 from netinv.results import Estimate, Results
 from netinv.sampling import OnnxGenerator
 from pipeline.tracking.cards import front_matter, model_card
+from pipeline.tracking.lineage import read_lineage
 from pipeline.tracking.registry import GUARDS, PRIMARY, Candidate, Standing
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def find_candidates(
     """
     from netinv.classifiers import load_checkpoint
 
-    made: dict[str, Any] = json.loads(run_file.read_text()) if run_file.exists() else {"run_id": None}
+    made = read_lineage(run_file)
     measured_by = _digest(results, models, spec)
     classifier = load_checkpoint(models / "classifier", named)
     primary, guards = PRIMARY[variant], GUARDS[variant]
@@ -61,10 +62,10 @@ def find_candidates(
             memorised=row.audit.memorised if row.audit else None,
             measured_by=measured_by,
         )
-        key = made.get("children", {}).get(row.name)
+        key = made.children.get(row.name)
         metadata = OnnxGenerator(file, num_threads=1).metadata
         card = model_card(name, row, metadata, results, classifier, spec)
-        run = f"journal:{key}" if key else made["run_id"]
+        run = f"journal:{key}" if key else made.run_id
         front = front_matter(name, row, metadata)
         candidates.append(Candidate(file=file, generator=row.name, run=run, standing=standing, card=card, front=front))
     return sorted(candidates, key=_rank)

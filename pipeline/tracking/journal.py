@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from netinv.core import redacted, write_text
+from netinv.core import InputError, redacted, write_text
 from pipeline.tracking.store import experiment_name, pipeline_name, root, tracking_uri
 
 if TYPE_CHECKING:
@@ -198,15 +198,17 @@ class Run:
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
         """Record how the block ended."""
-        status = "FAILED"
         try:
             yield
-            status = "FINISHED"
-        except KeyboardInterrupt:  # SIGTERM too, see stage_command
-            status = "KILLED"
+        except BaseException as error:
+            # SIGTERM too, see stage_command
+            with contextlib.suppress(InputError):  # a full disk is told by what failed first; the end is then KILLED
+                self._end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
-        finally:
-            write_text(self._folder / "ended.json", json.dumps({"status": status, "end_time": now()}))
+        self._end("FINISHED")
+
+    def _end(self, status: str) -> None:
+        write_text(self._folder / "ended.json", json.dumps({"status": status, "end_time": now()}))
 
     def _append(self, record: Mapping[str, Any]) -> None:
         with self._lock, (self._folder / "records.jsonl").open("a") as file:

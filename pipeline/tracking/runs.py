@@ -1,7 +1,6 @@
 """A stage as a run: from its beginning to its end, with the process beside it that delivers its journal."""
 
 import contextlib
-import json
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 from netinv.core import redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.journal import JOURNAL, Run, delivery_lock, flatten, journals, read_json
+from pipeline.tracking.lineage import Lineage, read_lineage
 from pipeline.tracking.store import check_server, experiment_name, root, silence, tracking_uri
 
 _POLL_SECONDS = 0.05
@@ -62,9 +62,9 @@ def stage_run(
     earlier: dict[str, dict[str, str]] = {}  # parameters by stage and variant
     for path in inputs:
         if path.exists():
-            made = read_json(path)
-            tags[f"input.{path.parent.name}.{path.stem}"] = made["run_id"] or f"{JOURNAL}{made.get('journal')}"
-            earlier |= made.get("params", {})
+            made = read_lineage(path)
+            tags[f"input.{path.parent.name}.{path.stem}"] = made.run_id or f"{JOURNAL}{made.journal}"
+            earlier |= made.params
     own = flatten(params or {})
     inherited = {k: v for origin in earlier for k, v in _inherited(origin, variant, earlier[origin]).items()}
     folder = journals() / uuid.uuid4().hex
@@ -77,14 +77,14 @@ def stage_run(
                 yield run
         finally:
             _hand_over(folder, uri, wait)
-        lineage = {
-            "run_id": run.id,
-            "experiment": experiment_name(),
-            "journal": run.key,
-            "children": run.children,
-            "params": {**earlier, "/".join(filter(None, (stage, variant))): own},
-        }
-        write_text(Path("runs") / stage / f"{name}.json", json.dumps(lineage) + "\n")
+        lineage = Lineage(
+            run_id=run.id,
+            experiment=experiment_name(),
+            journal=run.key,
+            children=run.children,
+            params={**earlier, "/".join(filter(None, (stage, variant))): own},
+        )
+        write_text(Path("runs") / stage / f"{name}.json", lineage.model_dump_json() + "\n")
 
 
 def _inherited(origin: str, variant: str | None, params: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from netinv.classifiers import ConvClassifierConfig, build_classifier, load_classifier, save_classifier
 from netinv.core import InputError
-from netinv.generators import ConditionedGenerator, GeneratorConfig, load_generator, save_generator
+from netinv.generators import ConditionedGenerator, GeneratorConfig, load_generator, load_generators, save_generator
 
 SHAPE = (1, 8, 8)
 
@@ -109,3 +109,15 @@ def test_a_configuration_that_is_none_is_one_sentence(tmp_path: Path, content: b
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(InputError, match=r"config\.json"):
         read(tmp_path)
+
+
+def test_the_generators_of_a_variant_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for i in (10, 2, 0):
+        written("generator", tmp_path / str(i))
+        alter(tmp_path / str(i), "architecture.dropout", i / 100)
+    written("generator", tmp_path / "0 copy")
+    (tmp_path / "README").write_text("mine")
+    assert [generator.config.dropout for generator in load_generators(tmp_path)] == [0, 0.02, 0.1]
+    for nothing in (tmp_path / "absent", tmp_path / "0 copy"):
+        with pytest.raises(InputError, match="holds no generators"):
+            load_generators(nothing)

@@ -265,6 +265,28 @@ def test_a_file_where_a_folder_belongs_is_one_sentence(blocked: str) -> None:
     assert Path(blocked).read_text() == "mine"
 
 
+@pytest.mark.parametrize("most", [0, 100, 2000, 20_000])
+def test_what_does_not_fit_is_one_sentence_with_its_path_and_leaves_nothing(most: int) -> None:
+    """A bound on the size of files, in place of a full disk: each write beyond it fails."""
+    process = _stage(
+        "import json, resource, signal\n"
+        "    from netinv.core import write_text\n"
+        "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n"
+        "    with replaced(Path('out')) as folder:\n"
+        "        for i in range(40): write_text(folder / f'{i}.txt', str(i) * 1000)\n"
+        "        (folder / 'weights').write_bytes(bytes(30_000))"
+    )
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert errors.startswith("error: ")
+    assert len(errors.splitlines()) == 1
+    assert "free some space" in errors
+    assert "out" in errors.partition("free some space")[2] or ".stage/out/" in errors or most == 0  # the lock
+    assert not Path("out").exists()
+    assert [path.name for path in Path(".stage").glob("*") if path.suffix != ".lock"] == []
+
+
 @pytest.mark.parametrize(("number", "words"), [("EROFS", "made writable"), ("EIO", "The disk fails")])
 def test_what_the_machine_refuses_is_one_sentence(number: str, words: str) -> None:
     process = _stage(f"import errno; raise OSError(errno.{number}, 'no', 'data/x')")

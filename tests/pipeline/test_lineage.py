@@ -1,0 +1,36 @@
+"""What stages leave of their runs for those after them."""
+
+from pathlib import Path
+
+import pytest
+
+from netinv.core import InputError
+from pipeline.tracking import read_lineage
+
+
+def test_a_stage_that_has_not_run_has_no_run(tmp_path: Path) -> None:
+    assert read_lineage(tmp_path / "absent.json").run_id is None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is not readable JSON"),
+        ("[]", "tells of no run"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"run_id": 7}', "run_id: expected a valid string"),
+        ('{"run_id": "../../x"}', "run_id: "),
+        ('{"children": {"generator 0": 5}}', "children.generator 0"),
+        ('{"params": {"invert": {"steps": 5}}}', "params.invert.steps"),
+        ('{"run": "a"}', "run is not a known key"),
+        ('{"run_id": "\\ud800"}', "Invalid JSON"),
+    ],
+)
+def test_what_is_no_lineage_is_told_with_file_and_key(content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "digits.json"
+    path.write_text(content)
+    with pytest.raises(InputError) as raised:
+        read_lineage(path)
+    assert words in str(raised.value)
+    assert "digits.json" in str(raised.value)
+    assert str(raised.value).endswith("run its stage again.")
