@@ -28,6 +28,11 @@ def read_program(path: Path, source: ClassifierSource) -> Network:
     inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     if len(inputs) != 1:
         raise InputError(f"{path} takes {len(inputs)} inputs, and a classifier takes one: images.")
+    if layer := _trained_layer(program.graph):
+        raise InputError(
+            f"{path} was exported in training mode (its {layer} is at work): call .eval() on the network, and export it "
+            "again."
+        )
     batch, *shape = inputs[0].meta["val"].shape
     module = program.module(check_guards=False)  # guards are Python code, which torch would execute
     assert isinstance(module, fx.GraphModule)
@@ -48,6 +53,20 @@ def read_program(path: Path, source: ClassifierSource) -> Network:
     if network is not module and adapter.feature_layer is not None:
         adapter = adapter.model_copy(update={"feature_layer": f"network.{adapter.feature_layer}"})
     return Network(network, image_shape, source.num_classes, adapter)
+
+
+_NORM = torch.ops.aten.batch_norm.default, torch.ops.aten._native_batch_norm_legit_functional.default
+_DROPOUT = torch.ops.aten.dropout.default, torch.ops.aten.native_dropout.default
+
+
+def _trained_layer(graph: fx.Graph) -> str | None:
+    """A layer of a program that does something else when it is trained, and was exported so."""
+    for node in graph.nodes:
+        if node.target in _DROPOUT and node.args[1] and node.args[2]:
+            return "dropout"
+        if node.target in _NORM and node.args[3] is not None and node.args[5]:  # without its own statistics it may
+            return "batch norm"
+    return None
 
 
 @contextmanager

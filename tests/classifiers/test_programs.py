@@ -187,3 +187,37 @@ def test_what_is_no_exported_program(tmp_path: Path) -> None:
     path.write_bytes(b"no archive")
     with pytest.raises(InputError, match="not a readable exported program"):
         load_classifier_from(ClassifierSource(model=str(path)))
+
+
+class Regular(nn.Module):
+    """Layers that do something else in training."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.convolution, self.layer, self.linear = nn.Conv2d(3, 4, 3), layer, nn.Linear(4, K)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.layer(self.convolution(images)).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (nn.BatchNorm2d(4), "batch norm"),
+        (nn.Dropout(0.5), "dropout"),
+        (nn.Dropout(0.0), ""),
+        (nn.BatchNorm2d(4, track_running_stats=False), ""),  # takes those of the batch in any case
+    ],
+)
+def test_a_program_that_was_exported_in_training_mode_is_refused(
+    layer: nn.Module, name: str, images: Tensor, tmp_path: Path
+) -> None:
+    network = Regular(layer).train()
+    path = tmp_path / "network.pt2"
+    torch.export.save(torch.export.export(network, (images,)), path)
+    source = ClassifierSource(model=str(path))
+    if name:
+        with pytest.raises(InputError, match=rf"was exported in training mode \(its {name} is at work\): call \.eval"):
+            load_classifier_from(source)
+        torch.export.save(torch.export.export(network.eval(), (images,)), path)
+    assert load_classifier_from(source)(images).shape == (5, K)

@@ -122,6 +122,47 @@ def test_workers_stay_alike_and_resume_bit_for_bit(workers: Workers) -> None:
     assert losses == same
 
 
+LONG = CASES["own bounds"].model_copy(update={"steps": 60, "log_every": 60})
+
+
+def long_training(dtype: torch.dtype, shared: GlobalBatch | None) -> Trained:
+    """Weights after sixty steps, and the last loss."""
+    torch.set_default_dtype(dtype)
+    try:
+        generator, classifier = networks(dtype)
+        losses = [record["loss"] for record in InversionTraining(generator, classifier, LONG, 3, shared)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return torch.cat([p.detach().flatten().double() for p in generator.parameters()]), losses
+
+
+def long_work(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=NUM_WORKERS)
+    found = [long_training(dtype, GlobalBatch(LONG.batch_size)) for dtype in (torch.float32, torch.float64)]
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_rounding_alone_tells_two_workers_from_one(tmp_path: Path) -> None:
+    """What grows over sixty steps in float32 is gone in float64: the two compute the same."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(long_work, args=(port, str(tmp_path)), nprocs=NUM_WORKERS)
+    workers = torch.load(tmp_path / "0.pt", weights_only=True)
+    apart = []
+    for dtype, (weights, losses) in zip((torch.float32, torch.float64), workers, strict=True):
+        alone, alone_losses = long_training(dtype, None)
+        apart.append(((weights - alone).abs().max().item(), abs(losses[-1] - alone_losses[-1])))
+    print("largest difference of a weight, and of the loss:", apart)
+    single, double = apart
+    assert double[0] < 1e-9
+    assert double[1] < 1e-9
+    assert double[0] < 1e-4 * single[0]  # by how much finer float64 rounds, and more
+
+
 @pytest.fixture
 def lone_group() -> Iterator[None]:
     with socket.socket() as probe:
