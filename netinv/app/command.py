@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.app import auditing, commands
+from netinv.app import auditing, commands, conversion
 from netinv.app.parsing import parse_mixture, parse_sharpness
 from netinv.core import InputError, __version__, redacted
 
@@ -23,7 +23,10 @@ def cli() -> None:
     """Network inversion: draw images that a classifier reads as the class you ask for."""
 
 
-for command in (commands.check, commands.invert, commands.evaluate, commands.report, commands.export, auditing.audit):
+for command in (
+    *(commands.check, commands.invert, commands.evaluate, commands.report, commands.export),
+    *(auditing.audit, conversion.fetch, conversion.export_classifier),
+):
     cli.add_command(command)
 
 

@@ -4,13 +4,14 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_pairs, parse_source
-from netinv.app.telling import measured, tell_inversion, told
+from netinv.app.telling import tell_evaluation, tell_inversion, told
 from netinv.core import VARIANTS, InputError
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def invert(
     """
     from netinv.app.api import invert as invert_classifier
     from netinv.app.api import settings_of
-    from netinv.app.inversions import RECORD, MissingClasses
+    from netinv.app.inversions import MissingClasses
+    from netinv.app.records import RECORD, placed
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder
     from netinv.generators import GeneratorConfig
@@ -158,6 +160,7 @@ def invert(
             )
     except FloatingPointError as error:
         raise InputError(str(error)) from None
+    inversion = replace(inversion, source=placed(source))
     inversion.save(out)
     tell_inversion(inversion, out, as_json)
 
@@ -165,7 +168,11 @@ def invert(
 @click.command()
 @source_options
 @click.option(
-    "--inversion", "folders", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder; repeat it."
+    "--inversion",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder; repeat it.  [default: MODEL]",
 )
 @click.option("--data", type=click.Path(path_type=Path), help="Real images: a data set, or a folder of images.")
 @click.option("--evaluator", help="Independent classifier, in any form of MODEL.  [default: one is trained on --data]")
@@ -187,7 +194,10 @@ def evaluate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained."""
+    """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained.
+
+    MODEL may be the folder of an inversion, which knows where its classifier came from.
+    """
     from netinv.app.inversions import Inversion, classifier_vendi
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder, check_same_classes, new_folder, save_csv
@@ -196,6 +206,7 @@ def evaluate(
 
     check_folder(out)
     expect_evaluator(evaluator, evaluator_set)
+    folders = folders or _inversion_in(options["model"])
     source, device = parse_source(options)
     classifier = load_classifier_from(source, device)
     inversions = [Inversion.load(folder) for folder in folders]
@@ -233,10 +244,7 @@ def evaluate(
         headline = {name: value.model_dump(mode="json") for name, value in evaluation.results.headline.items()}
         print(json.dumps({"out": str(out), "headline": headline, "classifier_vendi": vendi}))
         return
-    for name, value in evaluation.results.headline.items():
-        print(f"{name.replace('_', ' '):28} {measured(value)}")
-    print(f"{'vendi, classifier features':28} {', '.join(f'{value:.2f}' for value in vendi)}")
-    print(evaluation.results.verdict)
+    tell_evaluation(evaluation.results, vendi)
 
 
 @click.command()
@@ -266,6 +274,19 @@ def export(folder: Path, out: Path, as_json: bool) -> None:
     check_file(out)
     Inversion.load(folder).to_onnx(out)
     print(json.dumps({"out": str(out), "bytes": out.stat().st_size}) if as_json else f"{out}: written and checked")
+
+
+def _inversion_in(model: str) -> tuple[Path]:
+    """The folder of an inversion that stands for its classifier.
+
+    Raises:
+        InputError: It is none.
+    """
+    from netinv.app.records import RECORD
+
+    if not (Path(model) / RECORD).is_file():
+        raise InputError("Missing option '--inversion': it names what is measured.")
+    return (Path(model),)
 
 
 def read_data(path: Path, image_shape: tuple[int, int, int]) -> "Dataset":

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from netinv.classifiers import InvertibleClassifier
-from netinv.core import Config, InputError, Share, new_folder, read_json, read_numbers, save_csv
+from netinv.app.records import RECORD, Record
+from netinv.classifiers import ClassifierSource, InvertibleClassifier
+from netinv.core import InputError, new_folder, read_json, read_numbers, save_csv
 from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, draw_images, load_generator, save_generator
 from netinv.inversion import InversionConfig, missing_classes, variant_of
@@ -22,23 +23,12 @@ BATCH = 100
 """Images classified at a time."""
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
 """Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
-RECORD = "inversion.json"
-"""File that marks the folder of an inversion, and says how it came about."""
 
 History = list[dict[str, float]]
 
 
 class MissingClasses(UserWarning):
     """Some class of an inversion cannot be drawn."""
-
-
-class _Record(Config):
-    """What ``inversion.json`` holds."""
-
-    classes: tuple[str, ...]
-    accuracy: Share
-    class_accuracy: tuple[Share, ...] = ()
-    config: InversionConfig
 
 
 @dataclass(frozen=True)
@@ -56,6 +46,8 @@ class Inversion:
     """Inversion accuracy, the share of fresh images (without dropout) that the classifier reads as what was asked."""
     class_accuracy: tuple[float, ...] = ()
     """The same of each of the K classes; empty where it was not measured."""
+    source: ClassifierSource | None = None
+    """Where its classifier came from; ``None`` where that was an object of the caller's."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -130,8 +122,12 @@ class Inversion:
         """
         with new_folder(Path(folder), replaces=RECORD) as partial:
             save_generator(partial, self.generator)
-            record = _Record(
-                classes=self.classes, accuracy=self.accuracy, class_accuracy=self.class_accuracy, config=self.config
+            record = Record(
+                classes=self.classes,
+                accuracy=self.accuracy,
+                class_accuracy=self.class_accuracy,
+                config=self.config,
+                classifier=self.source,
             )
             (partial / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
             save_csv(partial / "history.csv", self.history)
@@ -145,7 +141,7 @@ class Inversion:
             InputError: The folder does not hold an inversion, or holds a damaged one.
         """
         path = Path(folder) / RECORD
-        record = _Record.parse(read_json(path, "invert again"), where=str(path))
+        record = Record.parse(read_json(path, "invert again"), where=str(path))
         history = read_numbers(Path(folder) / "history.csv", "invert again")
         generator = load_generator(Path(folder))
         if generator.num_classes != len(record.classes):
@@ -155,7 +151,8 @@ class Inversion:
             )
         if record.class_accuracy and len(record.class_accuracy) != len(record.classes):
             raise InputError(f"{path} names {len(record.classes)} classes and {len(record.class_accuracy)} accuracies.")
-        return cls(generator, record.config, history, record.classes, record.accuracy, record.class_accuracy)
+        about = record.classes, record.accuracy, record.class_accuracy, record.classifier
+        return cls(generator, record.config, history, *about)
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the generator as one ONNX file, checked against torch; ``netinv sample`` draws from it without torch.

@@ -69,6 +69,7 @@ def parse_source(options: dict[str, Any]) -> "tuple[ClassifierSource, str]":
     """
     import torch
 
+    from netinv.app.records import RECORD, source_of
     from netinv.classifiers import ClassifierSource
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
@@ -89,7 +90,9 @@ def parse_source(options: dict[str, Any]) -> "tuple[ClassifierSource, str]":
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"The device {device!r} cannot be used ({str(error).splitlines()[0]}).") from None
-    return ClassifierSource.parse(given), device
+    source = ClassifierSource.parse(given)
+    folder = Path(source.model)
+    return source_of(folder, source) if (folder / RECORD).is_file() else source, device
 
 
 def parse_evaluator(

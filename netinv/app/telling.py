@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from netinv.app.inversions import Inversion
     from netinv.classifiers import CheckReport
-    from netinv.results import Measure
+    from netinv.results import Measure, Results
 
 
 def tell_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
@@ -55,3 +55,11 @@ def measured(measure: "Measure") -> str:
     if isinstance(measure, Estimate):
         return f"{measure.value:.3f}  ({measure.low:.3f} to {measure.high:.3f})"
     return f"not measured: {measure.not_measured}"
+
+
+def tell_evaluation(results: "Results", vendi: list[float]) -> None:
+    """The headline of an evaluation for people, and the diversity within the classifier's own features."""
+    for name, value in results.headline.items():
+        print(f"{name.replace('_', ' '):28} {measured(value)}")
+    print(f"{'vendi, classifier features':28} {', '.join(f'{value:.2f}' for value in vendi)}")
+    print(results.verdict)

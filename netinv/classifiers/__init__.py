@@ -17,7 +17,7 @@ from netinv.classifiers.networks import (
     build_classifier,
     freeze,
 )
-from netinv.classifiers.sources import ClassifierSource
+from netinv.classifiers.sources import ClassifierSource, check_named
 from netinv.classifiers.training import ClassifierTrainingConfig, predict, train_classifier
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "behaviour",
     "build_classifier",
     "check_classifier",
+    "check_named",
     "check_statistics",
     "freeze",
     "fresh_copy",

@@ -30,8 +30,8 @@ def read_program(path: Path, source: ClassifierSource) -> Network:
         raise InputError(f"{path} takes {len(inputs)} inputs, and a classifier takes one: images.")
     if layer := _trained_layer(program.graph):
         raise InputError(
-            f"{path} was exported in training mode (its {layer} is at work): call .eval() on the network, and export it "
-            "again."
+            f"{path} was exported in training mode (its {layer} is at work): call .eval() on the network, and export "
+            "it again."
         )
     batch, *shape = inputs[0].meta["val"].shape
     module = program.module(check_guards=False)  # guards are Python code, which torch would execute

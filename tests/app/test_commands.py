@@ -18,6 +18,7 @@ from zoo import ConvNet
 from netinv.app import command
 from netinv.app.commands import parse_evaluator, parse_pairs, parse_source, read_data, train_evaluator
 from netinv.app.inversions import Inversion
+from netinv.classifiers import load_classifier_from
 from netinv.core import InputError
 from netinv.inversion import variant_config
 from netinv.report import read_evaluations
@@ -86,7 +87,7 @@ def colours(weights: Path) -> tuple[str, ...]:
 def test_help_needs_no_torch(root: Path) -> None:
     code = "import sys, netinv.app.command as c; c.cli(['-h'], standalone_mode=False); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    for name in ("audit", "check", "invert", "sample", "evaluate", "export"):
+    for name in ("audit", "check", "invert", "sample", "evaluate", "export", "export-classifier", "fetch"):
         assert f"\n  {name} " in done.stdout
 
 
@@ -388,3 +389,63 @@ def test_shell_completion_knows_the_commands(root: Path) -> None:
         check=False,
     )
     assert done.stdout.strip() == "plain,check"
+
+
+def test_torchvisions_data_become_what_data_takes(shell: Shell, tmp_path: Path) -> None:
+    code, out, _ = shell("fetch", "digits", "--out", tmp_path / "digits", "--json")
+    assert code == 0
+    assert json.loads(out)["train"] == 1442
+    assert len(read_data(tmp_path / "digits", (1, 16, 16)).train.labels) == 1442
+    code, _, err = shell("fetch", "digitz", "--out", tmp_path / "x")
+    assert (code, "Unknown data set 'digitz': known are cifar10, digits" in err) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_an_inversion_remembers_its_classifier(
+    shell: Shell, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shell("invert", *colours(weights), "--steps", 1, *TINY, "--out", "inversion")[0] == 3
+    kept = Inversion.load("inversion").source
+    assert kept is not None
+    assert (kept.model, kept.weights) == ("zoo:ConvNet", str(weights.resolve()))
+    arguments = [word for name, value in kept.arguments.items() for word in ("--argument", f"{name}={value}")]
+    measure = ("evaluate", "inversion", "--num-samples", 20, "--out")
+    code, _, err = shell(*measure, "x", *arguments)
+    assert (code, "asks to call zoo:ConvNet with" in err) == (2, True)
+    assert shell(*measure, "there", "--factory", "zoo:ConvNet", *arguments)[0] == 0
+    assert load_results(Path("there/results.json")).headline["inversion_accuracy"]
+    code, _, err = shell(*measure, "x", "--factory", "zoo:ConvNet", "--mean", "0,0,0", "--std", "1,1,1")
+    assert (code, "leave that out, or name the classifier" in err) == (2, True)
+    code, _, err = shell("evaluate", *colours(weights), "--out", "x")
+    assert (code, "Missing option '--inversion'" in err) == (2, True)
+
+
+def test_a_folder_that_an_inversion_names_says_alone_what_is_called(tmp_path: Path) -> None:
+    """A record names a folder and the factory that this one asks for: both are stored, and neither is trusted."""
+    marker = tmp_path / "ran"
+    evil = {"model": "os:system", "arguments": {"command": f"touch {marker}"}}
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil/config.json").write_text(
+        json.dumps({"network": "imported", "source": evil, "num_classes": 2, "image_shape": [1, 4, 4]})
+    )
+    (tmp_path / "inversion").mkdir()
+    record = {"classes": ["a", "b"], "accuracy": 1.0, "config": variant_config("standard").model_dump(mode="json")}
+    record["classifier"] = evil | {"model": str(tmp_path / "evil"), "factory": "os:system"}
+    (tmp_path / "inversion/inversion.json").write_text(json.dumps(record))
+    source, device = parse_source({"model": str(tmp_path / "inversion"), "arguments": ()})
+    with pytest.raises(InputError, match="which nothing here names: refused"):
+        load_classifier_from(source, device)
+    assert not marker.exists()
+
+
+def test_a_classifier_is_exported_for_verify(shell: Shell, weights: Path, tmp_path: Path) -> None:
+    out, model = tmp_path / "classifier.onnx", colours(weights)
+    code, _, err = shell("export-classifier", *model, "--classes", "red,green,blue", "--out", out)
+    assert (code, "--classes names 3 classes, but the classifier knows 2" in err) == (2, True)
+    assert shell("export-classifier", *model, "--classes", "red,blue", "--out", out)[0] == 0
+    assert shell("invert", *model, "--classes", "red,blue", "--steps", 1, *TINY, "--out", tmp_path / "i")[0] == 3
+    assert shell("export", tmp_path / "i", "--out", tmp_path / "g.onnx")[0] == 0
+    code, printed, _ = shell("sample", tmp_path / "g.onnx", "--verify", out, "--num", 5, "--out", tmp_path / "s.png")
+    assert code == 0
+    assert "accuracy under" in printed

@@ -1,0 +1,49 @@
+"""What the folder of an inversion says of it, and where its classifier came from."""
+
+from pathlib import Path
+
+from netinv.classifiers import ClassifierSource, check_named
+from netinv.core import Config, InputError, Share, read_json
+from netinv.inversion import InversionConfig
+
+RECORD = "inversion.json"
+"""File that marks the folder of an inversion, and says how it came about."""
+
+
+class Record(Config):
+    """What ``inversion.json`` holds."""
+
+    classes: tuple[str, ...]
+    accuracy: Share
+    class_accuracy: tuple[Share, ...] = ()
+    config: InversionConfig
+    classifier: ClassifierSource | None = None
+
+
+def source_of(folder: Path, named: ClassifierSource) -> ClassifierSource:
+    """Where the classifier of an inversion's folder came from.
+
+    Args:
+        folder: May come from anywhere: a factory that it names is not called unless it is named here as well.
+        named: What the command line says: the folder, and perhaps the factory.
+
+    Raises:
+        InputError: The folder does not say, or would run code that is not named, or more is said than that.
+    """
+    path = folder / RECORD
+    source = Record.parse(read_json(path, "invert again"), where=str(path)).classifier
+    if source is None:
+        raise InputError(f"{path} does not say where its classifier came from: name that as the MODEL.")
+    if named != ClassifierSource(model=named.model, factory=named.factory, arguments=named.arguments):
+        raise InputError(f"{path} says what its classifier takes and gives: leave that out, or name the classifier.")
+    if Path(source.model).exists():  # a folder may name a factory in its turn, and what this one says does not count
+        return source.model_copy(update={"factory": named.factory, "arguments": named.arguments})
+    check_named(source, named, folder)
+    return source
+
+
+def placed(source: ClassifierSource) -> ClassifierSource:
+    """A source whose files are found from anywhere on this machine."""
+    paths = {name: getattr(source, name) for name in ("model", "weights")}
+    found = {name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()}
+    return source.model_copy(update=found)
