@@ -156,7 +156,7 @@ def audit(
         comparisons[kind] = _compare(
             found, pools.is_train, permuted, pools.copy_distance[kind], labels, num_classes, seed
         )
-        pairs += _closest_pairs(kind, found, pools, labels)
+        pairs += _closest_pairs(kind, found, pools, labels, images)
     memorised, verdict = _judge(comparisons)
     return Audit(verdict=verdict, memorised=memorised, pool=pools.size, comparisons=comparisons, pairs=tuple(pairs))
 
@@ -283,7 +283,9 @@ def _p_value(as_extreme: NDArray[np.bool_]) -> float:
     return float((1 + as_extreme.sum()) / (1 + len(as_extreme)))
 
 
-def _closest_pairs(kind: Distance, found: Neighbours, pools: Pools, labels: NDArray[np.int64]) -> list[Pair]:
+def _closest_pairs(
+    kind: Distance, found: Neighbours, pools: Pools, labels: NDArray[np.int64], images: Tensor
+) -> list[Pair]:
     """For each class that appears, the sample with the smallest distance to a training image."""
     first_train, first_test = _split(found, pools.is_train)
     train_distance, test_distance = _distances(found, pools.is_train)
@@ -296,13 +298,21 @@ def _closest_pairs(kind: Distance, found: Neighbours, pools: Pools, labels: NDAr
                 distance=kind,
                 label=int(k),
                 sample=int(sample),
-                train=int(pools.index[found.member[sample, first_train[sample]]]),
-                test=int(pools.index[found.member[sample, first_test[sample]]]),
+                train=_shown(pools, found.member[sample, first_train[sample]], images[sample], train=True),
+                test=_shown(pools, found.member[sample, first_test[sample]], images[sample], train=False),
                 train_distance=float(train_distance[sample]),
                 test_distance=float(test_distance[sample]),
             )
         )
     return pairs
+
+
+def _shown(pools: Pools, member: int, image: Tensor, train: bool) -> int:
+    """Index in its split of the real image beside a sample: the nearest by pixels, where no neighbour is of its name."""
+    if pools.is_train[member] != train:
+        pool = pools.images.flatten(1)[pools.is_train == train]
+        member = int(_nearest(image.flatten()[None], pool).member[0, 0]) + (0 if train else pools.size)
+    return int(pools.index[member])
 
 
 def _judge(comparisons: dict[str, Comparison | NotMeasured]) -> tuple[bool, str]:

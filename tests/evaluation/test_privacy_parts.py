@@ -211,7 +211,7 @@ def test_the_closest_pair_of_each_class_is_named() -> None:
     images = pictures(30, 3)
     labels = np.array([0, 2] * 15)
     found = of.neighbours(images, None)["pixel"]
-    pairs = privacy._closest_pairs("pixel", found, of, labels)
+    pairs = privacy._closest_pairs("pixel", found, of, labels, images)
     assert [pair.label for pair in pairs] == [0, 2]
     train, test = statistics(found, of.is_train, 0.0)
     distances = brute_force("pixel", images, images, of)
@@ -222,6 +222,18 @@ def test_the_closest_pair_of_each_class_is_named() -> None:
         assert (pair.train_distance, pair.test_distance) == (train[sample], test[sample])
         assert pair.train == 100 + distances[sample][:SIZE].argmin()
         assert pair.test == 500 + distances[sample][SIZE:].argmin()
+
+
+def test_the_image_beside_a_sample_is_of_its_split_though_all_neighbours_are_of_the_other() -> None:
+    of = pools()
+    images = pictures(1, 3)
+    member = np.arange(privacy.NEIGHBOURS)[None]  # training images
+    for shift, others in ((0, "test"), (SIZE, "train")):
+        found = privacy.Neighbours(np.linspace(0, 1, privacy.NEIGHBOURS)[None], member + shift)
+        (pair,) = privacy._closest_pairs("ssim", found, of, np.array([0]), images)
+        distances = brute_force("pixel", images, images, of)[0]
+        nearest = 500 + distances[SIZE:].argmin() if others == "test" else 100 + distances[:SIZE].argmin()
+        assert (pair.test if others == "test" else pair.train) == nearest
 
 
 def made_up(p_value: float = 0.5, copies_p_value: float = 0.5) -> Comparison:
@@ -289,7 +301,7 @@ def test_an_audit_is_made_of_its_parts() -> None:
     for kind, part in near.items():
         args = (of.is_train, deals, of.copy_distance[kind], label.numpy(), K, 4)
         assert found.comparisons[kind] == privacy._compare(part, *args)
-        pairs += privacy._closest_pairs(kind, part, of, label.numpy())
+        pairs += privacy._closest_pairs(kind, part, of, label.numpy(), images)
     assert found.pairs == tuple(pairs)
     assert found.pool == SIZE
     assert (found.memorised, found.verdict) == privacy._judge(found.comparisons)
