@@ -191,7 +191,8 @@ def _failure(error: RuntimeError) -> str:
 
 def _scale_findings(classifier: AdaptedClassifier, images: Tensor) -> Iterator[Finding]:
     """Activations at the first batch norm against its running statistics, which remember the training images."""
-    norms = [m for m in classifier.network.modules() if isinstance(m, nn.BatchNorm2d) and m.running_var is not None]
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d)
+    norms = [m for m in classifier.network.modules() if isinstance(m, kinds) and m.running_var is not None]
     if not norms or norms[0].running_var is None:
         return
     seen: list[Tensor] = []
@@ -203,7 +204,8 @@ def _scale_findings(classifier: AdaptedClassifier, images: Tensor) -> Iterator[F
         handle.remove()
     if not seen or norms[0].num_batches_tracked is None or not int(norms[0].num_batches_tracked):
         return
-    ratio = float((seen[0].var(dim=(0, 2, 3)) / norms[0].running_var.clamp(min=1e-12)).sqrt().median())
+    values = seen[0].transpose(0, 1).flatten(1)  # (C, N x pixels)
+    ratio = float((values.var(dim=1) / norms[0].running_var.clamp(min=1e-12)).sqrt().median())
     if ratio < 0.03:
         yield Finding(
             severity="warning",

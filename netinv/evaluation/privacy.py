@@ -308,7 +308,7 @@ def _closest_pairs(
 
 
 def _shown(pools: Pools, member: int, image: Tensor, train: bool) -> int:
-    """Index in its split of the real image beside a sample: the nearest by pixels, where no neighbour is of its name."""
+    """Index in its split of the real image beside a sample; by pixels, where no neighbour is of that split."""
     if pools.is_train[member] != train:
         pool = pools.images.flatten(1)[pools.is_train == train]
         member = int(_nearest(image.flatten()[None], pool).member[0, 0]) + (0 if train else pools.size)

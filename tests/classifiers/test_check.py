@@ -1,5 +1,6 @@
 """Every usual mistake provoked on a trained classifier, and caught in words; and silence where there is none."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,15 @@ def test_pixels_in_0_to_255_shown_by_batch_norm_alone() -> None:
     assert codes(check_classifier(network, SHAPE, config=cured)) == set()
 
 
+def test_pixels_in_0_to_255_shown_by_the_batch_norm_of_a_perceptron() -> None:
+    seed_torch(0)
+    layers = (nn.Linear(math.prod(SHAPE), 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, CLASSES))
+    network = trained(nn.Sequential(nn.Flatten(), *layers), lambda images: images * 255)
+    assert "trained on pixels in 0..255?" in message(check_classifier(network, SHAPE), "pixel_range")
+    cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
+    assert "pixel_range" not in codes(check_classifier(network, SHAPE, config=cured))
+
+
 def test_mean_and_std_in_units_of_0_to_255(network: nn.Module) -> None:
     report = check_classifier(network, SHAPE, config=AdapterConfig(mean=(0, 0, 0), std=(0.001, 0.001, 0.001)))
     assert codes(report) == {"pixel_range"}
@@ -216,13 +226,15 @@ def test_training_mode_is_noted(network: nn.Module) -> None:
     assert report.ok
 
 
-def test_a_program_exported_in_training_mode(tmp_path: Path) -> None:
-    network = ConvNet().train()
-    network.dropout = nn.Identity()
+def test_a_program_whose_batch_norm_keeps_no_statistics(tmp_path: Path) -> None:
+    network = ConvNet().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats, module.running_mean, module.running_var = False, None, None
     torch.export.save(torch.export.export(network, (torch.rand(4, *SHAPE),)), tmp_path / "network.pt2")
     report = check_classifier(*load_network(ClassifierSource(model=str(tmp_path / "network.pt2"))))
     assert codes(report) - {"untrained"} == {"batch_dependent"}
-    assert "exported in training mode" in message(report, "batch_dependent")
+    assert "keeps no running statistics" in message(report, "batch_dependent")
 
 
 def test_dropout_that_does_not_heed_the_mode() -> None:
