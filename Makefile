@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Where this is set, each stage would compile all of torch anew: seconds of every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install wheel repro paper test portable slow chaos mutants lint format docs summary ui clean
+.PHONY: help install wheel repro paper test portable slow chaos torture mutants lint format docs summary ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
 
 chaos: install ## Kill workers, nodes and the driver on a real cluster, and say what came of it (half an hour)
 	python benchmarks/chaos.py
+
+torture: install ## Damage inputs, fill the disk and kill stages at random for MINUTES, and say what came of it
+	python benchmarks/torture.py --minutes $(or $(MINUTES),60)
 
 mutants: install ## Put small faults into PACKAGES, one by one, and count those that the tests notice (hours)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,mutants]'
