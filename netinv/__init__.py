@@ -3,9 +3,9 @@
 Legend of shapes, used throughout: ``N`` batch, ``K`` number of classes (the paper's n), ``Z`` latent dimension,
 ``D`` feature dimension, ``C, H, W`` image channels, height, width, ``M`` side of the hot matrix.
 
-The packages, from the front of the house to its ground: ``app``, ``report``, ``export``, ``audit``, ``evaluation``,
-``inversion``, ``generators``, ``classifiers``, ``sampling``, ``results``, ``perturbations``, ``data``, ``core``. Each
-imports only from those behind it, and only what their ``__init__`` names.
+The packages, from the front of the house to its ground: ``app``, ``report``, ``export``, ``audit``,
+``interpretation``, ``evaluation``, ``inversion``, ``generators``, ``classifiers``, ``sampling``, ``results``,
+``perturbations``, ``data``, ``core``. Each imports only from those behind it, and only what their ``__init__`` names.
 """
 
 from typing import TYPE_CHECKING
@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from netinv.app import Inversion, invert, refine
+    from netinv.app import Inversion, interpret, invert, refine
     from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_classifier_from
     from netinv.core import __version__
     from netinv.generators import GeneratorConfig
+    from netinv.interpretation import InterpretationConfig
     from netinv.inversion import InversionConfig, variant_config
 
 __all__ = [
     "AdapterConfig",
     "ClassifierSource",
     "GeneratorConfig",
+    "InterpretationConfig",
     "Inversion",
     "InversionConfig",
     "__version__",
     "check_classifier",
+    "interpret",
     "invert",
     "load_classifier_from",
     "refine",
@@ -37,10 +40,11 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "app": ["Inversion", "invert", "refine"],
+        "app": ["Inversion", "interpret", "invert", "refine"],
         "classifiers": ["AdapterConfig", "ClassifierSource", "check_classifier", "load_classifier_from"],
         "core": ["__version__"],
         "generators": ["GeneratorConfig"],
+        "interpretation": ["InterpretationConfig"],
         "inversion": ["InversionConfig", "variant_config"],
     },
 )

@@ -4,12 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -34,6 +29,7 @@ from netinv.data import BUILT_IN, FetchConfig
 from netinv.evaluation import EvaluationConfig
 from netinv.export import ExportConfig
 from netinv.generators import GeneratorConfig
+from netinv.interpretation import InterpretationConfig
 from netinv.inversion import InversionConfig
 
 MAX_BYTES, MAX_VALUES, MAX_DEPTH = 2**20, 20_000, 30
@@ -206,6 +202,7 @@ class Params(Config):
     invert: dict[str, Any]
     """Likewise."""
     evaluate: EvaluationConfig
+    interpret: InterpretationConfig
     export: ExportConfig
     audit: AuditParams
     ablation: AblationParams

@@ -11,7 +11,7 @@ from netinv.core import write_text
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
-    from netinv.report import Inverted
+    from netinv.report import Interpreted, Inverted
     from pipeline.params import Params
 
 CHIEF = ("num_generators", "steps", "batch_size", "sharpness", "alpha", "beta", "gamma", "perturbation", "epsilon")
@@ -20,13 +20,16 @@ CHIEF = ("num_generators", "steps", "batch_size", "sharpness", "alpha", "beta", 
 
 @click.command()
 @click.option("--evaluation", type=click.Path(path_type=Path), required=True, help="Folder of the evaluate stage.")
+@click.option("--interpretation", type=click.Path(path_type=Path), required=True, help="Folder of that stage.")
 @click.option("--metrics", type=click.Path(path_type=Path), required=True, help="Folder of all metrics.")
 @click.option("--plots", type=click.Path(path_type=Path), required=True, help="Folder of all plots.")
 @click.option("--runs", type=click.Path(path_type=Path), required=True, help="Folder of the MLflow run ids.")
 @click.option("--ablation", type=click.Path(path_type=Path), required=True, help="Folder of ablations; may be empty.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page.")
 @stage_command
-def main(evaluation: Path, metrics: Path, plots: Path, runs: Path, ablation: Path, out: Path) -> None:
+def main(
+    evaluation: Path, interpretation: Path, metrics: Path, plots: Path, runs: Path, ablation: Path, out: Path
+) -> None:
     """Write the report on all data sets and variants of params.yaml."""
     from netinv.report import read_ablations, render, summary
     from pipeline import tracking
@@ -38,7 +41,7 @@ def main(evaluation: Path, metrics: Path, plots: Path, runs: Path, ablation: Pat
         tracking.stage_run("report", "all", params=_telling(params), wait=True, for_pipeline=True) as run,
     ):
         store = tracking.redacted(tracking.tracking_uri())
-        inverted = collect(params, evaluation, metrics, plots, runs, store)
+        inverted = collect(params, evaluation, interpretation, metrics, plots, runs, store)
         page = render(inverted, read_ablations(ablation), on_server=store.startswith("http"))
         write_text(folder / "index.html", page)
         run.log_artifact(folder / "index.html")
@@ -75,13 +78,20 @@ def _headlines(inverted: "list[Inverted]") -> dict[str, float]:
 
 
 def collect(
-    params: "Params", evaluation: Path, metrics: Path, plots: Path, runs: Path, tracking_uri: str
+    params: "Params",
+    evaluation: Path,
+    interpretation: Path,
+    metrics: Path,
+    plots: Path,
+    runs: Path,
+    tracking_uri: str,
 ) -> "list[Inverted]":
     """What the other stages left.
 
     Args:
         params: Name the data sets and variants, and how they were inverted.
         evaluation: Folder of the evaluate stage.
+        interpretation: Folder of the interpret stage.
         metrics: Folder of all metrics.
         plots: Folder of all plots.
         runs: Folder of the MLflow run ids.
@@ -122,9 +132,18 @@ def collect(
                 },
                 export=_exported(metrics / "export" / f"{dataset}-classifiers.json"),
                 runs=_stage_runs(dataset, params.variants, runs, tracking_uri),
+                interpretation=_interpreted(interpretation / dataset),
             )
         )
     return found
+
+
+def _interpreted(folder: Path) -> "Interpreted | None":
+    """What the interpret stage found; nothing where it has not run."""
+    from netinv.report import Interpreted
+    from netinv.results import load_interpretation
+
+    return Interpreted(load_interpretation(folder), folder) if folder.exists() else None
 
 
 def _exported(path: Path) -> dict[str, str]:
@@ -153,6 +172,7 @@ def _stage_runs(dataset: str, variants: Iterable[str], runs: Path, tracking_uri:
         "train": [f"{dataset}-classifier", f"{dataset}-evaluator"],
         **{stage: [f"{dataset}-{variant}" for variant in variants] for stage in ("invert", "evaluate", "export")},
     }
+    stages["interpret"] = [dataset]
     stages["export"].append(f"{dataset}-classifiers")
     stages["register"] = stages["invert"]  # where it has ended already: the report does not wait for it
     found = []

@@ -7,12 +7,14 @@ import lazy_loader
 if TYPE_CHECKING:
     from netinv.app.api import invert
     from netinv.app.command import main
+    from netinv.app.interpreting import interpret
     from netinv.app.inversions import Inversion, classifier_vendi
     from netinv.app.refining import refine
 
 __all__ = [
     "Inversion",
     "classifier_vendi",
+    "interpret",
     "invert",
     "main",
     "refine",
@@ -24,6 +26,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "api": ["invert"],
         "command": ["main"],
+        "interpreting": ["interpret"],
         "inversions": ["Inversion", "classifier_vendi"],
         "refining": ["refine"],
     },

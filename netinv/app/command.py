@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.app import auditing, commands, conversion
+from netinv.app import auditing, commands, conversion, interpreting
 from netinv.app.parsing import parse_mixture, parse_sharpness
 from netinv.core import InputError, __version__, redacted
 
@@ -25,7 +25,7 @@ def cli() -> None:
 
 for command in (
     *(commands.check, commands.invert, commands.evaluate, commands.report, commands.export),
-    *(auditing.audit, conversion.fetch, conversion.export_classifier),
+    *(auditing.audit, conversion.fetch, conversion.export_classifier, interpreting.interpret_command),
 ):
     cli.add_command(command)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from netinv.core import InputError, explain, read_json, read_numbers, read_text
-from netinv.results import Results, Row, load_results
+from netinv.results import InterpretationResults, Results, Row, load_results
 
 REFERENCES = {"real_train": ("real, train", "train"), "real_test": ("real, test", "test"), "noise": ("noise", "noise")}
 """Title and class in the style sheet of the rows to compare with."""
@@ -46,6 +46,14 @@ class Evaluated(NamedTuple):
         return [row for row in self.results.rows if row.kind == "generator"]
 
 
+class Interpreted(NamedTuple):
+    """What the dictionaries of a classifier's activations were found to be worth."""
+
+    results: InterpretationResults
+    folder: Path
+    """Of the units' pictures."""
+
+
 class Inverted(NamedTuple):
     """A classifier, and all variants of its inversion."""
 
@@ -57,6 +65,8 @@ class Inverted(NamedTuple):
     """What their export to ONNX measured."""
     runs: list[tuple[str, str, str]]
     """Stage, id and address of each MLflow run; no address where the store is no server."""
+    interpretation: Interpreted | None = None
+    """What it has learned, where that was looked at."""
 
 
 def compared(found: Sequence[Evaluated]) -> list[tuple[str, str, Row]]:

@@ -21,6 +21,7 @@ from netinv.report.curves import (
     training_charts,
 )
 from netinv.report.inputs import REFERENCES, Ablation, Evaluated, Inverted, compared, title_of
+from netinv.report.learned import LearnedView, learned
 from netinv.report.pictures import Grid, Neighbours, class_grid, figure, neighbours
 from netinv.report.tables import (
     Matrix,
@@ -95,6 +96,7 @@ class SetView(NamedTuple):
     classifier_export: dict[str, str]
     runs: list[tuple[str, str, str]]
     """Stage, id and address of each MLflow run; no address where the store is no server."""
+    learned: LearnedView | None
 
 
 def render(inverted: Sequence[Inverted], ablations: Sequence[Ablation] = (), on_server: bool = True) -> str:
@@ -170,6 +172,7 @@ def _set_view(inverted: Inverted) -> SetView:
         by_class=class_tables(found),
         classifier_export=inverted.export,
         runs=inverted.runs,
+        learned=learned(inverted.interpretation) if inverted.interpretation else None,
     )
 
 

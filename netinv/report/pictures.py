@@ -58,10 +58,10 @@ def figure(e: Evaluated) -> Grid:
     rows = min(len(e.results.classes), GRID_CLASSES)
     columns = [row.name.removeprefix("generator ") for row in e.generators]
     title = f"{e.variant}: a row for each class, a column for each generator"
-    picture = picture_of(_open(e.folder / "figure2.png", len(columns), rows), len(columns), title)
+    picture = picture_of(open_picture(e.folder / "figure2.png", len(columns), rows), len(columns), title)
     real = None
     if e.row("real_test").samples:
-        image = _open(e.folder / "real_test.png", GRID_COLUMNS, rows)
+        image = open_picture(e.folder / "real_test.png", GRID_COLUMNS, rows)
         image = image.crop((0, 0, (image.width + 1) // GRID_COLUMNS - 1, image.height))
         real = picture_of(image, 1, "a real test image of each class")
     return Grid(title, picture, columns, e.results.classes[:GRID_CLASSES], real)
@@ -70,7 +70,7 @@ def figure(e: Evaluated) -> Grid:
 def class_grid(e: Evaluated, name: str, title: str) -> Grid:
     """Several images of each class from one source."""
     rows = min(len(e.results.classes), GRID_CLASSES)
-    image = _open(e.folder / f"{name.replace(' ', '-')}.png", GRID_COLUMNS, rows)
+    image = open_picture(e.folder / f"{name.replace(' ', '-')}.png", GRID_COLUMNS, rows)
     picture = picture_of(image, GRID_COLUMNS, f"{title}: a row of {GRID_COLUMNS} images for each class")
     return Grid(title, picture, [], e.results.classes[:GRID_CLASSES])
 
@@ -82,7 +82,7 @@ def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
         return []
     kinds = list(dict.fromkeys(pair.distance for pair in audit.pairs))
     labels = sorted({pair.label for pair in audit.pairs})[:GRID_CLASSES]
-    image = _open(e.folder / f"{row.name.replace(' ', '-')}-neighbours.png", 3 * len(kinds), len(labels))
+    image = open_picture(e.folder / f"{row.name.replace(' ', '-')}-neighbours.png", 3 * len(kinds), len(labels))
     width, height = (image.width + 1) // len(kinds), (image.height + 1) // len(labels)
     pairs = {(pair.distance, pair.label): pair for pair in audit.pairs}
     found: dict[str, list[tuple[str, Picture, str, str]]] = {kind: [] for kind in kinds}
@@ -101,7 +101,7 @@ def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
     return [Neighbours(kind, rows) for kind, rows in found.items()]
 
 
-def _open(path: Path, columns: int, rows: int) -> "Image":
+def open_picture(path: Path, columns: int, rows: int) -> "Image":
     """A grid of so many images.
 
     Raises:

@@ -389,9 +389,10 @@ def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
         images, labels = found.images[name]
         return [image.numpy() for image in images[labels == k]]
 
-    expected = picture([of_class(f"generator {i}", k)[i] for k in range(K) for i in range(2)], 2)
-    assert np.array_equal(figure, expected)
-    assert np.array_equal(read("figure2"), expected)
+    lying = picture([of_class(f"generator {i}", k)[i] for i in range(2) for k in range(K)], K)
+    assert np.array_equal(figure, lying)
+    standing = picture([of_class(f"generator {i}", k)[i] for k in range(K) for i in range(2)], 2)
+    assert np.array_equal(read("figure2"), standing)
     for name in ("noise", "ensemble"):
         cells = [(of_class(name, k) + [None] * 10)[j] for k in range(K) for j in range(10)]
         assert np.array_equal(read(name), picture(cells, 10))
@@ -429,10 +430,10 @@ def test_pictures_of_colour_and_of_large_images_and_of_many_classes(tmp_path: Pa
         results, {"generator 0": LabelledImages(images, labels), "lost": LabelledImages(images[:0], labels[:0])}
     )
     figure = save_evaluation(tmp_path, found, None, None)
-    assert figure.shape == (20 * 71 - 1, 2 * 51 - 1, 3)  # 20 classes at most
+    assert figure.shape == (2 * 71 - 1, 20 * 51 - 1, 3)  # 20 classes at most
     assert np.array_equal(figure[:70, :50], images[0].permute(1, 2, 0))
-    assert (figure[:70, 51:] == 255).all()  # nothing was drawn there
-    assert np.array_equal(figure[71:141, :50], images[1].permute(1, 2, 0))
+    assert (figure[71:] == 255).all()  # nothing was drawn there
+    assert np.array_equal(figure[:70, 51:101], images[1].permute(1, 2, 0))
     with Image.open(tmp_path / "generator-0.png") as image:
         assert image.size == (10 * 51 - 1, 20 * 71 - 1)
 

@@ -147,7 +147,7 @@ def test_every_setting_is_in_the_file(root: Path) -> None:
                 compare(part, written[name], f"{where}.{name}")
 
     params = load_params(root / "params.yaml")
-    for name in ("fetch", "evaluate", "export", "ray", "tune"):
+    for name in ("fetch", "evaluate", "interpret", "export", "ray", "tune"):
         compare(getattr(params, name), values[name], name)
     assert set(values["ablation"]) == set(type(params.ablation).model_fields)
     default = params.for_dataset("default")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from netinv.results import HEADLINE
+from netinv.results import HEADLINE, load_interpretation
 
 TINY = {
     "train.classifier.training.epochs": 3,
@@ -30,6 +30,11 @@ TINY = {
     "evaluate.student": {"epochs": 1},
     "evaluate.distillation": {"images": 100, "steps": 10},
     "export.forms": ["ensemble"],
+    "interpret.images": 600,
+    "interpret.measured": 200,
+    "interpret.dictionary.steps": 5,
+    "interpret.concepts": 4,
+    "interpret.ascent_steps": 2,
 }
 
 
@@ -86,7 +91,7 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh repository after its first `dvc repro`."""
     project = fresh(root, tmp_path_factory.mktemp("project"))
     result = run(project, "dvc", "repro")
-    assert len(executed(result.stdout)) == 13
+    assert len(executed(result.stdout)) == 14
     return project
 
 
@@ -99,8 +104,12 @@ def test_every_output_is_there(project: Path) -> None:
             assert (project / f"onnx/digits/{variant}/generator-{i}.onnx").is_file()
             assert (project / f"cards/digits/{variant}/generator-{i}.md").read_text().startswith("---\n")
     assert (project / "onnx/digits/classifiers/classifier.onnx").is_file()
+    found = load_interpretation(project / "interpretation/digits")
+    assert {row.source for row in found.dictionaries} >= {"generated", "standard", "robust", "real", "noise"}
+    assert len(found.units) == 4
     page = (project / "report/index.html").read_text()
     assert "<html" in page
+    assert "What the classifier has learned" in page
     assert not re.search(r"(src|href)=[\"']https?://", page)
     assert {path.suffix for path in (project / ".stage").rglob("*") if path.is_file()} == {".lock"}
 
@@ -197,7 +206,7 @@ def test_every_stage_run_is_in_mlflow(project: Path) -> None:
         if key == "stage" and run_id in runs:
             by_stage[value] = by_stage.get(value, 0) + 1
     assert by_stage["train"] == 2
-    assert by_stage["fetch"] == 1
+    assert by_stage["fetch"] == by_stage["interpret"] == 1
     assert by_stage["invert"] in {2, 6}  # the stages, and perhaps their generators under the same tag
     assert points >= 4
     recorded = json.loads((project / "runs/invert/digits-robust.json").read_text())["run_id"]

@@ -52,6 +52,7 @@ class Folders(NamedTuple):
     """What the stage reads."""
 
     evaluation: Path
+    interpretation: Path
     metrics: Path
     plots: Path
     runs: Path

@@ -1,0 +1,169 @@
+"""What a classifier has learned, told by its generated images: in one call, and as ``netinv interpret``."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from netinv.app.commands import as_json, read_data, source_options, train_evaluator
+from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_pairs, parse_source
+from netinv.app.telling import measured
+from netinv.core import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from netinv.app.inversions import Inversion
+    from netinv.classifiers import AdapterConfig
+    from netinv.data import LabelledImages
+    from netinv.interpretation import Drawn, Interpretation, InterpretationConfig, SparseAutoencoder, Wanted
+
+
+def interpret(
+    classifier: "nn.Module",
+    inversions: "Sequence[Inversion]",
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    adapter: "AdapterConfig | None" = None,
+    config: "InterpretationConfig | None" = None,
+    evaluator: "nn.Module | None" = None,
+    train: "LabelledImages | None" = None,
+    test: "LabelledImages | None" = None,
+    progress: bool = True,
+) -> "Interpretation":
+    """Find the directions that a classifier's activations are made of, and show what each stands for.
+
+    Args:
+        classifier: The network that was inverted.
+        inversions: Of it, in any variants.
+        image_shape: (C, H, W); ``None`` is that of the inversions.
+        adapter: What the network takes and gives, as for :func:`netinv.invert`.
+        config: Which layer, how many units; ``None`` is 512 units on the penultimate features.
+        evaluator: Another network for the same images, in whose features images are alike or not.
+        train: Real images, to compare with. Without them what needs them says so.
+        test: Real images that everything is measured on, likewise.
+        progress: Show a bar.
+
+    Raises:
+        InputError: The classifier has no such layer, or its activations tell nothing; says why.
+
+    Example:
+        >>> found = interpret(classifier, [inversion])  # doctest: +SKIP
+        >>> found.save("interpretation")  # doctest: +SKIP
+    """
+    from netinv.classifiers import DEFAULT, adapt
+    from netinv.interpretation import interpret as interpret_classifier
+
+    if not inversions:
+        raise InputError("There is no inversion to draw images from: give one at least.")
+    shape, classes = image_shape or inversions[0].generator.image_shape, inversions[0].classes
+    return interpret_classifier(
+        adapt(classifier, shape, len(classes), adapter or DEFAULT),
+        by_variant(inversions),
+        classes,
+        config,
+        evaluator=None if evaluator is None else adapt(evaluator, shape, len(classes)),
+        train=train,
+        test=test,
+        trained=_with_bar if progress else None,
+    )
+
+
+def by_variant(inversions: "Sequence[Inversion]") -> "dict[str, Drawn]":
+    """The generators of inversions, those of one variant and sharpness together."""
+    from netinv.core import check_same_classes
+    from netinv.interpretation import Drawn
+    from netinv.inversion import variant_of
+
+    check_same_classes({f"inversion {i}": inversion.classes for i, inversion in enumerate(inversions)})
+    found: dict[str, Drawn] = {}
+    for inversion in inversions:
+        inversion.generator.eval()
+        name, sharpness = variant_of(inversion.config), inversion.config.sharpness
+        key = next((k for k, d in found.items() if k.startswith(name) and d.sharpness == sharpness), None)
+        if key is None:
+            key = name if name not in found else f"{name}, sharpness {sharpness[0]:g} to {sharpness[1]:g}"
+            found[key] = Drawn([], sharpness)
+        found[key].generators.append(inversion.generator)
+    return found
+
+
+def _with_bar(rows: "Mapping[str, Tensor]", wanted: "Sequence[Wanted]") -> "Iterable[tuple[str, SparseAutoencoder]]":
+    """Dictionaries in turn, with a bar on a terminal."""
+    from tqdm.auto import tqdm
+
+    from netinv.interpretation import in_turn
+
+    return tqdm(in_turn(rows, wanted), total=len(wanted), desc="interpret", unit="dictionary", disable=None)
+
+
+@click.command("interpret")
+@source_options
+@click.option(
+    "--inversion", "folders", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder; repeat it."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Real images: a data set, or a folder of images.")
+@click.option("--evaluator", help="Independent classifier, in any form of MODEL.  [default: one is trained on --data]")
+@click.option(
+    "--evaluator-set", multiple=True, help="NAME=VALUE, an option of MODEL for it, such as mean=0.5; repeat it."
+)
+@click.option("--layer", help="Module whose output is interpreted.  [default: the penultimate features]")
+@click.option("--set", "settings", multiple=True, help="[dictionary.]NAME=VALUE; repeat it. A wrong NAME lists all.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes all draws.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for numbers and pictures.")
+@as_json
+def interpret_command(
+    folders: tuple[Path, ...],
+    data: Path | None,
+    evaluator: str | None,
+    evaluator_set: tuple[str, ...],
+    layer: str | None,
+    settings: tuple[str, ...],
+    seed: int,
+    out: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Show what the units of a sparse dictionary of MODEL's activations stand for, with no data at all.
+
+    Writes interpretation.json, and a picture of each unit. With --data, says how much of a dictionary of real images
+    the generated ones find.
+    """
+    from netinv.app.inversions import Inversion
+    from netinv.classifiers import load_classifier_from
+    from netinv.core import check_folder, check_same_classes
+    from netinv.interpretation import InterpretationConfig
+    from netinv.results import INTERPRETATION
+
+    check_folder(out, replaces=INTERPRETATION)
+    expect_evaluator(evaluator, evaluator_set)
+    values: dict[str, Any] = {"layer": layer, "seed": seed, "dictionary": {}}
+    for name, value in parse_pairs(settings, "--set").items():
+        place = values["dictionary"] if name.startswith("dictionary.") else values
+        place[name.removeprefix("dictionary.")] = value
+    config = InterpretationConfig.parse(values, where="--set")
+    source, device = parse_source(options)
+    classifier = load_classifier_from(source, device)
+    inversions = [Inversion.load(folder) for folder in folders]
+    dataset = None if data is None else read_data(data, classifier.image_shape)
+    orders = {str(folder): inversion.classes for folder, inversion in zip(folders, inversions, strict=True)}
+    check_same_classes(orders if dataset is None else orders | {str(data): dataset.classes})
+    judge: Any = None
+    if evaluator is not None:
+        judge = load_classifier_from(parse_evaluator(evaluator, evaluator_set, classifier.image_shape, device), device)
+    elif dataset is not None:
+        judge = train_evaluator(dataset, device, seed)
+    for inversion in inversions:
+        inversion.generator.to(device)
+    train, test = (None, None) if dataset is None else (dataset.train, dataset.test)
+    found = interpret(classifier, inversions, config=config, evaluator=judge, train=train, test=test)
+    found.save(out)
+    if as_json:
+        headline = {name: value.model_dump(mode="json") for name, value in found.results.headline.items()}
+        print(json.dumps({"out": str(out), "headline": headline}))
+        return
+    for name, value in found.results.headline.items():
+        print(f"{name.replace('_', ' '):28} {measured(value)}")
+    print(f"{len(found.results.units)} units: see {out / 'units.png'}")

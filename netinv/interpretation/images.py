@@ -1,0 +1,82 @@
+"""The images whose activations are interpreted: generated, real, noise."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netinv.classifiers import AdaptedClassifier, Classifier, predict
+from netinv.data import LabelledImages, to_float
+from netinv.generators import ConditionedGenerator
+from netinv.interpretation.concepts import Pool
+from netinv.interpretation.measures import Seen
+from netinv.sampling import draw
+
+
+class Drawn(NamedTuple):
+    """The generators of one variant, and how they are to be asked."""
+
+    generators: list[ConditionedGenerator]
+    sharpness: tuple[float, float]
+    """Range of the condition's sharpness."""
+
+
+@torch.no_grad()
+def draw_pool(
+    variants: Mapping[str, Drawn], num: int, seed: int, evaluator: Classifier | AdaptedClassifier | None = None
+) -> Pool:
+    """Images of all generators of all variants, as many of each, in turn.
+
+    Args:
+        variants: By name. Generators are numbered through all of them.
+        num: N, images in all.
+        seed: Of the draws; each generator has its own.
+        evaluator: Looks at the images, where there is one.
+    """
+    parts = [(generator, drawn.sharpness) for drawn in variants.values() for generator in drawn.generators]
+    latents, vectors, images = [], [], []
+    for index, (generator, sharpness) in enumerate(parts):
+        generator.eval()
+        device = next(generator.parameters()).device
+        z, p = (
+            torch.from_numpy(array)
+            for array in draw(
+                -(-num // len(parts)),
+                latent_dim=generator.config.latent_dim,
+                num_classes=generator.num_classes,
+                seed=1000 * seed + index,
+                sharpness=sharpness,
+            )
+        )
+        pairs = zip(torch.split(z, 100), torch.split(p, 100), strict=True)
+        images.append(torch.cat([generator(a.to(device), b.to(device)).cpu() for a, b in pairs]))
+        latents.append(z)
+        vectors.append(p)
+    order = torch.arange(len(parts) * len(latents[0])).view(len(parts), -1).T.flatten()[:num]
+    vector, pixels = torch.cat(vectors)[order], torch.cat(images)[order].contiguous()
+    source = torch.arange(len(parts)).repeat_interleave(len(latents[0]))[order]
+    widest = max(z.shape[1] for z in latents)
+    latent = torch.cat([torch.nn.functional.pad(z, (0, widest - z.shape[1])) for z in latents])[order]
+    return Pool(_seen(pixels, vector.argmax(dim=1), evaluator), latent, vector, source)
+
+
+def real_images(
+    data: LabelledImages, num: int, seed: int, evaluator: Classifier | AdaptedClassifier | None = None
+) -> Seen:
+    """Real images, ``num`` of them by chance, or all where there are fewer."""
+    order = np.random.default_rng(seed).permutation(len(data.labels))[:num]
+    images = to_float(data.images[torch.from_numpy(order)])
+    return _seen(images, data.labels[torch.from_numpy(order)], evaluator)
+
+
+def noise_images(shape: tuple[int, int, int], num: int, seed: int) -> Tensor:
+    """Uniform noise, (N, C, H, W), a control: a dictionary of it has seen no class at all."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.rand(num, *shape, generator=rng)
+
+
+def _seen(images: Tensor, label: Tensor, evaluator: Classifier | AdaptedClassifier | None) -> Seen:
+    features = None if evaluator is None else predict(evaluator, images)[1].cpu()
+    return Seen(images, label, features)

@@ -1,0 +1,184 @@
+"""How well a dictionary stands for a classifier's activations, and how alike two dictionaries are."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from netinv.interpretation.autoencoder import SparseAutoencoder
+from netinv.interpretation.sites import BATCH, Site
+from netinv.results import Bootstrap, Measure, NotMeasured, spread_estimate
+
+Floats = NDArray[np.float64]
+LITTLE = 1e-6
+"""A loss below which there is nothing to recover."""
+
+
+class Seen(NamedTuple):
+    """Images with their labels, and what the classifier and the evaluator make of them. All on the CPU."""
+
+    images: Tensor
+    """(N, C, H, W) in [0, 1], float32."""
+    label: Tensor
+    """(N,), int64: what was asked for, or the true class."""
+    features: Tensor | None
+    """Of the evaluator, (N, E); ``None`` without one."""
+
+
+class Ablated(NamedTuple):
+    """What is lost without a site's activations. Each (N,), float64."""
+
+    loss: Floats
+    """Cross-entropy with the activations as they are."""
+    correct: Floats
+    zero_loss: Floats
+    """Cross-entropy with 0 in their place."""
+    zero_correct: Floats
+    mean_loss: Floats
+    """With their mean over all images and positions in their place."""
+    mean_correct: Floats
+    deviation: Floats
+    """Squared distance of an image's activations from that mean."""
+    mean: Tensor
+    """(D,)."""
+
+
+class Fidelity(NamedTuple):
+    """What is lost with activations rebuilt by a dictionary. Each (N,), float64, but for the last two."""
+
+    loss: Floats
+    correct: Floats
+    error: Floats
+    """Squared distance of an image's activations from the rebuilt ones."""
+    active: Floats
+    """Units above 0, mean over positions."""
+    strength: Tensor
+    """How strongly each unit fires at the position where it does so most, (N, U)."""
+
+
+def _judged(logits: Tensor, label: Tensor) -> tuple[Floats, Floats]:
+    loss = F.cross_entropy(logits.cpu().double(), label, reduction="none")
+    return loss.numpy(), (logits.cpu().argmax(dim=1) == label).double().numpy()
+
+
+@torch.no_grad()
+def _replaced(site: Site, seen: Seen, function: Callable[[Tensor], Tensor]) -> tuple[Floats, Floats]:
+    parts = [
+        _judged(site.logits_with(images.to(site.classifier.device), function), label)
+        for images, label in zip(torch.split(seen.images, BATCH), torch.split(seen.label, BATCH), strict=True)
+    ]
+    losses, correct = zip(*parts, strict=True)
+    return np.concatenate(losses), np.concatenate(correct)
+
+
+def ablate(site: Site, seen: Seen) -> Ablated:
+    """What the classifier makes of images with a site's activations, and without them."""
+    rows = site.read(seen.images, positions=None)
+    mean = rows.mean(dim=(0, 1))
+    away = mean.to(site.classifier.device)
+    return Ablated(
+        *_replaced(site, seen, lambda rows: rows),
+        *_replaced(site, seen, torch.zeros_like),
+        *_replaced(site, seen, lambda rows: away.expand_as(rows)),
+        deviation=(rows - mean).square().sum(dim=(1, 2)).double().numpy(),
+        mean=mean,
+    )
+
+
+def rebuild(site: Site, seen: Seen, model: SparseAutoencoder) -> Fidelity:
+    """What the classifier makes of images with a site's activations rebuilt by a dictionary."""
+    model = model.to(site.classifier.device)
+    errors, actives, strengths = list[Tensor](), list[Tensor](), list[Tensor]()
+
+    def function(rows: Tensor) -> Tensor:
+        codes = model.encode(rows.flatten(0, 1))
+        rebuilt = model.decode(codes).view_as(rows)
+        per_image = codes.view(*rows.shape[:2], -1)
+        errors.append((rows - rebuilt).square().sum(dim=(1, 2)).cpu())
+        actives.append((per_image > 0).float().sum(dim=2).mean(dim=1).cpu())
+        strengths.append(per_image.amax(dim=1).cpu())
+        return rebuilt
+
+    loss, correct = _replaced(site, seen, function)
+    num = len(seen.images)
+    error, active = torch.cat(errors)[:num].double().numpy(), torch.cat(actives)[:num].double().numpy()
+    return Fidelity(loss, correct, error, active, torch.cat(strengths)[:num])
+
+
+def fidelity_measures(found: Fidelity, without: Ablated, bootstrap: Bootstrap) -> dict[str, Measure]:
+    """The numbers of one dictionary on one kind of images."""
+    dead = ~(found.strength > 0).any(dim=0)
+    return {
+        "explained_variance": kept_share(found.error, without.deviation, bootstrap),
+        "active_units": bootstrap.mean(found.active),
+        "dead_units": bootstrap.mean(dead.double().numpy()),
+        "accuracy": bootstrap.mean(found.correct),
+        **{
+            f"{name}_recovered_{kind}": kept_share(lost, missing, bootstrap)
+            for name, kind, lost, missing in (
+                ("loss", "mean", found.loss - without.loss, without.mean_loss - without.loss),
+                ("loss", "zero", found.loss - without.loss, without.zero_loss - without.loss),
+                ("accuracy", "mean", without.correct - found.correct, without.correct - without.mean_correct),
+                ("accuracy", "zero", without.correct - found.correct, without.correct - without.zero_correct),
+            )
+        },
+    }
+
+
+def kept_share(lost: Floats, whole: Floats, bootstrap: Bootstrap) -> Measure:
+    """1 - sum(lost) / sum(whole) over images, with its interval: 1 is nothing lost, below 0 is worse than without."""
+    if whole.sum() <= LITTLE * len(whole):
+        return NotMeasured(not_measured="there is nothing to lose: without the activations it is as good")
+    replicates = [1 - lost[index].sum() / max(whole[index].sum(), LITTLE) for index in bootstrap.draws(len(lost))]
+    return spread_estimate(float(1 - lost.sum() / whole.sum()), replicates, len(lost))
+
+
+def relative_recovery(theirs: Fidelity, own: Fidelity, without: Ablated, bootstrap: Bootstrap) -> Measure:
+    """Loss that one dictionary recovers over what another does, both against the mean in place of activations."""
+
+    def recovered(index: NDArray[np.int64] | slice) -> float:
+        missing = (without.mean_loss - without.loss)[index].sum()
+        other, base = ((missing - (found.loss - without.loss)[index].sum()) for found in (theirs, own))
+        return float(other / base) if abs(base) > LITTLE else float("nan")
+
+    num = len(without.loss)
+    return spread_estimate(recovered(slice(None)), [recovered(index) for index in bootstrap.draws(num)], num)
+
+
+def monosemanticity(strength: Tensor, features: Tensor) -> Tensor:
+    """How alike the images are that fire a unit, as seen by another network: (U,), NaN for units that hardly fire.
+
+    Mean cosine of the evaluator's features over pairs of images, each weighted by the product of the unit's strengths
+    (Pach and others, Sparse autoencoders learn monosemantic features in vision-language models, 2025). Features are
+    centred first, so that 0 is what images by chance have.
+
+    Args:
+        strength: (N, U), not negative.
+        features: (N, E).
+    """
+    centred = features - features.mean(dim=0)
+    unit = F.normalize(centred.double(), dim=1)
+    weight = strength.double() / strength.double().amax(dim=0).clamp(min=1e-12)
+    squares = weight.square().sum(dim=0)  # a pair is of two images
+    pairs = weight.sum(dim=0).square() - squares
+    own = (weight.square() * unit.square().sum(dim=1, keepdim=True)).sum(dim=0)
+    alike = (weight.T @ unit).square().sum(dim=1) - own
+    return torch.where(pairs > 1e-3 * squares.clamp(min=1e-12), alike / pairs.clamp(min=1e-12), torch.nan)
+
+
+def matched_cosines(first: Tensor, second: Tensor) -> Floats:
+    """How well each direction of one dictionary is found in another: the cosine with its partner, (min(U, V),).
+
+    Partners are chosen one to one so that their sum is largest (the Hungarian method).
+
+    Args:
+        first: Directions (U, D).
+        second: Directions (V, D).
+    """
+    cosines = (F.normalize(first.double(), dim=1) @ F.normalize(second.double(), dim=1).T).cpu().numpy()
+    return np.asarray(cosines[linear_sum_assignment(cosines, maximize=True)], np.float64)

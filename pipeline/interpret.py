@@ -1,0 +1,167 @@
+"""Stage ``interpret``: sparse dictionaries of a classifier's activations, trained side by side with Ray."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from netinv.core import save_csv, write_text
+from pipeline.stage import replaced, stage_command
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from netinv.interpretation import Drawn, Interpretation, SparseAutoencoder, Trainer, Wanted
+    from pipeline.params import Params, RayParams
+
+
+class Trained(NamedTuple):
+    """What training a dictionary tells, at its end."""
+
+    state: bytes
+    """Its weights, as safetensors."""
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
+@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of classifier and evaluator.")
+@click.option("--generators", type=click.Path(path_type=Path), required=True, help="Folder of all variants.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for numbers and pictures.")
+@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the headline numbers.")
+@click.option("--plots", type=click.Path(path_type=Path), required=True, help="CSV file: fidelity by sparsity.")
+@stage_command
+def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, metrics: Path, plots: Path) -> None:
+    """Interpret the classifier of DATASET by the images of all its generators."""
+    import torch
+
+    from netinv.classifiers import load_checkpoint
+    from netinv.data import load_spec, load_split
+    from netinv.interpretation import interpret
+    from pipeline import tracking
+    from pipeline.params import load_params
+
+    params = load_params()
+    spec, settings = load_spec(data), params.for_dataset(dataset)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    runs = Path("runs")
+    inputs = [
+        *(runs / "train" / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")),
+        *(runs / "invert" / f"{dataset}-{variant}.json" for variant in params.variants),
+    ]
+    with (
+        replaced(out) as folder,
+        tracking.stage_run(
+            "interpret", dataset=dataset, params=params.interpret.model_dump(mode="json"), inputs=inputs
+        ) as run,
+    ):
+        run.log_dataset(spec, data)
+        classifier, evaluator = (
+            load_checkpoint(models / name, getattr(settings.train, name).source).to(device)
+            for name in ("classifier", "evaluator")
+        )
+        found = interpret(
+            classifier,
+            _drawn(params, dataset, generators, device),
+            spec.classes,
+            params.interpret,
+            evaluator=evaluator,
+            train=load_split(data, "train"),
+            test=load_split(data, "test"),
+            trained=_on_cluster(params.ray),
+        )
+        found.write(folder)
+        numbers = {name: getattr(measure, "value", None) for name, measure in found.results.headline.items()}
+        save_csv(plots, _curve(found))
+        run.log_metrics({f"interpret/{name}": value for name, value in numbers.items() if value is not None})
+        for name in ("interpretation.json", "units.png"):
+            run.log_artifact(folder / name)
+        write_text(metrics, json.dumps(numbers, indent=2) + "\n")
+    print(_told(dataset, found), file=sys.stderr)
+
+
+def _drawn(params: "Params", dataset: str, generators: Path, device: str) -> "dict[str, Drawn]":
+    """The generators of all variants, as they were trained to be asked."""
+    from netinv.generators import load_generator
+    from netinv.interpretation import Drawn
+
+    inversion = params.for_dataset(dataset).invert
+    drawn: dict[str, Drawn] = {}
+    for variant in params.variants:
+        folders = sorted((p.parent for p in (generators / variant).glob("*/config.json")), key=lambda p: int(p.name))
+        networks = [load_generator(folder).to(device).eval() for folder in folders]
+        drawn[variant] = Drawn(networks, getattr(inversion, variant).sharpness)
+    return drawn
+
+
+def _on_cluster(ray: "RayParams") -> "Trainer":
+    """Train each dictionary as a task of its own; one whose worker dies is trained again."""
+
+    def trained(rows: "Mapping[str, Tensor]", wanted: "Sequence[Wanted]") -> "Iterator[tuple[str, SparseAutoencoder]]":
+        from pipeline import cluster
+        from pipeline.progress import Progress
+
+        one_worker = ray.model_copy(update={"num_workers": 1})
+        progress = Progress("interpret", len(wanted), "training")
+        with cluster.cluster(os.environ.get("RAY_ADDRESS")):
+            tasks = cluster.run_tasks(train, dict(enumerate(wanted)), (dict(rows),), {}, one_worker)
+            for index, event in tasks:
+                progress.advance(1, wanted[index].name)
+                yield wanted[index].name, _loaded(event.state, rows[wanted[index].rows].shape[1], wanted[index])
+        progress.close()
+
+    return trained
+
+
+def train(rows: "dict[str, Tensor]", wanted: "Wanted", state: bytes | None) -> Iterator[Trained]:
+    """One dictionary, on a GPU if this worker was given one. Runs on any node, needs no file."""
+    import torch
+    from safetensors.torch import save
+
+    from netinv.interpretation import train_dictionary
+
+    if state is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = train_dictionary(rows[wanted.rows].to(device), wanted.config, wanted.source)
+        yield Trained(save({name: value.contiguous().cpu() for name, value in model.state_dict().items()}))
+
+
+def _loaded(weights: bytes, dim: int, wanted: "Wanted") -> "SparseAutoencoder":
+    from safetensors.torch import load
+
+    from netinv.interpretation import SparseAutoencoder
+
+    model = SparseAutoencoder(dim, wanted.config.units, wanted.config.active)
+    model.load_state_dict(load(weights))
+    return model.eval().requires_grad_(False)
+
+
+def _curve(found: "Interpretation") -> list[dict[str, object]]:
+    """Rows of the DVC plot: what is kept at each sparsity, on generated and on real images."""
+    rows = [row for row in found.results.dictionaries if row.source == "generated" and not row.name.endswith("again")]
+    return [
+        {"active": row.active, "source": f"{measure.replace('_', ' ')}, {kind}", "kept": value}
+        for row in sorted(rows, key=lambda row: row.active)
+        for kind, measures in row.on.items()
+        for measure in ("explained_variance", "loss_recovered_mean", "accuracy_recovered_mean")
+        if (value := getattr(measures[measure], "value", None)) is not None
+    ]
+
+
+def _told(dataset: str, found: "Interpretation") -> str:
+    """What matters most, in a line."""
+    from netinv.results import Estimate
+
+    told = []
+    for title, name in (("explained variance", "explained_variance"), ("loss recovered on real images", "transfer")):
+        measure = found.results.headline[name]
+        told.append(f"{title} {measure.value:.3f}" if isinstance(measure, Estimate) else f"no {title}")
+    return f"interpret {dataset}: {', '.join(told)}, {len(found.results.units)} units"
+
+
+if __name__ == "__main__":
+    main()

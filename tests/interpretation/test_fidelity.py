@@ -1,0 +1,160 @@
+"""What dictionaries keep, how alike what fires a unit is, what one dictionary finds of another: beside plain sums."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.interpretation import Site, SparseAutoencoder
+from netinv.interpretation.measures import (
+    Seen,
+    ablate,
+    fidelity_measures,
+    kept_share,
+    matched_cosines,
+    monosemanticity,
+    rebuild,
+    relative_recovery,
+)
+from netinv.results import Bootstrap, Estimate, NotMeasured
+
+BOOTSTRAP = Bootstrap(0)
+
+
+def _classifier() -> Classifier:
+    """Of three classes, to which noise belongs about evenly."""
+    torch.manual_seed(0)
+    config = ConvClassifierConfig(channels=(4,), feature_dim=6)
+    classifier = build_classifier(config, 3, (1, 8, 8), (0.5,), (0.2,))
+    freeze(classifier)
+    with torch.no_grad():
+        _, features = classifier(torch.rand(200, 1, 8, 8), return_features=True)
+        classifier.head.weight *= 50
+        classifier.head.bias.copy_(-classifier.head.weight @ features.mean(dim=0))
+    return classifier
+
+
+def test_a_kept_share_is_one_less_the_share_that_is_lost() -> None:
+    rng = np.random.default_rng(0)
+    lost, whole = rng.random(200), 4 + rng.random(200)
+    found = kept_share(lost, whole, BOOTSTRAP)
+    assert isinstance(found, Estimate)
+    assert found.value == pytest.approx(1 - lost.sum() / whole.sum())
+    assert found.low < found.value < found.high
+    assert found.high - found.low < 0.05
+
+
+def test_where_nothing_can_be_lost_nothing_is_measured() -> None:
+    assert isinstance(kept_share(np.ones(50), np.zeros(50), BOOTSTRAP), NotMeasured)
+
+
+def test_a_dictionary_that_keeps_everything_and_one_that_keeps_the_mean() -> None:
+    """Fidelity is 1 for the activations themselves, and 0 for their mean, in every measure of it."""
+    classifier = _classifier()
+    site = Site(classifier)
+    images = torch.rand(300, 1, 8, 8)
+    seen = Seen(images, classifier(images).argmax(dim=1), None)
+    rows = site.read(images, None)[:, 0]
+    without = ablate(site, seen)
+    assert np.allclose(without.deviation, (rows - rows.mean(dim=0)).square().sum(dim=1).numpy(), rtol=1e-4)
+
+    whole = SparseAutoencoder(6, 12, 12)  # each number by two units, for what lies above its mean and below it
+    whole.centre.copy_(rows.mean(dim=0))
+    both = torch.cat([torch.eye(6), -torch.eye(6)])
+    whole.redirect(both)
+    whole.encoder.data.copy_(both)
+    measures = fidelity_measures(rebuild(site, seen, whole), without, BOOTSTRAP)
+    for name in ("explained_variance", "loss_recovered_mean", "loss_recovered_zero"):
+        found = measures[name]
+        assert isinstance(found, Estimate), name
+        assert found.value == pytest.approx(1, abs=1e-4), name
+    assert isinstance(measures["accuracy"], Estimate)
+    assert measures["accuracy"].value == 1
+
+    nothing = SparseAutoencoder(6, 12, 12)
+    nothing.centre.copy_(rows.mean(dim=0))
+    measures = fidelity_measures(rebuild(site, seen, nothing), without, BOOTSTRAP)
+    for name in ("explained_variance", "loss_recovered_mean"):
+        found = measures[name]
+        assert isinstance(found, Estimate), name
+        assert found.value == pytest.approx(0, abs=1e-4), name
+    dead, active = measures["dead_units"], measures["active_units"]
+    assert isinstance(dead, Estimate)
+    assert isinstance(active, Estimate)
+    assert (dead.value, active.value) == (1, 0)
+
+
+def test_losses_are_cross_entropies_of_the_classifier_itself() -> None:
+    classifier = _classifier()
+    images, label = torch.rand(20, 1, 8, 8), torch.arange(20) % 3
+    site = Site(classifier)
+    without = ablate(site, Seen(images, label, None))
+    logits, features = classifier(images, return_features=True)
+    assert np.allclose(without.loss, F.cross_entropy(logits, label, reduction="none").numpy(), atol=1e-5)
+    bias = classifier.head.bias.expand(20, -1)
+    assert np.allclose(without.zero_loss, F.cross_entropy(bias, label, reduction="none").numpy(), atol=1e-5)
+    mean = classifier.head(features.mean(dim=0)).expand(20, -1)
+    assert np.allclose(without.mean_loss, F.cross_entropy(mean, label, reduction="none").numpy(), atol=1e-5)
+
+
+def test_monosemanticity_is_the_weighted_mean_over_pairs() -> None:
+    rng = torch.Generator().manual_seed(0)
+    strength, features = torch.rand(12, 3, generator=rng), torch.randn(12, 5, generator=rng)
+    strength[:, 2] = 0
+    strength[4, 2] = 1  # one image only
+    centred = F.normalize((features - features.mean(dim=0)).double(), dim=1)
+    found = monosemanticity(strength, features)
+    for unit in range(2):
+        total = weight = 0.0
+        for i in range(12):
+            for j in range(12):
+                if i != j:
+                    pair = float(strength[i, unit] * strength[j, unit])
+                    total += pair * float(centred[i] @ centred[j])
+                    weight += pair
+        assert float(found[unit]) == pytest.approx(total / weight, rel=1e-5)
+    assert bool(found[2].isnan())
+
+
+def test_a_unit_of_one_class_is_alike_and_one_of_all_images_is_not() -> None:
+    label = torch.arange(300) % 3
+    features = F.one_hot(label).float() + 0.01 * torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    one, all_ = (label == 1).float(), torch.ones(300)
+    found = monosemanticity(torch.stack([one, all_], dim=1), features)
+    assert float(found[0]) > 0.95
+    assert abs(float(found[1])) < 0.02
+
+
+def test_a_dictionary_in_another_order_is_found_whole_and_a_half_of_it_by_half() -> None:
+    rng = torch.Generator().manual_seed(0)
+    directions = torch.randn(10, 64, generator=rng)
+    order = torch.randperm(10, generator=rng)
+    assert np.allclose(matched_cosines(directions, 3 * directions[order]), 1)
+    half = torch.cat([directions[:5], torch.randn(5, 64, generator=rng)])
+    found = np.sort(matched_cosines(directions, half))
+    assert np.allclose(found[5:], 1)
+    assert (found[:5] < 0.5).all()
+
+
+def test_partners_are_one_to_one() -> None:
+    alike = torch.tensor([[1.0, 0.0], [1.0, 0.1]])
+    other = torch.tensor([[1.0, 0.05], [0.0, 1.0]])
+    assert (matched_cosines(alike, other) < 0.2).sum() == 1
+
+
+def test_recovery_relative_to_a_dictionary_is_a_ratio_of_losses() -> None:
+    classifier = _classifier()
+    images = torch.rand(100, 1, 8, 8)
+    seen, site = Seen(images, classifier(images).argmax(dim=1), None), Site(classifier)
+    without, rows = ablate(site, seen), site.read(images, None)[:, 0]
+    models = [SparseAutoencoder.begin(rows, 12, active, torch.Generator().manual_seed(0)) for active in (1, 6)]
+    few, many = (rebuild(site, seen, model) for model in models)
+    found = relative_recovery(few, many, without, BOOTSTRAP)
+    assert isinstance(found, Estimate)
+    assert found.value == pytest.approx(
+        (without.mean_loss.sum() - few.loss.sum()) / (without.mean_loss.sum() - many.loss.sum())
+    )
+    same = relative_recovery(many, many, without, BOOTSTRAP)
+    assert isinstance(same, Estimate)
+    assert (same.value, same.low, same.high) == (1, 1, 1)

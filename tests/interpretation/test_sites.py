@@ -1,0 +1,125 @@
+"""Activations read and replaced in networks of many kinds."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from netinv.classifiers import AdaptedClassifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.core import InputError
+from netinv.interpretation import Site
+
+SHAPE = (1, 8, 8)
+
+
+class _Tokens(nn.Module):
+    """A network of tokens, as vision transformers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 12)
+        self.block = nn.Linear(12, 12)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images.flatten(1).view(len(images), 8, 8))
+        return self.head(torch.relu(self.block(tokens)).mean(dim=1))
+
+
+class _Twice(nn.Module):
+    """One activation module in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.act = nn.Linear(64, 10), nn.Linear(10, 3), nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.act(self.second(self.act(self.first(images.flatten(1)))))
+
+
+def _own() -> nn.Module:
+    torch.manual_seed(0)
+    config = ConvClassifierConfig(channels=(4, 6), feature_dim=7, dropout=0)
+    return freeze(build_classifier(config, 3, SHAPE, (0.5,), (0.25,)))
+
+
+def _adapted(network: nn.Module) -> AdaptedClassifier:
+    return AdaptedClassifier(network, SHAPE, 3)
+
+
+def _images(num: int = 5) -> Tensor:
+    return torch.rand(num, *SHAPE, generator=torch.Generator().manual_seed(2))
+
+
+def test_penultimate_features_are_what_the_classifier_calls_its_features() -> None:
+    classifier = _own()
+    site = Site(classifier)
+    _, features = classifier(_images(), return_features=True)
+    assert (site.positions, site.dim) == (1, 7)
+    assert torch.equal(site.read(_images(), positions=None)[:, 0], features)
+
+
+@pytest.mark.parametrize("layer", [None, "body.0", "body.1", "body.10"])
+def test_activations_that_are_put_back_change_nothing_and_zeros_do(layer: str | None) -> None:
+    classifier = _own()
+    site = Site(classifier, layer)
+    before = classifier(_images())
+    assert torch.allclose(site.logits_with(_images(), lambda rows: rows), before, atol=1e-6)
+    assert not torch.allclose(site.logits_with(_images(), torch.zeros_like), before)
+    assert torch.equal(classifier(_images()), before)
+
+
+def test_channels_of_pixels_are_rows() -> None:
+    classifier = _own()
+    site = Site(classifier, "body.0")
+    assert (site.positions, site.dim) == (64, 4)
+    images = _images()
+    wanted = classifier.body[0]((images - classifier.mean) / classifier.std)
+    assert torch.allclose(site.read(images, positions=None)[:, 9], wanted[:, :, 1, 1], atol=1e-6)
+
+
+def test_tokens_are_positions_and_some_of_them_can_be_drawn() -> None:
+    torch.manual_seed(0)
+    site = Site(_adapted(_Tokens()), "block")
+    assert (site.positions, site.dim) == (8, 12)
+    every, some = site.read(_images(), None), site.read(_images(), positions=3)
+    assert some.shape == (5, 3, 12)
+    assert bool((some[:, :, None] == every[:, None]).all(dim=3).any(dim=2).all())
+    assert not torch.equal(some, site.read(_images(), positions=3, seed=1))
+
+
+def test_a_single_image_is_a_batch() -> None:
+    torch.manual_seed(0)
+    site = Site(_adapted(_Tokens()), "block")
+    assert site.read(_images(1), None).shape == (1, 8, 12)
+    assert torch.allclose(site.read(_images(1), None), site.read(_images(5), None)[:1], atol=1e-6)
+    assert site.logits_with(_images(1), lambda rows: 0 * rows).shape == (1, 3)
+
+
+def test_a_layer_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(
+        InputError, match=r"no layer 'blocks' with activations; those that have are: embed, block, head"
+    ):
+        Site(_adapted(_Tokens()), "blocks")
+
+
+def test_a_layer_that_is_used_twice_is_none() -> None:
+    with pytest.raises(InputError, match=r"no layer 'act' .* are: first, second"):
+        Site(_adapted(_Twice()), "act")
+
+
+@pytest.mark.parametrize("network", [nn.Sequential(nn.Flatten(), nn.Linear(64, 3))])
+def test_a_network_without_a_hidden_layer_is_refused(network: nn.Module) -> None:
+    with pytest.raises(InputError, match="has no hidden layer"):
+        Site(_adapted(network))
+
+
+def test_hooks_are_gone_when_a_function_fails() -> None:
+    classifier = _own()
+    site = Site(classifier)
+
+    def fails(rows: Tensor) -> Tensor:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        site.logits_with(_images(), fails)
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in classifier.modules())
