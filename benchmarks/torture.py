@@ -155,7 +155,8 @@ def main() -> None:
         prepare(whole)
         table = campaign(whole, Path(scratch) / "copy", arguments.minutes * 60, random.Random(arguments.seed))
     print(
-        "| done to a stage | tried | survived | of these refused | outputs lost | longest, s |\n|---|---|---|---|---|---|"
+        "| done to a stage | tried | survived | of these refused | outputs lost | longest, s |\n"
+        "|---|---|---|---|---|---|"
     )
     for kind, line in table.items():
         print(f"| {kind} | {line.tried} | {line.survived} | {line.refused} | {line.lost} | {line.longest:.0f} |")

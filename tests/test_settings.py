@@ -49,7 +49,7 @@ WIRING = {
             "samples": "test_samples_bound_each_set",
         }
         | dict.fromkeys(
-            ("leak", "reconstruction", "membership", "robustness", "agreement"),
+            ("strangers", "leak", "reconstruction", "membership", "robustness", "agreement"),
             "test_a_section_that_is_null_is_left_out",
         ),
     ),
@@ -66,6 +66,10 @@ WIRING = {
             "min_images": "test_test_images_are_needed_for_a_pass",
             "images": "test_the_attack_is_that_of_the_policy",
         },
+    ),
+    "StrangersPolicy": (
+        "audit/test_policy_wiring.py",
+        {"max_shared": "test_test_images_that_are_training_images_are_counted"},
     ),
     "ShadowConfig": (
         "audit/test_policy_wiring.py",
@@ -253,6 +257,7 @@ RECORDS = {
     "Number",
     "Pair",
     "Recognised",
+    "Record",
     "Results",
     "RobustPoint",
     "Row",
