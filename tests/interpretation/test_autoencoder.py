@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from draws import library_torch_rng
 
 from netinv.interpretation import DictionaryConfig, SparseAutoencoder, train_dictionary
 from netinv.interpretation.autoencoder import keep_top, loss
@@ -10,11 +11,11 @@ from netinv.interpretation.measures import matched_cosines
 
 
 def _model(rows: torch.Tensor, units: int = 24, active: int = 3, seed: int = 0) -> SparseAutoencoder:
-    return SparseAutoencoder.begin(rows, units, active, torch.Generator().manual_seed(seed))
+    return SparseAutoencoder.begin(rows, units, active, library_torch_rng(seed))
 
 
 def _rows(num: int = 50, dim: int = 8, seed: int = 0) -> torch.Tensor:
-    return 3 + 2 * torch.randn(num, dim, generator=torch.Generator().manual_seed(seed))
+    return 3 + 2 * torch.randn(num, dim, generator=library_torch_rng(seed))
 
 
 def _reference(model: SparseAutoencoder, rows: torch.Tensor, dead: np.ndarray) -> tuple[float, float]:
@@ -42,7 +43,7 @@ def _reference(model: SparseAutoencoder, rows: torch.Tensor, dead: np.ndarray) -
 def test_both_losses_are_those_of_an_independent_implementation() -> None:
     rows = _rows()
     model = _model(rows)
-    model.bias.data += 0.1 * torch.randn(24, generator=torch.Generator().manual_seed(1))
+    model.bias.data += 0.1 * torch.randn(24, generator=library_torch_rng(1))
     dead = torch.arange(24) % 3 == 0
     found = loss(model, rows, dead)
     wanted, auxiliary = _reference(model, rows, dead.numpy())
@@ -81,9 +82,9 @@ def test_activations_are_taken_as_they_come() -> None:
 
 def _planted(num: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Activations that are sums of 2 of 20 directions in 16 dimensions."""
-    rng = torch.Generator().manual_seed(7)
+    rng = library_torch_rng(7)
     directions = torch.nn.functional.normalize(torch.randn(20, 16, generator=rng), dim=1)
-    rng = torch.Generator().manual_seed(seed)
+    rng = library_torch_rng(seed)
     chosen = torch.rand(num, 20, generator=rng).topk(2, dim=1).indices
     codes = torch.zeros(num, 20).scatter(1, chosen, 1 + torch.rand(num, 2, generator=rng))
     return codes @ directions, directions
@@ -120,7 +121,7 @@ def test_controls_keep_their_directions() -> None:
     assert torch.allclose(random.decoder, later.decoder, atol=1e-5)
     assert not torch.allclose(random.encoder, later.encoder, atol=1e-5)
     untrained = train_dictionary(rows, config, "untrained")
-    begun = SparseAutoencoder.begin(rows, 20, 2, torch.Generator().manual_seed(0))
+    begun = SparseAutoencoder.begin(rows, 20, 2, library_torch_rng(0))
     assert torch.equal(untrained.encoder, begun.encoder)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from draws import library_torch_rng, seed_torch
 from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier, ConvClassifierConfig, build_classifier, freeze
@@ -35,13 +36,13 @@ class _Corner(nn.Module):
 
 
 def _classifier() -> nn.Module:
-    torch.manual_seed(0)
+    seed_torch(0)
     return freeze(build_classifier(ConvClassifierConfig(channels=(4,), feature_dim=6), 3, SHAPE, (0.5,), (0.2,)))
 
 
 def _begun(site: Site, images: Tensor, units: int = 12, active: int = 3) -> SparseAutoencoder:
     rows = site.read(images, None)[:, 0]
-    return SparseAutoencoder.begin(rows, units, active, torch.Generator().manual_seed(0))
+    return SparseAutoencoder.begin(rows, units, active, library_torch_rng(0))
 
 
 def test_what_a_unit_adds_to_the_logits_is_its_code_times_its_direction_times_the_last_layer() -> None:
@@ -92,7 +93,7 @@ def test_heat_lies_where_the_network_looks() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 9)])
 def test_heat_has_the_size_of_the_image(shape: tuple[int, int, int]) -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     classifier = freeze(build_classifier(ConvClassifierConfig(channels=(4,), feature_dim=6), 3, shape, (0.5,), (0.2,)))
     site, images = Site(classifier), torch.rand(20, *shape)
     model = _begun(site, images)
@@ -103,7 +104,7 @@ def test_heat_has_the_size_of_the_image(shape: tuple[int, int, int]) -> None:
 
 def test_the_image_made_for_a_unit_fires_it_more_purely_than_where_it_began() -> None:
     classifier = _classifier()
-    torch.manual_seed(1)
+    seed_torch(1)
     generators = [ConditionedGenerator(GeneratorConfig(latent_dim=8, width=8), 3, SHAPE).eval() for _ in range(2)]
     pool = draw_pool({"standard": Drawn(generators, (1.0, 5.0))}, 80, seed=0)
     site = Site(classifier)
@@ -126,7 +127,7 @@ def test_the_image_made_for_a_unit_fires_it_more_purely_than_where_it_began() ->
 
 
 def test_generators_draw_in_turn_each_as_it_was_trained() -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     first, second = (ConditionedGenerator(GeneratorConfig(latent_dim=dim, width=8), 3, SHAPE).eval() for dim in (4, 6))
     variants = {"standard": Drawn([first], (1.0, 1.0)), "robust": Drawn([second], (40.0, 40.0))}
     pool = draw_pool(variants, 7, seed=0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from draws import library_torch_rng, seed_torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.interpretation import Site, SparseAutoencoder
@@ -24,7 +25,7 @@ BOOTSTRAP = Bootstrap(0)
 
 def _classifier() -> Classifier:
     """Of three classes, to which noise belongs about evenly."""
-    torch.manual_seed(0)
+    seed_torch(0)
     config = ConvClassifierConfig(channels=(4,), feature_dim=6)
     classifier = build_classifier(config, 3, (1, 8, 8), (0.5,), (0.2,))
     freeze(classifier)
@@ -99,7 +100,7 @@ def test_losses_are_cross_entropies_of_the_classifier_itself() -> None:
 
 
 def test_monosemanticity_is_the_weighted_mean_over_pairs() -> None:
-    rng = torch.Generator().manual_seed(0)
+    rng = library_torch_rng(0)
     strength, features = torch.rand(12, 3, generator=rng), torch.randn(12, 5, generator=rng)
     strength[:, 2] = 0
     strength[4, 2] = 1  # one image only
@@ -119,7 +120,7 @@ def test_monosemanticity_is_the_weighted_mean_over_pairs() -> None:
 
 def test_a_unit_of_one_class_is_alike_and_one_of_all_images_is_not() -> None:
     label = torch.arange(300) % 3
-    features = F.one_hot(label).float() + 0.01 * torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    features = F.one_hot(label).float() + 0.01 * torch.randn(300, 3, generator=library_torch_rng(0))
     one, all_ = (label == 1).float(), torch.ones(300)
     found = monosemanticity(torch.stack([one, all_], dim=1), features)
     assert float(found[0]) > 0.95
@@ -127,7 +128,7 @@ def test_a_unit_of_one_class_is_alike_and_one_of_all_images_is_not() -> None:
 
 
 def test_a_dictionary_in_another_order_is_found_whole_and_a_half_of_it_by_half() -> None:
-    rng = torch.Generator().manual_seed(0)
+    rng = library_torch_rng(0)
     directions = torch.randn(10, 64, generator=rng)
     order = torch.randperm(10, generator=rng)
     assert np.allclose(matched_cosines(directions, 3 * directions[order]), 1)
@@ -148,7 +149,7 @@ def test_recovery_relative_to_a_dictionary_is_a_ratio_of_losses() -> None:
     images = torch.rand(100, 1, 8, 8)
     seen, site = Seen(images, classifier(images).argmax(dim=1), None), Site(classifier)
     without, rows = ablate(site, seen), site.read(images, None)[:, 0]
-    models = [SparseAutoencoder.begin(rows, 12, active, torch.Generator().manual_seed(0)) for active in (1, 6)]
+    models = [SparseAutoencoder.begin(rows, 12, active, library_torch_rng(0)) for active in (1, 6)]
     few, many = (rebuild(site, seen, model) for model in models)
     found = relative_recovery(few, many, without, BOOTSTRAP)
     assert isinstance(found, Estimate)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from click.testing import CliRunner
+from draws import library_torch_rng, seed_torch
 from torch import nn
 
 import netinv
@@ -30,7 +31,7 @@ def _variants(exported: "Exported") -> dict[str, Drawn]:
 
 
 def _real(num: int) -> LabelledImages:
-    rng = torch.Generator().manual_seed(num)
+    rng = library_torch_rng(num)
     return LabelledImages(
         torch.randint(0, 256, (num, 1, 12, 12), generator=rng, dtype=torch.uint8),
         torch.randint(0, 3, (num,), generator=rng),
@@ -186,7 +187,7 @@ class _Pair(nn.Module):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, "netinv.Inversion"]:
-    torch.manual_seed(0)
+    seed_torch(0)
     network = _Pair()
     config = netinv.InversionConfig(steps=30, batch_size=16)
     inversion = netinv.invert(network, image_shape=(1, 6, 6), config=config, attempts=1, progress=False)

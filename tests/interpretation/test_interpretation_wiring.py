@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from draws import library_torch_rng
 from pydantic import ValidationError
 
 from netinv.interpretation import (
@@ -34,7 +35,7 @@ def _found(exported: "Exported", **changes: Any) -> Interpretation:
 
 
 def _rows(num: int = 400) -> torch.Tensor:
-    return torch.randn(num, 6, generator=torch.Generator().manual_seed(0))
+    return torch.randn(num, 6, generator=library_torch_rng(0))
 
 
 def test_layer_is_whose_output_is_interpreted(exported: "Exported") -> None:

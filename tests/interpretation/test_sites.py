@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from draws import library_torch_rng, seed_torch
 from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier, ConvClassifierConfig, build_classifier, freeze
@@ -37,7 +38,7 @@ class _Twice(nn.Module):
 
 
 def _own() -> nn.Module:
-    torch.manual_seed(0)
+    seed_torch(0)
     config = ConvClassifierConfig(channels=(4, 6), feature_dim=7, dropout=0)
     return freeze(build_classifier(config, 3, SHAPE, (0.5,), (0.25,)))
 
@@ -47,7 +48,7 @@ def _adapted(network: nn.Module) -> AdaptedClassifier:
 
 
 def _images(num: int = 5) -> Tensor:
-    return torch.rand(num, *SHAPE, generator=torch.Generator().manual_seed(2))
+    return torch.rand(num, *SHAPE, generator=library_torch_rng(2))
 
 
 def test_penultimate_features_are_what_the_classifier_calls_its_features() -> None:
@@ -78,7 +79,7 @@ def test_channels_of_pixels_are_rows() -> None:
 
 
 def test_tokens_are_positions_and_some_of_them_can_be_drawn() -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     site = Site(_adapted(_Tokens()), "block")
     assert (site.positions, site.dim) == (8, 12)
     every, some = site.read(_images(), None), site.read(_images(), positions=3)
@@ -88,7 +89,7 @@ def test_tokens_are_positions_and_some_of_them_can_be_drawn() -> None:
 
 
 def test_a_single_image_is_a_batch() -> None:
-    torch.manual_seed(0)
+    seed_torch(0)
     site = Site(_adapted(_Tokens()), "block")
     assert site.read(_images(1), None).shape == (1, 8, 12)
     assert torch.allclose(site.read(_images(1), None), site.read(_images(5), None)[:1], atol=1e-6)
