@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from draws import library_torch_rng, seed_torch
+from draws import library_torch_rng, numpy_rng, seed_torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.interpretation import Site, SparseAutoencoder
@@ -37,7 +37,7 @@ def _classifier() -> Classifier:
 
 
 def test_a_kept_share_is_one_less_the_share_that_is_lost() -> None:
-    rng = np.random.default_rng(0)
+    rng = numpy_rng(0)
     lost, whole = rng.random(200), 4 + rng.random(200)
     found = kept_share(lost, whole, BOOTSTRAP)
     assert isinstance(found, Estimate)
