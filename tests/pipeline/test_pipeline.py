@@ -155,6 +155,7 @@ def test_a_change_in_any_file_of_the_library_runs_the_stages_that_use_its_packag
     found, untouched = json.loads(run(project, sys.executable, "-c", STATUS, files).stdout.splitlines()[-1])
     assert untouched == {}
     stages = YAML(typ="safe", pure=True).load(project / "dvc.yaml")["stages"]
+    del stages["audit"]  # no data set of these settings is audited
     assert len(found) >= least
     for path, again in found.items():
         package = "/".join(path.split("/")[:2])
@@ -189,7 +190,7 @@ def test_plots_are_drawn_without_a_network(project: Path, browser: Any) -> None:
     page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
-    page.wait_for_function("document.querySelectorAll('canvas.marks').length === 14")
+    page.wait_for_function("document.querySelectorAll('canvas.marks').length === 15")
     folder = address.removesuffix("index.html")
     assert all(url.startswith((folder, "data:", "blob:")) for url in requests), requests
     assert errors == []

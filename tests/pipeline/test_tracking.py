@@ -701,7 +701,8 @@ def test_a_run_is_done_when_its_records_are_there(
         deliverer.deliver(at_once=True)
     assert "has not kept" in (folder / "error").read_text()
     deliverer.deliver(at_once=True)
-    assert not folder.exists() or json.loads((folder / "run.json").read_text())["done"]
+    with contextlib.suppress(FileNotFoundError):  # the delivery of another test may have taken away what is done
+        assert json.loads((folder / "run.json").read_text())["done"]
     experiment = store.get_experiment_by_name("netinv")
     assert experiment is not None
     (found,) = store.search_runs([experiment.experiment_id], f"tags.journal = '{run.key}'")
