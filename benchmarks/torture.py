@@ -154,10 +154,7 @@ def main() -> None:
         whole = Path(scratch) / "whole"
         prepare(whole)
         table = campaign(whole, Path(scratch) / "copy", arguments.minutes * 60, random.Random(arguments.seed))
-    print(
-        "| done to a stage | tried | survived | of these refused | outputs lost | longest, s |\n"
-        "|---|---|---|---|---|---|"
-    )
+    print("| done to a stage | tried | survived | of these refused | outputs lost | longest, s |\n|" + "---|" * 6)
     for kind, line in table.items():
         print(f"| {kind} | {line.tried} | {line.survived} | {line.refused} | {line.lost} | {line.longest:.0f} |")
 

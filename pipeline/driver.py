@@ -56,7 +56,7 @@ def fingerprint(settings: list[str], model: Path, *stage: str) -> str:
         stage: Files of the stage's modules that decide its results; the driver's and the workers' come along.
     """
     code = [*sorted(Path(netinv.__file__).parent.rglob("*.py")), *map(Path, (*stage, __file__, generators.__file__))]
-    return storage.fingerprint([*map(str.encode, settings), *sorted(model.iterdir()), *code])
+    return storage.fingerprint([*map(str.encode, settings), *sorted(filter(Path.is_file, model.iterdir())), *code])
 
 
 class Followed:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from netinv.core import InputError, listed
+from netinv.core import InputError, expect_regular, listed
 
 _PLAIN = frozenset(
     "add sub mul truediv floordiv mod pow neg pos abs eq ne lt le gt ge and_ or_ not_ getitem".split()  # noqa: SIM905
@@ -47,6 +47,7 @@ def check_archive(path: Path) -> None:
         InputError: It cannot be read, or would have Python code run.
     """
     try:
+        expect_regular(path)
         with zipfile.ZipFile(path) as archive:
             code = [*_found(archive)]
     except pickle.UnpicklingError:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from netinv.core import InputError, listed
+from netinv.core import InputError, expect_regular, listed
 
 HARMLESS: tuple[Any, ...] = (
     Namespace,
@@ -73,6 +73,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         InputError: The file is missing or damaged, or holds more than tensors and plain values.
     """
     try:
+        expect_regular(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         _check_kind(path)

@@ -38,7 +38,7 @@ from netinv.core.ranges import (
     Weight,
     Width,
 )
-from netinv.core.reading import parse_json, read_json, read_numbers, read_text
+from netinv.core.reading import expect_regular, parse_json, read_json, read_numbers, read_text
 from netinv.core.redaction import redacted
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
@@ -87,6 +87,7 @@ __all__ = [
     "check_file",
     "check_folder",
     "check_same_classes",
+    "expect_regular",
     "explain",
     "forward_cost",
     "listed",

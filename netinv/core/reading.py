@@ -43,6 +43,16 @@ def read_text(path: Path, mend: str, most: int = MAX_TEXT) -> str:
         raise InputError(f"{path} is not readable ({reason}): {mend}.") from None
 
 
+def expect_regular(path: Path) -> None:
+    """Make sure that reading a path comes to an end, as that of a pipe or a device may not.
+
+    Raises:
+        OSError: It is missing, or no regular file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is no regular file")
+
+
 def parse_json(text: str) -> Any:
     """JSON as plain values.
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from netinv.core import Config, ImageShape, InputError, listed, read_json
+from netinv.core import Config, ImageShape, InputError, expect_regular, listed, read_json
 
 Split = Literal["train", "test"]
 
@@ -115,6 +115,7 @@ def load_split(folder: Path, split: Split) -> LabelledImages:
     path = Path(folder) / f"{split}.safetensors"
     spec = load_spec(folder)
     try:
+        expect_regular(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         tensors = load_file(path)

@@ -1,6 +1,7 @@
 """Classifiers from every source, and what each source is refused for."""
 
 import argparse
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -246,3 +247,14 @@ def test_a_source_comes_from_plain_settings() -> None:
     assert isinstance(load_classifier_from(source).network, InPlace)
     with pytest.raises(InputError, match=r"source\.adapter\.meen is not a known key"):
         ClassifierSource.parse({"model": "zoo:InPlace", "adapter": {"meen": [0.5]}}, where="source")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt", "network.pt2"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    given = {"model": str(tmp_path / name)} if name == "network.pt2" else {"model": "zoo:ConvNet"}
+    if name != "network.pt2":
+        given["weights"] = str(tmp_path / name)
+    source = ClassifierSource.parse(given | {"image_shape": (3, 16, 16)})
+    with pytest.raises(InputError, match=f"{name} is not a readable .* no regular file"):
+        load_classifier_from(source)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,13 +68,16 @@ def test_same_images_give_the_same_files(tmp_path: Path, train: LabelledImages, 
     assert save_dataset(again, "cats", ("cat", "dog"), train, test, "made up", "none") == saved
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "no tensors"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no tensors", "a pipe"])
 def test_unreadable_split_names_the_file_and_the_remedy(tmp_path: Path, saved: DatasetSpec, damage: str) -> None:
     path = tmp_path / "train.safetensors"
     if damage == "missing":
         path.unlink()
     elif damage == "truncated":
         path.write_bytes(path.read_bytes()[:100])
+    elif damage == "a pipe":
+        path.unlink()
+        os.mkfifo(path)
     else:
         path.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     with pytest.raises(
