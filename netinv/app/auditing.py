@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.app.commands import as_json, read_data, source_options
+from netinv.app.options import as_json, read_data, source_options
 from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_source
 from netinv.core import InputError
 

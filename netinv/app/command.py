@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netinv.app import auditing, commands, conversion, interpreting
+from netinv.app.options import as_json
 from netinv.app.parsing import parse_mixture, parse_sharpness
 from netinv.core import InputError, __version__, redacted
 
@@ -61,7 +62,7 @@ def main() -> None:
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help=".png (a grid), .npz, or a new folder of PNGs."
 )
-@commands.as_json
+@as_json
 def sample(
     model: Path,
     labels: tuple[str, ...],

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from netinv.app.commands import as_json, source_options
+from netinv.app.options import as_json, source_options
 from netinv.app.parsing import parse_source
 from netinv.core import InputError
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.app.commands import as_json, read_data, source_options, train_evaluator
-from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_pairs, parse_source
+from netinv.app.options import as_json, read_subject, source_options, subject_options
+from netinv.app.parsing import parse_pairs
 from netinv.app.telling import measured
 from netinv.core import InputError
 
@@ -101,17 +101,9 @@ def _with_bar(rows: "Mapping[str, Tensor]", wanted: "Sequence[Wanted]") -> "Iter
 
 @click.command("interpret")
 @source_options
-@click.option(
-    "--inversion", "folders", multiple=True, required=True, type=click.Path(path_type=Path), help="Folder; repeat it."
-)
-@click.option("--data", type=click.Path(path_type=Path), help="Real images: a data set, or a folder of images.")
-@click.option("--evaluator", help="Independent classifier, in any form of MODEL.  [default: one is trained on --data]")
-@click.option(
-    "--evaluator-set", multiple=True, help="NAME=VALUE, an option of MODEL for it, such as mean=0.5; repeat it."
-)
+@subject_options
 @click.option("--layer", help="Module whose output is interpreted.  [default: the penultimate features]")
 @click.option("--set", "settings", multiple=True, help="[dictionary.]NAME=VALUE; repeat it. A wrong NAME lists all.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes all draws.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for numbers and pictures.")
 @as_json
 def interpret_command(
@@ -128,37 +120,25 @@ def interpret_command(
 ) -> None:
     """Show what the units of a sparse dictionary of MODEL's activations stand for, with no data at all.
 
+    MODEL may be the folder of an inversion, which knows where its classifier came from.
     Writes interpretation.json, and a picture of each unit. With --data, says how much of a dictionary of real images
     the generated ones find.
     """
-    from netinv.app.inversions import Inversion
-    from netinv.classifiers import load_classifier_from
-    from netinv.core import check_folder, check_same_classes
+    from netinv.core import check_folder
     from netinv.interpretation import InterpretationConfig
     from netinv.results import INTERPRETATION
 
     check_folder(out, replaces=INTERPRETATION)
-    expect_evaluator(evaluator, evaluator_set)
     values: dict[str, Any] = {"layer": layer, "seed": seed, "dictionary": {}}
     for name, value in parse_pairs(settings, "--set").items():
         place = values["dictionary"] if name.startswith("dictionary.") else values
         place[name.removeprefix("dictionary.")] = value
     config = InterpretationConfig.parse(values, where="--set")
-    source, device = parse_source(options)
-    classifier = load_classifier_from(source, device)
-    inversions = [Inversion.load(folder) for folder in folders]
-    dataset = None if data is None else read_data(data, classifier.image_shape)
-    orders = {str(folder): inversion.classes for folder, inversion in zip(folders, inversions, strict=True)}
-    check_same_classes(orders if dataset is None else orders | {str(data): dataset.classes})
-    judge: Any = None
-    if evaluator is not None:
-        judge = load_classifier_from(parse_evaluator(evaluator, evaluator_set, classifier.image_shape, device), device)
-    elif dataset is not None:
-        judge = train_evaluator(dataset, device, seed)
-    for inversion in inversions:
-        inversion.generator.to(device)
-    train, test = (None, None) if dataset is None else (dataset.train, dataset.test)
-    found = interpret(classifier, inversions, config=config, evaluator=judge, train=train, test=test)
+    subject = read_subject(folders, data, evaluator, evaluator_set, seed, options)
+    train, test = subject.splits
+    found = interpret(
+        subject.classifier, subject.inversions, config=config, evaluator=subject.evaluator, train=train, test=test
+    )
     found.save(out)
     if as_json:
         headline = {name: value.model_dump(mode="json") for name, value in found.results.headline.items()}

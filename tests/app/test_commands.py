@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from zoo import ConvNet
 
 from netinv.app import command
-from netinv.app.commands import parse_evaluator, parse_pairs, parse_source, read_data, train_evaluator
 from netinv.app.inversions import Inversion
+from netinv.app.options import parse_evaluator, parse_source, read_data, train_evaluator
+from netinv.app.parsing import parse_pairs
 from netinv.classifiers import load_classifier_from
 from netinv.core import InputError
 from netinv.inversion import variant_config
