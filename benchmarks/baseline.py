@@ -82,6 +82,6 @@ def invert(
             down, across = images.diff(dim=2).abs().mean(), images.diff(dim=3).abs().mean()
             loss = loss + 0.3 * (down + across)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         yield step

@@ -146,7 +146,7 @@ def _one_step(variant: str, device: torch.device, mode: Mode, batch_size: int) -
     draws = type(draws)(*(d.to(device, mode.dtype if d.is_floating_point() else d.dtype) for d in draws))
     with _tf32(mode.tf32):
         loss, terms = training.loss(draws, every_term=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     counts = {"accuracy", "worst_class"}
     values = [loss, *(terms[name] for name in sorted(terms.keys() - counts))]
     gradient = [parameter.grad.flatten() for parameter in generator.parameters() if parameter.grad is not None]

@@ -88,7 +88,7 @@ class Contrast(Maker):
             self.best, self.images = float(loss.detach()), images.detach()
             self.kept = torch.stack([local, whole]).detach()
         self.optimizer.zero_grad(), self.of_head.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step(), self.of_head.step()
         self.step += 1
         if self.step == STEPS:

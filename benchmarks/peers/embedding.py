@@ -52,7 +52,7 @@ class Embedding:
         latent = torch.randn(self.batch, self.config.latent_dim, generator=self.rng)
         loss = self.loss(self.draw(latent, label), label, latent)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         return True
 

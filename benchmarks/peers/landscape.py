@@ -47,7 +47,7 @@ class Landscape(Embedding):
         latent, label = self.descended(self.latent[rows], self.label[rows]), self.label[rows]
         loss = self.losses(latent, label).mean()
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         stage = (self.stage[rows] + 1) % PATH
         fresh = torch.randn(latent.shape, generator=self.rng)

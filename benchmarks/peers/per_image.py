@@ -76,7 +76,7 @@ class PerImage(Maker):
         if self.statistics:
             loss = loss + self.weight * self.statistics.loss()
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         with torch.no_grad():
             self.images.clamp_(0, 1)

@@ -111,7 +111,7 @@ def train_classifier(
             logits = logits.float()
             loss = F.cross_entropy(logits, target)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             total_loss += loss.detach() * len(index)

@@ -103,7 +103,7 @@ def distil(
         loss = F.kl_div(F.log_softmax(student(batch) / config.temperature, dim=1), wanted, reduction="batchmean")
         optimizer.zero_grad(set_to_none=True)
         # The gradient shrinks with the square of the temperature.
-        (config.temperature**2 * loss).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(config.temperature**2 * loss)
         optimizer.step()
         schedule.step()
         if step == config.steps and not math.isfinite(float(loss.detach())):

@@ -59,7 +59,7 @@ def train_dictionary(rows: Tensor, config: DictionaryConfig, source: str = "") -
         batch = rows[torch.randint(len(rows), (config.batch_size,), generator=rng).to(rows.device)]
         found = loss(model, batch, silent > DEAD_AFTER)
         optimiser.zero_grad()
-        (found.reconstruction + config.auxiliary * found.auxiliary).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(found.reconstruction + config.auxiliary * found.auxiliary)
         optimiser.step()
         schedule.step()
         model.normalise()

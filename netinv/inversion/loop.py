@@ -69,7 +69,7 @@ def train(training: Training) -> Iterator[list[Record]]:
                 training.step += 1
                 loss, terms = training.loss(training.draw(), every_term=training.step == due)
                 training.optimizer.zero_grad(set_to_none=True)
-                loss.sum().backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(loss.sum())
                 training.combine_gradients()
                 training.optimizer.step()
                 training.schedule.step()

@@ -1,5 +1,7 @@
 """Counterfactuals in one call."""
 
+from typing import Any
+
 import pytest
 import torch
 from draws import seed_torch, torch_rng
@@ -56,7 +58,7 @@ def test_the_adapter_says_what_the_network_takes() -> None:
         ({"steps": 0}, "steps is 0"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(change: dict[str, object], told: str) -> None:
+def test_what_cannot_be_is_refused_in_a_sentence(change: dict[str, Any], told: str) -> None:
     arguments = {"images": torch.zeros(1, 1, 3, 4), "label": 0, "epsilon": 1.0} | change
     with pytest.raises(InputError, match=told):
-        netinv.refine(arguments.pop("images"), network(), **arguments)  # type: ignore[arg-type]
+        netinv.refine(arguments.pop("images"), network(), **arguments)
