@@ -55,7 +55,7 @@ class LearnedView(NamedTuple):
     tables: list[tuple[str, Table]]
     """By the kind of images that was measured on."""
     matches: Table
-    curve: "Markup | None"
+    curves: "list[Markup]"
     units: list[UnitView]
 
 
@@ -73,7 +73,7 @@ def learned(found: Interpreted) -> LearnedView:
         + (f" at each of {results.positions} positions" if results.positions > 1 else ""),
         [(kind, _table(results, kind)) for kind in kinds],
         _matches(results),
-        _curve(results),
+        _curves(results),
         [_unit(found, unit) for unit in results.units],
     )
 
@@ -141,30 +141,25 @@ def _matches(results: InterpretationResults) -> Table:
     return Table("Units of, found in", ["mean cosine of partners", "share at 0.7 or more"], rows, cell.notes)
 
 
-def _curve(results: InterpretationResults) -> "Markup | None":
-    """What is kept at each sparsity; none where there is one only."""
+def _curves(results: InterpretationResults) -> "list[Markup]":
+    """What is kept at each sparsity, a chart for each measure; none where there is one sparsity only."""
     rows = sorted(
         (r for r in results.dictionaries if r.source == "generated" and not r.name.endswith("again")),
         key=lambda row: row.active,
     )
-    if len(rows) < 2:
-        return None
-    lines = []
-    for kind, style in (("generated", "robust"), ("real", "test")):
-        for name in ("explained_variance", "loss_recovered_mean"):
+    charts = []
+    for name in ("explained_variance", "loss_recovered_mean"):
+        lines = []
+        for kind, style in (("generated", "robust"), ("real", "test")):
             points = [(row.active, row.on[kind][name]) for row in rows if kind in row.on]
             known = [(x, y) for x, y in points if isinstance(y, Estimate)]
-            lines.append(
-                Series(
-                    f"{TEXTS[name].title.lower()}, {kind} images",
-                    style,
-                    [x for x, _ in known],
-                    [y.value for _, y in known],
-                    [(y.low, y.high) for _, y in known],
-                    legend=f"{kind} images",
-                )
-            )
-    return line_chart("Fidelity by sparsity", [line for line in lines if line.x], Axis("active units"), Axis("kept"))
+            values, intervals = [y.value for _, y in known], [(y.low, y.high) for _, y in known]
+            lines.append(Series(f"{kind} images", style, [x for x, _ in known], values, intervals))
+        drawn = [line for line in lines if len(line.x) > 1]
+        if drawn:
+            title = TEXTS[name].title
+            charts.append(line_chart(f"{title} by sparsity", drawn, Axis("active units"), Axis(title.lower())))
+    return charts
 
 
 def _unit(found: Interpreted, unit: Unit) -> UnitView:

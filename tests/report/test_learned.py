@@ -79,7 +79,7 @@ def test_every_unit_has_a_picture_and_its_facts(found: Interpretation, tmp_path:
     assert all(unit.picture.uri.startswith("data:image/webp;base64,") for unit in view.units)
     told = {name for unit in view.units for name, _ in unit.facts}
     assert told >= {"fires on", "raises", "switched off", "made image"}
-    assert view.curve is not None
+    assert len(view.curves) == 2
     assert [kind for kind, _ in view.tables] == ["generated"]
     (tmp_path / "out" / f"unit-{found.results.units[0].unit}.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"unit-\d+\.png is not a readable picture"):
