@@ -6,9 +6,9 @@ plan to Ray Tune.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,15 @@ class Plan:
 
     def checkpoints(self) -> storage.Checkpoints:
         """Where it keeps its states: beside those of the same stage at other settings, which are forgotten."""
-        return storage.Checkpoints(self.ray.storage, self.title.replace(" ", "-"), self.fingerprint)
+        return storage.Checkpoints(self.ray.storage, self.title.replace(",", "").replace(" ", "-"), self.fingerprint)
+
+    def again(self, names: Sequence[str], attempt: int) -> "Plan":
+        """The plan of another attempt, counted from 1, at some of the generators: with seeds that no other has."""
+        more = (attempt - 1) * len(self.jobs)
+        tried = {f"{name}, attempt {attempt}": self.jobs[name] for name in names}
+        jobs = {name: job._replace(seed=job.seed + more) for name, job in tried.items()}
+        key = storage.fingerprint([self.fingerprint.encode(), *map(str.encode, jobs)])
+        return replace(self, title=f"{self.title}, attempt {attempt}", jobs=jobs, fingerprint=key)
 
 
 def fingerprint(settings: list[str], model: Path, *stage: str) -> str:

@@ -3,9 +3,10 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -14,8 +15,9 @@ from pipeline.stage import replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier, ClassifierSource
-    from netinv.generators import GeneratorConfig
+    from netinv.generators import ConditionedGenerator, GeneratorConfig
     from netinv.inversion import InversionConfig
+    from pipeline.checkpoints import Checkpoints
     from pipeline.driver import Followed, Plan
     from pipeline.params import InvertParams, RayParams
     from pipeline.tracking import Run
@@ -76,7 +78,72 @@ def check_settings(
     check_statistics(config.pixel_statistics, config.layer_statistics, classifier, where=f"invert.{variant}.")
 
 
-def write_generators(plan: "Plan", followed: "list[Followed]", run: "Run", folder: Path) -> dict[str, float]:
+class Trained(NamedTuple):
+    """A generator at the end of its training."""
+
+    followed: "Followed"
+    network: "ConditionedGenerator"
+    by_class: tuple[float, ...]
+    """Its inversion accuracy on fresh images of each class."""
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The more the better: first come the classes that it can draw."""
+        from netinv.inversion import missing_classes
+
+        return -len(missing_classes(_names(self.by_class), self.by_class)), sum(self.by_class)
+
+
+def train_generators(
+    plan: "Plan", attempts: int, run: "Run", stack: ExitStack
+) -> "tuple[list[Trained], list[Checkpoints]]":
+    """Train the generators of a plan, each as often as it lacks a class and attempts are left; the best one counts.
+
+    Args:
+        plan: Of the first attempt.
+        attempts: At least 1.
+        run: Of the stage.
+        stack: Ends the generators' runs.
+
+    Returns:
+        The generators, and what is to be removed when they are where they belong.
+    """
+    kept = [plan.checkpoints()]
+    best = _trained(plan, kept[0], run, stack)
+    for attempt in range(2, attempts + 1):
+        if not (lacking := [name for name, one in best.items() if one.rank[0]]):
+            break
+        print(
+            f"{plan.title}: {', '.join(lacking)} cannot draw a class: attempt {attempt} of {attempts}", file=sys.stderr
+        )
+        again = plan.again(lacking, attempt)
+        kept.append(again.checkpoints())
+        for name, one in zip(lacking, _trained(again, kept[-1], run, stack).values(), strict=True):
+            best[name] = max(best[name], one, key=lambda trained: trained.rank)
+    return list(best.values()), kept
+
+
+def _trained(plan: "Plan", checkpoints: "Checkpoints", run: "Run", stack: ExitStack) -> dict[str, Trained]:
+    """The generators of a plan by name, trained from their seeds or from where a killed stage stopped."""
+    from netinv.inversion import class_accuracies
+    from pipeline import driver
+    from pipeline.generators import trained
+
+    followed = driver.resume(plan, checkpoints, run, stack)
+    driver.consume(plan, followed)
+    found = {}
+    for (name, job), one in zip(plan.jobs.items(), followed, strict=True):
+        assert one.state is not None
+        network = trained(plan.classifier, job, one.state)
+        found[name] = Trained(one, network, class_accuracies(network, plan.classifier, job.config.sharpness))
+    return found
+
+
+def _names(by_class: Sequence[float]) -> list[str]:
+    return [str(label) for label in range(len(by_class))]
+
+
+def write_generators(plan: "Plan", generators: list[Trained], run: "Run", folder: Path) -> dict[str, float]:
     """Save the generators with their histories, and say which of the classes one of them cannot draw.
 
     Returns:
@@ -84,25 +151,20 @@ def write_generators(plan: "Plan", followed: "list[Followed]", run: "Run", folde
         images, and the number of generators.
     """
     from netinv.generators import save_generator
-    from netinv.inversion import class_accuracies, missing_classes, told_missing
-    from pipeline.generators import trained
+    from netinv.inversion import told_missing
 
-    classes = [str(label) for label in range(plan.classifier.num_classes)]
-    by_class = []
-    for index, ((name, job), one) in enumerate(zip(plan.jobs.items(), followed, strict=True)):
-        assert one.state is not None
-        generator = trained(plan.classifier, job, one.state)
-        save_generator(folder / str(index), generator)
-        by_class.append(class_accuracies(generator, plan.classifier, job.config.sharpness))
-        if missing_classes(classes, by_class[-1]):
-            print(f"warning: {plan.title}, {name}: {told_missing(classes, by_class[-1])}", file=sys.stderr)
-        one.run.log_artifact(folder / str(index), folder="checkpoint")
-        save_csv(folder / str(index) / "history.csv", one.history)
-    last = [one.history[-1]["accuracy"] for one in followed]
-    samples = int(followed[0].history[-1]["samples"])
-    worst = min(min(one) for one in by_class)
-    run.log_metrics({"invert/accuracy": sum(last) / len(last), "invert/worst_class_accuracy": worst}, step=samples)
-    return {"batch_accuracy": sum(last) / len(last), "worst_class_accuracy": worst, "generators": len(last)}
+    for index, (name, one) in enumerate(zip(plan.jobs, generators, strict=True)):
+        save_generator(folder / str(index), one.network)
+        if one.rank[0]:
+            print(f"warning: {plan.title}, {name}: {told_missing(_names(one.by_class), one.by_class)}", file=sys.stderr)
+        one.followed.run.log_artifact(folder / str(index), folder="checkpoint")
+        save_csv(folder / str(index) / "history.csv", one.followed.history)
+    last = [one.followed.history[-1] for one in generators]
+    accuracy = sum(record["accuracy"] for record in last) / len(last)
+    worst = min(min(one.by_class) for one in generators)
+    found = {"invert/accuracy": accuracy, "invert/worst_class_accuracy": worst}
+    run.log_metrics(found, step=int(last[0]["samples"]))
+    return {"batch_accuracy": accuracy, "worst_class_accuracy": worst, "generators": len(last)}
 
 
 @click.command()
@@ -116,7 +178,7 @@ def write_generators(plan: "Plan", followed: "list[Followed]", run: "Run", folde
 @stage_command
 def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plots: Path) -> None:
     """Invert the classifier of DATASET with the generators of VARIANT (standard or robust)."""
-    from pipeline import cluster, driver, tracking
+    from pipeline import cluster, tracking
     from pipeline.params import load_params
 
     params = load_params()
@@ -127,7 +189,6 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
     logged = {"common": inversion.common, variant: getattr(inversion, variant)}
     with ExitStack() as stack:
         folder = stack.enter_context(replaced(out))
-        checkpoints = plan.checkpoints()
         run = stack.enter_context(
             tracking.stage_run(
                 "invert",
@@ -137,15 +198,15 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
                 inputs=[Path("runs/train") / f"{dataset}-classifier.json"],
             )
         )
-        followed = driver.resume(plan, checkpoints, run, stack)
-        driver.consume(plan, followed)
-        measured = write_generators(plan, followed, run, folder)
-        curves = [{"generator": i, **record} for i, one in enumerate(followed) for record in one.history]
+        generators, kept = train_generators(plan, inversion.common.attempts, run, stack)
+        measured = write_generators(plan, generators, run, folder)
+        curves = [{"generator": i, **record} for i, one in enumerate(generators) for record in one.followed.history]
         save_csv(plots, curves)
         write_text(metrics, json.dumps(measured) + "\n")
-    checkpoints.remove()
+    for checkpoints in kept:
+        checkpoints.remove()
     print(
-        f"{plan.title}: {len(followed)} generators, batch accuracy {measured['batch_accuracy']:.3f}, "
+        f"{plan.title}: {len(generators)} generators, batch accuracy {measured['batch_accuracy']:.3f}, "
         f"worst class {measured['worst_class_accuracy']:.3f}",
         file=sys.stderr,
     )

@@ -13,6 +13,7 @@ from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTra
 from netinv.core import (
     MAX_TOLD,
     AttackSteps,
+    Attempts,
     Config,
     Count,
     Cpus,
@@ -62,6 +63,8 @@ class GeneratorParams(Config):
     """Generators of a variant, the columns of the paper's Figure 2."""
     seed: Seed
     """Seed of the first generator; the next ones count up from it."""
+    attempts: Attempts
+    """How often each is trained at most, while it cannot draw a class; every attempt has seeds of its own."""
     generator: GeneratorConfig
 
 

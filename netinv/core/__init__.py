@@ -8,6 +8,7 @@ from netinv.core.operations import forward_cost
 from netinv.core.precision import Precision, autocast
 from netinv.core.ranges import (
     AttackSteps,
+    Attempts,
     BatchSize,
     Classes,
     Concentration,
@@ -49,6 +50,7 @@ __all__ = [
     "MAX_TOLD",
     "VARIANTS",
     "AttackSteps",
+    "Attempts",
     "BatchSize",
     "Classes",
     "Concentration",

@@ -25,6 +25,8 @@ Resamples = Annotated[int, Field(ge=100, le=100_000)]
 """Of a bootstrap."""
 Members = Annotated[int, Field(ge=1, le=1_000)]
 """Of generators, workers or seeds."""
+Attempts = Annotated[int, Field(ge=1, le=100)]
+"""At the training of a generator, while it lacks a class."""
 AttackSteps = Annotated[int, Field(ge=1, le=1_000)]
 """Gradient steps of an attack."""
 Width = Annotated[int, Field(ge=1, le=4_096)]

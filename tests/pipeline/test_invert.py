@@ -1,6 +1,8 @@
 """The work of the stage ``invert`` in one process: generators alone and together, from their beginning or a state."""
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -8,10 +10,15 @@ import torch
 from draws import seed_torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier
-from netinv.generators import GeneratorConfig
+from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig
-from pipeline import driver
+from pipeline import driver, invert
 from pipeline.generators import Event, Job, groups, load_state, train_generator, train_generators
+from pipeline.invert import Trained
+from pipeline.params import RayParams
+
+if TYPE_CHECKING:
+    from pipeline.tracking import Run
 
 ARCHITECTURE = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16)
 CONFIG = InversionConfig(steps=10, batch_size=12, precision="float32", log_every=2)
@@ -74,6 +81,51 @@ def test_what_is_done_already_tells_nothing_more(classifier: Classifier) -> None
     jobs = (Job(3, ARCHITECTURE, CONFIG),)
     done = list(train_generators(classifier, CHECKPOINT_EVERY, jobs, None))[-1].state
     assert list(train_generators(classifier, CHECKPOINT_EVERY, jobs, done)) == []
+
+
+def generator(by_class: tuple[float, ...]) -> Trained:
+    return Trained(cast("driver.Followed", None), ConditionedGenerator(ARCHITECTURE, 3, (1, 9, 8)), by_class)
+
+
+def test_the_attempt_that_lacks_the_fewest_classes_counts(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, weak, none = generator((1.0, 0.9, 0.95)), generator((1.0, 1.0, 0.2)), generator((0.5, 0.5, 0.5))
+    attempts = [{"a": weak, "b": whole, "c": weak}, {"a": none, "c": none}, {"a": whole, "c": weak}]
+    asked = []
+
+    def trained(plan: driver.Plan, *_: Any) -> dict[str, Trained]:
+        asked.append({name: job.seed for name, job in plan.jobs.items()})
+        return attempts[len(asked) - 1]
+
+    monkeypatch.setattr(invert, "_trained", trained)
+    ray = RayParams(num_workers=1, num_cpus=1, num_gpus=None, checkpoint_every=10, storage=str(tmp_path))
+    jobs = {name: Job(seed, ARCHITECTURE, CONFIG) for seed, name in enumerate("abc")}
+    plan = driver.Plan("invert it", classifier, jobs, ray, "key")
+    found, kept = invert.train_generators(plan, 3, cast("Run", None), ExitStack())
+    assert found == [whole, whole, weak]
+    assert asked == [
+        {"a": 0, "b": 1, "c": 2},
+        {"a, attempt 2": 3, "c, attempt 2": 5},
+        {"a, attempt 3": 6, "c, attempt 3": 8},
+    ]
+    assert "invert it: a, c cannot draw a class: attempt 2 of 3" in capsys.readouterr().err
+    assert len(kept) == 3
+    for checkpoints in kept:
+        checkpoints.remove()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_whoever_draws_all_classes_is_trained_once(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = generator((1.0, 0.9, 0.95))
+    monkeypatch.setattr(invert, "_trained", lambda *_: {"a": whole})
+    ray = RayParams(num_workers=1, num_cpus=1, num_gpus=None, checkpoint_every=10, storage=str(tmp_path))
+    plan = driver.Plan("invert it", classifier, {"a": Job(0, ARCHITECTURE, CONFIG)}, ray, "key")
+    found, kept = invert.train_generators(plan, 9, cast("Run", None), ExitStack())
+    assert found == [whole]
+    assert len(kept) == 1
 
 
 def test_a_change_of_any_file_of_the_library_or_of_the_stage_is_another_fingerprint(

@@ -20,6 +20,7 @@ TINY = {
     "train.classifier.training.epochs": 3,
     "train.evaluator.training.epochs": 2,
     "invert.common.num_generators": 2,
+    "invert.common.attempts": 1,
     "invert.standard.steps": 20,
     "invert.robust.steps": 10,
     "evaluate.num_samples": 200,
@@ -249,6 +250,29 @@ def test_generators_of_one_worker_come_out_as_of_workers_of_their_own(project: P
             )
         )
         assert together == [pytest.approx(record, rel=0.02, abs=0.02) for record in alone]
+    assert {path.suffix for path in (copy / ".stage").rglob("*") if path.is_file()} == {".lock"}
+
+
+def test_generators_that_lack_a_class_are_trained_again(project: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy, symlinks=True)
+    set_params(copy, **{"invert.common.attempts": 2, "invert.robust.steps": 2})
+    command = (sys.executable, "-m", "pipeline.invert", "digits", "robust", "--model", "models/digits/classifier")
+    result = run(copy, *command, "--out", "again", "--metrics", "again.json", "--plots", "again.csv")
+    assert "generator 0, generator 1 cannot draw a class: attempt 2 of 2" in result.stderr
+    assert "Of the classes" in result.stderr  # two steps were not enough at the second attempt, either
+    assert sorted(path.name for path in (copy / "again").iterdir()) == ["0", "1"]
+    with sqlite3.connect(copy / "mlflow.db") as store:
+        seeds = dict(
+            store.execute(
+                "select runs.name, params.value from runs join params using (run_uuid)"
+                " where params.key = 'seed' and runs.name like '%, attempt 2%'"
+            ).fetchall()
+        )
+    assert {name[: len("generator 0, attempt 2")]: seed for name, seed in seeds.items()} == {
+        "generator 0, attempt 2": "2",
+        "generator 1, attempt 2": "3",
+    }
     assert {path.suffix for path in (copy / ".stage").rglob("*") if path.is_file()} == {".lock"}
 
 
