@@ -224,6 +224,7 @@ WIRING = {
             "hidden_dim": "test_hidden_dim_is_the_length_of_the_mapped_condition",
             "width": "test_width_doubles_at_each_halving",
             "max_width": "test_max_width_bounds_the_doubling",
+            "upsampling": "test_upsampling_is_how_an_image_doubles",
             "dropout": "test_dropout_is_that_of_each_up_convolution",
         },
     ),

@@ -24,6 +24,9 @@ class GeneratorConfig(Config):
     """Channels at the image's resolution; twice as many at each halving."""
     max_width: Width = 64
     """Bound on that doubling."""
+    upsampling: Literal["resize", "transposed"] = "resize"
+    """How an image doubles: convolved, then resized bilinearly, or by transposed convolutions. Those print checkerboards,
+    textures that the inverted classifier reads and others do not."""
     dropout: Dropout = 0.2
     """Probability that an up-convolution drops a whole channel, the paper's source of diversity. Inversion ends
     at 0."""
@@ -58,13 +61,15 @@ def up_sizes(size: int, height: int, width: int) -> list[tuple[int, int]]:
     return sizes[::-1]
 
 
-def _up_convolution(in_channels: int, out_channels: int, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
-    """Source size to target size: a stride-2 transposed convolution where that doubles, else convolve and resize."""
-    if all(-(-t // 2) == s and t > 1 for s, t in zip(source, target, strict=True)):
+def _up_convolution(
+    in_channels: int, out_channels: int, source: tuple[int, int], target: tuple[int, int], transposed: bool
+) -> nn.Module:
+    """Source size to target size: a transposed convolution of stride 2 if that doubles, else convolve and resize."""
+    if transposed and all(-(-t // 2) == s and t > 1 for s, t in zip(source, target, strict=True)):
         kernel = tuple(4 - t % 2 for t in target)  # 4 reaches an even side exactly, 3 an odd one
         return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, bias=False)  # type: ignore[arg-type]
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-    # Resizing last costs source over target of the arithmetic of resizing first.
+    # Resizing last costs source over target of the arithmetic of resizing first, and draws smoother images.
     return convolution if source == target else nn.Sequential(convolution, nn.Upsample(size=target, mode="bilinear"))
 
 
@@ -145,7 +150,7 @@ class ConditionedGenerator(nn.Module):
         for i in range(len(sizes) - 1):
             in_channels = widths[i] + (matrix_channels if i == 0 else 0)
             blocks += [
-                _up_convolution(in_channels, widths[i + 1], sizes[i], sizes[i + 1]),
+                _up_convolution(in_channels, widths[i + 1], sizes[i], sizes[i + 1], config.upsampling == "transposed"),
                 BatchNorm(widths[i + 1]),
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.Dropout2d(config.dropout),

@@ -80,11 +80,13 @@ def test_classifiers_agree_with_torch(exported: Exported, num: int) -> None:
     ("conditioning", "num_classes", "image_shape"),
     [("vector_matrix", 30, (1, 13, 17)), ("embedding", 4, (3, 12, 16)), ("vector", 4, (3, 11, 16))],
 )
+@pytest.mark.parametrize("upsampling", ["resize", "transposed"])
 def test_other_architectures_agree_with_torch(
-    conditioning: str, num_classes: int, image_shape: tuple[int, int, int]
+    conditioning: str, num_classes: int, image_shape: tuple[int, int, int], upsampling: str
 ) -> None:
     """More classes than pixels in a row, odd sides, colour, no matrix; and the second generator's own weights."""
-    config = GeneratorConfig.parse({"conditioning": conditioning, "latent_dim": 4, "width": 4, "dropout": 0.0})
+    settings = {"conditioning": conditioning, "upsampling": upsampling, "latent_dim": 4, "width": 4, "dropout": 0.0}
+    config = GeneratorConfig.parse(settings)
     generators = [with_statistics(ConditionedGenerator(config, num_classes, image_shape)) for _ in range(2)]
     latent, condition = draw(1000, latent_dim=4, num_classes=num_classes, seed=0, sharpness=(0.1, 100.0))
     models = generator_models(generators)
@@ -132,9 +134,13 @@ def test_ensemble_routes_each_row_to_its_generator(exported: Exported) -> None:
         assert np.abs(network(latent, condition, generator=turns) - expected).max() <= TOLERANCE
 
 
-def test_ensemble_at_the_sizes_of_digits_may_leave_a_generator_out(exported: Exported, tmp_path: Path) -> None:
+@pytest.mark.parametrize("upsampling", ["resize", "transposed"])
+def test_ensemble_at_the_sizes_of_digits_may_leave_a_generator_out(
+    exported: Exported, tmp_path: Path, upsampling: str
+) -> None:
     seed_torch(0)
-    generators = [ConditionedGenerator(GeneratorConfig(width=16, max_width=16), 3, (1, 16, 16)).eval() for _ in "ab"]
+    config = GeneratorConfig.parse({"width": 16, "max_width": 16, "upsampling": upsampling})
+    generators = [ConditionedGenerator(config, 3, (1, 16, 16)).eval() for _ in "ab"]
     about = replace(exported.metadata, image_shape=(1, 16, 16), latent_dim=generators[0].config.latent_dim)
     export_generators(tmp_path, generators, {}, about, ExportConfig(forms=("ensemble",)))
     latent, condition = draw(2, **about.draws, seed=0)

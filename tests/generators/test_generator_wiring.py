@@ -55,6 +55,15 @@ def test_max_width_bounds_the_doubling(bound: int) -> None:
     assert convolutions(built(width=4, max_width=bound)) == expected
 
 
+def test_upsampling_is_how_an_image_doubles() -> None:
+    for how, convolution in (("resize", nn.Conv2d), ("transposed", nn.ConvTranspose2d)):
+        generator = built(upsampling=how, width=4)
+        kinds = [type(layer[0] if isinstance(layer, nn.Sequential) else layer) for layer in generator.up[::4]]
+        assert kinds == [nn.Conv2d, convolution, convolution]  # 3 to 4, which is no doubling, and 4 to 8 to 16
+        assert sum(isinstance(layer, nn.Upsample) for layer in generator.modules()) == (3 if how == "resize" else 1)
+        assert generator(torch.zeros(2, 64), torch.eye(3)[:2]).shape == (2, 2, 16, 16)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_dropout_is_that_of_each_up_convolution(dropout: float) -> None:
     generator = built(dropout=dropout, width=4)
