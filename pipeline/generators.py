@@ -91,9 +91,11 @@ def _training(classifier: "Classifier | AdaptedClassifier", job: Job, state: byt
     import torch
 
     from netinv.classifiers import freeze
+    from netinv.core import keep_freed_memory
     from netinv.generators import ConditionedGenerator
     from netinv.inversion import GlobalBatch, InversionTraining
 
+    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     freeze(classifier).to(device)
     torch.manual_seed(job.seed)

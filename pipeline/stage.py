@@ -17,7 +17,7 @@ from typing import ParamSpec
 
 import click
 
-from netinv.core import FULL, InputError, redacted
+from netinv.core import FULL, InputError, keep_freed_memory, redacted
 from pipeline.ending import begin, end_with_parent, ending, tell_end
 
 P = ParamSpec("P")
@@ -114,6 +114,7 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         _quieten()
+        keep_freed_memory()
         sys.excepthook = _trace
         begin()
         if "DVC_ROOT" in os.environ:

@@ -12,7 +12,7 @@ import click
 from netinv.app import auditing, commands, conversion, interpreting
 from netinv.app.options import as_json
 from netinv.app.parsing import parse_mixture, parse_sharpness
-from netinv.core import InputError, __version__, redacted
+from netinv.core import InputError, __version__, keep_freed_memory, redacted
 
 if TYPE_CHECKING:
     from netinv.sampling import OnnxClassifier, OnnxGenerator
@@ -33,6 +33,7 @@ for command in (
 
 def main() -> None:
     """Run the command; what its user can mend is one sentence on stderr and exit status 2."""
+    keep_freed_memory()
     try:
         sys.exit(cli.main(sys.argv[1:] or ["--help"], prog_name="netinv", standalone_mode=False))
     except InputError as error:

@@ -4,6 +4,7 @@ from netinv.core.classes import check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
 from netinv.core.errors import InputError, listed
 from netinv.core.files import FULL, check_file, check_folder, new_file, new_folder, save_csv, write_text
+from netinv.core.memory import keep_freed_memory
 from netinv.core.operations import forward_cost
 from netinv.core.precision import Precision, autocast
 from netinv.core.ranges import (
@@ -92,6 +93,7 @@ __all__ = [
     "expect_regular",
     "explain",
     "forward_cost",
+    "keep_freed_memory",
     "listed",
     "new_file",
     "new_folder",

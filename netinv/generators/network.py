@@ -25,8 +25,8 @@ class GeneratorConfig(Config):
     max_width: Width = 64
     """Bound on that doubling."""
     upsampling: Literal["resize", "transposed"] = "resize"
-    """How an image doubles: convolved, then resized bilinearly, or by transposed convolutions. Those print checkerboards,
-    textures that the inverted classifier reads and others do not."""
+    """How an image doubles: convolved, then resized bilinearly, or by transposed convolutions. Those print
+    checkerboards, textures that the inverted classifier reads and others do not."""
     dropout: Dropout = 0.2
     """Probability that an up-convolution drops a whole channel, the paper's source of diversity. Inversion ends
     at 0."""
