@@ -2,7 +2,8 @@
 
 ``python benchmarks/zoo.py train mnist --mirror DIR --models build/zoo`` (or ``--folder DIR_OR_ARCHIVES``) trains the
 networks and the judges of a data set: cross-entropy, Adam, no augmentation but shifts and flips on colour images.
-``python benchmarks/zoo.py invert mnist --models build/zoo --out build/zoo.json`` inverts each and prints a table.
+``python benchmarks/zoo.py invert mnist --models build/zoo --out build/zoo.json`` inverts each, and writes the tables
+of all that the file has to ``build/zoo.md``.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 import netinv
 from netinv.classifiers import AdaptedClassifier, AdapterConfig
+from netinv.core import write_text
 from netinv.data import (
     Dataset,
     FetchConfig,
@@ -208,12 +210,38 @@ def invert_all(folder: Path, names: list[str], variant: Literal["standard", "rob
         yield {"data": folder.name, "network": name, "own": own, "judges": judges, "cpu_seconds": seconds, "seed": seed}
 
 
-def line(row: Row) -> str:
-    """A row of the table."""
-    judged = [mean(classes) for classes in row["judges"].values()]
-    shares = " / ".join(f"{value:.3f}" for value in judged)
-    own = f"{mean(row['own']):.3f} | {min(row['own']):.2f}"
-    return f"| {row['data']} | {row['network']} | {own} | {mean(judged):.3f} | {shares} | {row['cpu_seconds']:.0f} |"
+COLUMNS = ("data", "network", "inversion", "worst class", "judges, mean", "each judge", "CPU seconds")
+
+
+def judged(row: Row) -> list[float]:
+    """What each judge reads of a network's images."""
+    return [mean(classes) for classes in row["judges"].values()]
+
+
+def line(*cells: object) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def told(row: Row) -> str:
+    """A row of the table of networks."""
+    shares = " / ".join(f"{value:.3f}" for value in judged(row))
+    own = f"{mean(row['own']):.3f}", f"{min(row['own']):.2f}"
+    return line(row["data"], row["network"], *own, f"{mean(judged(row)):.3f}", shares, f"{row['cpu_seconds']:.0f}")
+
+
+def tables(rows: list[Row]) -> str:
+    """All rows as Markdown, and what they come to by data set, over networks and seeds."""
+    lines = [line(*COLUMNS), line(*["---"] * len(COLUMNS)), *map(told, rows), ""]
+    columns = ("data", "networks", "inversion, worst network", "worst class", "judges, mean", "judges, worst network")
+    lines += [line(*columns), line(*["---"] * len(columns))]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        some = [row for row in rows if row["data"] == data]
+        inversion, worst = min(mean(row["own"]) for row in some), min(min(row["own"]) for row in some)
+        judges = [mean(judged(row)) for row in some]
+        numbers = f"{inversion:.3f}", f"{worst:.2f}", f"{mean(judges):.3f}", f"{min(judges):.3f}"
+        lines.append(line(data, len({row["network"] for row in some}), *numbers))
+    return "\n".join(lines) + "\n"
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -243,7 +271,7 @@ def main() -> None:
     parser.add_argument("--networks", help="names of those to be trained or inverted, such as lenet5-0,vgg-bn-0 (all)")
     parser.add_argument("--variant", choices=["standard", "robust"], default="robust")
     parser.add_argument("--seed", type=int, default=0, help="of the inversion")
-    parser.add_argument("--out", type=Path, help="JSON file of the rows; those of an earlier call are kept")
+    parser.add_argument("--out", type=Path, help="JSON file of the rows, the tables beside it; earlier rows stay")
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = options.models / options.dataset
@@ -251,14 +279,13 @@ def main() -> None:
         train_all(options, folder)
         return
     chosen = options.networks.split(",") if options.networks else [f"{name}-0" for name in NETWORKS]
-    print("| data | network | inversion | worst class | judges, mean | each judge | CPU seconds |")
-    print("|---|---|---|---|---|---|---|")
     rows = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
     for row in invert_all(folder, chosen, options.variant, options.seed):
         rows.append(row | {"variant": options.variant})
-        print(line(row), flush=True)
+        print(told(row), flush=True)
         if options.out:
-            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+            write_text(options.out, json.dumps(rows, indent=1) + "\n")
+            write_text(options.out.with_suffix(".md"), tables(rows))
 
 
 def train_all(options: argparse.Namespace, folder: Path) -> None:

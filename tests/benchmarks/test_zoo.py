@@ -1,0 +1,26 @@
+"""The tables of ``benchmarks/zoo.py``, from rows made by hand."""
+
+import importlib.util
+from pathlib import Path
+
+
+def test_tables_name_the_worst_network_and_the_worst_class(root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("zoo_benchmark", root / "benchmarks/zoo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    zoo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(zoo)
+
+    def row(network: str, own: list[float], **judges: list[float]) -> dict[str, object]:
+        return {"data": "mnist", "network": network, "own": own, "judges": judges, "cpu_seconds": 61.4, "seed": 0}
+
+    rows = [
+        row("lenet5-0", [1.0, 0.9], a=[1.0, 0.5], b=[0.5, 0.5]),
+        row("conv2-0", [1.0, 1.0], a=[1.0, 1.0], b=[0.0, 0.5]),
+    ]
+    networks, _, summary = zoo.tables(rows).partition("\n\n")
+    assert networks.splitlines()[2:] == [
+        "| mnist | lenet5-0 | 0.950 | 0.90 | 0.625 | 0.750 / 0.500 | 61 |",
+        "| mnist | conv2-0 | 1.000 | 1.00 | 0.625 | 1.000 / 0.250 | 61 |",
+    ]
+    assert summary.splitlines()[2:] == ["| mnist | 2 | 0.950 | 0.90 | 0.625 | 0.625 |"]
