@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -87,11 +86,16 @@ class Trained(NamedTuple):
     """Its inversion accuracy on fresh images of each class."""
 
     @property
-    def rank(self) -> tuple[int, float]:
-        """The more the better: first come the classes that it can draw."""
+    def missing(self) -> tuple[str, ...]:
+        """Classes that it cannot draw."""
         from netinv.inversion import missing_classes
 
-        return -len(missing_classes(_names(self.by_class), self.by_class)), sum(self.by_class)
+        return missing_classes(self.classes, self.by_class)
+
+    @property
+    def classes(self) -> list[str]:
+        """All of them, by number."""
+        return [str(label) for label in range(len(self.by_class))]
 
 
 def train_generators(
@@ -111,7 +115,7 @@ def train_generators(
     kept = [plan.checkpoints()]
     best = _trained(plan, kept[0], run, stack)
     for attempt in range(2, attempts + 1):
-        if not (lacking := [name for name, one in best.items() if one.rank[0]]):
+        if not (lacking := [name for name, one in best.items() if one.missing]):
             break
         print(
             f"{plan.title}: {', '.join(lacking)} cannot draw a class: attempt {attempt} of {attempts}", file=sys.stderr
@@ -119,7 +123,7 @@ def train_generators(
         again = plan.again(lacking, attempt)
         kept.append(again.checkpoints())
         for name, one in zip(lacking, _trained(again, kept[-1], run, stack).values(), strict=True):
-            best[name] = max(best[name], one, key=lambda trained: trained.rank)
+            best[name] = max(best[name], one, key=lambda trained: (-len(trained.missing), sum(trained.by_class)))
     return list(best.values()), kept
 
 
@@ -139,10 +143,6 @@ def _trained(plan: "Plan", checkpoints: "Checkpoints", run: "Run", stack: ExitSt
     return found
 
 
-def _names(by_class: Sequence[float]) -> list[str]:
-    return [str(label) for label in range(len(by_class))]
-
-
 def write_generators(plan: "Plan", generators: list[Trained], run: "Run", folder: Path) -> dict[str, float]:
     """Save the generators with their histories, and say which of the classes one of them cannot draw.
 
@@ -155,8 +155,8 @@ def write_generators(plan: "Plan", generators: list[Trained], run: "Run", folder
 
     for index, (name, one) in enumerate(zip(plan.jobs, generators, strict=True)):
         save_generator(folder / str(index), one.network)
-        if one.rank[0]:
-            print(f"warning: {plan.title}, {name}: {told_missing(_names(one.by_class), one.by_class)}", file=sys.stderr)
+        if one.missing:
+            print(f"warning: {plan.title}, {name}: {told_missing(one.classes, one.by_class)}", file=sys.stderr)
         one.followed.run.log_artifact(folder / str(index), folder="checkpoint")
         save_csv(folder / str(index) / "history.csv", one.followed.history)
     last = [one.followed.history[-1] for one in generators]
