@@ -193,7 +193,9 @@ def read(judge: AdaptedClassifier, images: Tensor, labels: Tensor) -> list[float
     return [float(right[labels == label].float().mean()) for label in range(10)]
 
 
-def invert_all(folder: Path, names: list[str], variant: Literal["standard", "robust"], seed: int) -> Iterator[Row]:
+def invert_all(
+    folder: Path, names: list[str], variant: Literal["standard", "robust"], seed: int, grids: Path | None
+) -> Iterator[Row]:
     """Each network inverted by a word, and what it and the judges read in 1,000 images, 100 of each class."""
     for name in names:
         classifier = adapted(folder, name)
@@ -203,6 +205,9 @@ def invert_all(folder: Path, names: list[str], variant: Literal["standard", "rob
                 classifier, image_shape=classifier.image_shape, variant=variant, seed=seed, progress=False
             )
         seconds = time.process_time() - begun
+        if grids:
+            grids.mkdir(parents=True, exist_ok=True)
+            inversion.grid().save(grids / f"{folder.name}-{name}-{seed}.png")
         images = torch.cat([inversion.sample(100, label=label, seed=9) for label in range(10)])
         labels = torch.arange(10).repeat_interleave(100)
         judges = {judge: read(adapted(folder, judge), images, labels) for judge in JUDGES}
@@ -271,6 +276,7 @@ def main() -> None:
     parser.add_argument("--networks", help="names of those to be trained or inverted, such as lenet5-0,vgg-bn-0 (all)")
     parser.add_argument("--variant", choices=["standard", "robust"], default="robust")
     parser.add_argument("--seed", type=int, default=0, help="of the inversion")
+    parser.add_argument("--grids", type=Path, help="folder for a picture of what each inversion draws")
     parser.add_argument("--out", type=Path, help="JSON file of the rows, the tables beside it; earlier rows stay")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -280,7 +286,7 @@ def main() -> None:
         return
     chosen = options.networks.split(",") if options.networks else [f"{name}-0" for name in NETWORKS]
     rows = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
-    for row in invert_all(folder, chosen, options.variant, options.seed):
+    for row in invert_all(folder, chosen, options.variant, options.seed, options.grids):
         rows.append(row | {"variant": options.variant})
         print(told(row), flush=True)
         if options.out:
