@@ -6,7 +6,8 @@ from netinv import __version__
 
 project = "netinv"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+nb_execution_mode = "off"  # the outputs are in the notebooks; tests/test_docs.py executes them anew
 myst_heading_anchors = 3
 # The repository's other pages are linked as files, which tests/test_docs.py finds.
 suppress_warnings = ["myst.xref_missing"]

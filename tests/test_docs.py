@@ -1,5 +1,6 @@
 """The documentation is built without a warning, its notebook runs, and its commands exist."""
 
+import json
 import os
 import re
 import subprocess
@@ -177,20 +178,43 @@ def test_a_loss_is_added_as_the_page_says(root: Path) -> None:
     assert float(losses[1][0] - losses[0][0]) == pytest.approx(0.5)
 
 
-@pytest.mark.slow
-def test_the_notebook_runs(root: Path, tmp_path: Path) -> None:
+def executed(path: Path, folder: Path) -> tuple[str, int]:
+    """What a notebook prints when it is run anew in a folder, and how many pictures it shows."""
     nbclient = pytest.importorskip("nbclient", reason="needs the extra docs")
     pytest.importorskip("ipykernel", reason="needs the extra docs")
     import nbformat
 
-    notebook = nbformat.read(root / "docs" / "quickstart.ipynb", as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     printed = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")
+    return printed, sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.slow
+def test_the_first_notebook_runs(root: Path, tmp_path: Path) -> None:
+    printed, pictures = executed(root / "docs/quickstart.ipynb", tmp_path)
+    assert pictures == 2
     assert "warning: Normalisation is missing" in printed
     accuracies = [float(value) for value in re.findall(r"inversion accuracy ([\d.]+)", printed)]
     assert len(accuracies) == 2
     assert min(accuracies) > 0.9
     assert (tmp_path / "generator.onnx").exists()
+
+
+@pytest.mark.slow
+def test_the_notebook_on_what_was_learned_runs(root: Path, tmp_path: Path) -> None:
+    printed, pictures = executed(root / "docs/concepts.ipynb", tmp_path)
+    assert pictures == 2
+    measures = {name: float(value) for name, value in re.findall(r"^(\w+) +([\d.]+)$", printed, re.MULTILINE)}
+    assert measures["explained_variance"] > 0.9
+    assert measures["transfer"] > measures["transfer_random"]
+    assert len(re.findall(r"^unit +\d+: fires on", printed, re.MULTILINE)) == 6
+
+
+@pytest.mark.parametrize("name", ["quickstart", "concepts"])
+def test_notebooks_hold_the_outputs_of_their_last_run(root: Path, name: str) -> None:
+    """The documentation shows them without running anything."""
+    cells = [c for c in json.loads((root / f"docs/{name}.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])

@@ -96,7 +96,7 @@ class Audit(Config):
     pool: NonNegativeInt
     """Images in the training pool, and in the test pool."""
     comparisons: dict[str, Comparison | NotMeasured]
-    """By kind of distance: pixel (Euclidean), ssim (1 - SSIM), feature (Euclidean between unit feature vectors)."""
+    """Of pixel (Euclidean), ssim (1 - SSIM) and feature (Euclidean between unit feature vectors), by these names."""
     pairs: tuple[Pair, ...]
 
 
