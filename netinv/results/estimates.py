@@ -81,7 +81,8 @@ class Bootstrap(NamedTuple):
             sizes = [min(block, self.resamples - done) for done in range(0, self.resamples, block)]
             means = np.concatenate([values[rng.integers(0, num, (size, num))].mean(axis=1) for size in sizes])
         low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Estimate(value=mean, low=float(low), high=float(high), n=num)
+        # Equal values have one mean, which each way of summing them rounds in its own way.
+        return Estimate(value=mean, low=min(float(low), mean), high=max(float(high), mean), n=num)
 
     def draws(self, num: int, stream: int = 0) -> Iterator[NDArray[np.int64]]:
         """Indices (num,) of ``SPREAD_RESAMPLES`` resamples of a sample of ``num``; streams are independent."""

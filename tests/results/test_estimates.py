@@ -47,6 +47,14 @@ def test_equal_values_other_than_proportions_have_no_spread() -> None:
     assert Bootstrap(0).mean(np.full(20, 3.5)) == Estimate(value=3.5, low=3.5, high=3.5, n=20)
 
 
+def test_an_interval_holds_its_value_to_the_last_digit() -> None:
+    for share in np.arange(1, 100) / 100:
+        for num in (30, 300, 333):
+            found = Bootstrap(seed=0, resamples=100).mean(np.full(num, share))
+            assert isinstance(found, Estimate)
+            assert found.low <= found.value <= found.high == pytest.approx(found.low)
+
+
 def test_what_cannot_be_measured_says_why() -> None:
     few = Bootstrap(0).mean(np.ones(MIN_SAMPLES - 1))
     assert few == NotMeasured(not_measured="9 samples, at least 10 are needed")
