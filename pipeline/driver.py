@@ -41,18 +41,24 @@ class Plan:
     ray: "RayParams"
     fingerprint: str
     """Of all that the results depend on; see :func:`fingerprint`."""
+    keys: tuple[str, ...] = ()
+    """What each job is called among the checkpoints; by default its place."""
 
     def checkpoints(self) -> storage.Checkpoints:
         """Where it keeps its states: beside those of the same stage at other settings, which are forgotten."""
-        return storage.Checkpoints(self.ray.storage, self.title.replace(",", "").replace(" ", "-"), self.fingerprint)
+        return storage.Checkpoints(self.ray.storage, self.title.replace(" ", "-"), self.fingerprint)
 
     def again(self, names: Sequence[str], attempt: int) -> "Plan":
         """The plan of another attempt, counted from 1, at some of the generators: with seeds that no other has."""
         more = (attempt - 1) * len(self.jobs)
-        tried = {f"{name}, attempt {attempt}": self.jobs[name] for name in names}
-        jobs = {name: job._replace(seed=job.seed + more) for name, job in tried.items()}
-        key = storage.fingerprint([self.fingerprint.encode(), *map(str.encode, jobs)])
-        return replace(self, title=f"{self.title}, attempt {attempt}", jobs=jobs, fingerprint=key)
+        places = {name: place for place, name in enumerate(self.jobs)}
+        jobs = {f"{name}, attempt {attempt}": self.jobs[name] for name in names}
+        return replace(
+            self,
+            title=f"{self.title}, attempt {attempt}",
+            jobs={name: job._replace(seed=job.seed + more) for name, job in jobs.items()},
+            keys=tuple(f"{places[name]}-{attempt}" for name in names),
+        )
 
 
 def fingerprint(settings: list[str], model: Path, *stage: str) -> str:
@@ -105,11 +111,12 @@ class Followed:
 def resume(plan: Plan, checkpoints: storage.Checkpoints, run: "Run", stack: ExitStack) -> list[Followed]:
     """A run for each generator, below the stage's: the one that a killed stage began, or a new one."""
     followed = []
-    for index, (name, job) in enumerate(plan.jobs.items()):
+    keys = plan.keys or tuple(map(str, range(len(plan.jobs))))
+    for key, (name, job) in zip(keys, plan.jobs.items(), strict=True):
         params = {"seed": job.seed, **job.config.model_dump(mode="json")}
         params["generator"] = job.architecture.model_dump(mode="json")
-        child = stack.enter_context(run.child(name, params, key=f"{checkpoints.run}-{index}"))
-        one = Followed(index, checkpoints, child)
+        child = stack.enter_context(run.child(name, params, key=f"{checkpoints.run}-{key}"))
+        one = Followed(key, checkpoints, child)
         if one.state is not None and (reason := generators.damage(plan.classifier, job, one.state)):
             print(f"warning: The checkpoint of {name} is damaged ({reason}) and discarded.", file=sys.stderr)
             one.state = None

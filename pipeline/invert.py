@@ -99,32 +99,28 @@ class Trained(NamedTuple):
 
 
 def train_generators(
-    plan: "Plan", attempts: int, run: "Run", stack: ExitStack
-) -> "tuple[list[Trained], list[Checkpoints]]":
+    plan: "Plan", attempts: int, checkpoints: "Checkpoints", run: "Run", stack: ExitStack
+) -> list[Trained]:
     """Train the generators of a plan, each as often as it lacks a class and attempts are left; the best one counts.
 
     Args:
         plan: Of the first attempt.
         attempts: At least 1.
+        checkpoints: Of all attempts.
         run: Of the stage.
         stack: Ends the generators' runs.
-
-    Returns:
-        The generators, and what is to be removed when they are where they belong.
     """
-    kept = [plan.checkpoints()]
-    best = _trained(plan, kept[0], run, stack)
+    best = _trained(plan, checkpoints, run, stack)
     for attempt in range(2, attempts + 1):
         if not (lacking := [name for name, one in best.items() if one.missing]):
             break
         print(
             f"{plan.title}: {', '.join(lacking)} cannot draw a class: attempt {attempt} of {attempts}", file=sys.stderr
         )
-        again = plan.again(lacking, attempt)
-        kept.append(again.checkpoints())
-        for name, one in zip(lacking, _trained(again, kept[-1], run, stack).values(), strict=True):
+        again = _trained(plan.again(lacking, attempt), checkpoints, run, stack)
+        for name, one in zip(lacking, again.values(), strict=True):
             best[name] = max(best[name], one, key=lambda trained: (-len(trained.missing), sum(trained.by_class)))
-    return list(best.values()), kept
+    return list(best.values())
 
 
 def _trained(plan: "Plan", checkpoints: "Checkpoints", run: "Run", stack: ExitStack) -> dict[str, Trained]:
@@ -189,6 +185,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
     logged = {"common": inversion.common, variant: getattr(inversion, variant)}
     with ExitStack() as stack:
         folder = stack.enter_context(replaced(out))
+        checkpoints = plan.checkpoints()
         run = stack.enter_context(
             tracking.stage_run(
                 "invert",
@@ -198,13 +195,12 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
                 inputs=[Path("runs/train") / f"{dataset}-classifier.json"],
             )
         )
-        generators, kept = train_generators(plan, inversion.common.attempts, run, stack)
+        generators = train_generators(plan, inversion.common.attempts, checkpoints, run, stack)
         measured = write_generators(plan, generators, run, folder)
         curves = [{"generator": i, **record} for i, one in enumerate(generators) for record in one.followed.history]
         save_csv(plots, curves)
         write_text(metrics, json.dumps(measured) + "\n")
-    for checkpoints in kept:
-        checkpoints.remove()
+    checkpoints.remove()
     print(
         f"{plan.title}: {len(generators)} generators, batch accuracy {measured['batch_accuracy']:.3f}, "
         f"worst class {measured['worst_class_accuracy']:.3f}",
