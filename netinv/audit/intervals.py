@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import betainc, betaincinv  # of scipy.stats, they need a second less to import
 
 from netinv.results import LEVEL, Estimate, Measure, NotMeasured
 
@@ -45,7 +45,7 @@ def true_positive_rate(members: Floats, others: Floats, rate: float) -> Measure:
     side = (1 - LEVEL) / 4  # two errors, of the threshold and of the share, at each end
     let_through = np.arange(num)
     # P(FPR <= rate) of the threshold that lets k others through, falling in k.
-    strict_enough = stats.beta.cdf(rate, let_through + 1, num - let_through)
+    strict_enough = betainc(let_through + 1, num - let_through, rate)
     strict = np.flatnonzero(strict_enough >= 1 - side)
     loose = np.flatnonzero(strict_enough <= side)
     low, high = 0.0, 1.0
@@ -59,6 +59,6 @@ def true_positive_rate(members: Floats, others: Floats, rate: float) -> Measure:
 
 def _exact(count: int, num: int, side: float) -> tuple[float, float]:
     """Clopper-Pearson bounds of a share, each of which errs with a probability of at most ``side``."""
-    low = float(stats.beta.ppf(side, count, num - count + 1)) if count else 0.0
-    high = float(stats.beta.ppf(1 - side, count + 1, num - count)) if count < num else 1.0
+    low = float(betaincinv(count, num - count + 1, side)) if count else 0.0
+    high = float(betaincinv(count + 1, num - count, 1 - side)) if count < num else 1.0
     return low, high

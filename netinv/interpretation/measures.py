@@ -7,7 +7,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from netinv.interpretation.autoencoder import SparseAutoencoder
@@ -181,4 +180,6 @@ def matched_cosines(first: Tensor, second: Tensor) -> Floats:
         second: Directions (V, D).
     """
     cosines = (F.normalize(first.double(), dim=1) @ F.normalize(second.double(), dim=1).T).cpu().numpy()
+    from scipy.optimize import linear_sum_assignment  # a second of import that one measure needs
+
     return np.asarray(cosines[linear_sum_assignment(cosines, maximize=True)], np.float64)

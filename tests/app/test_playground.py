@@ -60,10 +60,10 @@ def test_missing_gradio_is_one_sentence(exported: Exported, monkeypatch: pytest.
         page(exported.folder)
 
 
-@pytest.fixture
-def networks(exported: Exported, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def networks(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported networks of many kinds: every form, those trained beyond any usual sharpness, and one on a range."""
-    folder = tmp_path / "networks"
+    folder = tmp_path_factory.mktemp("playground") / "networks"
     shutil.copytree(exported.folder, folder)
     for name, sharpness in (("sharp", (40.0, 40.0)), ("vague", (0.02, 0.02)), ("range", (1.0, 500.0))):
         model = onnx.load(folder / "generator-0.onnx")
@@ -71,13 +71,13 @@ def networks(exported: Exported, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def playground(networks: Path, tmp_path: Path) -> Iterator[list[str]]:
+@pytest.fixture(scope="module")
+def playground(networks: Path) -> Iterator[list[str]]:
     """The command, running; yields it. It writes no trace of a failure."""
     pytest.importorskip("gradio", reason="gradio, an optional extra, is not installed")
     code = "from netinv.app import main; main()"
     command = [sys.executable, "-c", code, "playground", str(networks), "--port", str(PORT), "--no-browser"]
-    errors = (tmp_path / "errors").open("w+")
+    errors = (networks.parent / "errors").open("w+")
     with errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server:
         try:
             assert server.stdout is not None
@@ -90,7 +90,7 @@ def playground(networks: Path, tmp_path: Path) -> Iterator[list[str]]:
         assert "Traceback" not in errors.read()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser_page(playground: list[str]) -> "Iterator[Page]":
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:

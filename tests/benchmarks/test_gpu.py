@@ -23,7 +23,16 @@ def scripts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("part", ["correctness", "shares", "rates", "goals", "fast"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param("correctness", marks=pytest.mark.slow),
+        "shares",
+        "rates",
+        "goals",
+        pytest.param("fast", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch.compile's own making
 def test_every_part_runs_on_a_few_images(scripts: Any, part: str) -> None:
     _, parts = scripts

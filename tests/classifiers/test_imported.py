@@ -51,43 +51,46 @@ def exported(network: nn.Module, path: Path, batch: object) -> Path:
     return path
 
 
-def sources(tmp_path: Path) -> dict[str, ClassifierSource]:
-    """One of each kind, from files in ``tmp_path``."""
+def source(kind: str, folder: Path) -> ClassifierSource:
+    """A network from elsewhere, from files in ``folder``."""
     seed_torch(0)
-    factory, torchvision = Probabilities(3, 7), models.squeezenet1_1(num_classes=4)
-    save_file(factory.state_dict(), tmp_path / "factory.safetensors")
-    torch.save({"state_dict": torchvision.state_dict()}, tmp_path / "torchvision.pt")
-    return {
-        "factory": ClassifierSource(
+    if kind == "factory":
+        save_file(Probabilities(3, 7).state_dict(), folder / "factory.safetensors")
+        return ClassifierSource(
             model="zoo:Probabilities",
             arguments={"in_channels": 3, "num_classes": 7},
-            weights=str(tmp_path / "factory.safetensors"),
+            weights=str(folder / "factory.safetensors"),
             image_shape=SHAPE,
             adapter=ADAPTER,
-        ),
-        "torchvision": ClassifierSource(
+        )
+    if kind == "torchvision":
+        torch.save({"state_dict": models.squeezenet1_1(num_classes=4).state_dict()}, folder / "torchvision.pt")
+        return ClassifierSource(
             model="torchvision:squeezenet1_1",
-            weights=str(tmp_path / "torchvision.pt"),
+            weights=str(folder / "torchvision.pt"),
             image_shape=SHAPE,
             num_classes=4,
             adapter=AdapterConfig(input_shape=(3, 32, 32)),
-        ),
-        "program": ClassifierSource(
-            model=str(exported(Residual(), tmp_path / "any.pt2", torch.export.Dim("n"))), adapter=ADAPTER
-        ),
-        "program of a fixed batch": ClassifierSource(model=str(exported(ConvNet(), tmp_path / "fixed.pt2", None))),
-    }
+        )
+    if kind == "program":
+        any_batch = torch.export.Dim("n")
+        return ClassifierSource(model=str(exported(Residual(), folder / "any.pt2", any_batch)), adapter=ADAPTER)
+    assert kind == "program of a fixed batch"
+    return ClassifierSource(model=str(exported(ConvNet(), folder / "fixed.pt2", None)))
+
+
+KINDS = ("factory", "torchvision", "program", "program of a fixed batch")
 
 
 def test_the_folder_is_all_that_is_needed(images: Tensor, tmp_path: Path) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
     expected, named = {}, {}
-    for name, source in sources(origin).items():
+    for name in KINDS:
         folder = tmp_path / name
         folder.mkdir()
-        named[name] = source
-        expected[name] = import_classifier(source, folder)(images, return_features=True)
+        named[name] = source(name, origin)
+        expected[name] = import_classifier(named[name], folder)(images, return_features=True)
     shutil.rmtree(origin)
     for name, (logits, features) in expected.items():
         classifier = load_checkpoint(tmp_path / name, named[name])
@@ -105,7 +108,7 @@ def test_it_is_exported_with_all_that_its_adapter_does(images: Tensor, tmp_path:
 
     folder = tmp_path / "model"
     folder.mkdir()
-    classifier = import_classifier(sources(tmp_path)["factory"], folder)
+    classifier = import_classifier(source("factory", tmp_path), folder)
     session = onnxruntime.InferenceSession(classifier_model(classifier).SerializeToString())
     for num in (1, 5):
         (logits,) = session.run(None, {"images": images[:num].numpy()})
@@ -121,11 +124,11 @@ def test_this_librarys_own_are_read_as_they_are(tmp_path: Path) -> None:
 def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    source = sources(tmp_path)["factory"]
-    import_classifier(source, folder)
+    factory = source("factory", tmp_path)
+    import_classifier(factory, folder)
     (folder / "weights.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match="not a readable file of weights"):
-        load_checkpoint(folder, source)
+        load_checkpoint(folder, factory)
     (folder / "config.json").write_text('{"network": "imported"}')
     with pytest.raises(InputError, match=r"config\.json: source"):
         load_checkpoint(folder)
@@ -138,12 +141,13 @@ def again_from(folder: Path, source: ClassifierSource) -> ClassifierSource:
     return ClassifierSource(model=str(folder), factory=source.model, arguments=source.arguments)
 
 
-@pytest.mark.parametrize("kind", ["factory", "torchvision", "program", "program of a fixed batch"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_imported_folder_is_a_model_like_any_other(kind: str, images: Tensor, tmp_path: Path) -> None:
     folder = tmp_path / "imported"
     folder.mkdir()
-    expected = import_classifier(sources(tmp_path)[kind], folder)
-    model = again_from(folder, sources(tmp_path)[kind])
+    first = source(kind, tmp_path)
+    expected = import_classifier(first, folder)
+    model = again_from(folder, first)
     again = load_classifier_from(model)
     assert torch.equal(again(images), expected(images))
     assert again.config == expected.config
@@ -170,11 +174,11 @@ def test_a_folder_can_be_imported_and_is_needed_no_more(kind: str, images: Tenso
         mean, std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
         save_classifier(first, ConvClassifier(ConvClassifierConfig(channels=(8, 8)), 4, SHAPE, mean, std))
     else:
-        import_classifier(sources(tmp_path)[kind], first)
+        origin = source(kind, tmp_path)
+        import_classifier(origin, first)
     there, here = ClassifierSource(model=str(first)), ClassifierSource(model=str(second))
     if kind != "own":
-        source = sources(tmp_path)[kind]
-        there, here = again_from(first, source), again_from(second, source)
+        there, here = again_from(first, origin), again_from(second, origin)
     expected = load_classifier_from(there)
     import_classifier(there, second)
     shutil.rmtree(first)
@@ -315,6 +319,7 @@ def train(project: Path, root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow  # two stages, and a cluster
 def test_the_pipeline_inverts_a_network_from_elsewhere(project: Path, root: Path) -> None:
     set_source(project, "my_models:build")
     result = train(project, root)

@@ -235,6 +235,7 @@ def test_every_generator_is_in_the_registry(project: Path) -> None:
     assert all("evaluator_accuracy" in card and "CC BY 4.0" in card for _, _, card in versions)
 
 
+@pytest.mark.slow
 def test_generators_of_one_worker_come_out_as_of_workers_of_their_own(project: Path, tmp_path: Path) -> None:
     copy = tmp_path / "project"
     shutil.copytree(project, copy, symlinks=True)
@@ -253,6 +254,7 @@ def test_generators_of_one_worker_come_out_as_of_workers_of_their_own(project: P
     assert {path.suffix for path in (copy / ".stage").rglob("*") if path.is_file()} == {".lock"}
 
 
+@pytest.mark.slow
 def test_generators_that_lack_a_class_are_trained_again(project: Path, tmp_path: Path) -> None:
     copy = tmp_path / "project"
     shutil.copytree(project, copy, symlinks=True)
@@ -276,15 +278,21 @@ def test_generators_that_lack_a_class_are_trained_again(project: Path, tmp_path:
     assert {path.suffix for path in (copy / ".stage").rglob("*") if path.is_file()} == {".lock"}
 
 
-def test_unreachable_server_or_cluster_is_refused_before_work(project: Path) -> None:
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RAY_ADDRESS": "127.0.0.1:9"},
+        pytest.param({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, marks=pytest.mark.slow),
+    ],
+)
+def test_unreachable_server_or_cluster_is_refused_before_work(project: Path, environment: dict[str, str]) -> None:
     command = (sys.executable, "-m", "pipeline.invert", "digits", "standard", "--model", "models/digits/classifier")
     outputs = ("--out", "elsewhere", "--metrics", "elsewhere.json", "--plots", "elsewhere.csv")
-    for environment in ({"RAY_ADDRESS": "127.0.0.1:9"}, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}):
-        result = run(project, *command, *outputs, check=False, **environment)
-        assert result.returncode == 2
-        assert result.stderr.startswith("error: ")
-        assert result.stderr.count("\n") == 1
-        assert not (project / "elsewhere").exists()
+    result = run(project, *command, *outputs, check=False, **environment)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert not (project / "elsewhere").exists()
 
 
 @pytest.mark.slow
