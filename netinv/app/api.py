@@ -18,10 +18,12 @@ from netinv.classifiers import (
     behaviour,
     check_statistics,
     has_pixel_statistics,
+    norms_see_vectors,
 )
 from netinv.core import InputError, Variant
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import (
+    VECTOR_STATISTICS,
     InversionConfig,
     batch_size_for,
     class_accuracies,
@@ -174,6 +176,8 @@ def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[Inversi
     """
     config = variant_config(variant)
     config = config.model_copy(update={"batch_size": batch_size_for(config.batch_size, classifier.image_shape)})
+    if variant == "robust" and norms_see_vectors(classifier):
+        config = config.model_copy(update={"layer_statistics": VECTOR_STATISTICS})
     if not config.pixel_statistics or has_pixel_statistics(classifier):
         return config, ""
     return config.model_copy(update={"pixel_statistics": 0.0}), (

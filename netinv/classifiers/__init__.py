@@ -1,7 +1,13 @@
 """Classifiers: the project's own and their training, and other people's behind an adapter."""
 
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, adapt
-from netinv.classifiers.batch_norm import BatchNormInputs, check_statistics, has_batch_norm, has_pixel_statistics
+from netinv.classifiers.batch_norm import (
+    BatchNormInputs,
+    check_statistics,
+    has_batch_norm,
+    has_pixel_statistics,
+    norms_see_vectors,
+)
 from netinv.classifiers.check import CheckReport, check_classifier
 from netinv.classifiers.checkpoints import load_classifier, save_classifier
 from netinv.classifiers.findings import behaviour
@@ -50,6 +56,7 @@ __all__ = [
     "load_classifier",
     "load_classifier_from",
     "load_network",
+    "norms_see_vectors",
     "predict",
     "save_classifier",
     "train_classifier",

@@ -23,6 +23,8 @@ class BatchNormInputs(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._moments: list[Tensor] = []
+        self.of_vectors: list[bool] = []
+        """Of each batch norm, whether its input was one vector an image, without positions."""
 
     def moments(self, images: Tensor) -> Tensor:
         """Mean over the pixels of each input channel, and of its square, (N, 2, S); S is 0 where nothing was noted.
@@ -53,18 +55,30 @@ class BatchNormInputs(TorchFunctionMode):
     ) -> None:
         if training:  # it has no statistics to compare with
             return
+        self.of_vectors.append(input.ndim == 2)
         values = input.to(running_mean.dtype).flatten(2) if input.ndim > 2 else input.to(running_mean.dtype)[:, :, None]
         values = (values - running_mean[:, None]) * torch.rsqrt(running_var + eps)[:, None]  # (N, S, pixels)
         self._moments.append(torch.stack([values.mean(dim=2), values.square().mean(dim=2)], dim=1))
 
 
 @torch.no_grad()
-def has_batch_norm(classifier: InvertibleClassifier) -> bool:
-    """Whether a frozen classifier has batch norms that can be watched."""
+def _watched(classifier: InvertibleClassifier) -> list[bool]:
+    """Of each batch norm of a frozen classifier that can be watched, whether it sees vectors."""
     images = torch.zeros(2, *classifier.image_shape, device=classifier.device)
     with BatchNormInputs() as inputs:
         classifier(images)
-    return bool(inputs.moments(images).shape[2])
+    return inputs.of_vectors
+
+
+def has_batch_norm(classifier: InvertibleClassifier) -> bool:
+    """Whether a frozen classifier has batch norms that can be watched."""
+    return bool(_watched(classifier))
+
+
+def norms_see_vectors(classifier: InvertibleClassifier) -> bool:
+    """Whether a frozen classifier has batch norms, and all of them see one vector an image, as a perceptron's do."""
+    seen = _watched(classifier)
+    return bool(seen) and all(seen)
 
 
 def has_pixel_statistics(classifier: InvertibleClassifier) -> bool:

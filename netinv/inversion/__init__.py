@@ -6,9 +6,10 @@ from netinv.inversion.joint import JointTraining
 from netinv.inversion.loop import InversionTraining, invert
 from netinv.inversion.missing import class_accuracies, missing_classes, told_missing
 from netinv.inversion.parallel import GlobalBatch
-from netinv.inversion.variants import variant_config, variant_of
+from netinv.inversion.variants import VECTOR_STATISTICS, variant_config, variant_of
 
 __all__ = [
+    "VECTOR_STATISTICS",
     "GlobalBatch",
     "InversionConfig",
     "InversionTraining",

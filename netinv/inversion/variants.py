@@ -23,6 +23,10 @@ _PRESETS: dict[Variant, InversionConfig] = {
     ),
 }
 
+VECTOR_STATISTICS = 5.0
+"""``layer_statistics`` of the robust variant for a classifier whose batch norms see vectors, not maps. No convolution
+tells what images look like there, and the norms do: a unit's variance is that of a whole image along its weights."""
+
 
 def variant_config(name: str) -> InversionConfig:
     """The settings of a variant.

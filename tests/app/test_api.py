@@ -80,6 +80,22 @@ def test_without_mean_and_std_the_robust_variant_says_what_it_leaves_out(classif
     assert "not known: this is left out. Give mean and std" in left_out
 
 
+def test_a_perceptrons_images_are_compared_with_what_its_norms_have_seen() -> None:
+    def settings(*layers: nn.Module) -> netinv.InversionConfig:
+        network = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(512, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)
+        )
+        return settings_of(
+            "robust", adapt(network.eval(), (2, 16, 16), 10, netinv.AdapterConfig(mean=(0, 0), std=(1, 1)))
+        )[0]
+
+    robust = netinv.variant_config("robust")
+    assert settings() == robust.model_copy(update={"layer_statistics": 5.0})
+    assert settings(nn.BatchNorm2d(2)) == robust  # maps, too
+    perceptron = nn.Sequential(nn.Flatten(), nn.Linear(256, 10), nn.BatchNorm1d(10))
+    assert not settings_of("standard", adapt(perceptron.eval(), SHAPE, 10))[0].layer_statistics
+
+
 @pytest.fixture(scope="module")
 def inversion(classifier: nn.Module) -> Inversion:
     return netinv.invert(classifier, image_shape=SHAPE, num_classes=10, adapter=ADAPTER, **QUICK)
