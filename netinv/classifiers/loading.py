@@ -53,7 +53,7 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
             f"{path}: no maintained converter brings ONNX files back to torch, where gradients are; export the network "
             "with torch.export to a .pt2 file, or name a factory that builds or converts it."
         )
-    elif path.is_dir():
+    elif path.is_dir() and (path / "config.json").exists():
         network = _from_folder(path, source)
     elif path.is_file():
         raise InputError(
@@ -65,7 +65,7 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
     else:
         raise InputError(
             f"{source.model} is no model: expected torchvision:NAME, package.module:function, a .pt2 file or a folder "
-            "with a checkpoint."
+            "with a checkpoint (config.json and weights.safetensors)."
         )
     for part in network.module.modules():
         part.training = False  # and not through eval(), which exported programs refuse

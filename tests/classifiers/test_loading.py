@@ -232,6 +232,7 @@ def test_checkpoint_of_this_library(tmp_path: Path) -> None:
         ({"model": "collections:OrderedDict"}, "gives a OrderedDict, not a torch.nn.Module"),
         ({"model": "model.onnx"}, "no maintained converter"),
         ({"model": "resnet18"}, "resnet18 is no model: expected torchvision:NAME"),
+        ({"model": "/"}, r"/ is no model: .* a folder with a checkpoint \(config.json and weights"),
         ({"model": __file__}, "holds no architecture: name the factory"),
     ],
 )
