@@ -34,13 +34,15 @@ MEASURES = (
     "coverage",
     "student_accuracy",
 )
+SHOWN = ("vendi_centred_ratio", "density", "coverage", "student_accuracy")
+"""Those in the picture."""
 MOST_TIMES = 5
 """How often ensembles of one size are measured at most."""
 
 
 def trained(options: argparse.Namespace, classifier: Any) -> tuple[list[ConditionedGenerator], float, Any]:
     """The generators, the processor seconds that all of them took, and their sharpness."""
-    invert = load_params(options.project / "params.yaml").for_dataset(options.dataset).invert
+    invert = load_params().for_dataset(options.dataset).invert
     config = invert.robust.model_copy(update={"steps": options.steps} if options.steps else {})
     trainings = []
     for seed in range(options.first_seed, options.first_seed + options.most):
@@ -87,8 +89,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 def told(results: dict[str, Any]) -> str:
     """A Markdown table: mean and standard deviation over the ensembles of a size."""
-    names = [name.removesuffix("_ratio").replace("_", " ") for name in MEASURES]
-    lines = [f"| generators | ensembles | {' | '.join(names)} |", f"|{'---|' * (len(names) + 2)}"]
+    lines = [f"| generators | ensembles | {' | '.join(map(spelt, MEASURES))} |", f"|{'---|' * (len(names) + 2)}"]
     for size, values in results["measures"].items():
         cells = [
             f"{mean(of):.3f}" + (f" ± {stdev(of):.3f}" if len(of) > 1 else "") if (of := values[name]) else ""
@@ -96,6 +97,34 @@ def told(results: dict[str, Any]) -> str:
         ]
         lines.append(f"| {size} | {len(values[MEASURES[0]])} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def drawn(results: dict[str, Any], path: Path) -> None:
+    """A picture of the curves: the mean of the ensembles of a size, and each of them as a dot."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sizes = [int(size) for size in results["measures"]]
+    figure, axes = pyplot.subplots(1, len(SHOWN), figsize=(3 * len(SHOWN), 2.8), layout="constrained")
+    for axis, name in zip(axes, SHOWN, strict=True):
+        values = [of[name] for of in results["measures"].values()]
+        axis.plot(sizes, list(map(mean, values)), color="#2b5d9c")
+        for size, each in zip(sizes, values, strict=True):
+            axis.plot([size] * len(each), each, "o", color="#2b5d9c", markersize=3, alpha=0.5)
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, list(map(str, sizes)))
+        axis.minorticks_off()
+        axis.set_title(spelt(name), fontsize=10)
+        axis.set_xlabel("generators", fontsize=9)
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def spelt(name: str) -> str:
+    """A measure's name for people."""
+    return name.removesuffix("_ratio").replace("_", " ")
 
 
 def main() -> None:
@@ -107,12 +136,15 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--steps", type=int, help="in place of the preset's")
     parser.add_argument("--out", type=Path, required=True, help="JSON file; the table is written beside it")
+    parser.add_argument("--picture", type=Path, help="PNG file for the curves")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = measured(options)
     write_text(options.out, json.dumps(results, indent=1) + "\n")
     write_text(options.out.with_suffix(".md"), told(results))
     print(told(results))
+    if options.picture:
+        drawn(results, options.picture)
 
 
 if __name__ == "__main__":
