@@ -89,7 +89,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 def told(results: dict[str, Any]) -> str:
     """A Markdown table: mean and standard deviation over the ensembles of a size."""
-    lines = [f"| generators | ensembles | {' | '.join(map(spelt, MEASURES))} |", f"|{'---|' * (len(names) + 2)}"]
+    lines = [f"| generators | ensembles | {' | '.join(map(spelt, MEASURES))} |", f"|{'---|' * (len(MEASURES) + 2)}"]
     for size, values in results["measures"].items():
         cells = [
             f"{mean(of):.3f}" + (f" ± {stdev(of):.3f}" if len(of) > 1 else "") if (of := values[name]) else ""
