@@ -65,7 +65,8 @@ class BatchNormInputs(TorchFunctionMode):
 def _watched(classifier: InvertibleClassifier) -> list[bool]:
     """Of each batch norm of a frozen classifier that can be watched, whether it sees vectors."""
     images = torch.zeros(2, *classifier.image_shape, device=classifier.device)
-    with BatchNormInputs() as inputs:
+    inputs = BatchNormInputs()
+    with inputs:
         classifier(images)
     return inputs.of_vectors
 
