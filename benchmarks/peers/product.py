@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from netinv.app.api import settings_of
 from netinv.classifiers import AdaptedClassifier
 from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images
-from netinv.inversion import InversionTraining, batch_size_for, variant_config
+from netinv.inversion import InversionTraining
 
 PIECE = 5
 """Steps between two looks at the clock, in place of 25."""
@@ -22,9 +23,8 @@ class Product:
     made = None
 
     def __init__(self, classifier: AdaptedClassifier, seed: int, variant: Literal["standard", "robust"]) -> None:
-        config = variant_config(variant)
-        batch_size = batch_size_for(config.batch_size, classifier.image_shape)
-        self.config = config.model_copy(update={"batch_size": batch_size, "log_every": PIECE})
+        config, _ = settings_of(variant, classifier)
+        self.config = config.model_copy(update={"log_every": PIECE})
         torch.manual_seed(seed)
         self.generator = ConditionedGenerator(GeneratorConfig(), classifier.num_classes, classifier.image_shape)
         self.records = iter(InversionTraining(self.generator, classifier, self.config, seed))

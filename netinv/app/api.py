@@ -171,6 +171,9 @@ def _trained(
 def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[InversionConfig, str]:
     """The settings of a variant for a classifier, and a sentence on what of them it does not allow; empty if nothing.
 
+    They are those of ``variant_config`` but for the batch of large images and, in the robust variant, for what batch
+    norms that see vectors know (``VECTOR_STATISTICS``).
+
     Raises:
         InputError: There is no such variant.
     """
