@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("sampling", "evaluation", "perturbations", "inversion")
 SLOW = {
-    "evaluation": ("test_evaluation.py", "test_objectives.py"),
+    "evaluation": ("test_evaluation.py", "test_samples.py", "test_broken_input.py", "test_objectives.py"),
     "sampling": ("test_sampling.py",),
 }
 """Tests that train or export networks: with seconds for each mutant they would take days. What they alone would notice

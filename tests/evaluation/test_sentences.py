@@ -3,15 +3,14 @@
 import pytest
 import torch
 from draws import seed_torch, torch_rng
-from test_evaluation import CONFIG, SHAPE, Replay, World, run, world
 from torch import Tensor
+from worlds import CONFIG, SHAPE, Replay, World, run
 
 from netinv.classifiers import ClassifierTrainingConfig, build_classifier, freeze, train_classifier
 from netinv.data import LabelledImages, channel_statistics
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.results import Finding, NotMeasured, Results, findings
 
-__all__ = ["world"]
 TITLES = ("read", "recognised", "survives", "density", "coverage", "diversity", "student", "distilled", "privacy")
 GRADES = {
     "noise": "bad bad bad bad bad unknown bad bad good",
