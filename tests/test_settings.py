@@ -129,7 +129,7 @@ WIRING = {
         },
     ),
     "DistillationConfig": (
-        "evaluation/test_evaluation_wiring.py",
+        "evaluation/test_distillation_wiring.py",
         {
             "images": "test_images_and_their_sharpness_are_those_of_the_distilled_student",
             "sharpness": "test_images_and_their_sharpness_are_those_of_the_distilled_student",

@@ -1,5 +1,6 @@
 """Networks that nobody trained and images that nobody drew, for tests that compare with definitions."""
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -13,6 +14,7 @@ from netinv.data import LabelledImages
 from netinv.evaluation import EvaluationConfig
 from netinv.evaluation.samples import SampleSet
 from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.sampling import draw
 
 K = 3
 SHAPE = (1, 8, 8)
@@ -84,3 +86,18 @@ def data(num: int, seed: int) -> LabelledImages:
     rng = torch_rng(seed)
     images = torch.randint(0, 256, (num, *SHAPE), generator=rng, dtype=torch.uint8)
     return LabelledImages(images, torch.arange(num) % K)
+
+
+def wanted(num: int, sharpness: tuple[float, float], seed: int) -> tuple[Tensor, Tensor]:
+    """Latents and conditions as an evaluation draws them."""
+    drawn = draw(num, latent_dim=4, num_classes=K, seed=seed, sharpness=sharpness)
+    return torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])
+
+
+def pictures(
+    generator: ConditionedGenerator, num: int, sharpness: tuple[float, float], seed: int
+) -> tuple[Tensor, Tensor]:
+    """What a generator then draws, and of which class."""
+    latent, vector = wanted(500, sharpness, seed)  # as many at a time as an evaluation draws
+    with torch.no_grad():
+        return copy.deepcopy(generator).eval()(latent, vector)[:num], vector.argmax(1)[:num]
