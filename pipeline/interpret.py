@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pipeline.params import Params, RayParams
 
 
+SMALL = 5e11
+"""Operations of all trainings together below which they are done in this process: a core does them in less than half a
+minute, in which the processes of a local cluster would hardly have come up."""
+
+
 class Trained(NamedTuple):
     """What training a dictionary tells, at its end."""
 
@@ -72,7 +77,7 @@ def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, me
             evaluator=evaluator,
             train=load_split(data, "train"),
             test=load_split(data, "test"),
-            trained=_on_cluster(params.ray),
+            trained=_trainer(params.ray),
         )
         found.write(folder)
         numbers = {name: getattr(measure, "value", None) for name, measure in found.results.headline.items()}
@@ -98,23 +103,40 @@ def _drawn(params: "Params", dataset: str, generators: Path, device: str) -> "di
     return drawn
 
 
-def _on_cluster(ray: "RayParams") -> "Trainer":
-    """Train each dictionary as a task of its own; one whose worker dies is trained again."""
+def _trainer(ray: "RayParams") -> "Trainer":
+    """Trains what is small here, and all else on the cluster: at ``RAY_ADDRESS``, or one of this machine's own."""
 
     def trained(rows: "Mapping[str, Tensor]", wanted: "Sequence[Wanted]") -> "Iterator[tuple[str, SparseAutoencoder]]":
-        from pipeline import cluster
+        from netinv.interpretation import in_turn
         from pipeline.progress import Progress
 
-        one_worker = ray.model_copy(update={"num_workers": 1})
+        address = os.environ.get("RAY_ADDRESS")
+        here = address is None and sum(_operations(rows, one) for one in wanted) < SMALL
         progress = Progress("interpret", len(wanted), "training")
-        with cluster.cluster(os.environ.get("RAY_ADDRESS")):
-            tasks = cluster.run_tasks(train, dict(enumerate(wanted)), (dict(rows),), {}, one_worker)
-            for index, event in tasks:
-                progress.advance(1, wanted[index].name)
-                yield wanted[index].name, _loaded(event.state, rows[wanted[index].rows].shape[1], wanted[index])
+        for name, model in in_turn(rows, wanted) if here else _on_cluster(ray, address, rows, wanted):
+            progress.advance(1, name)
+            yield name, model
         progress.close()
 
     return trained
+
+
+def _operations(rows: "Mapping[str, Tensor]", wanted: "Wanted") -> float:
+    """Of one training: two products of matrices forwards and three backwards at every step."""
+    config = wanted.config
+    return 10.0 * config.steps * config.batch_size * config.units * rows[wanted.rows].shape[1]
+
+
+def _on_cluster(
+    ray: "RayParams", address: str | None, rows: "Mapping[str, Tensor]", wanted: "Sequence[Wanted]"
+) -> "Iterator[tuple[str, SparseAutoencoder]]":
+    """Train each dictionary as a task of its own; one whose worker dies is trained again."""
+    from pipeline import cluster
+
+    one_worker = ray.model_copy(update={"num_workers": 1})
+    with cluster.cluster(address):
+        for index, event in cluster.run_tasks(train, dict(enumerate(wanted)), (dict(rows),), {}, one_worker):
+            yield wanted[index].name, _loaded(event.state, rows[wanted[index].rows].shape[1], wanted[index])
 
 
 def train(rows: "dict[str, Tensor]", wanted: "Wanted", state: bytes | None) -> Iterator[Trained]:

@@ -183,14 +183,15 @@ def evaluate(
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="HTML file.")
+@click.option("--interpretation", type=click.Path(path_type=Path), help="Folder of `netinv interpret`, for a chapter.")
 @as_json
-def report(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+def report(folders: tuple[Path, ...], out: Path, interpretation: Path | None, as_json: bool) -> None:
     """Write one self-contained page on all FOLDERS of `netinv evaluate`, each under its name; models apart."""
     from netinv.core import check_file, write_text
     from netinv.report import read_evaluations, render
 
     check_file(out)
-    page = render(read_evaluations(folders))
+    page = render(read_evaluations(folders, interpretation))
     write_text(out, page)
     print(json.dumps({"out": str(out), "bytes": len(page)}) if as_json else f"{out}: {len(page) / 1e6:.1f} MB")
 

@@ -40,7 +40,7 @@ def interpret(
         inversions: Of it, in any variants.
         image_shape: (C, H, W); ``None`` is that of the inversions.
         adapter: What the network takes and gives, as for :func:`netinv.invert`.
-        config: Which layer, how many units; ``None`` is 512 units on the penultimate features.
+        config: Which layer, how many units; ``None`` is 256 units on the penultimate features.
         evaluator: Another network for the same images, in whose features images are alike or not.
         train: Real images, to compare with. Without them what needs them says so.
         test: Real images that everything is measured on, likewise.

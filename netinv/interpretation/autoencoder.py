@@ -84,7 +84,9 @@ class SparseAutoencoder(nn.Module):
 
 def keep_top(values: Tensor, num: int) -> Tensor:
     """The ``num`` largest values of each row, and 0 in place of all others."""
-    top = values.topk(min(num, values.shape[1]), dim=1)
+    if num >= values.shape[1]:
+        return values
+    top = values.topk(num, dim=1, sorted=False)
     return torch.zeros_like(values).scatter(1, top.indices, top.values)
 
 
@@ -112,8 +114,8 @@ def loss(model: SparseAutoencoder, rows: Tensor, dead: Tensor) -> Loss:
     codes = keep_top(pre, model.active)
     rest = (rows - model.decode(codes)) / model.scale
     auxiliary = rest.new_zeros(())
-    if num := int(dead.sum()):
-        theirs = keep_top(pre.where(dead, 0), min(num, max(1, rows.shape[1] // 2))) @ model.decoder
+    if bool(dead.any()):
+        theirs = keep_top(pre[:, dead], max(1, rows.shape[1] // 2)) @ model.decoder[dead]
         left = rest.detach()
         auxiliary = (left - theirs).square().mean() / left.square().mean().clamp(min=1e-12)
     return Loss(rest.square().mean(), auxiliary, (codes > 0).any(dim=0))

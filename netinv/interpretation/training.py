@@ -20,7 +20,7 @@ them a direction, and no way past the units that are stronger."""
 class DictionaryConfig(Config):
     """A dictionary and its training."""
 
-    units: Width = 512
+    units: Width = 256
     """U, directions in it."""
     active: Annotated[int, Field(ge=1, le=4_096)] = 16
     """How many of them one activation may use, the bound on L0."""
@@ -51,7 +51,7 @@ def train_dictionary(rows: Tensor, config: DictionaryConfig, source: str = "") -
         model.redirect(torch.randn(model.decoder.shape, generator=rng).to(rows.device))
     model.decoder.requires_grad_(source != "random")
     steps = 0 if source == "untrained" else config.steps
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=True)
     fading = max(1, config.steps // 5)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (config.steps - step) / fading))
     silent = torch.zeros(config.units, device=rows.device)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from netinv.core import InputError, explain, read_json, read_numbers, read_text
-from netinv.results import InterpretationResults, Results, Row, load_results
+from netinv.results import InterpretationResults, Results, Row, load_interpretation, load_results
 
 REFERENCES = {"real_train": ("real, train", "train"), "real_test": ("real, test", "test"), "noise": ("noise", "noise")}
 """Title and class in the style sheet of the rows to compare with."""
@@ -113,11 +113,16 @@ MODEL = (
 """Settings of an evaluation that say what was inverted, and what it was compared with."""
 
 
-def read_evaluations(folders: Sequence[Path]) -> list[Inverted]:
+def read_evaluations(folders: Sequence[Path], interpretation: Path | None = None) -> list[Inverted]:
     """Read folders of ``netinv evaluate``. Those of one model, measured against the same images, are its variants.
 
+    Args:
+        folders: Of the evaluations.
+        interpretation: Folder of ``netinv interpret`` on the one model that all of them are of.
+
     Raises:
-        InputError: A folder is named twice, or holds something else.
+        InputError: A folder is named twice, or holds something else; the interpretation is of another model, or they
+            are of several.
     """
     groups: dict[str, list[Evaluated]] = {}
     for name, folder in zip(_short_names(folders), folders, strict=True):
@@ -128,10 +133,22 @@ def read_evaluations(folders: Sequence[Path]) -> list[Inverted]:
         key = repr((told, results.classes, results.image_shape, results.settings.get("epsilons")))
         groups.setdefault(key, []).append(found)
     titles = _titles([found[0].settings for found in groups.values()])
-    return [
+    models = [
         Inverted(title, found, training={}, export={}, runs=[])
         for title, found in zip(titles, groups.values(), strict=True)
     ]
+    if interpretation is None:
+        return models
+    if len(models) > 1:
+        raise InputError(f"The evaluations are of {len(models)} models: name those of the one that was interpreted.")
+    return [models[0]._replace(interpretation=_interpreted(interpretation, models[0].variants[0].results))]
+
+
+def _interpreted(folder: Path, results: Results) -> Interpreted:
+    found = load_interpretation(folder)
+    if (found.classes, found.image_shape) != (results.classes, results.image_shape):
+        raise InputError(f"{folder} interprets another model: its classes or its image shape are not the evaluation's.")
+    return Interpreted(found, folder)
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:

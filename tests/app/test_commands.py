@@ -269,6 +269,28 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
     assert code == 2
     assert "is named twice: name each folder once" in err
 
+    tiny = ("images=100", "measured=100", "concepts=2", "ascent_steps=1", "resamples=100")
+    small = ("dictionary.units=8", "dictionary.active=3", "dictionary.steps=2")
+    settings = [word for setting in (*tiny, *small) for word in ("--set", setting)]
+    for source in (colours(weights), (*FACTORY, "--argument", "num_classes=3")):
+        made = "inversion" if source == colours(weights) else "three"
+        if made == "three":
+            assert shell("invert", *source, "--steps", 1, *TINY, "--out", made)[0] == 3
+        assert shell("interpret", *source, "--inversion", made, *settings, "--out", f"learned-{made}")[0] == 0
+    with_chapter = ("report", "runA/eval", "runB/eval", "--interpretation", "learned-inversion", "--out", "with.html")
+    assert shell(*with_chapter)[0] == 0
+    assert "What the classifier has learned" in Path("with.html").read_text()
+    assert "What the classifier has learned" not in page
+    for words, message in (
+        ((*folders, "--interpretation", "learned-inversion"), "are of 2 models: name those of the one that was"),
+        (("runA/eval", "--interpretation", "learned-three"), "learned-three interprets another model"),
+        (("runA/eval", "--interpretation", "nowhere"), "nowhere/interpretation.json is not readable"),
+    ):
+        code, _, err = shell("report", *words, "--out", "refused.html")
+        assert code == 2
+        assert message in err
+    assert not Path("refused.html").exists()
+
 
 @pytest.mark.parametrize(
     ("words", "message"),

@@ -15,9 +15,13 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
+import torch
 import torch.distributed as dist
+from draws import torch_rng
 
 from netinv.core import InputError
+from netinv.interpretation import DictionaryConfig, Wanted, train_dictionary
+from pipeline import interpret
 from pipeline.cluster import check_address, cluster, connection, jobs_per_worker, resources, run_tasks, workarounds
 from pipeline.params import RayParams
 
@@ -94,6 +98,33 @@ def test_every_job_streams_its_events_in_order(ray_cluster: None) -> None:
 
 
 EITHER = pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+
+
+def test_dictionaries_of_a_cluster_are_those_trained_here(ray_cluster: None) -> None:
+    rows = {"generated": 2 + torch.randn(60, 6, generator=torch_rng(0))}
+    config = DictionaryConfig(units=12, active=3, steps=20, batch_size=16)
+    wanted = [Wanted(name, name, "generated", config) for name in ("generated", "random")]
+    events = dict(run_tasks(interpret.train, dict(enumerate(wanted)), (rows,), {}, needs()))
+    for index, one in enumerate(wanted):
+        found = interpret._loaded(events[index].state, 6, one).state_dict()
+        for name, value in train_dictionary(rows["generated"], config, one.source).state_dict().items():
+            assert torch.allclose(found[name], value, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "address", "expected"), [(20, None, "here"), (1_000_000, None, "cluster"), (20, "auto", "cluster")]
+)
+def test_small_dictionaries_wait_for_no_cluster(
+    steps: int, address: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("netinv.interpretation.in_turn", lambda rows, wanted: [("here", None)])
+    monkeypatch.setattr(interpret, "_on_cluster", lambda ray, address, rows, wanted: [("cluster", None)])
+    config = DictionaryConfig(units=256, active=3, steps=steps, batch_size=256)
+    trained = interpret._trainer(needs())({"noise": torch.zeros(4, 128)}, [Wanted("noise", "noise", "noise", config)])
+    assert [name for name, _ in trained] == [expected]
 
 
 @EITHER
