@@ -40,10 +40,12 @@ def test_every_command_and_option_in_the_documentation_exists(root: Path) -> Non
 RUN_BY = {
     "README.md": {"app/test_api.py": 1, "pipeline/test_experiments.py": 2},
     "docs/audit.md": {"pipeline/test_experiments.py": 3},
-    "docs/bring-your-own.md": {"test_docs.py": 2},
+    "docs/bring-your-own.md": {"test_docs.py": 3},
+    "docs/counterfactuals.md": {"app/test_refining.py": 1},
     "docs/experiments.md": {"pipeline/test_experiments.py": 9},
     "docs/extending.md": {"test_docs.py": 3},
     "docs/index.md": {"app/test_api.py": 1},
+    "docs/interpretation.md": {"test_docs.py": 2},
     "docs/onnx.md": {"pipeline/test_experiments.py": 1},
     "docs/scale-out.md": {"pipeline/test_jobs.py": 3, "pipeline/test_tune.py": 1},
     "mlflow/README.md": {"pipeline/test_experiments.py": 2},
@@ -83,10 +85,18 @@ def classifier():
 """
 
 
+LOADED = """
+import netinv, torch
+from my_models import classifier
+network = classifier()
+network.load_state_dict(torch.load("last.ckpt", weights_only=True))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_commands_of_bring_your_own_run_as_written(root: Path, tmp_path: Path) -> None:
-    """With a network that tells three colours apart."""
+def test_the_commands_for_a_network_of_ones_own_run_as_written(root: Path, tmp_path: Path) -> None:
+    """With one that tells three colours apart; those of interpretation.md go on where bring-your-own.md ends."""
     (tmp_path / "my_models.py").write_text(MODULE)
     names: dict[str, Any] = {}
     exec(MODULE, names)
@@ -105,10 +115,13 @@ def test_the_commands_of_bring_your_own_run_as_written(root: Path, tmp_path: Pat
         path = tmp_path / "my-images" / ("train" if i % 4 else "test") / f"colour-{label}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((255 * image).byte().permute(1, 2, 0).numpy()).save(path)
-    blocks = re.findall(r"```bash\n(.*?)```", (root / "docs" / "bring-your-own.md").read_text(), re.DOTALL)
+    pages = [(root / "docs" / name).read_text() for name in ("bring-your-own.md", "interpretation.md")]
+    blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
+    (lines,) = re.findall(r"```python\n(.*?)```", pages[1], re.DOTALL)
+    (tmp_path / "lines.py").write_text(LOADED + lines)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-ec", "\n".join((COMMAND, *blocks))],
+        ["bash", "-ec", "\n".join((COMMAND, *blocks, "python lines.py"))],
         cwd=tmp_path,
         env={**os.environ, "PATH": path, "PYTHONPATH": f"{root}{os.pathsep}{tmp_path}"},
         capture_output=True,
@@ -119,6 +132,8 @@ def test_the_commands_of_bring_your_own_run_as_written(root: Path, tmp_path: Pat
     assert "3 classes, logits" in done.stdout
     assert (tmp_path / "inversion/weights.safetensors").exists()
     assert "<html" in (tmp_path / "report.html").read_text()
+    for name in ("learned", "learned-again"):
+        assert (tmp_path / name / "units.png").exists()
 
 
 def test_every_link_between_pages_leads_somewhere(root: Path) -> None:

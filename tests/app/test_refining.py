@@ -1,5 +1,7 @@
 """Counterfactuals in one call."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,3 +64,16 @@ def test_what_cannot_be_is_refused_in_a_sentence(change: dict[str, Any], told: s
     arguments = {"images": torch.zeros(1, 1, 3, 4), "label": 0, "epsilon": 1.0} | change
     with pytest.raises(InputError, match=told):
         netinv.refine(arguments.pop("images"), network(), **arguments)
+
+
+def test_the_lines_of_counterfactuals_md_run_as_written(root: Path) -> None:
+    (lines,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "counterfactuals.md").read_text(), re.DOTALL)
+    seed_torch(0)
+    names: dict[str, Any] = {
+        "images": torch.rand(4, 1, 5, 5, generator=torch_rng(1)),
+        "classifier": nn.Sequential(nn.Flatten(), nn.Linear(25, 10)),
+    }
+    exec(lines, names)
+    found = names["found"]
+    assert found.succeeded.any()
+    assert names["classifier"](found.images[found.succeeded]).argmax(dim=1).tolist() == [8] * int(found.succeeded.sum())
