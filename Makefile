@@ -61,7 +61,8 @@ wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
 chaos: install ## Kill workers, nodes and the driver on a real cluster, and say what came of it (half an hour)
 	python benchmarks/chaos.py
 
-torture: install ## Damage inputs, fill the disk and kill stages at random for MINUTES, and say what came of it
+torture: repro ## Damage settings and inputs, fill the disk and kill stages at random for MINUTES, and say what came of it
+	python benchmarks/fuzz.py --project . --settings 5000 --files 1000
 	python benchmarks/torture.py --minutes $(or $(MINUTES),60)
 
 mutants: install ## Put small faults into PACKAGES, one by one, and count those that the tests notice (hours)

@@ -1,11 +1,13 @@
 """What a stage that was killed needs to go on: the state and the history of each of its generators, on storage."""
 
+import errno
 import hashlib
 import json
 import re
 import sys
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from netinv.core import InputError
 
 _ABANDONED = timedelta(days=1)
 """Without a sign of life on storage that others may use: a stage at work writes at its every record."""
+MAX_BYTES = 2**37
+"""Of a file that is read."""
 
 History = list[dict[str, float]]
 
@@ -50,8 +54,10 @@ class Checkpoints:
             self._folder = f"{root.rstrip('/')}/{stage}/{key}"
             self._fs.makedirs(self._folder, exist_ok=True)
             self._forget_others(timedelta(0) if _is_of_one_workspace(storage) else _ABANDONED)
-            run = self._read("run") or b""
-            self.run = run.decode() if re.fullmatch(rb"[0-9a-f]{32}", run) else uuid.uuid4().hex
+            if not self._is_file("run"):
+                self._discard("run")
+            run = self._read("run")
+            self.run = run.decode() if run and re.fullmatch(rb"[0-9a-f]{32}", run) else uuid.uuid4().hex
             """Names this run of the stage, and is the same again when a killed stage goes on."""
             self._write("run", self.run.encode())
         except Exception as error:  # each kind of storage has its own
@@ -62,15 +68,20 @@ class Checkpoints:
 
         Records that cannot be read are discarded, with the state that belongs to them: the work begins anew.
         """
-        history, state = self._read(f"{index}.json"), self._read(f"{index}.pt")
-        if history is None:
-            return [], state
-        try:
-            return _history(history), state
-        except (ValueError, RecursionError) as error:
-            place = f"{self._folder}/{index}.json"
-            print(f"warning: {place} is damaged ({error}) and discarded: {index} begins anew.", file=sys.stderr)
-            return [], None
+        names = f"{index}.json", f"{index}.pt"
+        place, reason = f"{self._folder}/{names[0]}", "it is no file of a size that can be meant"
+        if odd := [name for name in names if not self._is_file(name)]:
+            place = f"{self._folder}/{odd[0]}"
+        else:
+            history, state = map(self._read, names)
+            try:
+                return [] if history is None else _history(history), state
+            except (ValueError, RecursionError) as error:
+                reason = str(error)
+        for name in names:
+            self._discard(name)
+        print(f"warning: {place} is damaged ({reason}) and discarded: {index} begins anew.", file=sys.stderr)
+        return [], None
 
     def save_history(self, index: int | str, history: History) -> None:
         """Keep the records, at every one, so that none is logged twice."""
@@ -96,6 +107,22 @@ class Checkpoints:
     def _last_written(self, folder: str) -> datetime:
         times = [self._fs.modified(file) for file in self._fs.find(folder)]
         return max((time if time.tzinfo else time.replace(tzinfo=UTC) for time in times), default=datetime.now(UTC))
+
+    def _is_file(self, name: str) -> bool:
+        """Whether reading it comes to an end; so does reading what is not there."""
+        try:
+            about = self._fs.info(f"{self._folder}/{name}")
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return False
+            raise
+        return about["type"] == "file" and (about["size"] or 0) <= MAX_BYTES
+
+    def _discard(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._fs.rm(f"{self._folder}/{name}", recursive=True)
 
     def _read(self, name: str) -> bytes | None:
         try:

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from netinv.audit import Policy, Verdict
 from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
@@ -25,6 +23,7 @@ from netinv.core import (
     Seed,
     Steps,
     Variant,
+    read_yaml,
 )
 from netinv.data import BUILT_IN, FetchConfig
 from netinv.evaluation import EvaluationConfig
@@ -32,9 +31,6 @@ from netinv.export import ExportConfig
 from netinv.generators import GeneratorConfig
 from netinv.interpretation import InterpretationConfig
 from netinv.inversion import InversionConfig
-
-MAX_BYTES, MAX_VALUES, MAX_DEPTH = 2**20, 20_000, 30
-"""What ``params.yaml`` may hold, aliases written out."""
 
 
 class ModelParams(Config):
@@ -286,51 +282,13 @@ def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _check_plain(values: Any, path: Path) -> None:
-    """Refuse what a settings file never needs, and what no check after this one would come to an end with.
-
-    Raises:
-        InputError: Aliases that contain themselves or multiply, deep nesting, or numbers that are not finite or vast.
-    """
-    count, open_ = 0, [(values, 0)]
-    while open_:
-        value, depth = open_.pop()
-        count += 1
-        if count > MAX_VALUES or depth > MAX_DEPTH:
-            raise InputError(f"{path}: more than {MAX_VALUES:,} values or {MAX_DEPTH} levels: do without aliases (*).")
-        if isinstance(value, dict):
-            open_ += [(part, depth + 1) for pair in value.items() for part in pair]
-        elif isinstance(value, (list, set, tuple)):
-            open_ += [(part, depth + 1) for part in value]
-        elif isinstance(value, (int, float)) and not abs(value) < 2**63:
-            told = value if isinstance(value, float) else f"a whole number of {value.bit_length()} bits"
-            raise InputError(f"{path}: {told} is no setting: numbers are finite and below 2^63.")
-
-
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and validate all of ``params.yaml``, presets included, so that no stage starts on a broken one.
 
     Raises:
         InputError: Names the keys, what was expected and what was given.
     """
-    try:
-        # The parser that DVC uses, so that both read the same values.
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} has {path.stat().st_size:,} bytes: at most {MAX_BYTES:,} are read.")
-        values = YAML(typ="safe", pure=True).load(path)
-        _check_plain(values, path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}): run the command in the repository's root."
-        ) from None
-    except YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise InputError(f"{path} is nested too deeply: at most {MAX_DEPTH} levels are read.") from None
-    except ValueError as error:  # a number of thousands of digits, bytes that are no UTF-8
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read ({error}).") from None
+    values = read_yaml(path, "run the command in the repository's root, on settings that can be read")
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a mapping of settings, got {type(values).__name__}.")
     params = Params.parse(values, where=str(path))

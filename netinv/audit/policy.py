@@ -5,14 +5,23 @@ from typing import Literal
 
 from pydantic import Field
 
-from netinv.core import AttackSteps, BatchSize, Config, Decay, InputError, LearningRate, PixelBound, Seed, Steps
+from netinv.core import (
+    AttackSteps,
+    BatchSize,
+    Config,
+    Decay,
+    InputError,
+    LearningRate,
+    PixelBound,
+    Seed,
+    Steps,
+    read_yaml,
+)
 from netinv.evaluation import MEMBERSHIP_ALARM, MIN_POOL, SIGNIFICANCE
 from netinv.results import MIN_SAMPLES
 
 MOST = 1_000_000
 """Images of any kind that a limit may speak of."""
-MAX_BYTES = 100_000
-"""Largest policy file."""
 
 
 class StrangersPolicy(Config):
@@ -124,21 +133,7 @@ def load_policy(path: Path) -> Policy:
     Raises:
         InputError: The file cannot be read, or names a key or a value that there is not.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-    from ruamel.yaml.events import AliasEvent
-
-    yaml = YAML(typ="safe", pure=True)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} is larger than {MAX_BYTES:,} bytes: name a policy.")
-        text = path.read_text()
-        if any(isinstance(event, AliasEvent) for event in yaml.parse(text)):
-            raise InputError(f"{path} has an alias (*): write the value out.")
-        values = yaml.load(text)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a readable policy ({reason}): mend it, or leave out --policy.") from None
+    values = read_yaml(path, "mend it, or leave out --policy")
     if not isinstance(values, dict | None):
         raise InputError(f"{path} holds no settings: write them like `membership: {{max_auc: 0.6}}`.")
     return Policy.parse(values or {}, where=path.name)

@@ -40,7 +40,7 @@ from netinv.core.ranges import (
     Weight,
     Width,
 )
-from netinv.core.reading import expect_regular, parse_json, read_json, read_numbers, read_text
+from netinv.core.reading import expect_regular, parse_json, read_json, read_numbers, read_text, read_yaml
 from netinv.core.redaction import redacted
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
@@ -103,6 +103,7 @@ __all__ = [
     "read_network",
     "read_numbers",
     "read_text",
+    "read_yaml",
     "redacted",
     "save_csv",
     "write_network",

@@ -48,7 +48,7 @@ def explain(error: ValidationError, where: str = "", config: type[BaseModel] | N
     clauses = []
     items = error.errors(include_url=False)
     for item in items[:MAX_TOLD]:
-        key = ".".join(str(part) for part in (*filter(None, [where]), *item["loc"])) or "the file"
+        key = ".".join((*filter(None, [where]), *map(_name, item["loc"]))) or "the file"
         if item["type"] == "missing":
             clauses.append(f"{key} is required, but was not given")
         elif item["type"] == "extra_forbidden":
@@ -59,6 +59,12 @@ def explain(error: ValidationError, where: str = "", config: type[BaseModel] | N
             whole = item["type"] == "value_error" and isinstance(item["input"], Mapping)
             clauses.append(f"{key}: {message}" + ("" if whole else f", got {_quoted(item['input'])}"))
     return "; ".join(clauses) + (f"; and {len(items) - MAX_TOLD} more" if len(items) > MAX_TOLD else "")
+
+
+def _name(part: int | str) -> str:
+    """A key as people write it; one that nobody would write as it is quoted, with no end of a line in it."""
+    text = str(part)
+    return text if text.isprintable() and len(text) <= MAX_QUOTED else _quoted(text)
 
 
 def _quoted(value: Any) -> str:

@@ -54,9 +54,12 @@ def new_file(path: Path) -> Iterator[Path]:
         InputError: As :func:`check_file`, before the block or at its end.
     """
     check_file(path)
-    with _told(path), _beside(path.resolve()) as partial:
+    place = Path(
+        os.path.realpath(path)
+    )  # where a link leads; it does not end a circle of them, which writing then does
+    with _told(path), _beside(place) as partial:
         yield partial
-        partial.replace(path.resolve())
+        partial.replace(place)
 
 
 @contextmanager
@@ -67,7 +70,7 @@ def new_folder(path: Path, replaces: str | None = None) -> Iterator[Path]:
         InputError: As :func:`check_folder`, before the block or at its end.
     """
     check_folder(path, replaces)
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     with _told(path), _beside(place) as partial:
         partial.mkdir()
         yield partial
@@ -127,7 +130,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 def _try(path: Path) -> None:
     """Make the temporary name once, in the nearest folder that there is: permissions alone do not tell."""
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     folder = next(parent for parent in place.parents if parent.exists())
     probe = _partial(folder / place.name)
     _remove(probe)

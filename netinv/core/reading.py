@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 import stat
 from collections.abc import Collection
 from pathlib import Path
@@ -16,7 +17,11 @@ from netinv.core.errors import InputError
 
 MAX_TEXT = 256 * 2**20
 """Bytes of the largest text that is read."""
+MAX_FILE = 2**37
+"""Bytes of the largest file of weights."""
 MAX_NUMBER = 1e15
+MAX_YAML, MAX_VALUES, MAX_DEPTH = 2**20, 20_000, 30
+"""Bytes, values and levels of the largest settings."""
 
 
 def read_text(path: Path, mend: str, most: int = MAX_TEXT) -> str:
@@ -31,11 +36,7 @@ def read_text(path: Path, mend: str, most: int = MAX_TEXT) -> str:
         InputError: It is missing, no regular file, too large, or no text.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
-        if found.st_size > most:
-            raise ValueError(f"it has {found.st_size:,} bytes, and at most {most:,} are read")
+        expect_regular(path, most)
         return path.read_bytes().decode()
     except (OSError, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) else None
@@ -43,14 +44,17 @@ def read_text(path: Path, mend: str, most: int = MAX_TEXT) -> str:
         raise InputError(f"{path} is not readable ({reason}): {mend}.") from None
 
 
-def expect_regular(path: Path) -> None:
-    """Make sure that reading a path comes to an end, as that of a pipe or a device may not.
+def expect_regular(path: Path, most: int = MAX_FILE) -> None:
+    """Make sure that reading a path comes to an end, as that of a pipe, a device or a file of holes may not.
 
     Raises:
-        OSError: It is missing, or no regular file.
+        OSError: It is missing, no regular file, or of more bytes than ``most``.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
         raise OSError("it is no regular file")
+    if found.st_size > most:
+        raise OSError(f"it has {found.st_size:,} bytes, and at most {most:,} are read")
 
 
 def parse_json(text: str) -> Any:
@@ -77,6 +81,75 @@ def read_json(path: Path, mend: str, most: int = MAX_TEXT) -> Any:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not readable JSON ({error}): {mend}.") from None
+
+
+def read_yaml(path: Path, mend: str) -> Any:
+    """A file of settings in YAML, by the parser that DVC uses, so that both read the same values.
+
+    Args:
+        path: The file.
+        mend: What to do where it cannot be read, for the message.
+
+    Raises:
+        InputError: It cannot be read, is no YAML, or holds what settings never need and what no later check would come
+            to an end with: aliases that contain themselves or multiply, deep nesting, numbers not finite or vast.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    text = read_text(path, mend, MAX_YAML)
+    try:
+        _expect_shallow(text)
+        values = YAML(typ="safe", pure=True).load(text)
+        _expect_plain(values)
+    except YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply, at most {MAX_DEPTH} levels are read: {mend}.") from None
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:  # of the parser: dates and digits that are none
+        raise InputError(f"{path} cannot be read ({error}): {mend}.") from None
+    return values
+
+
+def _expect_shallow(text: str) -> None:
+    """Count what opens before the parser does, which takes the square of it.
+
+    Raises:
+        RecursionError: Hundreds of levels are open at once.
+    """
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        if depth > 10 * MAX_DEPTH:
+            raise RecursionError
+    if re.search(rf"^(?:\s*[-?]\s){{{10 * MAX_DEPTH}}}", text, re.MULTILINE):
+        raise RecursionError
+
+
+def _expect_plain(values: Any) -> None:
+    """Walk through all values, however they refer to each other.
+
+    Raises:
+        ValueError: They are too many, too deep, not finite or vast.
+    """
+    count, open_ = 0, [(values, 0)]
+    while open_:
+        value, depth = open_.pop()
+        count += 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_VALUES:,} values or {MAX_DEPTH} levels, do without aliases (*)")
+        if isinstance(value, dict):
+            open_ += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, (list, set, tuple)):
+            open_ += [(part, depth + 1) for part in value]
+        elif isinstance(value, (int, float)) and not abs(value) < 2**63:
+            told = value if isinstance(value, float) else f"a whole number of {value.bit_length()} bits"
+            raise ValueError(f"{told} is no setting, numbers are finite and below 2^63")
 
 
 def read_numbers(path: Path, mend: str, columns: Collection[str] = ()) -> list[dict[str, float]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from netinv.core.errors import InputError, listed
-from netinv.core.reading import read_json
+from netinv.core.reading import expect_regular, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,8 +56,7 @@ def read_network(folder: Path, build: "Callable[[], Network]") -> "Network":
 
     path = Path(folder) / "weights.safetensors"
     try:
-        if not path.is_file():
-            raise OSError("there is no such file")
+        expect_regular(path)
         weights = load_file(path)
         with torch.device("meta"):
             expected = {name: tensor.shape for name, tensor in build().state_dict().items()}
@@ -69,6 +68,6 @@ def read_network(folder: Path, build: "Callable[[], Network]") -> "Network":
         network = build()
         network.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[-1].strip()
         raise InputError(f"{path} does not hold the weights that config.json describes ({reason}).") from None
     return network.eval()

@@ -7,6 +7,7 @@ A data set is a folder with three files:
 """
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -106,6 +107,10 @@ def load_spec(folder: Path) -> DatasetSpec:
     return DatasetSpec.parse(read_json(path, "fetch the data set again"), where=str(path))
 
 
+HEADER = 2**20
+"""Bytes that a file of a split may have beside its images and labels."""
+
+
 def load_split(folder: Path, split: Split) -> LabelledImages:
     """Read one split, and make sure that it is what ``spec.json`` tells of.
 
@@ -115,7 +120,8 @@ def load_split(folder: Path, split: Split) -> LabelledImages:
     path = Path(folder) / f"{split}.safetensors"
     spec = load_spec(folder)
     try:
-        expect_regular(path)
+        num = spec.num_train if split == "train" else spec.num_test
+        expect_regular(path, num * (math.prod(spec.image_shape) + 8) + HEADER)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         tensors = load_file(path)

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import math
+import os
 import stat
 import tarfile
 import zipfile
@@ -125,7 +126,7 @@ def read_images(folder: Path, image_shape: tuple[int, int, int]) -> Tensor:
     for path in sorted(folder.rglob("*")):
         if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             raise InputError(f"{path} is a link that leads out of {folder}: put the file itself there.")
         if (len(images) + 1) * math.prod(image_shape) > MAX_DATASET_BYTES:
             raise InputError(f"{folder} is larger than {MAX_DATASET_BYTES >> 30} GiB: take fewer images.")
@@ -238,7 +239,9 @@ def _folder_files(root: Path) -> Iterator[File]:
             continue
         if path.is_dir():
             raise InputError(f"{path} is a folder: images must lie directly in their class folder.")
-        if not path.resolve().is_relative_to(root.resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(
+            os.path.realpath(root)
+        ):  # which a circle of links does not end
             raise InputError(f"{path} is a link that leads out of {root}: put the file itself there.")
         _check_regular(path, MAX_FILE_BYTES)
         try:

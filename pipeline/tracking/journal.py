@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from netinv.core import InputError, redacted, write_text
+from netinv.core import InputError, expect_regular, redacted, write_text
 from pipeline.tracking.store import experiment_name, pipeline_name, root, tracking_uri
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _MAX_DESCRIPTION = 7500
 _PICTURE_SIDE = 512
 """Pixels up to which pictures are enlarged, by whole numbers."""
 
+MAX_STATE = 2**26
+"""Bytes of a journal's file that is read at once."""
 _NAME = re.compile(r"[\w. /-]+")
 """What MLflow takes as a name; checked at once, as a record that the store refuses would never be delivered."""
 
@@ -266,4 +268,11 @@ def now() -> int:
 
 
 def read_json(path: Path) -> Any:
+    """One of a journal's own small files.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file, or too large.
+        ValueError: It is no JSON.
+    """
+    expect_regular(path, MAX_STATE)
     return json.loads(path.read_text())

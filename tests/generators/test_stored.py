@@ -81,7 +81,7 @@ def test_vast_layers_that_a_file_only_speaks_of_take_no_memory(tmp_path: Path, k
 
 
 @pytest.mark.parametrize("kind", ["generator", "classifier"])
-@pytest.mark.parametrize("damage", ["not finite", "differ", "no such file", "garbage", "a folder"])
+@pytest.mark.parametrize("damage", ["not finite", "differ", "No such file", "garbage", "a folder"])
 def test_damaged_weights_are_one_sentence(tmp_path: Path, kind: str, damage: str) -> None:
     read = written(kind, tmp_path)
     path = tmp_path / "weights.safetensors"
@@ -97,7 +97,7 @@ def test_damaged_weights_are_one_sentence(tmp_path: Path, kind: str, damage: str
         path.unlink()
         if damage == "a folder":
             path.mkdir()
-    words = damage if damage in ("not finite", "differ", "no such file") else ""
+    words = damage if damage in ("not finite", "differ", "No such file") else ""
     with pytest.raises(InputError, match=rf"weights\.safetensors does not hold the weights .*{words}") as error:
         read(tmp_path)
     assert "\n" not in str(error.value)

@@ -82,7 +82,7 @@ def set_key(path: str, value: Any) -> Edit:
         ("datasets", "digits", r"datasets: .*(array|list|tuple)"),
         ("datasets", ["digits", "digits"], "datasets: digits is there more than once"),
         ("variants", ["robust", "robust"], "variants: robust is there more than once"),
-        ("ray.num_cpus", float("inf"), "inf is no setting: numbers are finite"),
+        ("ray.num_cpus", float("inf"), "inf is no setting, numbers are finite"),
         ("evaluate.seed", 2**63, "a whole number of 64 bits is no setting"),
         ("variants", ["sturdy"], r"variants\.0: expected 'standard' or 'robust', got 'sturdy'"),
         ("presets.mnist.invert.robust", {"epsilon": -1.0}, r"presets\.mnist\.invert\.robust\.epsilon: expected"),
@@ -185,7 +185,7 @@ def test_a_broken_file_is_refused(tmp_path: Path, text: str, words: str) -> None
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be read .*repository's root"):
+    with pytest.raises(InputError, match=r"is not readable .*repository's root"):
         load_params(tmp_path / "params.yaml")
 
 
@@ -210,7 +210,9 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 
         ("a: 1.0e+400", "inf is no setting"),
         ("a: -.inf", "-inf is no setting"),
         ("a: .nan", "nan is no setting"),
-        ("#" * 2**21, "bytes: at most"),
+        ("#" * 2**21, "bytes, and at most"),
+        ("- " * 5000, "nested too deeply"),
+        ("a: " + "{b: " * 5000, "nested too deeply"),
     ],
 )
 def test_what_no_settings_file_needs_is_refused_at_once(text: str, message: str, tmp_path: Path) -> None:

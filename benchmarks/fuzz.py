@@ -1,0 +1,595 @@
+"""What every reader makes of settings and files that others have changed: part of ``make torture``.
+
+    python benchmarks/fuzz.py --project DIR --settings 5000 --files 1000
+
+A trial changes ``params.yaml``, or a file that a finished pipeline (``make repro`` in DIR) has left, as Hypothesis
+draws it, and reads it as the product does, in a process of its own. Survived is what is read, or refused by an
+:class:`netinv.core.InputError` of one line and at most 1,500 characters, within ten seconds and 2 GiB. Settings that
+are taken must be finite, give every data set its own, and pass the estimates of what they would take, or be refused by
+those.
+"""
+
+import argparse
+import faulthandler
+import gzip
+import io
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tarfile
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"  # a process of a trial begins as a copy of this one, which must have no threads
+
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from netinv.core import InputError
+
+SECONDS, BYTES, LETTERS = 10, 2 * 2**30, 1500
+"""Of a trial: its time, its memory beyond what it begins with, its message."""
+SCALARS = st.one_of(
+    st.sampled_from(
+        [None, True, False, "", "x", "../../x", "\0", "os:system", 0, -1, 1, 2**31, 2**63, 2**64, 10**30, 10**400]
+    ),
+    st.sampled_from([math.inf, -math.inf, math.nan, 1e308, 1e-308, -0.0, 0.5]),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+SNIPPETS = (
+    "!!python/object/apply:os.system ['true']",
+    "!!binary aGVsbG8=",
+    "&a [*a]",
+    "[" * 5000,
+    "{a: " * 2000,
+    "9" * 6000,
+    "&a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]",
+    "\t- x",
+    "? : ?",
+    "<<: *nothing",
+    ".inf",
+    "1e400",
+    "0x" + "f" * 40,
+    "2001-02-30",
+    "'",
+    "---\nx: 1",
+    "\ufeff",
+    "datasets: digits",
+)
+HOW = ("cut", "flipped", "emptied", "gone", "garbage", "longer", "a folder", "a pipe", "a link to itself")
+DEVICES = ("/dev/zero", "/dev/full", "/dev/tty")
+
+
+class Damage(NamedTuple):
+    """One change of one file."""
+
+    told: str
+    do: Callable[[], Any]
+
+
+@dataclass
+class Line:
+    """What came of one kind of file."""
+
+    tried: int = 0
+    survived: int = 0
+    refused: int = 0
+    longest: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+
+class Reader(NamedTuple):
+    """Files, and the function that the product reads them with."""
+
+    paths: tuple[str, ...]
+    """Patterns of the files that are changed, in the project."""
+    read: Callable[[Path], Any]
+    """Takes the project's root."""
+    share: float
+    """Of the trials."""
+
+
+def places(values: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Keys and indices of everything in nested values."""
+    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    return [place for key, value in items for place in [(*path, key), *places(value, (*path, key))]]
+
+
+def changed(draw: st.DrawFn, values: Any) -> tuple[Any, str]:
+    """Nested values with one to three of them others, gone or more."""
+    told = []
+    for _ in range(draw(st.integers(1, 3))):
+        found = places(values)
+        if not found:
+            break
+        *parents, last = draw(st.sampled_from(found))
+        node = values
+        for key in parents:
+            node = node[key]
+        kind = draw(st.sampled_from(["other", "scaled", "scaled", "gone", "more", "deep"]))
+        name = ".".join(map(str, (*parents, last)))
+        if kind == "gone":
+            del node[last]
+        elif kind == "more" and isinstance(node, dict):
+            node[draw(st.text(max_size=8))] = draw(VALUES)
+        elif kind == "deep":
+            node[last] = [node[last]]
+        elif kind == "scaled" and type(node[last]) in (int, float):
+            node[last] = type(node[last])(node[last] * 10.0 ** draw(st.integers(-4, 12))) + draw(st.integers(-1, 1))
+        else:
+            node[last] = draw(VALUES)
+        told.append(f"{name} {kind}: {str(node.get(last) if isinstance(node, dict) else node[:3])[:60]!r}")
+    return values, "; ".join(told)
+
+
+def spoiled(draw: st.DrawFn, path: Path) -> Damage:
+    """A file cut, flipped, or something else in its place."""
+    how = draw(st.sampled_from([*HOW, "1 TB of holes", *DEVICES]))
+    rng = random.Random(draw(st.integers(0, 2**32)))
+
+    def do() -> None:
+        content = path.read_bytes()
+        path.unlink()
+        if how == "cut":
+            path.write_bytes(content[: rng.randrange(max(1, len(content)))])
+        elif how == "flipped" and content:
+            place = rng.randrange(len(content))
+            path.write_bytes(content[:place] + bytes((content[place] ^ 1 << rng.randrange(8),)) + content[place + 1 :])
+        elif how == "garbage":
+            path.write_bytes(rng.randbytes(rng.randrange(1, 5000)))
+        elif how == "longer":
+            path.write_bytes(content + rng.randbytes(rng.randrange(1, 5000)))
+        elif how == "a folder":
+            path.mkdir()
+        elif how == "a pipe":
+            os.mkfifo(path)
+        elif how == "a link to itself":
+            path.symlink_to(path.name)
+        elif how == "1 TB of holes":
+            path.touch()
+            os.truncate(path, 10**12)
+        elif how in DEVICES:
+            path.symlink_to(how)
+        elif how != "gone":
+            path.touch()
+
+    return Damage(how, do)
+
+
+def text_of(draw: st.DrawFn, content: str) -> tuple[str, str]:
+    """Text with a line another, with something put in, or cut."""
+    lines = content.splitlines()
+    at = draw(st.integers(0, len(lines) - 1))
+    how = draw(st.sampled_from(["value", "line", "cut", "twice", "indented"]))
+    snippet = draw(st.sampled_from(SNIPPETS))
+    if how == "value":
+        lines[at] = f"{lines[at].partition(':')[0]}: {snippet}"
+    elif how == "line":
+        lines.insert(at, snippet)
+    elif how == "cut":
+        lines[at:] = [lines[at][: draw(st.integers(0, 40))]]
+    elif how == "twice":
+        lines.insert(at, lines[at])
+    else:
+        lines[at] = " " * draw(st.integers(1, 9)) + lines[at]
+    return "\n".join(lines) + "\n", f"line {at + 1} {how}: {snippet[:30]!r}"
+
+
+@st.composite
+def damages(draw: st.DrawFn, root: Path, patterns: tuple[str, ...]) -> Damage:
+    """A change of one of the files."""
+    path = draw(st.sampled_from(sorted(p for pattern in patterns for p in root.glob(pattern) if p.is_file())))
+    name = path.relative_to(root)
+    kind = draw(st.sampled_from(["values", "values", "values", "bytes"]))
+    if kind == "values" and path.suffix in {".json", ".onnx"}:
+        from google.protobuf.message import DecodeError
+
+        try:
+            return _values_of(draw, path, f"{name}: ")
+        except DecodeError:
+            pass
+    if kind == "values" and path.suffix in {".yaml", ".yml", ".csv", ".jsonl"}:
+        if path.suffix == ".yaml" and draw(st.booleans()):
+            values, told = changed(draw, _yaml(path))
+            return Damage(f"{name}: {told}", lambda: _write_yaml(path, values))
+        content, told = text_of(draw, path.read_text())
+        return Damage(f"{name}: {told}", lambda: path.write_bytes(content.encode(errors="surrogatepass")))
+    damage = spoiled(draw, path)
+    return Damage(f"{name} is {damage.told}", damage.do)
+
+
+def _values_of(draw: st.DrawFn, path: Path, told: str) -> Damage:
+    if path.suffix == ".json":
+        values, what = changed(draw, json.loads(path.read_text()))
+        return Damage(told + what, lambda: path.write_text(json.dumps(values)))
+    import onnx
+
+    model = onnx.load(path)
+    if draw(st.booleans()):
+        prop = draw(st.sampled_from(list(model.metadata_props)))
+        prop.value = json.dumps(draw(VALUES)) if draw(st.booleans()) else draw(st.text(max_size=30))
+        told += f"metadata {prop.key} = {prop.value[:60]!r}"
+    else:
+        node = draw(st.sampled_from(list(model.graph.node)))
+        kind = draw(st.sampled_from(["gone", "another operator", "another input", "no attributes"]))
+        if kind == "gone":
+            model.graph.node.remove(node)
+        elif kind == "another operator":
+            node.op_type = draw(st.sampled_from(["Relu", "Loop", "Identity", "Nonsense", "Concat", "Expand"]))
+        elif kind == "another input" and node.input:
+            node.input[0] = draw(st.sampled_from(["latent", "condition", "nothing", node.output[0]]))
+        else:
+            del node.attribute[:]
+        told += f"node {node.name} {kind}"
+    content = model.SerializeToString()
+    return Damage(told, lambda: path.write_bytes(content))
+
+
+def _yaml(path: Path) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True).load(path.read_text())
+
+
+def _write_yaml(path: Path, values: Any) -> None:
+    from ruamel.yaml import YAML
+
+    stream = io.StringIO()
+    YAML(typ="safe", pure=True).dump(values, stream)
+    path.write_bytes(stream.getvalue().encode(errors="surrogatepass"))
+
+
+def read_settings(root: Path) -> None:
+    """All of ``params.yaml``, each data set's share of it, and what it would take."""
+    from netinv.classifiers import load_checkpoint
+    from netinv.data import load_spec
+    from pipeline.estimates import check_classifier_training, check_inversion
+    from pipeline.params import load_params
+
+    params = load_params(root / "params.yaml")
+    for number in numbers(params.model_dump(mode="json")):
+        assert math.isfinite(number), f"{number} is taken"
+    spec, classifier = load_spec(root / "data/digits"), load_checkpoint(root / "models/digits/classifier")
+    for name in params.datasets:
+        own = params.for_dataset(name)
+        for model in ("classifier", "evaluator"):
+            part = getattr(own.train, model)
+            if part.source is None:
+                check_classifier_training(f"train.{model}", part, spec)
+        for variant in params.variants:
+            check_inversion(f"invert.{variant}", own.invert.common.generator, getattr(own.invert, variant), classifier)
+
+
+def numbers(values: Any) -> list[float]:
+    """All numbers in nested values."""
+    if isinstance(values, (dict, list)):
+        return [n for part in (values.values() if isinstance(values, dict) else values) for n in numbers(part)]
+    return [values] if isinstance(values, (int, float)) else []
+
+
+def network() -> nn.Module:
+    """Someone's own, whose weights are read from a file."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def read_weights(root: Path, suffix: str) -> None:
+    """Weights of another program."""
+    from netinv.classifiers import AdapterConfig, ClassifierSource, load_network
+
+    source = ClassifierSource(
+        model="fuzz:network", weights=str(root / f"foreign/last.{suffix}"), image_shape=(1, 16, 16), num_classes=10
+    )
+    load_network(source)
+    assert AdapterConfig()
+
+
+def read_onnx(root: Path) -> None:
+    """An exported generator, and two images of it."""
+    from netinv.sampling import OnnxGenerator
+
+    OnnxGenerator(root / "onnx/digits/robust/generator-0.onnx", 1).sample(2, seed=0)
+
+
+def read_data(root: Path) -> None:
+    """A data set."""
+    from netinv.data import load_spec, load_split
+
+    load_spec(root / "data/digits")
+    for split in ("train", "test"):
+        load_split(root / "data/digits", split)
+
+
+def read_generator(root: Path) -> None:
+    """A generator, and two images of it."""
+    from netinv.generators import draw_images, load_generator
+
+    draw_images(load_generator(root / "generators/digits/robust/0").eval(), 2, seed=0, sharpness=(1.0, 1.0))
+
+
+def read_images(root: Path, name: str) -> None:
+    """A folder of images, packed or not."""
+    from netinv.data import FolderConfig, read_image_folder
+
+    read_image_folder(FolderConfig(path=str(root / "foreign" / name), image_shape=(1, 16, 16)))
+
+
+def read_report(root: Path) -> None:
+    """All that the report is made of, and the page."""
+    from netinv.report import read_ablations, render
+    from pipeline.params import load_params
+    from pipeline.report import collect
+
+    folders = [root / name for name in ("evaluation", "interpretation", "metrics", "plots", "runs")]
+    render(
+        collect(load_params(root / "params.yaml"), *folders, "sqlite:///mlflow.db"), read_ablations(root / "ablation")
+    )
+
+
+def read_checkpoint(root: Path) -> None:
+    """What a killed stage has left: it goes on, or begins anew and says so."""
+    from pipeline.checkpoints import Checkpoints
+
+    Checkpoints(str(root / "foreign/checkpoints"), "invert-digits-robust", "0123").load(0)
+
+
+def read_journals(root: Path) -> None:
+    """What is still to be delivered to MLflow."""
+    from pipeline.tracking import delivery
+
+    os.chdir(root / "foreign")
+    delivery.Deliverer("sqlite:///mlflow.db").folders()
+
+
+def read_policy(root: Path) -> None:
+    """A policy of audits."""
+    from netinv.audit import load_policy
+
+    load_policy(root / "foreign/policy.yaml")
+
+
+def read_inversion(root: Path) -> None:
+    """What ``netinv invert`` has written."""
+    from netinv import Inversion
+
+    Inversion.load(root / "foreign/inversion").sample(2, seed=0)
+
+
+def read_checkpointed(root: Path) -> None:
+    """A classifier of this project."""
+    from netinv.classifiers import load_checkpoint
+
+    load_checkpoint(root / "models/digits/classifier")
+
+
+def read_results(root: Path) -> None:
+    """The numbers of an evaluation, and of an interpretation."""
+    from netinv.results import load_interpretation, load_results
+
+    load_results(root / "evaluation/digits/robust/results.json")
+    load_interpretation(root / "interpretation/digits")
+
+
+SETTINGS = Reader(("params.yaml",), read_settings, 1)
+FILES = {
+    "data set": Reader(("data/digits/*",), read_data, 0.1),
+    "classifier": Reader(("models/digits/classifier/*",), read_checkpointed, 0.08),
+    "generator": Reader(("generators/digits/robust/0/*.json", "generators/digits/robust/0/*.s*"), read_generator, 0.08),
+    "inversion": Reader(("foreign/inversion/*.json", "foreign/inversion/*.s*"), read_inversion, 0.08),
+    "weights (torch)": Reader(("foreign/last.pt",), lambda root: read_weights(root, "pt"), 0.06),
+    "weights (safetensors)": Reader(
+        ("foreign/last.safetensors",), lambda root: read_weights(root, "safetensors"), 0.04
+    ),
+    "ONNX": Reader(("onnx/digits/robust/generator-0.onnx",), read_onnx, 0.12),
+    "images": Reader(("foreign/images/**/*",), lambda root: read_images(root, "images"), 0.06),
+    "archive (tar.gz)": Reader(("foreign/images.tar.gz",), lambda root: read_images(root, "images.tar.gz"), 0.06),
+    "archive (zip)": Reader(("foreign/images.zip",), lambda root: read_images(root, "images.zip"), 0.06),
+    "results": Reader(
+        ("evaluation/digits/robust/results.json", "interpretation/digits/interpretation.json"), read_results, 0.08
+    ),
+    "report's inputs": Reader(
+        ("evaluation/**/*", "interpretation/**/*", "metrics/**/*", "plots/**/*", "runs/**/*"), read_report, 0.06
+    ),
+    "stage's checkpoint": Reader(("foreign/checkpoints/**/*",), read_checkpoint, 0.04),
+    "journal": Reader(("foreign/.mlflow-journal/**/*",), read_journals, 0.04),
+    "policy": Reader(("foreign/policy.yaml",), read_policy, 0.04),
+}
+
+
+def prepare(root: Path) -> None:
+    """Beside the pipeline's files: those that people bring, and those that a stage leaves when it is killed."""
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    import netinv
+    from netinv.audit import Policy
+    from netinv.classifiers import load_checkpoint
+    from netinv.data import load_digits
+    from pipeline.checkpoints import Checkpoints
+    from pipeline.tracking import journal
+
+    foreign = root / "foreign"
+    foreign.mkdir()
+    torch.manual_seed(0)
+    weights = network().state_dict()
+    torch.save(weights, foreign / "last.pt")
+    save_file(weights, foreign / "last.safetensors")
+    data = load_digits()
+    for split in ("train", "test"):
+        for i in range(12):
+            labelled = getattr(data, split)
+            path = foreign / "images" / split / str(int(labelled.labels[i]) % 3) / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(labelled.images[i, 0].numpy()).save(path)
+    with gzip.open(foreign / "images.tar.gz", "wb") as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(foreign / "images", "images")
+    with zipfile.ZipFile(foreign / "images.zip", "w") as archive:
+        for path in sorted((foreign / "images").rglob("*.png")):
+            archive.write(path, path.relative_to(foreign))
+    classifier = load_checkpoint(root / "models/digits/classifier")
+    config = netinv.InversionConfig(steps=1, batch_size=20)
+    with warnings.catch_warnings(action="ignore"):
+        netinv.invert(classifier, image_shape=classifier.image_shape, config=config, attempts=1, progress=False).save(
+            foreign / "inversion"
+        )
+    _write_yaml(foreign / "policy.yaml", Policy().model_dump(mode="json"))
+    checkpoints = Checkpoints(str(foreign / "checkpoints"), "invert-digits-robust", "0123")
+    checkpoints.save_history(0, [{"step": 1.0, "loss": 2.0}])
+    checkpoints.save_state(0, b"a state")
+    here = Path.cwd()
+    os.chdir(foreign)
+    folder = journal.journals() / "one"
+    folder.mkdir(parents=True)
+    with journal.Run(folder, "one", {}, {"seed": 1}).ending():
+        pass
+    os.chdir(here)
+
+
+def attempt(read: Callable[[Path], Any], damage: Damage, root: Path) -> tuple[str, str]:
+    """What comes of a trial, in a process of its own: ``read``, ``refused``, or a failure with its trace."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(receiver)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1), os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os.write(sender, json.dumps(_outcome(read, damage, root)).encode()[:60000])
+        os._exit(0)
+    os.close(sender)
+    until, told = time.monotonic() + SECONDS, b""
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            told = os.read(receiver, 2**16)
+            os.close(receiver)
+            if told:
+                kind, text = json.loads(told)
+                return kind, text
+            return "ended", f"its process ended with {os.waitstatus_to_exitcode(status)}"
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(receiver)
+    return "endless", f"it had not ended after {SECONDS} s"
+
+
+def _outcome(read: Callable[[Path], Any], damage: Damage, root: Path) -> tuple[str, str]:
+    """In the trial's process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    bound = pages * resource.getpagesize() + BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    try:
+        damage.do()
+        read(root)
+    except InputError as error:
+        told = str(error)
+        whole = told and "\n" not in told and len(told) <= LETTERS
+        return ("refused", told) if whole else ("told badly", f"{len(told)} letters: {told[:300]!r}")
+    except BaseException as error:
+        return "raised", f"{type(error).__name__}: " + "".join(traceback.format_exception(error)[-3:])[-1200:]
+    return "read", ""
+
+
+def campaign(reader: Reader, whole: Path, scratch: Path, num: int, begin: int) -> Line:
+    """So many trials of one reader."""
+    line = Line()
+    watched = sorted({pattern.split("/")[0] for pattern in reader.paths})
+
+    @seed(begin)
+    @settings(
+        max_examples=num,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(damages(scratch, reader.paths))
+    def trial(damage: Damage) -> None:
+        start = time.monotonic()
+        kind, told = attempt(reader.read, damage, scratch)
+        seconds = time.monotonic() - start
+        line.tried += 1
+        line.survived += kind in {"read", "refused"}
+        line.refused += kind == "refused"
+        line.longest = max(line.longest, seconds)
+        if kind not in {"read", "refused"}:
+            line.failures.append(f"{damage.told}\n    {kind}: {told}")
+            print(f"FAILED: {line.failures[-1]}", file=sys.stderr, flush=True)
+        for name in watched:
+            _restore(whole / name, scratch / name)
+
+    trial()
+    return line
+
+
+def _restore(whole: Path, copy: Path) -> None:
+    if copy.is_symlink() or not copy.is_dir():
+        copy.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(copy)
+    shutil.copytree(whole, copy, symlinks=True) if whole.is_dir() else shutil.copy(whole, copy)
+
+
+def main() -> None:
+    """Do it, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--project", type=Path, required=True, help="where make repro has run on the digits")
+    parser.add_argument("--settings", type=int, default=200, help="altered params.yaml")
+    parser.add_argument("--files", type=int, default=200, help="altered files")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    faulthandler.enable()
+    sys.path.insert(0, str(Path(__file__).parent))  # its network is named as fuzz:network
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        whole, scratch = Path(folder) / "whole", Path(folder) / "copy"
+        whole.mkdir()
+        for name in (
+            "data",
+            "models",
+            "generators",
+            "onnx",
+            "evaluation",
+            "interpretation",
+            "metrics",
+            "plots",
+            "runs",
+        ):
+            shutil.copytree(options.project / name, whole / name)
+        shutil.copytree(options.project / "ablation", whole / "ablation")
+        shutil.copy("params.yaml", whole)
+        prepare(whole)
+        shutil.copytree(whole, scratch, symlinks=True)
+        for reader in (SETTINGS, *FILES.values()):
+            kind, told = attempt(reader.read, Damage("none", lambda: None), scratch)
+            assert kind == "read", told  # undisturbed
+        table = {"settings": campaign(SETTINGS, whole, scratch, options.settings, options.seed)}
+        for name, reader in FILES.items():
+            table[name] = campaign(reader, whole, scratch, round(options.files * reader.share), options.seed)
+    print("| what is changed | tried | survived | of these refused | longest, s |\n|" + "---|" * 5)
+    for name, line in table.items():
+        print(f"| {name} | {line.tried} | {line.survived} | {line.refused} | {line.longest:.1f} |")
+    sys.exit(any(line.failures for line in table.values()))
+
+
+if __name__ == "__main__":
+    main()
