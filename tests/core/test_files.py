@@ -83,6 +83,16 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(check: Callable[
     assert listing() == ["file"]
 
 
+def test_a_circle_of_links_is_replaced_or_told_of() -> None:
+    Path("circle").symlink_to("circle")
+    with new_file(Path("circle")) as partial:
+        partial.write_text("whole")
+    assert Path("circle").read_text() == "whole"
+    Path("round").symlink_to("round")
+    with pytest.raises(InputError, match="round cannot be written"), new_folder(Path("round")) as folder:
+        (folder / "mark").touch()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_told_before_the_work() -> None:
     Path("locked").mkdir(mode=0o500)

@@ -68,7 +68,7 @@ def test_same_images_give_the_same_files(tmp_path: Path, train: LabelledImages, 
     assert save_dataset(again, "cats", ("cat", "dog"), train, test, "made up", "none") == saved
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "no tensors", "a pipe"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no tensors", "a pipe", "holes"])
 def test_unreadable_split_names_the_file_and_the_remedy(tmp_path: Path, saved: DatasetSpec, damage: str) -> None:
     path = tmp_path / "train.safetensors"
     if damage == "missing":
@@ -78,6 +78,8 @@ def test_unreadable_split_names_the_file_and_the_remedy(tmp_path: Path, saved: D
     elif damage == "a pipe":
         path.unlink()
         os.mkfifo(path)
+    elif damage == "holes":
+        os.truncate(path, 10**12)
     else:
         path.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     with pytest.raises(

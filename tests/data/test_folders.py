@@ -210,7 +210,7 @@ def test_a_class_that_lies_elsewhere_is_refused(folder: Path, tmp_path: Path) ->
         read(folder)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "holes", "absent"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "holes", "absent", "circle"])
 def test_only_regular_files_of_bounded_size_are_opened(folder: Path, kind: str) -> None:
     path = folder / "train/cat/3.png"
     if kind == "pipe":
@@ -219,6 +219,8 @@ def test_only_regular_files_of_bounded_size_are_opened(folder: Path, kind: str) 
         path.symlink_to("/dev/zero")
     elif kind == "absent":
         path.symlink_to("nowhere.png")
+    elif kind == "circle":
+        path.symlink_to("3.png")
     else:
         with path.open("wb") as file:
             file.truncate(2**40)
@@ -227,6 +229,7 @@ def test_only_regular_files_of_bounded_size_are_opened(folder: Path, kind: str) 
         "device": "leads out of",
         "holes": "bytes: at most",
         "absent": "cannot be read",
+        "circle": "cannot be read",
     }
     with pytest.raises(InputError, match=rf"3\.png .*{expected[kind]}"):
         read(folder)

@@ -105,6 +105,31 @@ def test_a_broken_history_is_discarded_and_named(
     assert "stage/a/0.json is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["0.json", "0.pt", "run"])
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "a circle of links", "holes"])
+def test_what_is_no_file_is_discarded_and_written_anew(
+    name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints(str(tmp_path), "stage", "a")
+    checkpoints.save_history(0, [{"step": 1.0}])
+    checkpoints.save_state(0, b"state")
+    path = tmp_path / "stage/a" / name
+    path.unlink()
+    {
+        "a folder": path.mkdir,
+        "a pipe": lambda: os.mkfifo(path),
+        "a device": lambda: path.symlink_to("/dev/zero"),
+        "a circle of links": lambda: path.symlink_to(name),
+        "holes": lambda: (path.touch(), os.truncate(path, 10**12)),
+    }[kind]()
+    again = Checkpoints(str(tmp_path), "stage", "a")
+    assert again.load(0) == (([{"step": 1.0}], b"state") if name == "run" else ([], None))
+    assert (f"stage/a/{name} is damaged" in capsys.readouterr().err) == (name != "run")
+    again.save_history(0, [{"step": 2.0}])
+    again.save_state(0, b"more")
+    assert Checkpoints(str(tmp_path), "stage", "a").load(0) == ([{"step": 2.0}], b"more")
+
+
 def test_a_damaged_state_is_told_from_a_whole_one() -> None:
     from netinv.classifiers import ConvClassifierConfig, build_classifier
     from netinv.generators import GeneratorConfig

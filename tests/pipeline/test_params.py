@@ -82,6 +82,7 @@ def set_key(path: str, value: Any) -> Edit:
         ("datasets", "digits", r"datasets: .*(array|list|tuple)"),
         ("datasets", ["digits", "digits"], "datasets: digits is there more than once"),
         ("variants", ["robust", "robust"], "variants: robust is there more than once"),
+        ("ray", {"cpus\nerror: of another kind": 1}, r"ray\.'cpus\\nerror: of another kind' is not a known key"),
         ("ray.num_cpus", float("inf"), "inf is no setting, numbers are finite"),
         ("evaluate.seed", 2**63, "a whole number of 64 bits is no setting"),
         ("variants", ["sturdy"], r"variants\.0: expected 'standard' or 'robust', got 'sturdy'"),
