@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Where this is set, each stage would compile all of torch anew: seconds of every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install wheel repro paper test portable slow chaos torture mutants lint format docs summary ui clean
+.PHONY: help install wheel repro paper test portable slow chaos torture mutants lint format docs summary compare ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,8 +58,9 @@ portable: install ## Run the default tests as other processors would compute, on
 wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-chaos: install ## Kill workers, nodes and the driver on a real cluster, and say what came of it (half an hour)
+chaos: install ## Kill workers, nodes and the driver, let clock and server fail, and say what came of it (an hour)
 	python benchmarks/chaos.py
+	python benchmarks/faults.py
 
 torture: repro ## Damage settings and inputs, fill the disk and kill stages at random for MINUTES, and say what came of it
 	python benchmarks/fuzz.py --project . --settings 5000 --files 1000
@@ -84,6 +85,9 @@ docs: install ## Build the documentation into build/docs
 
 summary: install ## Print the headline numbers of all data sets and variants
 	netinv summary evaluation/*/*
+
+compare: install ## Print experiments beside each other; make compare EXPERIMENTS="gamma-up epsilon-up" names some
+	python -m pipeline.compare $(EXPERIMENTS)
 
 ui: install ## Look at the runs, on http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

@@ -1,0 +1,93 @@
+"""``python -m pipeline.compare``: experiments beside each other, by what was set and their headline numbers.
+
+``dvc exp show`` has a column for each number, under its file's name: hundreds of characters.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from netinv.core import InputError, listed
+from netinv.results import HEADLINE
+from pipeline.stage import stage_command
+
+NAME, COLUMN = 30, 12
+"""Widths."""
+
+
+@click.command()
+@click.argument("experiments", nargs=-1)
+@stage_command
+def main(experiments: tuple[str, ...]) -> None:
+    """Compare EXPERIMENTS (all of them, if none is named) with the commit that they began from, and the workspace."""
+    import dvc.api
+    from dvc.exceptions import DvcException
+
+    try:
+        rows = dvc.api.exp_show()
+    except DvcException as error:
+        raise InputError(f"DVC knows of no experiments here ({error}): run the command in the repository.") from None
+    print(compared(rows, experiments, shutil.get_terminal_size().columns), end="")
+
+
+def compared(rows: Sequence[Mapping[str, Any]], wanted: Sequence[str], width: int) -> str:
+    """A table of settings that differ, and one for each data set and variant, in lines of up to ``width`` characters.
+
+    Args:
+        rows: What DVC knows of the workspace, of the commit and of each experiment.
+        wanted: Names of experiments; none means all.
+        width: Of the terminal.
+
+    Raises:
+        InputError: There is no such experiment.
+    """
+    columns = {str(row["Experiment"] or row["rev"]): row for row in rows if row.get("State") != "Running"}
+    if unknown := [name for name in wanted if name not in columns]:
+        raise InputError(f"There is no experiment {listed(unknown)}: those that there are: {listed(list(columns))}.")
+    if wanted:
+        columns = {name: row for name, row in columns.items() if not row["Experiment"] or name in wanted}
+    blocks = [*_blocks(columns)]
+    room = max(1, (width - NAME) // COLUMN)
+    names = [*columns]
+    lines = []
+    for start in range(0, len(names), room):
+        for title, keys in blocks:
+            lines.append(_line(title, [_end(name, COLUMN - 1) for name in names[start : start + room]]))
+            for key in keys:
+                cells = [_cell(columns[name].get(key)) for name in names[start : start + room]]
+                lines.append(_line(_end(key.rpartition(":")[2], NAME - 1), cells))
+            lines.append("")
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _blocks(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Titles, and the keys of DVC's that stand below each."""
+    keys = list(dict.fromkeys(key for row in columns.values() for key in row))
+    settings = [key for key in keys if "." in key and "/" not in key and ":" not in key]
+    yield "", [key for key in settings if len({str(row.get(key)) for row in columns.values()}) > 1]
+    measures = [
+        key for key in keys if key.rpartition(":")[2] in {*HEADLINE, "leak"}
+    ]  # a file's name, where there are two
+    for file in dict.fromkeys(key.rpartition(":")[0] for key in measures):
+        yield file.rpartition("/")[2].removesuffix(".json"), [k for k in measures if k.rpartition(":")[0] == file]
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    return (name.ljust(NAME) + "".join(cell.rjust(COLUMN) for cell in cells)).rstrip()
+
+
+def _end(text: str, width: int) -> str:
+    """The end of a text: names and keys differ there."""
+    return text if len(text) <= width else f"…{text[1 - width :]}"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value in (None, "None", "") else _end(str(value), COLUMN - 1)
+
+
+if __name__ == "__main__":
+    main()
