@@ -37,10 +37,14 @@ CLOCK = r"""
 #include <unistd.h>
 static int (*real)(clockid_t, struct timespec *);
 static long shift(void) {
-    const char *back = getenv("CLOCK_BACK"), *forth = getenv("CLOCK_FORTH");
+    static long away, looked;
+    struct timespec now;
     if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-    if (forth && !access(forth, F_OK)) return 86400;
-    return back && !access(back, F_OK) ? -3600 : 0;
+    real(CLOCK_MONOTONIC, &now);
+    if (now.tv_sec == looked) return away;
+    looked = now.tv_sec;
+    const char *back = getenv("CLOCK_BACK"), *forth = getenv("CLOCK_FORTH");
+    return away = forth && !access(forth, F_OK) ? 86400 : back && !access(back, F_OK) ? -3600 : 0;
 }
 int clock_gettime(clockid_t clock, struct timespec *time) {
     long away = shift();

@@ -96,6 +96,17 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
+@pytest.mark.slow
+def test_no_altered_file_ends_a_reader_in_a_trace(root: Path, project: Path) -> None:
+    """The smallest campaign of ``make torture``: every kind of file that the pipeline or a person brings."""
+    fuzz = [sys.executable, str(root / "benchmarks/fuzz.py"), "--project", str(project)]
+    result = run(root, *fuzz, "--settings", "100", "--files", "300", PYTHONPATH=str(root), check=False)
+    assert result.returncode == 0, result.stderr[-5000:]
+    tried = [int(line.split("|")[2]) for line in result.stdout.splitlines() if re.search(r"\| \d+ \|", line)]
+    assert len(tried) == 16
+    assert sum(tried) > 350
+
+
 def test_every_output_is_there(project: Path) -> None:
     for variant in ("standard", "robust"):
         for i in range(2):
