@@ -109,12 +109,20 @@ class Followed:
 
 
 def resume(plan: Plan, checkpoints: storage.Checkpoints, run: "Run", stack: ExitStack) -> list[Followed]:
-    """A run for each generator, below the stage's: the one that a killed stage began, or a new one."""
+    """A run for each generator, below the stage's: the one that a killed stage began, or a new one.
+
+    Its parameters are its seed and what tells it from the others; the stage's run has all. MLflow writes those of a run
+    above its every picture.
+    """
     followed = []
+    settings = [
+        {**job.config.model_dump(mode="json"), "generator": job.architecture.model_dump(mode="json")}
+        for job in plan.jobs.values()
+    ]
+    telling = [name for name in settings[0] if any(own[name] != settings[0][name] for own in settings)]
     keys = plan.keys or tuple(map(str, range(len(plan.jobs))))
-    for key, (name, job) in zip(keys, plan.jobs.items(), strict=True):
-        params = {"seed": job.seed, **job.config.model_dump(mode="json")}
-        params["generator"] = job.architecture.model_dump(mode="json")
+    for key, (name, job), own in zip(keys, plan.jobs.items(), settings, strict=True):
+        params = {"seed": job.seed, **{name: own[name] for name in telling}}
         child = stack.enter_context(run.child(name, params, key=f"{checkpoints.run}-{key}"))
         one = Followed(key, checkpoints, child)
         if one.state is not None and (reason := generators.damage(plan.classifier, job, one.state)):

@@ -228,6 +228,11 @@ def test_every_stage_run_is_in_mlflow(project: Path) -> None:
     assert (evaluate, "input.invert.digits-robust", recorded) in tags
     with sqlite3.connect(project / "mlflow.db") as store:
         params = dict(store.execute("select key, value from params where run_uuid = ?", (evaluate,)))
+        generators = store.execute(
+            "select name, key from params join runs using (run_uuid) where name like 'generator % of digits robust%'"
+        ).fetchall()
+    assert {key for _, key in generators} == {"seed"}  # what tells one from another
+    assert len(generators) == 2
     assert params["invert.steps"] == "10"  # what led to these measures, under names that all variants share
     assert params["train.classifier.training.epochs"] == "3"
 
