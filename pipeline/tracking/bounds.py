@@ -1,4 +1,7 @@
-"""Answers of a tracking server have an end: in bytes, and in seconds. Imported with MLflow, and not before."""
+"""Answers of a tracking server have an end, in bytes and in seconds, and what it lets down now and then is asked again.
+
+Imported with MLflow, and not before.
+"""
 
 import threading
 import time
@@ -13,6 +16,10 @@ MAX_BYTES = 64 * 2**20
 """Largest answer that is read; those to this pipeline's questions have thousands of bytes."""
 MAX_SECONDS = 60.0
 """Longest time that an answer may take, from the question to its last byte."""
+TRIES, QUICK = 3, 1.0
+"""How often a question is asked that failed within so many seconds: a server that is down or hangs is no such case."""
+ONCE = ("/create", "/logged-models")
+"""Ends of the addresses where asking twice makes two. The delivery looks for the first before it asks again."""
 _PIECE = 2**16
 
 
@@ -68,6 +75,26 @@ def _send_bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requ
         raise requests.ConnectionError(f"the tracking server's answer takes longer than {MAX_SECONDS:.0f} s") from None
 
 
+def _send_patiently(
+    adapter: HTTPAdapter, request: requests.PreparedRequest, *arguments: Any, **options: Any
+) -> requests.Response:
+    """Ask again at once where an error came at once."""
+    again = 0 if request.path_url.partition("?")[0].endswith(ONCE) else TRIES - 1
+    while True:
+        begun = time.monotonic()
+        try:
+            answer = _send_bounded(adapter, request, *arguments, **options)
+            if answer.status_code < 500 or not again or time.monotonic() - begun > QUICK:
+                return answer
+            answer.close()
+        except (requests.ConnectionError, requests.exceptions.RetryError):
+            if not again or time.monotonic() - begun > QUICK:
+                raise
+        again -= 1
+        if hasattr(request.body, "seek"):
+            requests.utils.rewind_body(request)
+
+
 def bound_answers() -> None:
-    """Have every answer bounded that MLflow's client gets, which has no setting for it."""
-    HTTPAdapter.send = _send_bounded  # type: ignore[method-assign, assignment]  # a method replaced
+    """Have every answer bounded that MLflow's client gets, and questions repeated, for which it has no setting."""
+    HTTPAdapter.send = _send_patiently  # type: ignore[method-assign, assignment]  # a method replaced

@@ -23,7 +23,7 @@ class Client:
         """MLflow's client; a fresh database is made whole before anybody sees it."""
         if self._client is None:
             os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # the journal is the retry
+            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # it would make two where the answer to one is lost
             os.environ["MLFLOW_LOGGING_LEVEL"] = "CRITICAL"
             os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
             os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with the password in it

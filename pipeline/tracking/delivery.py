@@ -158,7 +158,7 @@ class Deliverer:
         # The answer to an earlier request may have been lost on its way, or the work goes on after a restart.
         run_id = self.client.find_run(experiment, "journal", tags["journal"])
         if run_id is None:
-            return self._new_run(experiment, state, tags)
+            return self._new_run(experiment, state, tags, "journal")
         self.client.connect().update_run(run_id, "RUNNING")
         if parent:
             self.client.connect().set_tag(run_id, "mlflow.parentRunId", parent)
@@ -172,12 +172,23 @@ class Deliverer:
         tags |= {"stage": "pipeline", "pipeline": state["pipeline"]}
         pipeline = {"start_time": state["start_time"], "name": state["pipeline"]}
         return self.client.find_run(experiment, "pipeline", tags["pipeline"]) or self._new_run(
-            experiment, pipeline, tags
+            experiment, pipeline, tags, "pipeline"
         )
 
-    def _new_run(self, experiment: str, state: dict[str, Any], tags: dict[str, str]) -> str:
-        run = self.client.connect().create_run(experiment, state["start_time"], tags, state["name"])
-        return self.client.told(run.info.run_id)
+    def _new_run(self, experiment: str, state: dict[str, Any], tags: dict[str, str], key: str) -> str:
+        """Make a run; where that fails, it may have been made all the same, which its tag ``key`` tells."""
+
+        def made() -> str:
+            run = self.client.connect().create_run(experiment, state["start_time"], tags, state["name"])
+            return self.client.told(run.info.run_id)
+
+        for _ in range(2):
+            try:
+                return made()
+            except Exception:  # whatever MLflow or a network raises
+                if found := self.client.find_run(experiment, key, tags[key]):
+                    return found
+        return made()
 
     def _send_records(self, run_id: str, folder: Path, state: dict[str, Any]) -> bool:
         """Send the next records of the journal, as many as go into one call; returns whether there were any."""
