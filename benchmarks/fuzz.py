@@ -10,7 +10,9 @@ those.
 """
 
 import argparse
+import copy
 import faulthandler
+import functools
 import gzip
 import io
 import json
@@ -38,6 +40,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from torch import nn
+from tqdm import tqdm
 
 from netinv.core import InputError
 
@@ -247,9 +250,14 @@ def _values_of(draw: st.DrawFn, path: Path, told: str) -> Damage:
 
 
 def _yaml(path: Path) -> Any:
+    return copy.deepcopy(_parsed(path.read_text()))
+
+
+@functools.cache
+def _parsed(text: str) -> Any:
     from ruamel.yaml import YAML
 
-    return YAML(typ="safe", pure=True).load(path.read_text())
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def _write_yaml(path: Path, values: Any) -> None:
@@ -509,9 +517,10 @@ def _outcome(read: Callable[[Path], Any], damage: Damage, root: Path) -> tuple[s
     return "read", ""
 
 
-def campaign(reader: Reader, whole: Path, scratch: Path, num: int, begin: int) -> Line:
+def campaign(name: str, reader: Reader, whole: Path, scratch: Path, num: int, begin: int) -> Line:
     """So many trials of one reader."""
     line = Line()
+    bar = tqdm(total=num, desc=name, unit=" trials", mininterval=10)
     watched = sorted({pattern.split("/")[0] for pattern in reader.paths})
 
     @seed(begin)
@@ -528,25 +537,27 @@ def campaign(reader: Reader, whole: Path, scratch: Path, num: int, begin: int) -
         kind, told = attempt(reader.read, damage, scratch)
         seconds = time.monotonic() - start
         line.tried += 1
+        bar.update()
         line.survived += kind in {"read", "refused"}
         line.refused += kind == "refused"
         line.longest = max(line.longest, seconds)
         if kind not in {"read", "refused"}:
             line.failures.append(f"{damage.told}\n    {kind}: {told}")
             print(f"FAILED: {line.failures[-1]}", file=sys.stderr, flush=True)
-        for name in watched:
-            _restore(whole / name, scratch / name)
+        for top in watched:
+            _restore(whole / top, scratch / top)
 
     trial()
+    bar.close()
     return line
 
 
-def _restore(whole: Path, copy: Path) -> None:
-    if copy.is_symlink() or not copy.is_dir():
-        copy.unlink(missing_ok=True)
+def _restore(whole: Path, place: Path) -> None:
+    if place.is_symlink() or not place.is_dir():
+        place.unlink(missing_ok=True)
     else:
-        shutil.rmtree(copy)
-    shutil.copytree(whole, copy, symlinks=True) if whole.is_dir() else shutil.copy(whole, copy)
+        shutil.rmtree(place)
+    shutil.copytree(whole, place, symlinks=True) if whole.is_dir() else shutil.copy(whole, place)
 
 
 def main() -> None:
@@ -582,9 +593,9 @@ def main() -> None:
         for reader in (SETTINGS, *FILES.values()):
             kind, told = attempt(reader.read, Damage("none", lambda: None), scratch)
             assert kind == "read", told  # undisturbed
-        table = {"settings": campaign(SETTINGS, whole, scratch, options.settings, options.seed)}
+        table = {"settings": campaign("settings", SETTINGS, whole, scratch, options.settings, options.seed)}
         for name, reader in FILES.items():
-            table[name] = campaign(reader, whole, scratch, round(options.files * reader.share), options.seed)
+            table[name] = campaign(name, reader, whole, scratch, round(options.files * reader.share), options.seed)
     print("| what is changed | tried | survived | of these refused | longest, s |\n|" + "---|" * 5)
     for name, line in table.items():
         print(f"| {name} | {line.tried} | {line.survived} | {line.refused} | {line.longest:.1f} |")
