@@ -33,6 +33,11 @@ class Interpretation:
     pictures: tuple[Picture, ...]
     """Of the units in the results, in their order."""
 
+    def __repr__(self) -> str:
+        """In a line: all numbers of all units would fill pages."""
+        found = self.results
+        return f"Interpretation({found.layer}, {len(self.dictionaries)} dictionaries, {len(found.units)} units)"
+
     def sheet(self) -> Image.Image:
         """All units in one picture: two rows for each, as :meth:`write` says."""
         strips = [_strip(picture) for picture in self.pictures] or [np.full((1, 1, 3), 255, np.uint8)]

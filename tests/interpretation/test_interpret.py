@@ -201,6 +201,7 @@ def test_three_lines_of_python(pair: tuple[nn.Module, "netinv.Inversion"], tmp_p
     found = netinv.interpret(network, [inversion], config=CONFIG, progress=False)
     found.save(tmp_path / "out")
     assert found._repr_png_()[:4] == b"\x89PNG"
+    assert len(repr(found)) < 100
     assert len(found.results.classes) == 2
     assert network.training
     with pytest.raises(InputError, match="no inversion"):
