@@ -593,9 +593,9 @@ def main() -> None:
         for reader in (SETTINGS, *FILES.values()):
             kind, told = attempt(reader.read, Damage("none", lambda: None), scratch)
             assert kind == "read", told  # undisturbed
-        table = {"settings": campaign("settings", SETTINGS, whole, scratch, options.settings, options.seed)}
-        for name, reader in FILES.items():
-            table[name] = campaign(name, reader, whole, scratch, round(options.files * reader.share), options.seed)
+        wanted = [("settings", SETTINGS, options.settings)]
+        wanted += [(name, reader, round(options.files * reader.share)) for name, reader in FILES.items()]
+        table = {name: campaign(name, reader, whole, scratch, num, options.seed) for name, reader, num in wanted if num}
     print("| what is changed | tried | survived | of these refused | longest, s |\n|" + "---|" * 5)
     for name, line in table.items():
         print(f"| {name} | {line.tried} | {line.survived} | {line.refused} | {line.longest:.1f} |")
