@@ -67,9 +67,8 @@ def _blocks(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, lis
     keys = list(dict.fromkeys(key for row in columns.values() for key in row))
     settings = [key for key in keys if "." in key and "/" not in key and ":" not in key]
     yield "", [key for key in settings if len({str(row.get(key)) for row in columns.values()}) > 1]
-    measures = [
-        key for key in keys if key.rpartition(":")[2] in {*HEADLINE, "leak"}
-    ]  # a file's name, where there are two
+    # DVC puts a file's name before a number's where there are two of them.
+    measures = [key for key in keys if key.rpartition(":")[2] in {*HEADLINE, "leak"}]
     for file in dict.fromkeys(key.rpartition(":")[0] for key in measures):
         yield file.rpartition("/")[2].removesuffix(".json"), [k for k in measures if k.rpartition(":")[0] == file]
 

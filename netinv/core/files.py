@@ -54,9 +54,7 @@ def new_file(path: Path) -> Iterator[Path]:
         InputError: As :func:`check_file`, before the block or at its end.
     """
     check_file(path)
-    place = Path(
-        os.path.realpath(path)
-    )  # where a link leads; it does not end a circle of them, which writing then does
+    place = Path(os.path.realpath(path))  # where a link leads; unlike resolve it takes links in a circle as they are
     with _told(path), _beside(place) as partial:
         yield partial
         partial.replace(place)

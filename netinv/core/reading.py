@@ -106,12 +106,7 @@ def read_yaml(path: Path, mend: str) -> Any:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise InputError(f"{path} is nested too deeply, at most {MAX_DEPTH} levels are read: {mend}.") from None
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:  # of the parser: dates and digits that are none
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # the parser's, of dates that are none
         raise InputError(f"{path} cannot be read ({error}): {mend}.") from None
     return values
 

@@ -73,7 +73,7 @@ PLAIN = DistillationConfig(steps=1, batch_size=50, shift=0, distortion=0.0, colo
 
 def distilled(images: Tensor, **changes: Any) -> tuple[Student, Teacher]:
     student, teacher = Student(), Teacher()
-    distil(student, teacher, images, PLAIN.model_copy(update=changes), seed=0)  # type: ignore[arg-type]
+    distil(student, teacher, images, PLAIN.model_copy(update=changes), seed=0)
     return student, teacher
 
 

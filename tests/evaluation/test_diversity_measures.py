@@ -65,7 +65,7 @@ def test_a_class_without_a_score_says_why() -> None:
 
 def test_the_mean_score_is_over_the_classes_that_have_one() -> None:
     given = source(80)
-    scores = diversity.vendi_scores(given.features, given, 12, BOOTSTRAP)  # type: ignore[arg-type]
+    scores = diversity.vendi_scores(given.features, given, 12, BOOTSTRAP)
     assert diversity.vendi_mean(scores) == spread_estimate(
         float(scores.value.mean()), scores.replicates.mean(axis=1), 36
     )
@@ -79,8 +79,8 @@ def test_the_mean_score_is_over_the_classes_that_have_one() -> None:
 
 def test_a_ratio_is_over_the_classes_that_both_have() -> None:
     given, real = source(80), source(80, seed=1)
-    mine = diversity.vendi_scores(given.features, given, 12, BOOTSTRAP)  # type: ignore[arg-type]
-    theirs = diversity.vendi_scores(real.features, real, 12, BOOTSTRAP)  # type: ignore[arg-type]
+    mine = diversity.vendi_scores(given.features, given, 12, BOOTSTRAP)
+    theirs = diversity.vendi_scores(real.features, real, 12, BOOTSTRAP)
     mine = mine._replace(value=mine.value * [np.nan, 1, 1])
     ratio = mine.replicates[:, 1:].mean(axis=1) / theirs.replicates[:, 1:].mean(axis=1)
     expected = spread_estimate(float(mine.value[1:].mean() / theirs.value[1:].mean()), ratio, 24)
@@ -130,21 +130,21 @@ def test_overall_diversity_that_cannot_be_told() -> None:
 
 def test_resemblance_is_that_of_its_definitions() -> None:
     given, real = source(40), source(50, seed=1, name="real_test")
-    radii = ball_radii(real.features, 5)  # type: ignore[arg-type]
+    radii = ball_radii(real.features, 5)
     found = diversity.resemblance(given, real, radii, 30, BOOTSTRAP)
     assert list(found) == ["density", "coverage", "frechet"]
-    generated, reference = given.features[:30], real.features  # type: ignore[index]
-    expected = density_coverage(reference, radii, generated, 5)  # type: ignore[arg-type]
+    generated, reference = given.features[:30], real.features
+    expected = density_coverage(reference, radii, generated, 5)
     assert found["density"] == BOOTSTRAP.mean(expected.density)
     assert found["coverage"] == BOOTSTRAP.mean(expected.coverage)
     pairs = zip(BOOTSTRAP.draws(30, 0), BOOTSTRAP.draws(50, 1), strict=True)
-    replicates = [frechet_distance(generated[i], reference[j]) for i, j in pairs]  # type: ignore[index]
-    assert found["frechet"] == spread_estimate(frechet_distance(generated, reference), replicates, 30)  # type: ignore[arg-type]
+    replicates = [frechet_distance(generated[i], reference[j]) for i, j in pairs]
+    assert found["frechet"] == spread_estimate(frechet_distance(generated, reference), replicates, 30)
 
 
 def test_resemblance_that_cannot_be_told() -> None:
     real = source(50, seed=1, name="real_test")
-    radii = ball_radii(real.features, 5)  # type: ignore[arg-type]
+    radii = ball_radii(real.features, 5)
 
     def why(given: Any, real: Any = real, radii: Any = radii, n: int = 30) -> set[Any]:
         found = diversity.resemblance(given, real, radii, n, BOOTSTRAP)

@@ -1,5 +1,6 @@
 """Experiments beside each other."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,7 +48,8 @@ def test_those_that_are_named_stand_beside_the_commit() -> None:
         compared([*rows, row("c", 3, 0.125, ("",))], ("x",), 80)
 
 
-def test_outside_of_a_repository_it_says_so(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_a_repository_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main)
     assert result.exit_code == 2
+    assert "error: DVC knows of no experiments here" in result.stderr
