@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from damages import HOW, spoil
+
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -344,28 +346,8 @@ def spoil_json(stage: str, copy: Path, usual: dict[str, Ended], rng: random.Rand
 def spoil_bytes(stage: str, copy: Path, usual: dict[str, Ended], rng: random.Random) -> tuple[str, Ended, bool]:
     """Damage a file, or put something else in its place."""
     path = rng.choice(sorted(path for name in INPUTS for path in (copy / name).rglob("*") if path.is_file()))
-    content = path.read_bytes()
-    how = rng.choice(
-        ["cut", "flipped", "emptied", "gone", "garbage", "longer", "a folder", "a pipe", "a link to itself"]
-    )
-    path.unlink()
-    if how == "cut":
-        path.write_bytes(content[: rng.randrange(len(content))])
-    elif how == "flipped":
-        place = rng.randrange(len(content))
-        path.write_bytes(content[:place] + bytes((content[place] ^ 1 << rng.randrange(8),)) + content[place + 1 :])
-    elif how == "garbage":
-        path.write_bytes(rng.randbytes(rng.randrange(1, 5000)))
-    elif how == "longer":
-        path.write_bytes(content + rng.randbytes(rng.randrange(1, 5000)))
-    elif how == "a folder":
-        path.mkdir()
-    elif how == "a pipe":
-        os.mkfifo(path)
-    elif how == "a link to itself":
-        path.symlink_to(path.name)
-    elif how == "emptied":
-        path.touch()
+    how = rng.choice(HOW)
+    spoil(path, how, rng)
     ended = run(stage, copy)
     return f"{path.relative_to(copy)} is {how}", ended, told_well(ended)
 
