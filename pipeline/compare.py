@@ -15,6 +15,8 @@ from pipeline.stage import stage_command
 
 NAME, COLUMN = 30, 12
 """Widths."""
+ABSENT = (None, "None", "", "!")
+"""What DVC says of a setting or number that is not there; the last where a commit never had it."""
 
 
 @click.command()
@@ -66,7 +68,8 @@ def _blocks(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, lis
     """Titles, and the keys of DVC's that stand below each."""
     keys = list(dict.fromkeys(key for row in columns.values() for key in row))
     settings = [key for key in keys if "." in key and "/" not in key and ":" not in key]
-    yield "", [key for key in settings if len({str(row.get(key)) for row in columns.values()}) > 1]
+    if differing := [key for key in settings if len({str(row.get(key)) for row in columns.values()}) > 1]:
+        yield "", differing
     # DVC puts a file's name before a number's where there are two of them.
     measures = [key for key in keys if key.rpartition(":")[2] in {*HEADLINE, "leak"}]
     for file in dict.fromkeys(key.rpartition(":")[0] for key in measures):
@@ -85,7 +88,7 @@ def _end(text: str, width: int) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "-" if value in (None, "None", "") else _end(str(value), COLUMN - 1)
+    return "-" if value in ABSENT else _end(str(value), COLUMN - 1)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,15 @@ def test_those_that_are_named_stand_beside_the_commit() -> None:
         compared([*rows, row("c", 3, 0.125, ("",))], ("x",), 80)
 
 
+def test_a_commit_without_numbers_has_dashes_and_settings_alike_no_table() -> None:
+    """As after a first `make repro`, of which nothing is committed."""
+    bare = row(None, None, 0.5, FILES) | {f"{FILES[0]}inversion_accuracy": "!"}
+    here = row(None, None, 0.5, FILES) | {"rev": "workspace"}
+    lines = compared([here, bare], (), 80).splitlines()
+    assert lines[0].split() == ["digits-standard", "workspace", "main"]
+    assert lines[1].split() == ["inversion_accuracy", "0.5", "-"]
+
+
 def test_outside_of_a_repository_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main)
