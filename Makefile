@@ -58,7 +58,7 @@ portable: install ## Run the default tests as other processors would compute, on
 wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-chaos: install ## Kill workers, nodes and the driver, let clock and server fail, and say what came of it (an hour)
+chaos: install ## Kill workers, nodes and all else that a stage starts, let clock and server fail, and say what came of it (an hour)
 	python benchmarks/chaos.py
 	python benchmarks/faults.py
 

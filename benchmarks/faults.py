@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from chaos import environment, fresh_project, generator_runs, generators, run, several_nodes
+from projects import environment, fresh_project, generator_runs, generators, run
+from ray_work import several_nodes
 
 SETTINGS = {"ray.checkpoint_every": 40, "invert.standard.steps": 400, "invert.common.num_generators": 2}
 STAGE = "invert@digits-standard"
