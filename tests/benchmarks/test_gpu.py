@@ -19,7 +19,12 @@ def scripts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import gpu_parts
 
     yield gpu, gpu_parts
-    for name in ("gpu", "gpu_parts", "inversion", "baseline"):
+    for name in (
+        "gpu",
+        *(f"gpu_{part}" for part in ("common", "correctness", "goals", "parts", "rates")),
+        "inversion",
+        "baseline",
+    ):
         sys.modules.pop(name, None)
 
 
