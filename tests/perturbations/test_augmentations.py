@@ -6,7 +6,17 @@ import pytest
 import torch
 from draws import torch_rng
 
-from netinv.perturbations import affine, augment, color_jitter, draw_maps, draw_offsets, random_affine, translate
+from netinv.core import InputError
+from netinv.perturbations import (
+    affine,
+    augment,
+    check_shift,
+    color_jitter,
+    draw_maps,
+    draw_offsets,
+    random_affine,
+    translate,
+)
 
 
 def test_augment_shifts_and_mirrors_each_image_by_itself() -> None:
@@ -139,3 +149,18 @@ def test_images_stay_on_their_device_whatever_that_of_the_draws() -> None:
         assert result.device.type == "meta"
         assert result.dtype == torch.float64
         assert result.shape == images.shape
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 9), (2, 3, 9, 4)])
+def test_a_shift_stays_below_the_shorter_side(shape: tuple[int, ...]) -> None:
+    check_shift(0, shape)
+    check_shift(3, shape)
+    with pytest.raises(InputError, match=r"^shift is 4, but the images have [49] x [49] pixels"):
+        check_shift(4, shape)
+    with pytest.raises(InputError, match=r"^invert\.shift is 5"):
+        check_shift(5, shape, "invert.shift")
+
+
+def test_what_is_moved_is_checked() -> None:
+    with pytest.raises(InputError, match="shift is 4"):
+        translate(torch.zeros(2, 1, 4, 9), draw_offsets(2, 4, torch_rng(0)), 4)
