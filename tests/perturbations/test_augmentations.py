@@ -136,9 +136,10 @@ def test_color_jitter_is_its_formula() -> None:
         torch.testing.assert_close(image, middle + contrast[n] * (images[n] - 0.5))
 
 
-def test_images_stay_on_their_device_whatever_that_of_the_draws() -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_images_keep_their_device_and_type_whatever_those_of_the_draws(dtype: torch.dtype) -> None:
     """``meta`` is a device that computes nothing and takes no operand from another one."""
-    images = torch.rand(4, 1, 5, 6, dtype=torch.float64).to("meta")
+    images = torch.rand(4, 1, 5, 6, dtype=dtype).to("meta")
     moved = [
         translate(images, draw_offsets(4, 1, torch_rng(0)), 1),
         affine(images, draw_maps(4, torch_rng(0)), 0.2),
@@ -147,7 +148,7 @@ def test_images_stay_on_their_device_whatever_that_of_the_draws() -> None:
     ]
     for result in moved:
         assert result.device.type == "meta"
-        assert result.dtype == torch.float64
+        assert result.dtype == dtype
         assert result.shape == images.shape
 
 

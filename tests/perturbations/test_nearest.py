@@ -1,5 +1,7 @@
 """The nearest image of another class, where it is known: of linear classifiers."""
 
+from typing import Any
+
 import pytest
 import torch
 from draws import torch_rng
@@ -85,3 +87,24 @@ def test_images_stay_in_range_and_what_is_read_as_wanted_stays_as_it_is() -> Non
     torch.testing.assert_close(
         found.distance[found.succeeded], (found.images - images).flatten(1).norm(dim=1)[found.succeeded]
     )
+
+
+def test_unless_told_it_takes_20_steps_in_l2_on_500_images_at_once() -> None:
+    images, label = torch.rand(501, 1, 1, 2, generator=torch_rng(2)), torch.ones(501, dtype=torch.int64)
+
+    def shown(*settings: Any) -> list[Tensor]:
+        """What the network is asked."""
+        seen: list[Tensor] = []
+
+        def network(x: Tensor) -> Tensor:
+            seen.append(x.detach().clone())
+            return x.flatten(1)
+
+        nearest_of_class(network, images, label, 0.5, *settings)
+        return seen
+
+    usual, told = shown(), shown("l2", 20, 500)
+    assert len(usual) == len(told) > 40
+    assert all(map(torch.equal, usual, told))
+    with pytest.raises(ValueError, match="zip"):
+        nearest_of_class(torch.nn.Flatten(), images, label[:500], 0.5)

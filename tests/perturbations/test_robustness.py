@@ -188,15 +188,53 @@ def test_an_attack_leaves_no_gradients_and_needs_no_graph(network: nn.Module, im
     torch.testing.assert_close(delta, pgd(network, held * 1, label, 0.05, 2, 0.5))
 
 
+class Seen:
+    """A network, and all that it was shown: what a mask of yes and no would hide."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.images: list[Tensor] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.images.append(images.detach().clone())
+        return self.network(images)
+
+    def equals(self, other: "Seen") -> bool:
+        return len(self.images) == len(other.images) and all(map(torch.equal, self.images, other.images))
+
+
+def attacked(
+    network: Seen, images: Tensor, label: Tensor, epsilon: float, steps: int, norm: Norm, seed: int, batch_size: int
+) -> Tensor:
+    """What the robust mask is by its definition."""
+    rng = torch_rng(0).manual_seed(seed)
+    kept = []
+    for x, y in zip(images.split(batch_size), label.split(batch_size), strict=True):
+        start = unit_ball(x.shape, norm, rng)
+        delta = pgd(network, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, start)
+        kept.append(network(x + delta).argmax(dim=1) == y)
+    return torch.cat(kept)
+
+
 def test_the_robust_mask_is_an_attack_from_a_random_start(network: nn.Module, images: Tensor, label: Tensor) -> None:
     for norm, epsilon, steps in (("linf", 0.02, 5), ("l2", 0.3, 2)):
-        rng = torch_rng(0).manual_seed(3)
-        kept = []
-        for x, y in zip(images.split(25), label.split(25), strict=True):
-            start = unit_ball(x.shape, norm, rng)
-            delta = pgd(network, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, start)
-            kept.append(network(x + delta).argmax(dim=1) == y)
-        assert torch.equal(robust_mask(network, images, label, epsilon, steps, norm, 3, 25), torch.cat(kept))
-        share = robust_accuracy(network, images, label, epsilon, steps, norm, 3, 25)
-        assert share == pytest.approx(float(torch.cat(kept).float().mean()))
+        ours, theirs, share = Seen(network), Seen(network), Seen(network)
+        expected = attacked(theirs, images, label, epsilon, steps, norm, 3, 25)
+        assert torch.equal(robust_mask(ours, images, label, epsilon, steps, norm, 3, 25), expected)
+        mean = robust_accuracy(share, images, label, epsilon, steps, norm, 3, 25)
+        assert mean == pytest.approx(float(expected.float().mean()))
+        assert ours.equals(theirs)
+        assert share.equals(theirs)
     assert robust_mask(network, images, label, 0.0).all()
+
+
+def test_the_robust_mask_takes_20_steps_from_seed_0_on_500_images_at_once() -> None:
+    images, label = torch.rand(501, 1, 2, 2, generator=torch_rng(5)), torch.zeros(501, dtype=torch.int64)
+    seen = [Seen(nn.Flatten()) for _ in range(3)]
+    attacked(seen[0], images, label, 0.1, 20, "linf", 0, 500)
+    robust_mask(seen[1], images, label, 0.1)
+    robust_accuracy(seen[2], images, label, 0.1)
+    assert seen[1].equals(seen[0])
+    assert seen[2].equals(seen[0])
+    with pytest.raises(ValueError, match="zip"):
+        robust_mask(seen[0], images, label[:500], 0.1)
