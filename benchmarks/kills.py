@@ -45,10 +45,11 @@ SETTINGS = {
 KINDS = {
     "dvc": r"dvc repro",
     "the stage": r"pipeline\.invert",
-    "a worker": r"ray::",
     "Ray's head process": r"gcs_server",
     "raylet": r"raylet/raylet",
-    "an agent of Ray": r"log_monitor|runtime_env/agent|dashboard/",
+    "an agent of Ray": r"ray::\w+Agent|log_monitor|runtime_env/agent|dashboard/",
+    "a worker": r"ray::|default_worker",
+    "what clears up": r"cluster/guard",
     "the delivery": r"pipeline\.tracking",
 }
 """What a stage starts, by a pattern of its command line; the first that fits counts."""
@@ -179,12 +180,12 @@ def nodes_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, 
             yield f"{name}, {case}", figures, row
 
 
-def started_by(mark: str) -> dict[str, list[psutil.Process]]:
-    """The processes in whose environment the mark is, by kind."""
+def started_in(project: Path) -> dict[str, list[psutil.Process]]:
+    """The processes that work in a folder, by kind."""
     found: dict[str, list[psutil.Process]] = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("CHAOS_TRIAL") == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.cwd() == str(project) and process.status() != psutil.STATUS_ZOMBIE:
                 line = " ".join(process.cmdline())
                 kind = next((kind for kind, pattern in KINDS.items() if re.search(pattern, line)), None)
                 if kind is not None:
@@ -192,18 +193,18 @@ def started_by(mark: str) -> dict[str, list[psutil.Process]]:
     return found
 
 
-def kill_of_tree(project: Path, mark: str, moment: float, rng: random.Random) -> tuple[str, int]:
+def kill_of_tree(project: Path, moment: float, rng: random.Random) -> tuple[str, int]:
     """Run the stage and kill one of what it has started, of a random kind; returns the kind and how the stage ended.
 
     Raises:
         RuntimeError: The stage does not end.
     """
-    marked = {**environment(), "CHAOS_TRIAL": mark}
     command = ["dvc", "repro", "--single-item", "--force", STAGE]
-    stage = subprocess.Popen(command, cwd=project, env=marked, stdout=-3, stderr=-3, start_new_session=True)
+    place = {**environment(), "RAY_TMPDIR": str(project.parent)}
+    stage = subprocess.Popen(command, cwd=project, env=place, stdout=-3, stderr=-3, start_new_session=True)
     time.sleep(moment)
     kind = "none"
-    if stage.poll() is None and (victims := started_by(mark)):
+    if stage.poll() is None and (victims := started_in(project)):
         kind = rng.choice([*victims, "dvc and the stage"])
         if kind == "dvc and the stage":
             os.killpg(stage.pid, signal.SIGKILL)
@@ -217,21 +218,24 @@ def kill_of_tree(project: Path, mark: str, moment: float, rng: random.Random) ->
         raise RuntimeError(f"The stage has not ended {PATIENCE} s after the loss of {kind}.") from None
 
 
-def orphans_end(mark: str) -> None:
+def orphans_end(project: Path) -> None:
     """Wait for a stage that goes on without its ``dvc repro``; another one is refused meanwhile."""
     deadline = time.monotonic() + PATIENCE
-    while "the stage" in started_by(mark):
+    while "the stage" in started_in(project):
         if time.monotonic() > deadline:
             raise RuntimeError(f"A stage without its dvc has not ended within {PATIENCE} s.")
         time.sleep(0.2)
 
 
-def left(mark: str) -> int:
-    """Processes that are still there 10 s after a stage's end, the delivery apart, which has a bound of its own."""
+def left(project: Path) -> int:
+    """Processes and folders that are still there 10 s after a stage's end; the delivery has a bound of its own."""
     deadline = time.monotonic() + 10
-    while (there := {k: v for k, v in started_by(mark).items() if k != "the delivery"}) and time.monotonic() < deadline:
+    while True:
+        there = [process for kind, found in started_in(project).items() if kind != "the delivery" for process in found]
+        folders = list(project.parent.glob("netinv-ray-*"))
+        if not there + folders or time.monotonic() > deadline:
+            return len(there + folders)
         time.sleep(0.5)
-    return sum(map(len, there.values()))
 
 
 def tree_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, Row]]:
@@ -251,17 +255,17 @@ def tree_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, R
         wanted, seen = metrics.read_text(), set(generator_runs(project))
         (points,) = {value["points"] for value in generator_runs(project).values()}
         while len(told) < trials:
-            mark, moment = f"{os.getpid()}-{time.monotonic_ns()}", rng.uniform(0, seconds)
+            moment = rng.uniform(0, seconds)
             trial: dict[str, Any] = {"moment_s": round(moment, 1), "recovered": False}
             start = time.perf_counter()
             try:
-                trial["killed"], status = kill_of_tree(project, mark, moment, rng)
+                trial["killed"], status = kill_of_tree(project, moment, rng)
                 if trial["killed"] == "none":  # the work was done before
                     run(project, *flush)
                     seen = set(generator_runs(project))
                     continue
-                orphans_end(mark)
-                trial["left"] = left(mark)
+                orphans_end(project)
+                trial["left"] = left(project)
                 if status:
                     run(project, *command)
                 run(project, *flush)
@@ -291,6 +295,6 @@ def _row_of_tree(told: list[dict[str, Any]]) -> Row:
         f"SIGKILL of anything that `dvc repro` started ({kinds}), then `dvc repro` where it failed",
         "all recover, equal, MLflow whole, nothing left after 10 s",
         f"{fine['recovered']} of {len(told)} recovered ({again} by a second run), {fine['equal']} equal, "
-        f"MLflow's records whole {fine['whole']} times, {left_over} processes left",
+        f"MLflow's records whole {fine['whole']} times, {left_over} processes or folders left",
         set(fine.values()) == {len(told)} and not left_over,
     )

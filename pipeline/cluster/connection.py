@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from netinv.core import InputError, read_text
+from pipeline.cluster import guard
 from pipeline.cluster.workarounds import signals_kept
 from pipeline.ending import done_at_the_end, end
 from pipeline.stage import locked
@@ -21,8 +24,6 @@ STARTS = 3
 """How often a local cluster that does not come up in time is started."""
 _FOLDERS = "netinv-ray-"
 """Begins the names of the temporary folders of local clusters."""
-_NEEDED = ("gcs_server", "raylet")
-"""Ray's processes that a local cluster cannot do without."""
 _ADDRESS = re.compile(r"(?:ray://)?(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]+)):(?P<port>\d+)")
 
 
@@ -78,21 +79,18 @@ def _local(**options: Any) -> Iterator[None]:
     place = Path(os.environ.get("RAY_TMPDIR") or "/tmp")  # Ray's own choice: the paths of its sockets must be short
     _remove_abandoned(place)
     folder = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=place))  # of mode 0700; Ray makes all of its own 0777
-    family: list[Any] = []
+    # In a session of its own, so that what ends this process and its group leaves it to its work.
+    watcher = subprocess.Popen(
+        [sys.executable, guard.__file__, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
 
     def clear() -> None:
-        """Ray's agents live on for half a minute where the raylet is gone."""
-        import psutil
-
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        watcher.communicate()
 
     with done_at_the_end(clear), locked(folder / "lock"):
         try:
             _start(address="local", _temp_dir=str(folder / "ray"), **options)
-            with _watched(family):
+            with _watched():
                 yield
         finally:
             with signals_kept():
@@ -116,19 +114,12 @@ def _start(**options: Any) -> None:
 
 
 @contextmanager
-def _watched(family: list[Any]) -> Iterator[None]:
-    """End the stage when a process is gone that the whole cluster stands on: Ray waits for it, and tells nobody.
-
-    Args:
-        family: Takes the cluster's processes but for its workers, which end with it.
-    """
+def _watched() -> Iterator[None]:
+    """End the stage when a process is gone that the whole cluster stands on: Ray waits for it, and tells nobody."""
     import psutil
 
     left = threading.Event()
-    for child in psutil.Process().children():
-        if child.name() in _NEEDED:
-            family += [child, *child.children(recursive=True)]
-    needed = [process for process in family if process.name() in _NEEDED]
+    needed = [process for process in psutil.Process().children() if process.name() in guard.NEEDED]
 
     def watch() -> None:
         while not left.wait(1):
@@ -145,7 +136,7 @@ def _watched(family: list[Any]) -> Iterator[None]:
 
 
 def _remove_abandoned(place: Path) -> None:
-    """Remove the folders of clusters whose stages were killed: their locks are free."""
+    """Remove the folders of clusters that were lost with their machine: their locks are free."""
     for lock in place.glob(f"{_FOLDERS}*/lock"):
         with suppress(OSError), locked(lock, wait=False) as abandoned:
             if abandoned:
