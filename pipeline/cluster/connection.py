@@ -86,6 +86,7 @@ def _local(**options: Any) -> Iterator[None]:
 
     def clear() -> None:
         watcher.communicate()
+        shutil.rmtree(folder, ignore_errors=True)  # there if the watcher was killed itself
 
     with done_at_the_end(clear), locked(folder / "lock"):
         try:
