@@ -166,18 +166,18 @@ class AdaptedClassifier(nn.Module):
         """
         num = images.shape[0]  # not len(), which tracing for an export would fix
         captured: list[Tensor] = []
-        # In the network's own precision, whatever the caller's: it may not bear another.
+        # In the network's own precision, whatever the caller's: it may not bear another, nor may what it gives.
         with torch.autocast(images.device.type, enabled=False):
             inputs = self._inputs(images.repeat(2, 1, 1, 1) if num == 1 else images)
             with self._capture(captured if return_features else None):
                 output = call(self.network, inputs)
-        scores = find_scores(output, self.config.output_entry, self.num_classes, self.config.output == "sigmoid")
-        logits = to_logits(scores, self.output)
-        if not return_features:
-            return logits[:num]
-        if self.feature_layer is None:
-            return logits[:num], logits[:num]
-        return logits[:num], self._features(captured, len(inputs))[:num]
+            scores = find_scores(output, self.config.output_entry, self.num_classes, self.config.output == "sigmoid")
+            logits = to_logits(scores, self.output)
+            if not return_features:
+                return logits[:num]
+            if self.feature_layer is None:
+                return logits[:num], logits[:num]
+            return logits[:num], self._features(captured, len(inputs))[:num]
 
     def logits_through(self, network: nn.Module, images: Tensor) -> Tensor:
         """Logits (N, K) of another network of the same kind, in the mode that it is in, with gradients for its weights.

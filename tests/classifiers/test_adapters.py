@@ -297,8 +297,12 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> No
         AdapterConfig.parse(settings)
 
 
-def test_a_caller_in_another_precision_does_not_reach_the_network(images: Tensor) -> None:
-    adapted = AdaptedClassifier(build("conv"), SHAPE, K)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["conv", "mapping", "transformer", "probabilities"])
+def test_a_caller_in_another_precision_does_not_reach_the_network(
+    images: Tensor, name: str, dtype: torch.dtype
+) -> None:
+    adapted = AdaptedClassifier(build(name).to(dtype), SHAPE, K, config_for(name))
     expected = adapted(images, return_features=True)
     with torch.autocast("cpu", torch.bfloat16):
         got = adapted(images, return_features=True)

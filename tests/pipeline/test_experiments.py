@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from test_pipeline import executed, project, run, set_params  # noqa: F401
-from test_tracking import answers, environment, free_port, wait_for
+from tracked import answers, environment, free_port, wait_for
 
 from netinv.audit import STATUS, load_audit
 

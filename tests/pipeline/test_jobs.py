@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_experiments import activatable, bash
 from test_pipeline import executed, fresh, set_params
-from test_tracking import environment, free_port, wait_for
+from tracked import environment, free_port, wait_for
 
 pytestmark = [
     pytest.mark.slow,  # a cluster starts, and the pipeline runs in it

@@ -248,7 +248,7 @@ def test_an_evaluator_of_any_form_tells_what_measured(tmp_path: Path) -> None:
 @pytest.mark.slow  # a server has to start
 def test_a_registered_generator_is_served(exported: "Exported", folder: Path) -> None:
     from mlflow.models import get_model_info
-    from test_tracking import answers, environment, free_port, wait_for
+    from tracked import answers, environment, free_port, wait_for
 
     from netinv.sampling import OnnxGenerator, draw
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from test_tracking import answers, deliveries, environment, free_port, start, wait_for
+from tracked import answers, deliveries, environment, free_port, start, wait_for
 
 pytestmark = pytest.mark.slow  # the servers take half a minute to start
 
