@@ -22,6 +22,8 @@ from pipeline.stage import locked
 
 STARTS = 3
 """How often a local cluster that does not come up in time is started."""
+PATIENCE = 5.0
+"""Seconds for each answer of a cluster that is there already."""
 _FOLDERS = "netinv-ray-"
 """Begins the names of the temporary folders of local clusters."""
 _ADDRESS = re.compile(r"(?:ray://)?(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]+)):(?P<port>\d+)")
@@ -158,7 +160,9 @@ def check_address(address: str | None) -> None:
             f"RAY_ADDRESS={address} is no address: give host:port, [IPv6]:port, ray://host:port or auto, or unset it."
         )
     try:
-        with socket.create_connection((parts["ipv6"] or parts["host"], int(parts["port"])), timeout=5) as connection:
+        with socket.create_connection(
+            (parts["ipv6"] or parts["host"], int(parts["port"])), timeout=PATIENCE
+        ) as connection:
             _expect_grpc(connection)
     except (OSError, OverflowError) as error:
         raise InputError(
@@ -177,7 +181,7 @@ def _expect_grpc(connection: socket.socket) -> None:
         return
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # no settings of ours
     answer = b""
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE
     while len(answer) < 4:
         connection.settimeout(max(0.001, end - time.monotonic()))
         part = connection.recv(9)
@@ -205,7 +209,7 @@ def _expect_service(address: str) -> None:
     try:
         with channel:
             call = channel.unary_unary(method)
-            call(b"", timeout=5, metadata=[("authorization", f"Bearer {token}")] if token else [])
+            call(b"", timeout=PATIENCE, metadata=[("authorization", f"Bearer {token}")] if token else [])
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise InputError(

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from zoo import ConvNet
 
+from netinv import evaluation
 from netinv.app import command
 from netinv.app.inversions import Inversion
 from netinv.app.options import parse_evaluator, parse_source, read_data, train_evaluator
 from netinv.app.parsing import parse_pairs
-from netinv.classifiers import load_classifier_from
+from netinv.classifiers import ClassifierTrainingConfig, load_classifier_from
 from netinv.core import InputError
+from netinv.evaluation import EvaluationConfig
+from netinv.evaluation.students import DistillationConfig
 from netinv.inversion import variant_config
 from netinv.report import read_evaluations
 from netinv.report.tables import robustness_table
@@ -48,6 +52,13 @@ class Shell:
 @pytest.fixture
 def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture(autouse=True)
+def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Students would take most of an evaluation's time, and are tested by themselves."""
+    lessons = {"student": ClassifierTrainingConfig(epochs=1), "distillation": DistillationConfig(images=100, steps=5)}
+    monkeypatch.setattr(evaluation, "EvaluationConfig", partial(EvaluationConfig, **lessons))
 
 
 @pytest.fixture(scope="module")
