@@ -12,7 +12,7 @@ from netinv.classifiers import adapt
 from netinv.core import InputError
 from netinv.generators import GeneratorConfig
 from netinv.inversion import InversionConfig, step_cost, variant_config
-from netinv.inversion.cost import batch_size_for, duration
+from netinv.inversion.cost import StepCost, batch_size_for, duration
 
 SHAPE = (1, 8, 8)
 SMALL = GeneratorConfig(latent_dim=4, hidden_dim=4, width=4, max_width=4)
@@ -74,6 +74,22 @@ def test_it_is_said_what_the_training_will_take(
 def test_large_images_come_in_smaller_batches(side: int, expected: int) -> None:
     assert batch_size_for(64, (3, side, side)) == expected
     assert batch_size_for(8, (3, side, side)) == 8
+
+
+def test_neither_side_of_an_image_is_forgotten() -> None:
+    assert batch_size_for(64, (1, 128, 64)) == batch_size_for(64, (1, 64, 128)) == 32
+
+
+def test_memory_is_told_in_gibibytes_and_long_work_in_days() -> None:
+    assert (
+        StepCost(0.5, 3 * 2**29).told(10) == "A step takes about 0.5 s, the 10 steps 5 seconds, with 1.5 GiB of memory."
+    )
+    assert duration(2 * 86_400) == "2.0 days"
+    assert duration(2 * 86_400 - 1) == "48.0 hours"
+    assert duration(7_200) == "2.0 hours"
+    assert duration(7_199) == "120 minutes"
+    assert duration(120) == "2 minutes"
+    assert duration(119) == "119 seconds"
 
 
 def test_a_variant_by_name_heeds_the_size_of_the_images() -> None:

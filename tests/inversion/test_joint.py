@@ -162,3 +162,13 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(classifier: Classifi
     config = STANDARD.model_copy(update={"beta": 1e39, "log_every": 1})
     with pytest.raises(FloatingPointError, match=r"at step 1;"):
         list(JointTraining(trainings(classifier, SMALL, config)))
+
+
+def test_one_alone_may_be_a_joint_training(classifier: Classifier) -> None:
+    """And asks for all terms only where it is told to. In float32: torch has no such gradient in float64 on a CPU."""
+    alone, together = (trainings(classifier, SMALL, ROBUST)[:1] for _ in range(2))
+    record, (found,) = next(iter(alone[0])), next(iter(JointTraining(together)))
+    assert losses(found) == pytest.approx(losses(record), rel=1e-2)
+    fresh = JointTraining(trainings(classifier, SMALL, STANDARD.model_copy(update={"gamma": 0.0}))[:1])
+    assert "cosine" not in fresh.loss(fresh.draw())[1]
+    assert "cosine" in fresh.loss(fresh.draw(), every_term=True)[1]

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from draws import seed_torch
+from draws import seed_torch, torch_rng
 from torch import Tensor
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import GlobalBatch, InversionConfig, InversionTraining
+from netinv.inversion.parallel import _sum
 
 NUM_WORKERS = 2
 EVERYTHING = InversionConfig(
@@ -178,3 +179,43 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     with pytest.raises(ValueError, match="3 workers share equally, got 4"):
         GlobalBatch(4)
+
+
+@pytest.fixture
+def group_of_one(tmp_path: Path) -> Iterator[None]:
+    """A process group in this process, whose only member has the whole batch."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_group_of_one_does_the_work_alone(case: str, group_of_one: None) -> None:
+    expected = first_step(CASES[case], torch.float64, None)
+    found = first_step(CASES[case], torch.float64, GlobalBatch(12))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_group_of_one_gathers_and_sums_what_it_has(group_of_one: None) -> None:
+    shared = GlobalBatch(7)
+    assert (shared.rank, shared.num_workers) == (0, 1)
+    rows = torch.rand(7, 2, 3, generator=torch_rng(0)).transpose(1, 2).requires_grad_()
+    assert torch.equal(shared.own_rows(rows), rows)
+    gathered = shared.gather(rows)
+    assert torch.equal(gathered, rows)
+    weights = torch.rand(7, 3, 2, generator=torch_rng(1))
+    (gradient,) = torch.autograd.grad((gathered * weights).sum(), rows)
+    assert torch.equal(gradient, weights)
+    (gradient,) = torch.autograd.grad((_sum(rows) * weights).sum(), rows)
+    assert torch.equal(gradient, weights)
+    parameters = [torch.zeros(2, 3), torch.zeros(4), torch.zeros(1)]
+    for parameter in parameters[:2]:
+        parameter.grad = torch.ones_like(parameter)
+    shared.sum_gradients(parameters)
+    assert [parameter.grad is None or parameter.grad.tolist() for parameter in parameters] == [
+        [[1.0] * 3] * 2,
+        [1.0] * 4,
+        True,
+    ]

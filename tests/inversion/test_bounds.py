@@ -1,0 +1,78 @@
+"""The bound of each class, by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from netinv.inversion import InversionConfig
+from netinv.inversion.bounds import MEMORY, ClassBounds
+from netinv.inversion.losses import Batch
+
+
+def bounds(**settings: object) -> ClassBounds:
+    values = {"perturbation": "pgd", "epsilon": 0.4, "epsilon_ramp": 0.0, "survival": 0.5, "steps": 10, **settings}
+    return ClassBounds(InversionConfig.model_validate(values), 2, torch.device("cpu"))
+
+
+def batch(label: list[int], read: list[int]) -> Batch:
+    """Of which only the labels and the logits count."""
+    logits = torch.nn.functional.one_hot(torch.tensor(read), 2).float()
+    return Batch(*(logits if name == "logits" else torch.tensor(label) for name in Batch._fields))
+
+
+def share(count: int) -> float:
+    """Of so many new samples in the average."""
+    return 1 - (1 - 1 / MEMORY) ** count
+
+
+def test_without_a_ramp_a_class_that_survives_has_the_whole_bound_at_once() -> None:
+    tried = bounds()
+    tried.surviving = torch.tensor([0.5, 0.499])
+    tried._grow(torch.tensor([3.0, 3.0]), 6)
+    torch.testing.assert_close(tried.epsilon, torch.tensor([0.4, 0.0]))  # 0.5 is enough; none falls below 0
+    tried.surviving = torch.tensor([0.1, 1.0])
+    tried._grow(torch.tensor([1.5, 4.5]), 6)  # half and one and a half of an equal share
+    torch.testing.assert_close(tried.epsilon, torch.tensor([0.2, 0.4]))  # none exceeds the bound
+
+
+@pytest.mark.parametrize(
+    ("ramp", "steps", "expected"), [(0.5, 10, 0.08), (1.0, 10, 0.04), (0.5, 2, 0.4), (0.9, 1, 0.4)]
+)
+def test_the_ramp_is_a_share_of_the_steps_and_at_least_one(ramp: float, steps: int, expected: float) -> None:
+    tried = bounds(epsilon_ramp=ramp, steps=steps)
+    tried.surviving = torch.ones(2)
+    tried._grow(torch.tensor([4.0, 4.0]), 8)
+    torch.testing.assert_close(tried.epsilon, torch.tensor([expected, expected]))
+
+
+def test_survival_is_an_average_over_the_last_samples_of_a_class() -> None:
+    tried = bounds(survival=0.0)
+    worst = tried.follow(batch([0, 0, 0, 1], [0, 1, 0, 0]))
+    torch.testing.assert_close(tried.surviving, torch.tensor([share(3) * 2 / 3, 0.0]))
+    assert float(worst) == 0.0
+    before: Tensor = tried.surviving.clone()
+    worst = tried.follow(batch([1, 1], [1, 1]))
+    torch.testing.assert_close(tried.surviving, torch.stack([before[0], torch.tensor(share(2))]))
+    assert worst == tried.surviving.min()
+    assert tried.of_samples(3) is None
+    assert (tried.epsilon == 0).all()
+
+
+def test_every_sample_has_the_bounds_of_all_classes() -> None:
+    tried = bounds()
+    tried.epsilon = torch.tensor([0.1, 0.3])
+    rows = tried.of_samples(3)
+    assert rows is not None
+    assert torch.equal(rows, torch.tensor([[0.1, 0.3]] * 3))
+
+
+def test_a_state_is_taken_up_where_the_bounds_are() -> None:
+    """``meta`` stands for another device."""
+    state = {"epsilon": torch.tensor([0.1, 0.2]), "surviving": torch.tensor([0.5, 1.0])}
+    tried = bounds()
+    tried.load_state_dict(state)
+    assert torch.equal(tried.state_dict()["epsilon"], state["epsilon"])
+    assert torch.equal(tried.state_dict()["surviving"], state["surviving"])
+    elsewhere = ClassBounds(tried.config, 2, torch.device("meta"))
+    elsewhere.load_state_dict(state)
+    assert elsewhere.epsilon.device.type == elsewhere.surviving.device.type == "meta"
