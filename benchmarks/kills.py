@@ -86,9 +86,9 @@ PLACES: dict[str, Callable[[], AbstractContextManager[None]]] = {
 
 def workers_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, Row]]:
     """SIGKILL of a random process at a random time."""
-    rng = random.Random(0)
     for place, enter in PLACES.items():
         for name, mode in MODES.items():
+            rng = random.Random(f"{name}, {place}")
             with enter():
                 Work(classifier, mode).run()  # starts processes that later runs find there
                 undisturbed = Work(classifier, mode).run()

@@ -127,6 +127,24 @@ class Work:
         return Outcome(time.perf_counter() - start, weights, records, redone)
 
 
+def stuck() -> str:
+    """What Ray has reserved, and its actors that live or wait: where nothing comes on."""
+    import ray
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+    tables = state._connect_and_get_accessor().get_placement_group_table()
+    groups = [PlacementGroupTableData.FromString(table) for table in tables]
+    reserved = [
+        (group.state, group.creator_actor_dead, state.actor_table(group.creator_actor_id.hex()).get("State"))
+        for group in groups
+        if group.state != PlacementGroupTableData.REMOVED
+    ]
+    actors = [(actor["ActorClassName"], actor["State"]) for actor in state.actor_table(None).values()]
+    alive = [actor for actor in actors if actor[1] != "DEAD"]
+    return f"reserved {reserved}, actors {alive}, free {ray.available_resources().get('CPU', 0)} CPUs"
+
+
 def watched(work: Work, disturb: Callable[[], None]) -> Outcome:
     """Run, with something that happens beside it.
 
@@ -152,7 +170,7 @@ def watched(work: Work, disturb: Callable[[], None]) -> Outcome:
         if (done := sum(work.done.values())) != before:
             before, since = done, time.monotonic()
         if time.monotonic() - since > PATIENCE:
-            raise TimeoutError(f"No generator has come on for {PATIENCE} s, steps done: {work.done}")
+            raise TimeoutError(f"No generator has come on for {PATIENCE} s, steps done: {work.done}; {stuck()}")
     if errors:
         raise errors[0]
     return outcomes[0]

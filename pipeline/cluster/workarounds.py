@@ -14,7 +14,9 @@ def remove_reservations_of_dead_actors() -> None:
     that needs a dashboard, and does not know of a group whose workers were still starting.
 
     The public :func:`ray.util.placement_group_table` does not tell who has reserved; the same table in
-    ``ray._private.state`` does. Needed in Ray 2.50 to 2.60; tests/pipeline/test_cluster.py says when it no longer is.
+    ``ray._private.state`` does. Its mark of dead actors is not enough: an actor that is told to die, because its owner
+    has died, may reserve a moment later. So the table of actors is asked, too. Needed in Ray 2.50 to 2.60;
+    tests/pipeline/test_cluster.py says when it no longer is.
     """
     import ray
     from ray._private.state import state
@@ -24,8 +26,10 @@ def remove_reservations_of_dead_actors() -> None:
     job = ray.get_runtime_context().get_job_id()
     for serialized in state._connect_and_get_accessor().get_placement_group_table():
         reserved = PlacementGroupTableData.FromString(serialized)
-        removed = reserved.state == PlacementGroupTableData.REMOVED
-        if reserved.creator_actor_dead and reserved.creator_job_id.hex() == job and not removed:
+        if reserved.creator_job_id.hex() != job or reserved.state == PlacementGroupTableData.REMOVED:
+            continue
+        creator = reserved.creator_actor_id.hex()  # empty where no actor has reserved
+        if creator and state.actor_table(creator).get("State", "DEAD") == "DEAD":  # dead ones are forgotten some day
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(reserved.placement_group_id)))
 
 
