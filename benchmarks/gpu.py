@@ -72,7 +72,7 @@ def run_part(name: str, lines: Path, small: bool, mirror: Path | None, budget: f
 def machine() -> dict[str, Any]:
     """Where it runs."""
     import torch
-    from inversion import processor
+    from measuring import processor
 
     gpu = torch.cuda.is_available()
     return {

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from gpu_common import CONFIGS, Options, Row, fresh_generator, several, tf32_allowed
-from inversion import fresh_classifier
+from measuring import fresh_classifier
 from torch import Tensor
 
 from netinv.inversion import GlobalBatch, InversionTraining, JointTraining

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 from gpu_common import BLOCK, CONFIGS, Options, Row, fresh_generator, tf32_allowed
-from inversion import timed
+from measuring import timed
 from torch import nn
 
 from netinv.classifiers import (

@@ -10,7 +10,7 @@ from gpu_common import CONFIGS, Options, Part, Row
 from gpu_correctness import correctness
 from gpu_goals import fast, goals
 from gpu_rates import rates, shares
-from inversion import fresh_classifier
+from measuring import fresh_classifier
 
 from netinv.generators import GeneratorConfig
 

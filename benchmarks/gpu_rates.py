@@ -8,7 +8,7 @@ from typing import Any
 import baseline
 import torch
 from gpu_common import CONFIGS, Options, Row, endless, several, tf32_allowed
-from inversion import Arithmetic, fresh_classifier, synchronize, timed
+from measuring import Arithmetic, fresh_classifier, synchronize, timed
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -22,7 +22,7 @@ def scripts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in (
         "gpu",
         *(f"gpu_{part}" for part in ("common", "correctness", "goals", "parts", "rates")),
-        "inversion",
+        "measuring",
         "baseline",
     ):
         sys.modules.pop(name, None)
