@@ -99,7 +99,13 @@ def bare(network: Any) -> nn.Module:
                 f"The classifier's module {name!r} is quantised ({type(module).__name__}), and so has no gradients: "
                 "give the network as it was before its quantisation."
             )
-    if any(tensor.is_inference() for tensor in (*network.parameters(), *network.buffers())):
+    tensors = (*network.parameters(), *network.buffers())
+    if any(nn.parameter.is_lazy(tensor) or tensor.is_meta for tensor in tensors):
+        raise InputError(
+            "The classifier has weights without values, of lazy modules or on the device meta: call it on a batch "
+            "once, and load its weights."
+        )
+    if any(tensor.is_inference() for tensor in tensors):
         raise InputError(
             "The classifier was made in torch.inference_mode, which bars gradients: build it and load its weights "
             "outside of that."

@@ -101,6 +101,11 @@ def test_a_network_gets_what_a_loader_gives(num: int, channels: int) -> None:
         torch.testing.assert_close(adapted(images), network(images.clone(memory_format=torch.contiguous_format)))
 
 
+@pytest.mark.parametrize("layer", [nn.LazyLinear(10), nn.LazyBatchNorm1d(), nn.Linear(768, 10, device="meta")])
+def test_weights_without_values_are_refused(layer: nn.Module) -> None:
+    refused(nn.Sequential(nn.Flatten(), layer), "weights without values, of lazy modules or on the device meta")
+
+
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_the_callers_mode_of_gradients_is_not_the_inversions(context: Any) -> None:
     network = ByView()
