@@ -5,9 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -28,6 +31,33 @@ from tracked import REPOSITORY, SETTINGS, artifacts, children, deliveries, envir
 
 # SQLAlchemy's words to MLflow.
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A repository whose very first eight stages started at once, on no database."""
+    root = tmp_path_factory.mktemp("workspace")
+    code = """
+        with tracking.stage_run("train", "digits", f"model-{number}", {"number": number}) as run:
+            for step in range(1200):
+                run.log_metrics({"train/loss": 1.0 / (1 + step)}, step=step)
+    """
+    stages = [start(f"number = {number}\n{textwrap.dedent(code)}", root) for number in range(8)]
+    for stage in stages:
+        output, errors = stage.communicate(timeout=300)
+        assert (stage.returncode, output, errors) == (0, "", "")
+    yield root
+    for process in deliveries(root):
+        process.kill()
+
+
+@pytest.fixture
+def store(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """The default store, with the current folder beside it."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(workspace)
+    return MlflowClient(f"sqlite:///{workspace}/mlflow.db")
 
 
 def test_import_is_cheap() -> None:
@@ -418,3 +448,28 @@ def test_a_run_is_done_when_its_records_are_there(
     (found,) = store.search_runs([experiment.experiment_id], f"tags.journal = '{run.key}'")
     assert found.info.status == "FINISHED"
     assert history(store, found, "invert/accuracy") == [(step, step / 3) for step in range(3)]
+
+
+def test_a_run_whose_making_was_not_answered_is_found(
+    store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri())
+    monkeypatch.chdir(tmp_path)  # a journal of its own, that no delivery knows
+    folder = journal.journals() / "unanswered"
+    folder.mkdir(parents=True)
+    run = journal.Run(folder, "unanswered", {}, {"seed": 1})
+    with run.ending():
+        run.log_metrics({"loss": 1.0}, step=1)
+    deliverer = delivery.Deliverer(tracking.tracking_uri())
+    make = type(deliverer.client.connect()).create_run
+
+    def unanswered(*arguments: Any) -> None:
+        make(*arguments)
+        raise ConnectionError("lost on its way")
+
+    monkeypatch.setattr(type(deliverer.client.connect()), "create_run", unanswered)
+    deliverer.deliver(at_once=True)
+    assert json.loads((folder / "run.json").read_text())["done"]
+    experiment = store.get_experiment_by_name("netinv")
+    assert experiment is not None
+    assert len(store.search_runs([experiment.experiment_id], f"tags.journal = '{run.key}'")) == 1

@@ -218,31 +218,6 @@ def test_what_fails_at_once_is_asked_again_but_nothing_is_made_twice(path: str, 
     assert len(seen) == asked
 
 
-def test_a_run_whose_making_was_not_answered_is_found(
-    store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri())
-    monkeypatch.chdir(tmp_path)  # a journal of its own, that no delivery knows
-    folder = journal.journals() / "unanswered"
-    folder.mkdir(parents=True)
-    run = journal.Run(folder, "unanswered", {}, {"seed": 1})
-    with run.ending():
-        run.log_metrics({"loss": 1.0}, step=1)
-    deliverer = delivery.Deliverer(tracking.tracking_uri())
-    make = type(deliverer.client.connect()).create_run
-
-    def unanswered(*arguments: Any) -> None:
-        make(*arguments)
-        raise ConnectionError("lost on its way")
-
-    monkeypatch.setattr(type(deliverer.client.connect()), "create_run", unanswered)
-    deliverer.deliver(at_once=True)
-    assert json.loads((folder / "run.json").read_text())["done"]
-    experiment = store.get_experiment_by_name("netinv")
-    assert experiment is not None
-    assert len(store.search_runs([experiment.experiment_id], f"tags.journal = '{run.key}'")) == 1
-
-
 def test_an_empty_answer_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is there, so the journal keeps all of it."""
 
