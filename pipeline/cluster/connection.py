@@ -26,6 +26,8 @@ PATIENCE = 5.0
 """Seconds for each answer of a cluster that is there already."""
 _FOLDERS = "netinv-ray-"
 """Begins the names of the temporary folders of local clusters."""
+_NEEDED = ("gcs_server", "raylet")
+"""Ray's processes that a local cluster cannot do without."""
 _ADDRESS = re.compile(r"(?:ray://)?(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]+)):(?P<port>\d+)")
 
 
@@ -122,7 +124,7 @@ def _watched() -> Iterator[None]:
     import psutil
 
     left = threading.Event()
-    needed = [process for process in psutil.Process().children() if process.name() in guard.NEEDED]
+    needed = [process for process in psutil.Process().children() if process.name() in _NEEDED]
 
     def watch() -> None:
         while not left.wait(1):

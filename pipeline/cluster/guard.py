@@ -6,31 +6,44 @@ a script, so that it begins at once.
 """
 
 import os
-import select
 import shutil
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
-NEEDED = ("gcs_server", "raylet")
-"""Ray's processes that a local cluster cannot do without; all others but its workers are their children."""
+ROUNDS = 20
+"""How often it is looked at most, since what was starting when the stage ended may write a moment later."""
 
 
 def main(folder: str) -> None:
-    """Watch until the stage's end, and clear up."""
-    stage, family, pause = psutil.Process(os.getppid()), set[psutil.Process](), 0.5
-    while not select.select([sys.stdin], [], [], pause)[0]:
-        with suppress(psutil.NoSuchProcess):
-            for child in stage.children():
-                if child.name() in NEEDED:
-                    family |= {child, *child.children(recursive=True)}
-        pause = min(1.2 * pause, 60.0)  # most begin with the cluster
-    for process in family:
-        with suppress(psutil.NoSuchProcess):  # also where another process has its number by now
-            process.kill()
-    psutil.wait_procs(family, timeout=3)  # they write no more
-    shutil.rmtree(folder, ignore_errors=True)
+    """Wait for the stage's end, and clear up."""
+    stage = os.getppid()
+    sys.stdin.read()
+    for _ in range(ROUNDS):
+        family = [process for process in of_cluster(folder) if process.pid not in (stage, os.getpid())]
+        for process in family:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(family, timeout=3)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not family and not Path(folder).exists():
+            return
+        time.sleep(0.2)
+
+
+def of_cluster(folder: str) -> Iterator[psutil.Process]:
+    """Ray's processes that were given a path in the folder, or have a file open there."""
+    python = os.path.realpath(sys.executable)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.exe() == python or "/ray/" in process.exe():
+                paths = [*process.cmdline(), *(file.path for file in process.open_files())]
+                if any(folder in path for path in paths):
+                    yield process
 
 
 if __name__ == "__main__":
