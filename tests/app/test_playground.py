@@ -146,6 +146,7 @@ def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", t
     assert not errors
 
 
+@pytest.mark.slow
 def test_every_model_draws_at_its_own_sharpness(networks: Path, browser_page: "Page") -> None:
     """Of any model that is chosen, the page shows what the model draws where nobody asks for more."""
     browser_page.goto(f"http://127.0.0.1:{PORT}")
