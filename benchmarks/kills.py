@@ -193,11 +193,15 @@ def started_in(project: Path) -> dict[str, list[psutil.Process]]:
     return found
 
 
+class StuckError(Exception):
+    """A stage has not ended long after the loss of what the message names."""
+
+
 def kill_of_tree(project: Path, moment: float, rng: random.Random) -> tuple[str, int]:
     """Run the stage and kill one of what it has started, of a random kind; returns the kind and how the stage ended.
 
     Raises:
-        RuntimeError: The stage does not end.
+        StuckError: The stage does not end.
     """
     command = ["dvc", "repro", "--single-item", "--force", STAGE]
     place = {**environment(), "RAY_TMPDIR": str(project.parent)}
@@ -215,7 +219,7 @@ def kill_of_tree(project: Path, moment: float, rng: random.Random) -> tuple[str,
         return kind, stage.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(stage.pid, signal.SIGKILL)
-        raise RuntimeError(f"The stage has not ended {PATIENCE} s after the loss of {kind}.") from None
+        raise StuckError(kind) from None
 
 
 def orphans_end(project: Path) -> None:
@@ -281,6 +285,8 @@ def tree_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, R
                 whole = all(run["points"] == points and not run["twice"] for run in new.values())
                 trial["whole"] = whole and len(new) in [2 * count for count in times]
                 trial["seconds"] = round(time.perf_counter() - start, 1)
+            except StuckError as error:
+                trial |= {"killed": str(error), "error": f"no end within {PATIENCE} s"}
             except Exception as error:
                 trial["error"] = str(error)[-500:]
             seen = set(generator_runs(project))
