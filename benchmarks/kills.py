@@ -42,6 +42,8 @@ SETTINGS = {
     "invert.standard.steps": 600,
     "invert.common.num_generators": 2,
 }
+STAGE_ENDS = 600
+"""Seconds: Ray's workers are nice, and starve where others work."""
 KINDS = {
     "dvc": r"dvc repro",
     "the stage": r"pipeline\.invert",
@@ -216,7 +218,7 @@ def kill_of_tree(project: Path, moment: float, rng: random.Random) -> tuple[str,
             with suppress(psutil.Error):
                 rng.choice(victims[kind]).kill()
     try:
-        return kind, stage.wait(PATIENCE)
+        return kind, stage.wait(STAGE_ENDS)
     except subprocess.TimeoutExpired:
         os.killpg(stage.pid, signal.SIGKILL)
         raise StuckError(kind) from None
@@ -286,7 +288,7 @@ def tree_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, R
                 trial["whole"] = whole and len(new) in [2 * count for count in times]
                 trial["seconds"] = round(time.perf_counter() - start, 1)
             except StuckError as error:
-                trial |= {"killed": str(error), "error": f"no end within {PATIENCE} s"}
+                trial |= {"killed": str(error), "error": f"no end within {STAGE_ENDS} s"}
             except Exception as error:
                 trial["error"] = str(error)[-500:]
             seen = set(generator_runs(project))
