@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from projects import environment, fresh_project, generator_runs, generators, run
+from projects import environment, equal, fresh_project, generator_runs, generators, run
 from ray_work import several_nodes
 
 SETTINGS = {"ray.checkpoint_every": 40, "invert.standard.steps": 400, "invert.common.num_generators": 2}
@@ -94,15 +94,6 @@ def ended(stage: "subprocess.Popen[str]") -> None:
     output, _ = stage.communicate(timeout=600)
     if stage.returncode:
         raise RuntimeError(output[-2000:])
-
-
-def equal(project: Path, undisturbed: list[dict[str, torch.Tensor]]) -> bool:
-    """Whether the generators are those, bit for bit."""
-    return all(
-        torch.equal(tensor, other[name])
-        for weights, other in zip(undisturbed, generators(project), strict=True)
-        for name, tensor in weights.items()
-    )
 
 
 def told(same: bool, runs: dict[str, dict[str, Any]], wanted: int, points: int) -> tuple[str, bool]:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
-from projects import environment, fresh_project, generator_runs, generators, run
+from projects import environment, equal, fresh_project, generator_runs, generators, run
 from ray_work import (
     CHECKPOINT_EVERY,
     JOINS_AFTER,
@@ -276,11 +275,7 @@ def tree_part(classifier: Classifier, trials: int) -> Iterator[tuple[str, Any, R
                     run(project, *command)
                 run(project, *flush)
                 trial |= {"again": bool(status), "recovered": True}
-                trial["equal"] = wanted == metrics.read_text() and all(
-                    torch.equal(tensor, other[name])
-                    for weights, other in zip(undisturbed, generators(project), strict=True)
-                    for name, tensor in weights.items()
-                )
+                trial["equal"] = wanted == metrics.read_text() and equal(project, undisturbed)
                 new = {key: value for key, value in generator_runs(project).items() if key not in seen}
                 # A stage that lost its dvc goes on to its end, and the second one begins anew.
                 times = (1, 2) if trial["killed"] == "dvc" else (1,)

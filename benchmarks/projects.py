@@ -61,6 +61,15 @@ def generators(project: Path) -> list[dict[str, torch.Tensor]]:
     return [load_file(file) for file in files]
 
 
+def equal(project: Path, undisturbed: list[dict[str, torch.Tensor]]) -> bool:
+    """Whether the generators are those, bit for bit."""
+    return all(
+        torch.equal(tensor, other[name])
+        for weights, other in zip(undisturbed, generators(project), strict=True)
+        for name, tensor in weights.items()
+    )
+
+
 def generator_runs(project: Path) -> dict[str, dict[str, Any]]:
     """MLflow's runs of generators: state, points of the loss, and how many of all points are there twice."""
     with closing(sqlite3.connect(project / "mlflow.db")) as database:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from damages import HOW, spoil
+from projects import change
 
 SHIM = r"""
 #define _GNU_SOURCE
@@ -174,15 +175,8 @@ def prepare(whole: Path) -> None:
     from ruamel.yaml import YAML
 
     whole.mkdir()
-    yaml = YAML()
-    params = yaml.load(Path("params.yaml"))
-    for key, value in TINY.items():
-        *parents, last = key.split(".")
-        node = params
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    yaml.dump(params, whole / "params.yaml")
+    shutil.copy("params.yaml", whole)
+    change(whole, YAML(), TINY)
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "LD_PRELOAD": ""}
     for words in (
         "fetch digits --out data/digits --metrics m.json",
