@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netinv.core import InputError
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 MAX_FAILURES = 3
 """How often Ray Train starts workers again that died."""
 _WEEK = 7 * 24 * 3600
+
+
+def _session_folder() -> Path:
+    """Where Ray keeps the files of this cluster, which go with it: an actor that is killed removes none itself."""
+    import ray
+
+    context = ray.get_runtime_context()
+    folder = Path(context.get_temp_dir(), context.get_session_name())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class WorkerLostError(Exception):
@@ -56,7 +67,7 @@ class WorkerGroup:
         """
         import ray.train
 
-        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
+        with tempfile.TemporaryDirectory(dir=_session_folder()) as folder, ThreadPoolExecutor(1) as pool:
             run = pool.submit(self._trainer(arguments, folder).fit)
             while not run.done() or not self._events.empty():
                 with suppress(queue.Empty):

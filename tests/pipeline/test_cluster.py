@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +87,22 @@ def _lose_the_controller_once(folder: str, job: int, state: bytes | None) -> Ite
         dist.barrier()
 
 
+def _lose_the_group_once(folder: str, job: int, state: bytes | None) -> Iterator[Told]:
+    """Count to 3 with a state at 1; after 2 kill the actor that has the work done."""
+    for number in range(int(state or 0) + 1, 4):
+        yield Told(number, b"1" if number == 1 else None)
+        marker = Path(folder) / str(job)
+        if number == 2 and dist.get_rank() == 0 and not marker.exists():
+            marker.touch()
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):
+                    if "ray::WorkerGroup" in " ".join(process.cmdline()[:1]):
+                        process.kill()
+                        marker.write_text("killed")
+            time.sleep(60)  # the workers end with it
+        dist.barrier()
+
+
 def _fail(_: None, job: int, state: bytes | None) -> Iterator[Told]:
     yield Told(job)
     raise FloatingPointError("The inversion loss is nan at step 3; lower the lr.")
@@ -138,6 +155,18 @@ def test_a_job_whose_worker_is_killed_goes_on_from_its_last_state(
     assert numbers(events, 1) == [2, 3, 3, 4]
     if num_workers == 1:  # else Ray Train sees to it
         assert "generator 1: its worker died, it goes on from its last checkpoint" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_group_that_is_killed_leaves_no_folder_outside_of_ray_s(ray_cluster: None, tmp_path: Path) -> None:
+    def left() -> set[Path]:
+        return set(Path(tempfile.gettempdir()).glob("*/*/.validate_storage_marker"))  # what Ray Train writes first
+
+    before = left()
+    wanted = needs(2, num_cpus=0.5)
+    assert numbers(run_tasks(_lose_the_group_once, {0: 0}, (str(tmp_path),), {}, wanted), 0) == [1, 2, 2, 3]
+    assert (tmp_path / "0").read_text() == "killed"
+    assert left() == before
 
 
 QUARTERS = """
