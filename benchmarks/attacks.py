@@ -39,6 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     params = load_params().for_dataset(arguments.dataset).invert
+    architecture = params.common.architecture("robust")
     classifier = load_classifier(arguments.models / "classifier")
     judge = load_classifier(arguments.judge or arguments.models / "evaluator")
     for network in (classifier, judge):
@@ -51,7 +52,7 @@ def main() -> None:
         rows = []
         for seed in arguments.seeds:
             torch.manual_seed(seed)
-            generator = ConditionedGenerator(params.common.generator, classifier.num_classes, classifier.image_shape)
+            generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape)
             start = time.process_time()
             for _ in invert(generator, classifier, config, seed):
                 pass

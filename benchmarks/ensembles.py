@@ -47,7 +47,9 @@ def trained(options: argparse.Namespace, classifier: Any) -> tuple[list[Conditio
     trainings = []
     for seed in range(options.first_seed, options.first_seed + options.most):
         torch.manual_seed(seed)
-        network = ConditionedGenerator(invert.common.generator, classifier.num_classes, classifier.image_shape)
+        network = ConditionedGenerator(
+            invert.common.architecture("robust"), classifier.num_classes, classifier.image_shape
+        )
         trainings.append(InversionTraining(network, classifier, config, seed))
     begun = time.process_time()
     for records in JointTraining(trainings):

@@ -84,7 +84,8 @@ def read_settings(root: Path) -> None:
             if part.source is None:
                 check_classifier_training(f"train.{model}", part, spec)
         for variant in params.variants:
-            check_inversion(f"invert.{variant}", own.invert.common.generator, getattr(own.invert, variant), classifier)
+            architecture = own.invert.common.architecture(variant)
+            check_inversion(f"invert.{variant}", architecture, getattr(own.invert, variant), classifier)
 
 
 def numbers(values: Any) -> list[float]:

@@ -41,13 +41,14 @@ def plan_generators(
 
     common, config = inversion.common, getattr(inversion, variant)
     classifier = load_checkpoint(model, named)
-    check_settings(variant, common.generator, config, ray, classifier)
+    architecture = common.architecture(variant)
+    check_settings(variant, architecture, config, ray, classifier)
     seeds = enumerate(range(common.seed, common.seed + common.num_generators))
     settings = [f"{dataset} {variant}", common.model_dump_json(), config.model_dump_json()]
     return Plan(
         title=f"invert {dataset} {variant}",
         classifier=classifier,
-        jobs={f"generator {i}": Job(seed, common.generator, config) for i, seed in seeds},
+        jobs={f"generator {i}": Job(seed, architecture, config) for i, seed in seeds},
         ray=ray,
         fingerprint=fingerprint(settings, model, __file__),
     )

@@ -12,6 +12,7 @@ from netinv.core import (
     MAX_TOLD,
     AttackSteps,
     Attempts,
+    Bending,
     Config,
     Count,
     Cpus,
@@ -62,6 +63,14 @@ class GeneratorParams(Config):
     attempts: Attempts
     """How often each is trained at most, while it cannot draw a class; every attempt has seeds of its own."""
     generator: GeneratorConfig
+    robust_bending: Bending
+    """``generator.bending`` of the robust variant, where it is not 0; a standard generator is worse for it."""
+
+    def architecture(self, variant: str) -> GeneratorConfig:
+        """That of the generators of a variant."""
+        if variant != "robust" or not self.robust_bending:
+            return self.generator
+        return GeneratorConfig.parse({**self.generator.model_dump(mode="json"), "bending": self.robust_bending})
 
 
 class InvertParams(Config):
@@ -237,11 +246,13 @@ class Params(Config):
         Raises:
             InputError: A condition has unknown keys or impossible values.
         """
-        invert = self.for_dataset(dataset).invert.model_dump(mode="json")
+        params = self.for_dataset(dataset).invert
+        invert = params.model_dump(mode="json")
         settings = {}
         for name, condition in self.ablation.conditions.items():
             where = f"ablation.conditions.{name}"
-            generator = _overlaid(invert["common"]["generator"], condition.generator)
+            architecture = params.common.architecture(condition.variant).model_dump(mode="json")
+            generator = _overlaid(architecture, condition.generator)
             inversion = _overlaid(invert[condition.variant], {"steps": self.ablation.steps, **condition.inversion})
             settings[name] = (
                 GeneratorConfig.parse(generator, where=f"{where}.generator"),

@@ -49,13 +49,14 @@ def train_trial(
 
     from netinv.classifiers import freeze
     from netinv.generators import ConditionedGenerator
-    from netinv.inversion import InversionTraining
+    from netinv.inversion import InversionTraining, variant_of
 
     common, config = _merged(common, variant, settings)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     freeze(classifier).to(device)
     torch.manual_seed(common.seed)
-    generator = ConditionedGenerator(common.generator, classifier.num_classes, classifier.image_shape).to(device)
+    architecture = common.architecture(variant_of(config))
+    generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape).to(device)
     due = list(SHARES)
     try:
         for record in InversionTraining(generator, classifier, config, common.seed):

@@ -45,7 +45,8 @@ def rewritten(model: ModelProto) -> ModelProto:
     graph = result.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     producer = {output: node for node in graph.node for output in node.output}
-    to_image = producer[producer[graph.output[0].name].input[0]]  # before the sigmoid
+    (sigmoid,) = (node for node in graph.node if node.op_type == "Sigmoid")
+    to_image = producer[sigmoid.input[0]]
     activation = producer[to_image.input[0]]
     doubling = producer[activation.input[0]]
     if doubling.op_type != "ConvTranspose" or weights[doubling.input[1]].dims[2:] != [4, 4]:

@@ -1,14 +1,19 @@
 """The conditioned generator G(z, p) -> images (paper, section 2)."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from netinv.core import Config, Dropout, Width
+from netinv.core import Bending, Config, Dropout, Width
 from netinv.generators.conditioning import hot_matrix, matrix_size
+
+CONTROLS = 4
+"""Side of the grid of points that an image is bent by, at most."""
 
 
 class GeneratorConfig(Config):
@@ -30,11 +35,16 @@ class GeneratorConfig(Config):
     dropout: Dropout = 0.2
     """Probability that an up-convolution drops a whole channel, the paper's source of diversity. Inversion ends
     at 0."""
+    bending: Bending = 0.0
+    """How far a part of the latent bends an image: the standard deviation of a point's displacement across and down,
+    as a share of the image's side. Another source of diversity, which costs a class little of its likeness."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "GeneratorConfig":
         if self.width > self.max_width:
             raise ValueError(f"width is {self.width}, above max_width, its bound of {self.max_width}")
+        if self.bending and self.latent_dim < 2:
+            raise ValueError("bending needs a latent_dim of 2 at least: a displacement across and one down")
         return self
 
 
@@ -71,6 +81,37 @@ def _up_convolution(
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     # Resizing last costs source over target of the arithmetic of resizing first, and draws smoother images.
     return convolution if source == target else nn.Sequential(convolution, nn.Upsample(size=target, mode="bilinear"))
+
+
+class Bend(nn.Module):
+    """Bends images by their latents: a displacement at each point of a coarse grid, interpolated (bicubic) between.
+
+    The first latents are these displacements, across and down. What an image is bent by is no longer left to its
+    pixels, and has to keep its class all the same, since the classifier sees the image as it is bent.
+
+    Args:
+        amount: See :class:`GeneratorConfig`.
+        latent_dim: Z.
+        size: H and W.
+    """
+
+    places: Tensor
+    spread: Tensor
+
+    def __init__(self, amount: float, latent_dim: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.side = min(CONTROLS, math.isqrt(latent_dim // 2), *size)
+        plain = F.affine_grid(torch.eye(2, 3)[None], [1, 1, *size], align_corners=False)
+        points = torch.eye(self.side**2).view(-1, 1, self.side, self.side)  # interpolating these gives the matrix
+        spread = F.interpolate(points, size=size, mode="bicubic", align_corners=True).flatten(1)
+        self.register_buffer("places", plain.flatten(0, 2).T.contiguous(), persistent=False)  # (2, H W)
+        self.register_buffer("spread", 2 * amount * spread, persistent=False)  # (points, H W); an image is 2 wide
+
+    def forward(self, images: Tensor, latent: Tensor) -> Tensor:
+        """Bend images (N, C, H, W) by latents (N, Z). What comes from beyond the edge is the edge."""
+        moves = latent[:, : 2 * self.side**2].reshape(-1, 2, self.side**2)  # (N, 2, points)
+        grid = (self.places + moves @ self.spread).mT.reshape(-1, *images.shape[2:], 2)  # (N, H, W, 2)
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -159,6 +200,7 @@ class ConditionedGenerator(nn.Module):
                 self.dropout_channels.append(widths[i + 1])
         self.up = nn.Sequential(*blocks)
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.bend = Bend(config.bending, config.latent_dim, (height, width)) if config.bending else None
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -199,4 +241,5 @@ class ConditionedGenerator(nn.Module):
                     x = x * kept[:, :, None, None]
                 else:
                     x = layer(x)
-        return torch.sigmoid(self.to_image(x))  # (N, C, H, W)
+        images = torch.sigmoid(self.to_image(x))  # (N, C, H, W)
+        return images if self.bend is None else self.bend(images.to(latent.dtype), latent)

@@ -77,19 +77,20 @@ def test_classifiers_agree_with_torch(exported: Exported, num: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("conditioning", "upsampling", "num_classes", "image_shape"),
+    ("conditioning", "upsampling", "bending", "num_classes", "image_shape"),
     [
-        ("vector_matrix", "resize", 30, (1, 13, 17)),
-        ("embedding", "transposed", 4, (3, 12, 16)),
-        ("vector", "resize", 4, (3, 11, 16)),
-        pytest.param("vector_matrix", "transposed", 30, (1, 13, 17), marks=pytest.mark.slow),
+        ("vector_matrix", "resize", 0.1, 30, (1, 13, 17)),
+        ("embedding", "transposed", 0.1, 4, (3, 12, 16)),
+        ("vector", "resize", 0.0, 4, (3, 11, 16)),
+        pytest.param("vector_matrix", "transposed", 0.0, 30, (1, 13, 17), marks=pytest.mark.slow),
     ],
 )
 def test_other_architectures_agree_with_torch(
-    conditioning: str, upsampling: str, num_classes: int, image_shape: tuple[int, int, int]
+    conditioning: str, upsampling: str, bending: float, num_classes: int, image_shape: tuple[int, int, int]
 ) -> None:
     """More classes than pixels in a row, odd sides, colour, no matrix; and the second generator's own weights."""
     settings = {"conditioning": conditioning, "upsampling": upsampling, "latent_dim": 4, "width": 4, "dropout": 0.0}
+    settings["bending"] = bending
     config = GeneratorConfig.parse(settings)
     generators = [with_statistics(ConditionedGenerator(config, num_classes, image_shape)) for _ in range(2)]
     latent, condition = draw(1000, latent_dim=4, num_classes=num_classes, seed=0, sharpness=(0.1, 100.0))

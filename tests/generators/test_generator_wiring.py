@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from draws import torch_rng
 from torch import nn
 
 from netinv.generators import ConditionedGenerator, GeneratorConfig
@@ -69,3 +71,31 @@ def test_dropout_is_that_of_each_up_convolution(dropout: float) -> None:
     generator = built(dropout=dropout, width=4)
     assert [layer.p for layer in generator.modules() if isinstance(layer, nn.Dropout2d)] == [dropout] * 3
     assert generator.noise_dim == (16 + 8 + 4 if dropout else 0)
+
+
+@pytest.mark.parametrize("bending", [0.02, 0.1])
+def test_bending_is_how_far_the_first_latents_bend_an_image(bending: float) -> None:
+    """Against interpolated displacements, and on an image whose pixels say where they came from."""
+    generator = built(bending=bending, width=4).eval()
+    latent, condition = torch.randn(5, 64, generator=torch_rng(0)), torch.eye(3)[[0, 1, 2, 0, 1]]
+    bend, generator.bend = generator.bend, None
+    straight = generator(latent, condition)
+    generator.bend = bend
+    moves = F.interpolate(bending * latent[:, :32].view(-1, 2, 4, 4), size=(16, 16), mode="bicubic", align_corners=True)
+    grid = F.affine_grid(torch.eye(2, 3).expand(5, 2, 3), [5, 2, 16, 16], align_corners=False)
+    grid = grid + 2 * moves.permute(0, 2, 3, 1)
+    expected = F.grid_sample(straight, grid, padding_mode="border", align_corners=False)
+    assert torch.allclose(generator(latent, condition), expected, atol=1e-5)
+    assert bend is not None
+    columns = torch.arange(16.0).expand(1, 1, 16, 16)
+    across = torch.zeros(1, 64)
+    across[:, :16] = 1.0  # every point one standard deviation to the right
+    middle = bend(columns, across)[0, 0, :, 6:10]
+    assert torch.allclose(middle, columns[0, 0, :, 6:10] + 16 * bending, atol=1e-4)
+
+
+def test_bending_needs_two_latents() -> None:
+    with pytest.raises(ValueError, match="bending needs a latent_dim of 2"):
+        GeneratorConfig(latent_dim=1, bending=0.1)
+    narrow = ConditionedGenerator(GeneratorConfig(latent_dim=3, bending=0.1, width=4), 3, (1, 9, 5))
+    assert narrow(torch.randn(2, 3, generator=torch_rng(0)), torch.eye(3)[:2]).shape == (2, 1, 9, 5)

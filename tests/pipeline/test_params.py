@@ -270,3 +270,21 @@ def test_of_many_bad_keys_ten_are_named(edited: Callable[[Edit], Path]) -> None:
     with pytest.raises(InputError, match=r"unknown data set 'xxx.*characters") as error:
         load_params(edited(set_key("datasets", ["x" * 5000])))
     assert len(str(error.value)) < 1500
+
+
+def test_robust_generators_alone_are_bent(root: Path) -> None:
+    common = (
+        load_params(root / "params.yaml")
+        .for_dataset("digits")
+        .invert.common.model_copy(update={"robust_bending": 0.07})
+    )
+    assert common.architecture("robust") == common.generator.model_copy(update={"bending": 0.07})
+    assert common.architecture("standard") == common.generator
+    straight = common.model_copy(update={"robust_bending": 0.0})
+    assert straight.architecture("robust") == straight.generator
+
+
+def test_conditions_of_the_ablation_are_bent_as_their_variant_is(root: Path) -> None:
+    conditions = load_params(root / "params.yaml").ablation_of("mnist")
+    assert conditions["robust"][0].bending == 0.04
+    assert conditions["standard"][0].bending == 0.0
