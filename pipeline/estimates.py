@@ -112,7 +112,7 @@ def check_inversion(
     check_shift(config.shift, classifier.image_shape, f"{where}.shift")
     with torch.device("meta"):
         network = ConditionedGenerator(generator, classifier.num_classes, classifier.image_shape)
-    slim = generator.model_copy(update={"width": 1, "max_width": 1, "latent_dim": 1, "hidden_dim": 1})
+    slim = generator.model_copy(update={"width": 1, "max_width": 1, "latent_dim": 1, "hidden_dim": 1, "bending": 0.0})
     narrow = ConditionedGenerator(slim, classifier.num_classes, classifier.image_shape).eval()
     operations, size = forward_cost(network, narrow, torch.zeros(1, 1), torch.zeros(1, classifier.num_classes))
     image = torch.zeros(1, *classifier.image_shape, device=classifier.device)

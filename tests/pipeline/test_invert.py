@@ -9,13 +9,13 @@ import pytest
 import torch
 from draws import seed_torch
 
-from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier
+from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, save_classifier
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig
 from pipeline import driver, invert
 from pipeline.generators import Event, Job, groups, load_state, train_generator, train_generators
 from pipeline.invert import Trained
-from pipeline.params import RayParams
+from pipeline.params import RayParams, load_params
 
 if TYPE_CHECKING:
     from pipeline.tracking import Run
@@ -111,6 +111,14 @@ def test_the_attempt_that_lacks_the_fewest_classes_counts(
     ]
     assert "invert it: a, c cannot draw a class: attempt 2 of 3" in capsys.readouterr().err
     assert plan.again(["a", "c"], 2).keys == ("0-2", "2-2")  # the same, whoever else was lacking
+
+
+def test_robust_generators_alone_are_bent(classifier: Classifier, tmp_path: Path, root: Path) -> None:
+    save_classifier(tmp_path, classifier)
+    params = load_params(root / "params.yaml")
+    for variant, expected in (("standard", 0.0), ("robust", 0.04)):
+        plan = invert.plan_generators("digits", variant, params.for_dataset("digits").invert, params.ray, tmp_path)
+        assert [job.architecture.bending for job in plan.jobs.values()] == [expected] * 3
 
 
 def test_whoever_draws_all_classes_is_trained_once(

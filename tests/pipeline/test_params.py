@@ -285,6 +285,6 @@ def test_robust_generators_alone_are_bent(root: Path) -> None:
 
 
 def test_conditions_of_the_ablation_are_bent_as_their_variant_is(root: Path) -> None:
-    conditions = load_params(root / "params.yaml").ablation_of("mnist")
+    conditions = load_params(root / "params.yaml").ablation_of("digits")
     assert conditions["robust"][0].bending == 0.04
     assert conditions["standard"][0].bending == 0.0
