@@ -6,6 +6,8 @@ The page talks to this machine only: it is served on 127.0.0.1, has no analytics
 import atexit
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +162,7 @@ def page(folder: Path) -> "gradio.Blocks":
 
 
 def serve(folder: Path, port: int, browser: bool) -> None:
-    """Serve the page on 127.0.0.1 until interrupted.
+    """Serve the page on 127.0.0.1 until interrupted or asked to end (SIGTERM).
 
     Args:
         folder: Where the exported networks are, at any depth.
@@ -170,6 +172,7 @@ def serve(folder: Path, port: int, browser: bool) -> None:
     Raises:
         InputError: gradio is not installed, the folder holds no generator, or the port is taken.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # at once it would leave the temporary folder
     blocks = page(folder)
     import gradio as gr
 

@@ -1,5 +1,6 @@
 """The page in a real browser."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -77,15 +78,21 @@ def playground(networks: Path) -> Iterator[list[str]]:
     pytest.importorskip("gradio", reason="gradio, an optional extra, is not installed")
     code = "from netinv.app import main; main()"
     command = [sys.executable, "-c", code, "playground", str(networks), "--port", str(PORT), "--no-browser"]
-    errors = (networks.parent / "errors").open("w+")
-    with errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server:
+    errors, temporary = (networks.parent / "errors").open("w+"), networks.parent / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with (
+        errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as server,
+    ):
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == f"The playground is at http://127.0.0.1:{PORT}; end it with Ctrl-C.\n"
             yield command
         finally:
             server.terminate()  # not SIGINT, which whoever starts the tests in the background has switched off
-            server.wait(30)
+            assert server.wait(30) == 143
+        assert not list(temporary.glob("netinv-playground-*"))
         errors.seek(0)
         assert "Traceback" not in errors.read()
 
