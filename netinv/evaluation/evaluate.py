@@ -4,7 +4,6 @@ A row of the result is a set of samples: each generator, their ensemble, and as 
 real test images and uniform noise, so that no number has to be read alone.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -18,11 +17,12 @@ from tqdm import tqdm
 from netinv.classifiers import InvertibleClassifier
 from netinv.core import InputError
 from netinv.data import LabelledImages, to_float
+from netinv.evaluation import controls
 from netinv.evaluation.config import EvaluationConfig
 from netinv.evaluation.headline import headline, verdict
 from netinv.evaluation.measures import Measures
 from netinv.evaluation.privacy import MIN_POOL, Pools, membership
-from netinv.evaluation.rows import REAL, Draws, Reference, empty_row, measured_row, reference_for
+from netinv.evaluation.rows import NEED_REAL, REAL, Draws, Reference, empty_row, measured_row, reference_for
 from netinv.evaluation.samples import SampleSet, broken, ensemble, first, observe, to_uint8
 from netinv.evaluation.students import distilled_accuracy
 from netinv.generators import ConditionedGenerator, draw_images, has_dropout
@@ -79,11 +79,15 @@ def evaluate(
     _expect_sound_evaluator(real)
     pools = _pools(real, order, config)
     told = _membership(real, bootstrap)
+    noise = controls.noise(classifier.image_shape, config.num_samples, seen, rng)
+    worthless = [noise]
+    if "real_train" in real:
+        worthless.append(controls.one_picture(real["real_train"], config.num_samples, seen, rng))
     real = {name: first(samples, config.num_samples) for name, samples in real.items()}
-    noise = _noise(classifier.image_shape, seen, config, rng)
 
-    sets = [*(d.plain for d in draws), *real.values(), noise]
-    reference = reference_for(sets[:-1], real, test, pools, config, bootstrap, classifier)
+    sets = [*(d.plain for d in draws), *real.values()]
+    reference = reference_for(sets, real, test, pools, config, bootstrap, classifier)
+    sets += worthless
     rows = _rows(sets, draws, reference)
     leak, sentence = verdict(rows, told)
     results = Results(
@@ -173,18 +177,6 @@ def _observed(
     return real, order
 
 
-def _noise(
-    image_shape: tuple[int, int, int],
-    seen: Callable[..., SampleSet],
-    config: EvaluationConfig,
-    rng: np.random.Generator,
-) -> SampleSet:
-    """Noise is of no class. What the classifier takes it for stands in, and the evaluator may agree or not."""
-    pixels = torch.from_numpy(rng.random((config.num_samples, *image_shape), dtype=np.float32))
-    noise = seen("noise", "reference", pixels, torch.zeros(len(pixels), dtype=torch.long))
-    return dataclasses.replace(noise, label=noise.logits.argmax(dim=1))
-
-
 def _rows(sets: Sequence[SampleSet], draws: Sequence[Draws], reference: Reference) -> list[Row]:
     """A row for each set, of which the first ones are drawn, and an empty one for real images that were not given."""
     rows: list[Row] = []
@@ -194,7 +186,9 @@ def _rows(sets: Sequence[SampleSet], draws: Sequence[Draws], reference: Referenc
         else:
             rows.append(measured_row(samples, draws[i] if i < len(draws) else None, reference))
     given = {samples.name for samples in sets}
-    return rows + [empty_row(name, "reference", 0, "no real images were given") for name in REAL if name not in given]
+    return rows + [
+        empty_row(name, "reference", 0, "no real images were given") for name in NEED_REAL if name not in given
+    ]
 
 
 def _expect_one_shape(

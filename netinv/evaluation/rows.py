@@ -40,6 +40,8 @@ from netinv.results import MIN_SAMPLES, Audit, Bootstrap, Kind, Measure, NotMeas
 
 REAL = ("real_train", "real_test")
 """Rows of real images."""
+NEED_REAL = (*REAL, "one_picture")
+"""Rows that are empty without real images."""
 MEASURES = (
     "inversion_accuracy",
     "inversion_accuracy_gap",

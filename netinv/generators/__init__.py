@@ -3,10 +3,11 @@
 from netinv.generators.checkpoints import load_generator, load_generators, save_generator
 from netinv.generators.conditioning import Condition, condition_of, matrix_size, sample_condition
 from netinv.generators.drawing import draw_images, has_dropout
-from netinv.generators.network import BatchNorm, ConditionedGenerator, GeneratorConfig, up_sizes
+from netinv.generators.network import BatchNorm, Bend, ConditionedGenerator, GeneratorConfig, up_sizes
 
 __all__ = [
     "BatchNorm",
+    "Bend",
     "Condition",
     "ConditionedGenerator",
     "GeneratorConfig",

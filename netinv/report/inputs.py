@@ -12,7 +12,12 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from netinv.core import InputError, explain, read_json, read_numbers, read_text
 from netinv.results import InterpretationResults, Results, Row, load_interpretation, load_results
 
-REFERENCES = {"real_train": ("real, train", "train"), "real_test": ("real, test", "test"), "noise": ("noise", "noise")}
+REFERENCES = {
+    "real_train": ("real, train", "train"),
+    "real_test": ("real, test", "test"),
+    "one_picture": ("one real picture, bent", "picture"),
+    "noise": ("noise", "noise"),
+}
 """Title and class in the style sheet of the rows to compare with."""
 
 

@@ -8,7 +8,7 @@ from netinv.report.tables import headline_columns
 from netinv.report.words import measure_text
 from netinv.results import HEADLINE, Estimate, Measure, load_results
 
-PLAIN, WITH_INTERVALS = 12, 28
+PLAIN, WITH_INTERVALS = 10, 26
 """Width of a column; intervals are shown where there is room for them."""
 NAMES = 30
 """Width of the measures' names."""
@@ -30,10 +30,10 @@ def summary(folders: Sequence[Path], width: int) -> str:
 
 
 def _table(title: str, found: Sequence[Evaluated], width: int) -> Iterator[str]:
-    columns = headline_columns(found)
+    columns = headline_columns(found, short=True)
     column = WITH_INTERVALS if NAMES + WITH_INTERVALS * len(columns) <= width else PLAIN
     room = max(1, (width - NAMES) // column)
-    leaks = {e.variant: {None: "unknown", True: "yes", False: "none found"}[e.results.leak] for e in found}
+    leaks = {e.variant: {None: "unknown", True: "yes", False: "none"}[e.results.leak] for e in found}
     names = [*columns]
     for start in range(0, len(names), room):
         shown = names[start : start + room]

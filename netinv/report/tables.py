@@ -17,8 +17,23 @@ DISTANCES = {
     "feature": "Euclidean, between evaluator features of unit length",
 }
 """Kinds of distance to real images."""
-CONTROLS = {"real_train": ("real images", "real"), "noise": ("noise", "noise")}
-"""Rows beside the headline: their titles, and their names in the controls of students."""
+
+
+class Control(NamedTuple):
+    """A row beside the headline."""
+
+    title: str
+    short: str
+    """The title where room is scarce."""
+    student: str
+    """Name of its distilled student's accuracy, if it has one."""
+
+
+CONTROLS = {
+    "real_train": Control("real images", "real", "distilled_real_accuracy"),
+    "one_picture": Control("one real picture a class, bent", "one bent", ""),
+    "noise": Control("noise", "noise", "distilled_noise_accuracy"),
+}
 PLAIN, SHARE = MeasureText("", ""), MeasureText("", "", percent=True)
 """Numbers and shares that need no words."""
 
@@ -98,16 +113,19 @@ def headline_table(sets: Mapping[str, Sequence[Evaluated]]) -> Table:
     return Table("Data set, variant", [text.title for text in texts.values()], rows, cell.notes)
 
 
-def headline_columns(found: Sequence[Evaluated]) -> dict[str, dict[str, Measure]]:
+def headline_columns(found: Sequence[Evaluated], short: bool = False) -> dict[str, dict[str, Measure]]:
     """The headline numbers of variants of one classifier, by the title of a column, and of the controls beside them."""
     columns = {e.variant: e.results.headline for e in found}
-    return columns | {title: _control(found[0], row, name) for row, (title, name) in CONTROLS.items()}
+    for row, control in CONTROLS.items():
+        columns[control.short if short else control.title] = _control(found[0], row, control.student)
+    return columns
 
 
-def _control(e: Evaluated, row: str, name: str) -> dict[str, Measure]:
+def _control(e: Evaluated, row: str, student: str) -> dict[str, Measure]:
     """What the headline is of a reference; its distilled student stands among the headline numbers."""
+    distilled = e.results.headline.get(student, NotMeasured(not_measured="none is taught the answers to these images"))
     told = {"membership_auc": NotMeasured(not_measured="this is asked of the classifier alone")}
-    return e.row(row).measures | told | {"distilled_accuracy": e.results.headline[f"distilled_{name}_accuracy"]}
+    return e.row(row).measures | told | {"distilled_accuracy": distilled}
 
 
 def class_tables(found: Sequence[Evaluated]) -> list[tuple[str, Table]]:

@@ -104,7 +104,7 @@ class Row(Config):
     """One set of samples and all its measures."""
 
     name: str = Field(pattern=r"^\w[\w .+-]*$")
-    """generator 0, generator 1, ..., ensemble, real_train, real_test, noise."""
+    """generator 0, generator 1, ..., ensemble, real_train, real_test, noise, one_picture."""
     kind: Kind
     samples: NonNegativeInt
     measures: dict[str, Measure]

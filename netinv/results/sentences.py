@@ -1,7 +1,8 @@
 """Results in sentences. Each follows from stated bars and from the controls beside the number, whatever was measured.
 
-A number counts by where it lies on the way from a control that is worth nothing (noise, chance, one picture) to real
-images. So noise is praised for nothing, and real images for everything. ``docs/report.md`` has the bars as a table.
+A number counts by where it lies on the way from a control that is worth nothing (noise, chance, one picture of each
+class that is bent) to real images. So noise is praised for nothing, and real images for everything. ``docs/report.md``
+has the bars as a table.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,6 +51,8 @@ BARS = {
 """Of the whole: of a share, or of its place on the way from the control worth nothing to real images."""
 WORST = {"inversion_accuracy": Bar(0.9, 0.5), "evaluator_accuracy": Bar(0.5, 0.25)}
 """Of the worst class, as a share of what real images of it get: one class that is missing spoils the mark of all."""
+WORTHLESS = ("one_picture", "noise")
+"""Rows of images that show nothing new."""
 ORDER: tuple[Grade, ...] = ("bad", "unknown", "fair", "good")
 
 
@@ -111,7 +114,9 @@ class _Judge:
     def __init__(self, results: Results, row: Row) -> None:
         self.results, self.row = results, row
         self.references = {other.name: other for other in results.rows if other.kind == "reference"}
-        self.real, self.noise = self.references["real_test"].measures, self.references["noise"].measures
+        self.real, self.noise, self.one = (
+            self.references[name].measures for name in ("real_test", "noise", "one_picture")
+        )
 
     def read(self, share: float) -> Finding:
         grade, worst = self._worst("inversion_accuracy", BARS["inversion_accuracy"].grade(share))
@@ -148,17 +153,17 @@ class _Judge:
         return Finding(grade, f"{where}: density {number(density)}{aside}.")
 
     def covering(self, share: float) -> Finding:
-        real, noise = self.references["real_train"].measures["coverage"], self.noise["coverage"]
-        grade = _placed("coverage", share, _value(noise, 0.0), _value(real, 1.0))
+        real, one, noise = (self.references[name].measures["coverage"] for name in ("real_train", *WORTHLESS))
+        grade = _placed("coverage", share, max(_value(one, 0.0), _value(noise, 0.0)), _value(real, 1.0))
         amounts = {"good": "most", "fair": "a part"}
-        aside = _aside({"of real images": real, "of noise": noise})
+        aside = _aside({"of real images": real, "of one real picture a class, bent": one, "of noise": noise})
         shown = f"They show {amounts.get(grade, 'little')} of what real images look like"
         return Finding(grade, f"{shown}: {percentage(share)} of those have one of these nearby{aside}.")
 
     def diverse(self, score: float) -> Finding:
-        real, noise = self.real["vendi_centred"], self.noise["vendi_centred"]
+        real, one, noise = (source["vendi_centred"] for source in (self.real, self.one, self.noise))
         text = f"Within a class they are as diverse as {number(score)} distinct images"
-        text += f"{_aside({'real images': real, 'noise': noise}, number)}"
+        text += f"{_aside({'real images': real, 'one real picture, bent': one, 'noise': noise}, number)}"
         if not isinstance(real, Estimate):
             return Finding("unknown", f"{text}; there are no real images to compare with.")
         grade = _placed("vendi_centred", score, 1.0, real.value)
@@ -172,6 +177,9 @@ class _Judge:
             lost.append("lie apart from real images")
         if lost:
             return Finding("unknown", f"{text}; this counts for little while they {' and '.join(lost)}.")
+        coverage = self.row.measures["coverage"]
+        if isinstance(coverage, Estimate) and self.covering(coverage.value).grade == "bad":
+            return Finding("bad", f"{text}: such variety as one picture gives that is bent, not that of real images.")
         return Finding(grade, f"{text}{self._least()}.")
 
     def _least(self) -> str:
@@ -185,19 +193,20 @@ class _Judge:
         return f"; least so in class {min(known)[1]}" if known else ""
 
     def teaching(self, share: float) -> Finding:
+        one = {"on one real picture a class, bent": self.one["student_accuracy"]}
         return self._taught(
-            "student", "A fresh network trained on them alone reads {} of real test images right", share
+            "student", "A fresh network trained on them alone reads {} of real test images right", share, one
         )
 
     def distilling(self, share: float) -> Finding:
         return self._taught("distilled", "One that is taught the classifier's answers to them reads {} right", share)
 
-    def _taught(self, student: str, sentence: str, share: float) -> Finding:
+    def _taught(self, student: str, sentence: str, share: float, others: Mapping[str, Measure] = {}) -> Finding:
         noise, real = (self.results.headline[f"{student}_{control}_accuracy"] for control in ("noise", "real"))
-        grade = _placed(f"{student}_accuracy", share, _value(noise, 0.0), _value(real, 1.0))
-        return Finding(
-            grade, f"{sentence.format(percentage(share))}{_aside({'on real images': real, 'on noise': noise})}."
-        )
+        worthless = {**others, "on noise": noise}
+        nothing = max(_value(control, 0.0) for control in worthless.values())
+        grade = _placed(f"{student}_accuracy", share, nothing, _value(real, 1.0))
+        return Finding(grade, f"{sentence.format(percentage(share))}{_aside({'on real images': real, **worthless})}.")
 
     def _worst(self, name: str, grade: Grade) -> tuple[Grade, str]:
         """The grade as the worst class leaves it, next to real images of that class, and a clause on it."""

@@ -29,7 +29,7 @@ def found(world: World) -> Evaluation:
 
 
 def test_every_row_has_every_measure_with_an_interval_or_a_reason(found: Evaluation) -> None:
-    names = ["generator 0", "generator 1", "generator 2", "ensemble", "real_train", "real_test", "noise"]
+    names = ["generator 0", "generator 1", "generator 2", "ensemble", "real_train", "real_test", "noise", "one_picture"]
     assert [r.name for r in found.results.rows] == names
     for r in found.results.rows:
         assert tuple(r.measures) == tuple(r.dropout) == MEASURES

@@ -28,7 +28,7 @@ from netinv.perturbations import robust_accuracy
 from netinv.results import Bootstrap, Comparison, Estimate, Measure, NotMeasured, Results, Row
 from netinv.sampling import draw
 
-NAMES = ("generator 0", "ensemble", "real_train", "real_test", "noise")
+NAMES = ("generator 0", "ensemble", "real_train", "real_test", "noise", "one_picture")
 OTHER = EvaluationConfig(
     num_samples=48,
     seed=7,
@@ -123,7 +123,7 @@ def test_no_setting_is_that_of_both() -> None:
 
 
 def test_num_samples_is_the_length_of_every_row(found: Found) -> None:
-    assert [row(found.results, name).samples for name in NAMES] == [found.config.num_samples] * 5
+    assert [row(found.results, name).samples for name in NAMES] == [found.config.num_samples] * 6
     assert estimate(row(found.results).measures["inversion_accuracy"]).n == found.config.num_samples
 
 

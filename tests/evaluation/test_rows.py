@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from netinv.classifiers import predict
 from netinv.core import InputError
 from netinv.data import LabelledImages, to_float
 from netinv.evaluation import EvaluationConfig, evaluate, rows, save_evaluation
+from netinv.evaluation.controls import one_picture
 from netinv.evaluation.diversity import (
     overall_diversity,
     resemblance,
@@ -97,11 +99,11 @@ def test_an_evaluation_is_made_of_its_parts() -> None:
         )
         for name, part, index in zip(("real_train", "real_test"), (train, test), order, strict=True)
     ]
+    seen = partial(observe, classifier=network(7), evaluator=network(1))
     pixels = torch.from_numpy(rng.random((48, *SHAPE), dtype=np.float32))
-    noise = observe(
-        "noise", "reference", pixels, torch.zeros(48).long(), None, classifier=network(7), evaluator=network(1)
-    )
+    noise = seen("noise", "reference", pixels, torch.zeros(48).long())
     noise = dataclasses.replace(noise, label=noise.logits.argmax(1))
+    one = one_picture(real[0], 48, seen, rng)
     sources = [drawn(g, f"generator {i}", 48, SHARPNESS) for i, g in enumerate(generators)]
     dropped = [drawn(g, f"generator {i}", 48, SHARPNESS, dropout=True) for i, g in enumerate(generators)]
     bins = [[drawn(g, "bin", 30, (s, s)) for s in CONFIG.sharpness] for g in generators]
@@ -114,8 +116,8 @@ def test_an_evaluation_is_made_of_its_parts() -> None:
     parts = [real[i].images for i in (0, 1)], [real[i].features for i in (0, 1)]
     pools = Pools(*parts[0], *parts[1], *order)
 
-    assert [row.name for row in results.rows] == [s.name for s in (*sources, *shown, noise)]
-    for i, (row, given) in enumerate(zip(results.rows, [*sources, *shown, noise], strict=True)):
+    assert [row.name for row in results.rows] == [s.name for s in (*sources, *shown, noise, one)]
+    for i, (row, given) in enumerate(zip(results.rows, [*sources, *shown, noise, one], strict=True)):
         assert (row.kind, row.samples) == (given.kind, 48)
         assert tuple(row.measures) == tuple(row.dropout) == MEASURES
         assert row.measures == expected_measures(given, shown[1], bootstrap, n, 48)
@@ -155,7 +157,7 @@ def test_the_images_behind_an_evaluation_are_kept() -> None:
     train, test = data(70, 1), data(60, 2)
     config = ONE.model_copy(update={"num_samples": 20, "epsilons": (0.1,), "sharpness": ()})
     found = evaluate([Spy(0)], network(7), None, "abc", train, test, config)
-    assert list(found.images) == ["generator 0", "ensemble", "real_train", "real_test", "noise"]
+    assert list(found.images) == ["generator 0", "ensemble", "real_train", "real_test", "noise", "one_picture"]
     images, vector = draw_images(Spy(0), 20, seed=0, sharpness=(1.0, 1.0))
     for name in ("generator 0", "ensemble"):
         assert torch.equal(found.images[name].images, to_uint8(images))
@@ -174,7 +176,7 @@ def test_what_is_not_given_is_told() -> None:
     config = ONE.model_copy(update={"num_samples": 20, "epsilons": (0.1,), "sharpness": ()})
     none = evaluate([Spy(0)], network(7), network(1), "abc", None, None, config).results
     rows = {row.name: row for row in none.rows}
-    for name in ("real_train", "real_test"):
+    for name in ("real_train", "real_test", "one_picture"):
         assert rows[name] == empty_row(name, "reference", 0, "no real images were given")
     assert none.headline["membership_auc"] == no("it needs real training and real test images")
     assert rows["noise"].audit == not_audited("it needs real training and real test images")
@@ -372,7 +374,7 @@ def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
     found = evaluate([Spy(0), Spy(1)], network(7), network(1), "abc", train, test, config)
     figure = save_evaluation(tmp_path, found, train, test)
     assert (tmp_path / "results.json").read_text() == found.results.model_dump_json(indent=1) + "\n"
-    names = {"generator-0", "generator-1", "ensemble", "real_train", "real_test", "noise"}
+    names = {"generator-0", "generator-1", "ensemble", "real_train", "real_test", "noise", "one_picture"}
     neighbours = {f"{name}-neighbours" for name in ("generator-0", "generator-1", "ensemble")}
     assert {path.stem for path in tmp_path.glob("*.png")} == names | neighbours | {"figure2"}
 

@@ -8,7 +8,7 @@ from worlds import CONFIG, SHAPE, Replay, World, run
 
 from netinv.classifiers import ClassifierTrainingConfig, build_classifier, freeze, train_classifier
 from netinv.data import LabelledImages, channel_statistics
-from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.generators import Bend, ConditionedGenerator, GeneratorConfig
 from netinv.results import Finding, NotMeasured, Results, findings
 
 TITLES = ("read", "recognised", "survives", "density", "coverage", "diversity", "student", "distilled", "privacy")
@@ -17,9 +17,21 @@ GRADES = {
     "real": "fair good * good good good good good good",
     "replay": "fair good * good good fair good good bad",
     "one picture": "* * * * bad bad * * *",
+    "one picture, bent": "* * * * bad bad bad * *",
     "class missing": "bad bad * good * good * * *",
 }
 """What each source must be told at least, in the order of the titles: bad is bad, good and fair may be better."""
+
+
+class Bent(Replay):
+    """A fake generator that bends what it shows by its latents."""
+
+    def __init__(self, data: LabelledImages) -> None:
+        super().__init__(data)
+        self.bending = Bend(0.04, 4, SHAPE[1:])
+
+    def forward(self, latent: Tensor, vector: Tensor) -> Tensor:
+        return self.bending(super().forward(latent, vector), latent).clamp(0, 1)
 
 
 class Noise(ConditionedGenerator):
@@ -47,11 +59,13 @@ def found(world: World) -> dict[str, Results]:
     first = torch.stack([torch.nonzero(unseen.labels == k)[0, 0] for k in range(10)])
     missing = Replay(unseen)
     missing.members[7] = missing.members[1]
+    single = LabelledImages(unseen.images[first], unseen.labels[first])
     sources = {
         "noise": Noise(),
         "real": Replay(unseen),
         "replay": Replay(world.train),
-        "one picture": Replay(LabelledImages(unseen.images[first], unseen.labels[first])),
+        "one picture": Replay(single),
+        "one picture, bent": Bent(single),
         "class missing": missing,
     }
     return {name: run(sound, source, config=CONFIG).results for name, source in sources.items()}
@@ -82,7 +96,9 @@ def test_sentences_name_what_is_wrong(found: dict[str, Results]) -> None:
         assert "class 7 is as good as missing, " in said["class missing"][title]
         assert "missing" not in said["real"][title]
     assert "hardly more than one picture a class" in said["one picture"]["diversity"]
-    assert "show little of what real images look like" in said["one picture"]["coverage"]
+    assert "such variety as one picture gives that is bent" in said["one picture, bent"]["diversity"]
+    for name in ("one picture", "one picture, bent"):
+        assert "show little of what real images look like" in said[name]["coverage"]
     assert "Training images leak" in said["replay"]["privacy"]
     assert findings(found["replay"], found["replay"].rows[0])[-1].text == found["replay"].rows[0].audit.verdict
     for title in ("density", "coverage", "diversity"):

@@ -43,7 +43,7 @@ from pipeline.report import collect
 HOSTILE = "<script>alert(1)</script>"
 WHY = f'"{HOSTILE}" & too few images'
 SERVER = "http://tracking.example:5000"
-KNOWN = {"real_train": 0.97, "real_test": 0.97, "noise": 0.05}
+KNOWN = {"real_train": 0.97, "real_test": 0.97, "noise": 0.05, "one_picture": 0.25}
 """What is measured of the references."""
 VERDICT = "No sign of memorised training images, says the audit."
 
@@ -112,7 +112,7 @@ def row(name: str, kind: Any, classes: tuple[str, ...], accuracy: float) -> Row:
 
 def results(classes: tuple[str, ...], accuracy: float) -> Results:
     kinds = {"generator 0": "generator", "generator 1": "generator", "ensemble": "ensemble"}
-    kinds |= dict.fromkeys(("real_train", "real_test", "noise"), "reference")
+    kinds |= dict.fromkeys(KNOWN, "reference")
     headline: dict[str, Measure] = {name: number(accuracy) for name in HEADLINE}
     controls = ("inversion_accuracy_min", "classifier_test_accuracy", "evaluator_test_accuracy")
     headline |= {
@@ -216,7 +216,7 @@ def test_the_page_tells_what_was_found(render: Callable[..., str]) -> None:
         attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg" and "aria-label" in attributes
     ]
     robustness = next(label for label in charts if label.startswith("Accuracy under attack"))
-    for line in ("standard", "robust", "real, train", "real, test", "noise"):
+    for line in ("standard", "robust", "real, train", "real, test", "one real picture, bent", "noise"):
         assert f"{line} from 90.0% to 40.0%" in robustness
     for curve in ("accuracy", "loss", "KL divergence"):
         assert any(label.startswith(f"Inversion: {curve}") for label in charts)
@@ -578,7 +578,9 @@ def test_in_a_browser(tmp_path: Path, render: Callable[..., str], browser: Any, 
     assert hint.is_visible() == (width == 390)
     if width == 390:
         assert hint.inner_text().startswith("Scroll sideways for: ")
-        assert hint.inner_text().endswith(" · robust, dropout on · real, train · real, test · noise →")
+        assert hint.inner_text().endswith(
+            " · robust, dropout on · real, train · real, test · one real picture, bent · noise →"
+        )
     table.evaluate("table => table.scrollTo({left: 10000, behavior: 'instant'})")
     page.wait_for_function("line => line.hidden", arg=hint.element_handle())
     assert page.evaluate(SMALLEST) >= 11.9  # pixels on the screen, in charts, too
