@@ -2,9 +2,9 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
+from draws import numpy_rng
 from made_up import SHAPE, K, data, network
 from torch import Tensor
 
@@ -31,7 +31,7 @@ def central(samples: SampleSet, k: int) -> Tensor:
 def test_unbent_it_is_the_image_nearest_to_the_mean_of_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("netinv.evaluation.controls.BENDING", 0.0)
     samples = real()
-    one = one_picture(samples, 60, SEEN, np.random.default_rng(0))
+    one = one_picture(samples, 60, SEEN, numpy_rng(0))
     assert (one.name, one.kind, one.vector) == ("one_picture", "reference", None)
     assert torch.bincount(one.label).tolist() == [20] * K
     for image, k in zip(one.images, one.label.tolist(), strict=True):
@@ -40,13 +40,13 @@ def test_unbent_it_is_the_image_nearest_to_the_mean_of_its_class(monkeypatch: py
 
 def test_it_is_bent_as_a_generator_bends() -> None:
     samples = real()
-    one = one_picture(samples, 10, SEEN, np.random.default_rng(5))
-    latent = torch.from_numpy(np.random.default_rng(5).standard_normal((10, 64), dtype=np.float32))
+    one = one_picture(samples, 10, SEEN, numpy_rng(5))
+    latent = torch.from_numpy(numpy_rng(5).standard_normal((10, 64), dtype="float32"))
     plain = torch.stack([central(samples, k) for k in one.label.tolist()])
     assert torch.equal(one.images, Bend(BENDING, 64, SHAPE[1:])(plain, latent).clamp(0, 1))
     assert len(one.images.flatten(1).unique(dim=0)) == 10
 
 
 def test_a_class_without_images_is_left_out() -> None:
-    one = one_picture(real((0, 2)), 7, SEEN, np.random.default_rng(0))
+    one = one_picture(real((0, 2)), 7, SEEN, numpy_rng(0))
     assert one.label.tolist() == [0, 2, 0, 2, 0, 2, 0]
