@@ -26,8 +26,8 @@ SLOW = {
     "sampling": ("test_sampling.py",),
     "inversion": ("test_parallel.py",),
 }
-"""Tests that train or export networks, or start processes: with seconds for each mutant they would take days. What they alone would notice
-counts as survived."""
+"""Tests that train or export networks, or start processes: with seconds for each mutant they would take days. What they
+alone would notice counts as survived."""
 FATES = {1: "killed", 3: "killed", 37: "refused by mypy", 0: "survived", 5: "no test", 33: "no test", None: "not tried"}
 """What exit codes in mutmut's files mean; all others are a test that hangs or a process that dies."""
 
