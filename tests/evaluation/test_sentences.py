@@ -14,8 +14,8 @@ from netinv.results import Finding, NotMeasured, Results, findings
 TITLES = ("read", "recognised", "survives", "density", "coverage", "diversity", "student", "distilled", "privacy")
 GRADES = {
     "noise": "bad bad bad bad bad unknown bad bad good",
-    "real": "fair good * good good good good good good",
-    "replay": "fair good * good good fair good good bad",
+    "real": "fair good * good good good fair good good",
+    "replay": "fair good * good good fair fair good bad",
     "one picture": "* * * * bad bad * * *",
     "one picture, bent": "* * * * bad bad bad * *",
     "class missing": "bad bad * good * good * * *",
