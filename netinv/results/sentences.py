@@ -133,8 +133,8 @@ class _Judge:
         )
 
     def _recognition(self, share: float) -> Grade:
-        chance = 1 / len(self.results.classes)
-        return _placed("evaluator_accuracy", share, chance, _value(self.real["evaluator_accuracy"], 1.0))
+        chance = _exactly(1 / len(self.results.classes))
+        return _placed("evaluator_accuracy", share, chance, _known(self.real["evaluator_accuracy"], 1.0))
 
     def survives(self, share: float) -> Finding:
         controls = {"real images": self.real["robust_accuracy"], "noise": self.noise["robust_accuracy"]}
@@ -146,7 +146,7 @@ class _Judge:
 
     def among_real(self, density: float) -> Finding:
         real, noise = self.references["real_train"].measures["density"], self.noise["density"]
-        grade = _placed("density", density, _value(noise, 0.0), _value(real, 1.0))
+        grade = _placed("density", density, _known(noise, 0.0), _known(real, 1.0))
         places = {"good": "among", "fair": "near"}
         aside = _aside({"real images": real, "noise": noise}, number)
         where = f"They lie {places.get(grade, 'apart from')} real images in the evaluator's eyes"
@@ -154,7 +154,7 @@ class _Judge:
 
     def covering(self, share: float) -> Finding:
         real, one, noise = (self.references[name].measures["coverage"] for name in ("real_train", *WORTHLESS))
-        grade = _placed("coverage", share, max(_value(one, 0.0), _value(noise, 0.0)), _value(real, 1.0))
+        grade = _placed("coverage", share, _most(one, noise), _known(real, 1.0))
         amounts = {"good": "most", "fair": "a part"}
         aside = _aside({"of real images": real, "of one real picture a class, bent": one, "of noise": noise})
         shown = f"They show {amounts.get(grade, 'little')} of what real images look like"
@@ -166,7 +166,7 @@ class _Judge:
         text += f"{_aside({'real images': real, 'one real picture, bent': one, 'noise': noise}, number)}"
         if not isinstance(real, Estimate):
             return Finding("unknown", f"{text}; there are no real images to compare with.")
-        grade = _placed("vendi_centred", score, 1.0, real.value)
+        grade = _placed("vendi_centred", score, _exactly(1.0), real)
         if grade == "bad":
             return Finding(grade, f"{text}: hardly more than one picture a class{self._least()}.")
         accuracy, density = self.row.measures["evaluator_accuracy"], self.row.measures["density"]
@@ -204,8 +204,7 @@ class _Judge:
     def _taught(self, student: str, sentence: str, share: float, others: Mapping[str, Measure] = {}) -> Finding:
         noise, real = (self.results.headline[f"{student}_{control}_accuracy"] for control in ("noise", "real"))
         worthless = {**others, "on noise": noise}
-        nothing = max(_value(control, 0.0) for control in worthless.values())
-        grade = _placed(f"{student}_accuracy", share, nothing, _value(real, 1.0))
+        grade = _placed(f"{student}_accuracy", share, _most(*worthless.values()), _known(real, 1.0))
         return Finding(grade, f"{sentence.format(percentage(share))}{_aside({'on real images': real, **worthless})}.")
 
     def _worst(self, name: str, grade: Grade) -> tuple[Grade, str]:
@@ -226,9 +225,27 @@ class _Judge:
         return min(grade, of_worst, key=ORDER.index), f"; {clause}, {percentage(share.value)}{aside}"
 
 
-def _placed(name: str, value: float, nothing: float, real: float) -> Grade:
-    """The grade of a place on the way from a control worth nothing to real images, if those differ."""
-    return BARS[name].grade((value - nothing) / (real - nothing)) if real > nothing else "unknown"
+def _placed(name: str, value: float, nothing: Estimate, real: Estimate) -> Grade:
+    """The grade of a place on the way from a control worth nothing to real images, if their intervals lie apart."""
+    if value < nothing.low:
+        return "bad"
+    if real.low <= nothing.high:
+        return "unknown"
+    return BARS[name].grade((value - nothing.value) / (real.value - nothing.value))
+
+
+def _known(measure: Measure, otherwise: float) -> Estimate:
+    """A measure, or else a number without doubt."""
+    return measure if isinstance(measure, Estimate) else _exactly(otherwise)
+
+
+def _most(*controls: Measure) -> Estimate:
+    """The largest of controls worth nothing."""
+    return max((_known(control, 0.0) for control in controls), key=lambda control: control.value)
+
+
+def _exactly(number: float) -> Estimate:
+    return Estimate(value=number, low=number, high=number, n=1)
 
 
 def _value(measure: Measure, otherwise: float) -> float:

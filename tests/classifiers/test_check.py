@@ -40,7 +40,7 @@ def trained(network: nn.Module, treat: Callable[[Tensor], Tensor]) -> nn.Module:
     """A network that its owner trained on images of his own treatment."""
     train = coloured(600, seed=0)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for step in range(40):
+    for step in range(80):
         part = slice(step % 8 * 75, step % 8 * 75 + 75)
         output = network(treat(train.images[part].float() / 255))
         F.cross_entropy(output, train.labels[part]).backward()

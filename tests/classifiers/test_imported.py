@@ -64,7 +64,9 @@ def source(kind: str, folder: Path) -> ClassifierSource:
             adapter=ADAPTER,
         )
     if kind == "torchvision":
-        torch.save({"state_dict": models.squeezenet1_1(num_classes=4).state_dict()}, folder / "torchvision.pt")
+        network = models.squeezenet1_1(num_classes=4)
+        nn.init.ones_(network.classifier[1].bias)  # its logits are cut off below 0
+        torch.save({"state_dict": network.state_dict()}, folder / "torchvision.pt")
         return ClassifierSource(
             model="torchvision:squeezenet1_1",
             weights=str(folder / "torchvision.pt"),

@@ -19,6 +19,7 @@ from netinv.export.forms import stochastic_model
 from netinv.export.graphs import OPSET
 from netinv.export.models import TOLERANCE, check_agreement
 from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.inversion import InversionConfig, invert
 from netinv.sampling import OnnxClassifier, OnnxGenerator, draw
 from tests.conftest import Exported
 
@@ -192,15 +193,20 @@ def test_smaller_forms_are_smaller_and_say_what_they_lose(exported: Exported) ->
 
 def test_form_that_loses_accuracy_is_refused(exported: Exported, tmp_path: Path) -> None:
     """A weight that meets only zeros changes no image, but takes int8's whole range away from the others."""
-    generator = copy.deepcopy(exported.generators[0])
+    # Without a hot matrix, which would tell the class past these weights.
+    architecture = exported.generators[0].config.model_copy(update={"conditioning": "vector"})
+    generator = ConditionedGenerator(architecture, 3, exported.metadata.image_shape)
+    config = InversionConfig(steps=60, batch_size=48, lr=5e-3, sharpness=exported.metadata.sharpness)
+    assert list(invert(generator, exported.classifier, config, seed=0))
+    generator.eval()
     condition, project = generator.condition, generator.project[0]
     with torch.no_grad():
         condition.weight[0] = 0
         condition.bias[0] = 0
         project.weight[:, 0] = 1e4
-    config = ExportConfig(forms=("float16", "int8"), max_accuracy_loss=0.05, num_samples=200)
+    smaller = ExportConfig(forms=("float16", "int8"), max_accuracy_loss=0.05, num_samples=200)
     judges = {"classifier": exported.classifier}
-    measures = export_generators(tmp_path, [generator], judges, exported.metadata, config)
+    measures = export_generators(tmp_path, [generator], judges, exported.metadata, smaller)
     assert measures["int8/refused"] == 1
     assert measures["int8/classifier_accuracy_loss"] > 0.05
     assert measures["float16/refused"] == 0
