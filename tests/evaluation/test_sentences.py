@@ -20,8 +20,8 @@ GRADES = {
     "one picture, bent": "* * * * bad poor poor * *",
     "class missing": "bad bad * good * good * * *",
 }
-"""What each source must be told at least, in the order of the titles: good and fair may be better. ``open`` and ``poor``
-are the answers where a few hundred images may not tell one picture from real ones."""
+"""What each source must be told at least, in the order of the titles: good and fair may be better. ``open`` and
+``poor`` are the answers where a few hundred images may not tell one picture from real ones."""
 BETTER = {
     "fair": ("fair", "good"),
     "open": ("unknown", "fair", "good"),
