@@ -22,6 +22,7 @@ from netinv.core import (
     Members,
     Number,
     Seed,
+    Share,
     Steps,
     Variant,
     read_yaml,
@@ -53,6 +54,13 @@ class TrainParams(Config):
     """An independent judge, of another architecture and seed, that no generator ever sees."""
 
 
+class RobustGenerator(Config):
+    """What standard generators are worse for: it takes the place of ``generator``'s own, where it is not 0."""
+
+    bending: Bending
+    softening: Share
+
+
 class GeneratorParams(Config):
     """What both variants share."""
 
@@ -63,14 +71,14 @@ class GeneratorParams(Config):
     attempts: Attempts
     """How often each is trained at most, while it cannot draw a class; every attempt has seeds of its own."""
     generator: GeneratorConfig
-    robust_bending: Bending
-    """``generator.bending`` of the robust variant, where it is not 0; a standard generator is worse for it."""
+    robust_generator: RobustGenerator
+    """What differs in the robust variant."""
 
     def architecture(self, variant: str) -> GeneratorConfig:
         """That of the generators of a variant."""
-        if variant != "robust" or not self.robust_bending:
-            return self.generator
-        return GeneratorConfig.parse({**self.generator.model_dump(mode="json"), "bending": self.robust_bending})
+        robust = self.robust_generator.model_dump() if variant == "robust" else {}
+        own = {name: value for name, value in robust.items() if value}
+        return GeneratorConfig.parse({**self.generator.model_dump(mode="json"), **own})
 
 
 class InvertParams(Config):

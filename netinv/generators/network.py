@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from netinv.core import Bending, Config, Dropout, Width
+from netinv.core import Bending, Config, Dropout, Share, Width
 from netinv.generators.conditioning import hot_matrix, matrix_size
 
 CONTROLS = 4
@@ -35,6 +35,9 @@ class GeneratorConfig(Config):
     dropout: Dropout = 0.2
     """Probability that an up-convolution drops a whole channel, the paper's source of diversity. Inversion ends
     at 0."""
+    softening: Share = 0.0
+    """Share of a blur by 1, 2, 1 across and down in each pixel of an image, so that it holds no texture of the finest
+    scale, which the inverted classifier reads and others do not; 0 is none."""
     bending: Bending = 0.0
     """How far a part of the latent bends an image: the standard deviation of a point's displacement across and down,
     as a share of the image's side. Variety that is imposed, and raises coverage and Vendi scores by itself."""
@@ -112,6 +115,24 @@ class Bend(nn.Module):
         moves = latent[:, : 2 * self.side**2].reshape(-1, 2, self.side**2)  # (N, 2, points)
         grid = (self.places + moves @ self.spread).mT.reshape(-1, *images.shape[2:], 2)  # (N, H, W, 2)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+class Soften(nn.Module):
+    """Blends images with a blur of themselves by 1, 2, 1 across and down; edges go on outwards.
+
+    Args:
+        share: Of the blur.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Soften images (N, C, H, W)."""
+        wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
+        blurred = F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2, stride=1)  # each of the two is 1, 1 across and down
+        return images + self.share * (blurred - images)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -200,6 +221,7 @@ class ConditionedGenerator(nn.Module):
                 self.dropout_channels.append(widths[i + 1])
         self.up = nn.Sequential(*blocks)
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.soften = Soften(config.softening) if config.softening else None
         self.bend = Bend(config.bending, config.latent_dim, (height, width)) if config.bending else None
         self.to(memory_format=torch.channels_last)
 
@@ -242,4 +264,6 @@ class ConditionedGenerator(nn.Module):
                 else:
                     x = layer(x)
         images = torch.sigmoid(self.to_image(x))  # (N, C, H, W)
+        if self.soften is not None:
+            images = self.soften(images)
         return images if self.bend is None else self.bend(images.to(latent.dtype), latent)

@@ -113,12 +113,13 @@ def test_the_attempt_that_lacks_the_fewest_classes_counts(
     assert plan.again(["a", "c"], 2).keys == ("0-2", "2-2")  # the same, whoever else was lacking
 
 
-def test_robust_generators_alone_are_bent(classifier: Classifier, tmp_path: Path, root: Path) -> None:
+def test_robust_generators_alone_are_bent_and_softened(classifier: Classifier, tmp_path: Path, root: Path) -> None:
     save_classifier(tmp_path, classifier)
     params = load_params(root / "params.yaml")
-    for variant, expected in (("standard", 0.0), ("robust", 0.04)):
+    for variant, expected in (("standard", (0.0, 0.0)), ("robust", (0.04, 1.0))):
         plan = invert.plan_generators("digits", variant, params.for_dataset("digits").invert, params.ray, tmp_path)
-        assert [job.architecture.bending for job in plan.jobs.values()] == [expected] * 3
+        architectures = [job.architecture for job in plan.jobs.values()]
+        assert [(a.bending, a.softening) for a in architectures] == [expected] * 3
 
 
 def test_whoever_draws_all_classes_is_trained_once(

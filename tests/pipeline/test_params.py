@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from netinv.core import VARIANTS, InputError
 from netinv.inversion import variant_config
-from pipeline.params import load_params
+from pipeline.params import GeneratorParams, RobustGenerator, load_params
 
 RAY = {"num_workers": 1, "num_cpus": 1, "num_gpus": None, "checkpoint_every": 10, "storage": "folder"}
 
@@ -272,16 +272,18 @@ def test_of_many_bad_keys_ten_are_named(edited: Callable[[Edit], Path]) -> None:
     assert len(str(error.value)) < 1500
 
 
-def test_robust_generators_alone_are_bent(root: Path) -> None:
-    common = (
-        load_params(root / "params.yaml")
-        .for_dataset("digits")
-        .invert.common.model_copy(update={"robust_bending": 0.07})
-    )
-    assert common.architecture("robust") == common.generator.model_copy(update={"bending": 0.07})
-    assert common.architecture("standard") == common.generator
-    straight = common.model_copy(update={"robust_bending": 0.0})
-    assert straight.architecture("robust") == straight.generator
+@pytest.mark.parametrize("name", ["bending", "softening"])
+def test_robust_generators_have_something_of_their_own(root: Path, name: str) -> None:
+    common = load_params(root / "params.yaml").for_dataset("digits").invert.common
+    common = common.model_copy(update={"generator": common.generator.model_copy(update={name: 0.05})})
+
+    def with_own(value: float) -> GeneratorParams:
+        own = {"bending": 0.0, "softening": 0.0, name: value}
+        return common.model_copy(update={"robust_generator": RobustGenerator.parse(own)})
+
+    assert with_own(0.07).architecture("robust") == common.generator.model_copy(update={name: 0.07})
+    assert with_own(0.07).architecture("standard") == common.generator
+    assert with_own(0.0).architecture("robust") == common.generator
 
 
 def test_conditions_of_the_ablation_are_bent_as_their_variant_is(root: Path) -> None:
