@@ -314,6 +314,8 @@ OTHERS = {
     ),
     "field": Way({"latent_field": 2.0}),
     "bent by the latent, field": Way({"latent_field": 2.0}, {"bending": 0.04}),
+    "softened": Way(generator={"softening": 1.0}),
+    "bent by the latent, field, softened": Way({"latent_field": 2.0}, {"bending": 0.04, "softening": 1.0}),
     "layer statistics": Way({"layer_statistics": 5.0}),
     "layer statistics within slack": Way({"layer_statistics": 1e-9}, term=within_slack(5.0, 0.3)),
 }
@@ -340,7 +342,7 @@ def trained(way: Way, preset: Any, classifier: Classifier, seed: int) -> tuple[C
     """A generator, and the processor seconds that it took."""
     config = InversionConfig.model_validate({**preset.robust.model_dump(), **way.settings})
     torch.manual_seed(seed)
-    architecture = preset.common.generator.model_copy(update={"bending": 0.0, **way.generator})
+    architecture = preset.common.generator.model_copy(update={"bending": 0.0, "softening": 0.0, **way.generator})
     generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape)
     if way.prepare:
         way.prepare(generator)
