@@ -169,17 +169,17 @@ class _Judge:
         grade = _placed("vendi_centred", score, _exactly(1.0), real)
         if grade == "bad":
             return Finding(grade, f"{text}: hardly more than one picture a class{self._least()}.")
-        accuracy, density = self.row.measures["evaluator_accuracy"], self.row.measures["density"]
-        lost = []
-        if not isinstance(accuracy, Estimate) or self._recognition(accuracy.value) == "bad":
-            lost.append("are not recognised")
+        accuracy, density, coverage = (
+            self.row.measures[name] for name in ("evaluator_accuracy", "density", "coverage")
+        )
+        recognised = isinstance(accuracy, Estimate) and self._recognition(accuracy.value) != "bad"
+        if recognised and isinstance(coverage, Estimate) and self.covering(coverage.value).grade == "bad":
+            return Finding("bad", f"{text}: such variety as one picture gives that is bent, not that of real images.")
+        lost = [] if recognised else ["are not recognised"]
         if not isinstance(density, Estimate) or self.among_real(density.value).grade == "bad":
             lost.append("lie apart from real images")
         if lost:
             return Finding("unknown", f"{text}; this counts for little while they {' and '.join(lost)}.")
-        coverage = self.row.measures["coverage"]
-        if isinstance(coverage, Estimate) and self.covering(coverage.value).grade == "bad":
-            return Finding("bad", f"{text}: such variety as one picture gives that is bent, not that of real images.")
         return Finding(grade, f"{text}{self._least()}.")
 
     def _least(self) -> str:
