@@ -68,6 +68,7 @@ def test_orthogonality(dim: int) -> None:
     assert orthogonality_loss(features).item() == pytest.approx(sum(pairs) / len(pairs), rel=1e-9)
     assert orthogonality_loss(torch.eye(4)).item() == pytest.approx(0, abs=1e-7)
     assert orthogonality_loss(torch.ones(4, 3)).item() == pytest.approx(1)
+    assert orthogonality_loss(features[:2]).item() == pytest.approx(pairs[0], rel=1e-9)
 
 
 @pytest.mark.parametrize("loss", [cosine_loss, orthogonality_loss])
@@ -132,6 +133,23 @@ def test_latent_field_of_few_latents_or_pixels_is_smaller(latent_dim: int, shape
     (gradient,) = torch.autograd.grad(loss, images)
     assert 0 <= loss <= 1.5
     assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ("latent_dim", "shape", "side"),
+    [(64, (1, 28, 28), 4), (64, (4, 3, 40), 3), (64, (2, 40, 3), 3), (8, (1, 28, 28), 2)],
+)
+def test_latent_field_is_the_last_latents_as_far_as_there_is_room(
+    latent_dim: int, shape: tuple[int, int, int], side: int
+) -> None:
+    images = torch.rand(8, *shape, generator=torch_rng(2))
+    latent = torch.randn(8, latent_dim, generator=torch_rng(3))
+    loss = latent_field_loss(images, latent, 0.1)
+    before, first = latent.clone(), latent.clone()
+    before[:, : -(side**2)] = 0
+    first[:, -(side**2)] *= -5
+    assert torch.equal(latent_field_loss(images, before, 0.1), loss)
+    assert not torch.isclose(latent_field_loss(images, first, 0.1), loss, rtol=1e-4)
 
 
 def test_layer_statistics() -> None:
