@@ -121,6 +121,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
             assert list(invert(generators[-1], classifier, config, seed))
         if all(min(class_accuracies(generator, classifier, config.sharpness)) > 0.8 for generator in generators):
             break
+    else:
+        pytest.fail("no classifier of nine whose classes two generators draw")
     metadata = Metadata(
         kind="generator",
         dataset="shapes",

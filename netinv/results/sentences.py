@@ -150,6 +150,8 @@ class _Judge:
         places = {"good": "among", "fair": "near"}
         aside = _aside({"real images": real, "noise": noise}, number)
         where = f"They lie {places.get(grade, 'apart from')} real images in the evaluator's eyes"
+        if grade == "unknown":
+            where = "Whether they lie among real images cannot be told from these controls"
         return Finding(grade, f"{where}: density {number(density)}{aside}.")
 
     def covering(self, share: float) -> Finding:
@@ -158,6 +160,8 @@ class _Judge:
         amounts = {"good": "most", "fair": "a part"}
         aside = _aside({"of real images": real, "of one real picture a class, bent": one, "of noise": noise})
         shown = f"They show {amounts.get(grade, 'little')} of what real images look like"
+        if grade == "unknown":
+            shown = "How much they show of what real images look like cannot be told from these controls"
         return Finding(grade, f"{shown}: {percentage(share)} of those have one of these nearby{aside}.")
 
     def diverse(self, score: float) -> Finding:
