@@ -53,7 +53,7 @@ slow: install ## Run the long tests as well
 	python -m pytest $(WORKERS) -m 'slow or not slow'
 
 portable: install ## Run the default tests as other processors would compute, on other draws, three times over (hours)
-	python tests/portable.py
+	python tests/portable.py $(WORKERS)
 
 wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .

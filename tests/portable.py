@@ -16,15 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS: tuple[dict[str, str], ...] = (
     {},
-    {"ATEN_CPU_CAPABILITY": "default"},
-    {"ATEN_CPU_CAPABILITY": "avx2"},
-    {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "2"},
+    {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "2"},
     {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    {"OMP_NUM_THREADS": "2"},
-    {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "2"},
+    {"ATEN_CPU_CAPABILITY": "avx2"},
+    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "2"},
     {"NETINV_TEST_BFLOAT16": "1"},
 )
+"""Any two of kernels, oneDNN and threads meet in each of their values at least once; threads are one unless said."""
 NAMES = {name for setting in SETTINGS for name in setting} | {"NETINV_TEST_SEED"}
 
 
