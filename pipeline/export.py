@@ -35,7 +35,7 @@ def generators(
     from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec
     from netinv.export import export_generators
-    from netinv.generators import load_generators
+    from netinv.generators import field_side, load_generators
     from netinv.sampling import Metadata
     from pipeline import tracking
     from pipeline.params import load_params
@@ -49,7 +49,8 @@ def generators(
     metadata = Metadata(
         kind="generator",
         variant=variant,
-        latent_dim=networks[0].config.latent_dim,
+        latent_dim=(latent_dim := networks[0].config.latent_dim),
+        field_side=field_side(latent_dim, *networks[0].image_shape[1:]) if inversion.latent_field else 0,
         sharpness=inversion.sharpness,
         **_origin(spec, run_file),
     )

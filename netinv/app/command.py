@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from netinv.app import auditing, commands, conversion, interpreting
 from netinv.app.options import as_json
-from netinv.app.parsing import parse_mixture, parse_sharpness
+from netinv.app.parsing import parse_field, parse_mixture, parse_sharpness
 from netinv.core import InputError, __version__, keep_freed_memory, redacted
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def main() -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Fixes every draw.")
 @click.option("--to-seed", type=click.IntRange(0), help="Go from --seed's image to this one's, in --num steps.")
 @click.option("--sharpness", help="Of the drawn conditions: a number, or a range LOW:HIGH.  [default: the file's]")
+@click.option(
+    "--field", "cells", multiple=True, help="Brighter there, or darker: ROW,COLUMN:VALUE, such as 0,3:1.5; repeat it."
+)
 @click.option("--generator", type=click.IntRange(0), help="Which one of an ensemble draws.  [default: they take turns]")
 @click.option("--columns", type=click.IntRange(1), help="Images in a row of the grid.")
 @click.option("--scale", default=1, show_default=True, type=click.IntRange(1, 64), help="Side of a pixel in pictures.")
@@ -72,6 +76,7 @@ def sample(
     seed: int,
     to_seed: int | None,
     sharpness: str | None,
+    cells: tuple[str, ...],
     generator: int | None,
     columns: int | None,
     scale: int,
@@ -92,6 +97,7 @@ def sample(
     arguments: dict[str, Any] = {
         "mixture": parse_mixture(mixture, network) if mixture else None,
         "sharpness": parse_sharpness(sharpness) if sharpness else None,
+        "field": parse_field(cells),
     }
     classes: list[int | None] = [*wanted] or [None]
     total, correct = num * len(classes), 0
@@ -100,12 +106,8 @@ def sample(
         each = [label for label in wanted for _ in range(num)] or None
         batches = network.stream(total, seed=seed, labels=each, generator=generator, **arguments)
     else:
-        batches = iter(
-            [
-                network.interpolate(num, seeds=(seed, to_seed), label=label, generator=generator or 0, **arguments)
-                for label in classes
-            ]
-        )
+        each_way = partial(network.interpolate, num, seeds=(seed, to_seed), generator=generator or 0, **arguments)
+        batches = (each_way(label=label) for label in classes)
     if columns is None and (len(wanted) > 1 or to_seed is not None):
         columns = num
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from netinv.app.records import RECORD, Record
 from netinv.classifiers import ClassifierSource, InvertibleClassifier
-from netinv.core import InputError, new_folder, read_json, read_numbers, save_csv
+from netinv.core import InputError, listed, new_folder, read_json, read_numbers, save_csv
 from netinv.evaluation import vendi_score
-from netinv.generators import ConditionedGenerator, draw_images, load_generator, save_generator
+from netinv.generators import ConditionedGenerator, draw_images, field_side, load_generator, save_generator
 from netinv.inversion import InversionConfig, missing_classes, variant_of
 from netinv.sampling import grid
 
@@ -31,7 +31,7 @@ class MissingClasses(UserWarning):
     """Some class of an inversion cannot be drawn."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inversion:
     """A trained generator, and how it came about. In a notebook it shows as a grid with a row for each class."""
 
@@ -48,6 +48,13 @@ class Inversion:
     """The same of each of the K classes; empty where it was not measured."""
     source: ClassifierSource | None = None
     """Where its classifier came from; ``None`` where that was an object of the caller's."""
+
+    def __repr__(self) -> str:
+        """In a line: the records of its training alone would fill pages."""
+        missing = f", missing {listed(self.missing)}" if self.missing else ""
+        return (
+            f"Inversion({variant_of(self.config)}, {len(self.classes)} classes, accuracy {self.accuracy:.4f}{missing})"
+        )
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -172,7 +179,8 @@ class Inversion:
             run_id="",
             licence="",
             versions=versions(),
-            latent_dim=self.generator.config.latent_dim,
+            latent_dim=(latent_dim := self.generator.config.latent_dim),
+            field_side=field_side(latent_dim, *self.generator.image_shape[1:]) if self.config.latent_field else 0,
             sharpness=self.config.sharpness,
         )
         export_generator(Path(path), self.generator, metadata)

@@ -1,5 +1,7 @@
 """What people type, as values: each form is refused in one sentence that shows how to write it."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,28 @@ def parse_sharpness(text: str) -> tuple[float, float]:
         return float(low), float(high if colon else low)
     except ValueError:
         raise InputError(f"The sharpness {text!r} is no number: write it like 3, or 1:5 for a range.") from None
+
+
+def parse_field(texts: Iterable[str]) -> dict[tuple[int, int], float]:
+    """Cells of the latent field, from texts such as ``0,3:1.5``: row, column, value.
+
+    Raises:
+        InputError: A text has another form, or names a cell again.
+    """
+    field: dict[tuple[int, int], float] = {}
+    for text in texts:
+        found = re.fullmatch(r"\s*(\d{1,3})\s*,\s*(\d{1,3})\s*:(.*)", text, re.ASCII)
+        try:
+            value = float(found[3]) if found else None
+        except ValueError:
+            value = None
+        if not found or value is None:
+            raise InputError(f"The field {text!r} is no cell: write row, column and value like 0,3:1.5.")
+        cell = int(found[1]), int(found[2])
+        if cell in field:
+            raise InputError(f"The cell {cell[0]},{cell[1]} of the field is given twice: give it one value.")
+        field[cell] = value
+    return field
 
 
 def parse_source(options: dict[str, Any]) -> "tuple[ClassifierSource, str]":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netinv.app.parsing import parse_mixture, parse_sharpness
+from netinv.app.parsing import parse_field, parse_mixture, parse_sharpness
 from netinv.core import InputError
 from netinv.sampling import Metadata, OnnxClassifier, OnnxGenerator, Pixels, Samples, save, softmax, to_pixels
 
@@ -83,16 +83,38 @@ def _temporary_folder() -> Path:
     return folder
 
 
+def cells(table: list[list[Any]]) -> dict[tuple[int, int], float]:
+    """What stands in the table of the latent field, by row and column.
+
+    Raises:
+        InputError: A cell holds no number.
+    """
+    written = {(i, j): str(value) for i, row in enumerate(table) for j, value in enumerate(row) if value is not None}
+    return parse_field(f"{i},{j}:{text}" for (i, j), text in written.items() if text.strip() not in ("", "nan"))
+
+
 def _controls(metadata: Metadata) -> list[Any]:
-    """Class, mixture and sharpness, as a model has them where nobody asks for others."""
+    """Class, mixture, sharpness and field, as a model has them where nobody asks for others."""
     import gradio as gr
 
     own = ":".join(f"{end:g}" for end in dict.fromkeys(metadata.sharpness))
+    side = metadata.field_side or 1  # gradio has no empty tables, and nobody sees this one
     peaked = f"How peaked conditions are; empty: {own}, as trained."
     return [
         gr.Dropdown(choices=[ANY, *metadata.classes], value=ANY, label="Class"),
         gr.Textbox("", label="Mixture", placeholder="3:0.6,8:0.4", info="Shares in place of a class."),
         gr.Textbox("", label="Sharpness", placeholder=own, info=peaked),
+        gr.Dataframe(
+            [[None] * side] * side,
+            headers=[""] * side,
+            type="array",
+            label="Brighter (1 to 3) or darker (-1 to -3) there; empty: by chance",
+            show_label=True,
+            buttons=[],
+            interactive=True,
+            visible=metadata.field_side > 0,
+            elem_id="field",
+        ),
     ]
 
 
@@ -115,7 +137,7 @@ def page(folder: Path) -> "gradio.Blocks":
         return _controls(OnnxGenerator(generators[model]).metadata)
 
     def draw_images(
-        model: str, label: str, mixture: str, sharpness: str, num: float, seed: float | None
+        model: str, label: str, mixture: str, sharpness: str, field: list[list[Any]], num: float, seed: float | None
     ) -> tuple[list[tuple[Pixels, str]], str, str]:
         try:
             if seed is None:
@@ -127,6 +149,7 @@ def page(folder: Path) -> "gradio.Blocks":
                 labels=None if label == ANY or mixture.strip() else generator.label(label),
                 mixture=parse_mixture(mixture, generator) if mixture.strip() else None,
                 sharpness=parse_sharpness(sharpness) if sharpness.strip() else None,
+                field=cells(field),
             )
             captions, summary = verdicts(samples, generator, classifiers)
             path = downloads / f"{Path(model).with_suffix('').as_posix().replace('/', '-')}-seed-{int(seed)}.png"
@@ -144,7 +167,7 @@ def page(folder: Path) -> "gradio.Blocks":
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 model = gr.Dropdown([*generators], value=first, label="Model")
-                label, mixture, sharpness = controls(first)
+                label, mixture, sharpness, field = controls(first)
                 num = gr.Slider(1, 100, value=25, step=1, label="Images")
                 seed = gr.Number(0, precision=0, label="Seed")
                 button = gr.Button("Draw", variant="primary")
@@ -152,10 +175,10 @@ def page(folder: Path) -> "gradio.Blocks":
             with gr.Column(scale=3):
                 summary = gr.Markdown()
                 gallery = gr.Gallery(label="Images", columns=5, height=720, format="png", elem_id="images")
-        inputs, outputs = [model, label, mixture, sharpness, num, seed], [gallery, summary, download]
+        inputs, outputs = [model, label, mixture, sharpness, field, num, seed], [gallery, summary, download]
         # What the last model drew goes before the next one's controls come, and its images follow.
         cleared = model.change(lambda: (None, "", None), None, outputs)
-        cleared.then(controls, model, inputs[1:4]).then(draw_images, inputs, outputs)
+        cleared.then(controls, model, inputs[1:5]).then(draw_images, inputs, outputs)
         button.click(draw_images, inputs, outputs)
         blocks.load(draw_images, inputs, outputs)
     return blocks  # type: ignore[no-any-return, unused-ignore]  # gradio may be absent, and with it its types

@@ -14,6 +14,8 @@ from netinv.generators.conditioning import hot_matrix, matrix_size
 
 CONTROLS = 4
 """Side of the grid of points that an image is bent by, at most."""
+FIELD = 4
+"""Side of the latent field at most: coarse enough for strokes, and too coarse for a code in the texture."""
 
 
 class GeneratorConfig(Config):
@@ -84,6 +86,11 @@ def _up_convolution(
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     # Resizing last costs source over target of the arithmetic of resizing first, and draws smoother images.
     return convolution if source == target else nn.Sequential(convolution, nn.Upsample(size=target, mode="bilinear"))
+
+
+def field_side(latent_dim: int, height: int, width: int) -> int:
+    """F of images of H x W: the last F x F latents are the field, which an inversion may have images follow."""
+    return min(FIELD, math.isqrt(latent_dim), height, width)
 
 
 class Bend(nn.Module):

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netinv.generators import field_side
 from netinv.inversion.config import InversionConfig
 
-FIELD_SIDE = 4
-"""Side of the latent field at most: coarse enough for strokes, and too coarse for a code in the texture."""
 FIELD_COSINE = 0.5
 """The cosine that :func:`latent_field_loss` asks for; all of it would leave the image no room for its class."""
 
@@ -180,8 +179,7 @@ def latent_field_loss(images: Tensor, latent: Tensor, threshold: float) -> Tenso
         latent: (N, Z). A square number of its last entries is f.
         threshold: Difference from which on pixels count, the bound of the perturbation.
     """
-    height, width = images.shape[2:]
-    side = min(FIELD_SIDE, math.isqrt(latent.shape[1]), height, width)
+    side = field_side(latent.shape[1], *images.shape[2:])
     field = latent[:, -(side**2) :]  # (N, S)
     difference = F.softshrink(images - images.mean(dim=0), threshold).mean(dim=1, keepdim=True)  # (N, 1, H, W)
     cells = F.adaptive_avg_pool2d(difference, side).flatten(1)  # (N, S)

@@ -10,6 +10,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from netinv.core import ImageShape, InputError, Number, Sharpness, explain, listed, parse_json
 
+LATER = ("field_side",)
+"""What files of an earlier version lack."""
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -38,6 +41,9 @@ class Metadata:
     """In an ensemble, which has the input ``generator`` (N,), int64; 0 where the file is one generator alone."""
     noise_dim: Annotated[int, Field(ge=0, le=65_536)] = 0
     """U, length of the stochastic form's input ``noise`` (N, U), uniform in [0, 1); 0 where there is no dropout."""
+    field_side: Annotated[int, Field(ge=0, le=64)] = 0
+    """F: the last F x F latents, read as a small image, are where an image is brighter or darker; 0 where they are not,
+    or in files of before there was such a field."""
     image_range: tuple[Number, Number] = (0.0, 1.0)
     image_layout: Literal["NCHW"] = "NCHW"
 
@@ -57,7 +63,7 @@ class Metadata:
         Raises:
             InputError: Names the entries that are missing or damaged.
         """
-        names = [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls) if field.name not in LATER or f"netinv.{field.name}" in entries]
         if missing := [f"netinv.{name}" for name in names if f"netinv.{name}" not in entries]:
             raise InputError(
                 f"{path} was not written by this project's export: it lacks the metadata {listed(missing)}."
@@ -70,6 +76,8 @@ class Metadata:
                 raise ValueError(f"the sharpness {metadata.sharpness} is no range")
             if metadata.kind == "generator" and not metadata.latent_dim:
                 raise ValueError("a generator has a latent_dim")
+            if metadata.field_side**2 > metadata.latent_dim:
+                raise ValueError(f"a field_side of {metadata.field_side} asks for more than the latent_dim")
         except ValueError as error:
             reason = explain(error) if isinstance(error, ValidationError) else str(error)
             raise InputError(f"{path} has damaged metadata ({reason}): export it again.") from None

@@ -17,6 +17,8 @@ from netinv.core import InputError, listed
 from netinv.sampling.draws import BATCH_SIZE, Floats, Integers, draw_batches
 from netinv.sampling.sessions import open_session, run_session
 
+Field = Mapping[tuple[int, int], float]
+
 
 class Samples(NamedTuple):
     """Images and what they were drawn from."""
@@ -80,6 +82,7 @@ class OnnxGenerator:
         labels: int | Sequence[int] | None = None,
         mixture: Mapping[int, float] | None = None,
         sharpness: float | tuple[float, float] | None = None,
+        field: Field | None = None,
         generator: int | None = None,
     ) -> Samples:
         """Draw images.
@@ -90,6 +93,9 @@ class OnnxGenerator:
             labels: Wanted label of all images, or of each; ``None`` leaves it to chance.
             mixture: Wanted probabilities by label, the same for all images, in place of drawn ones; sums to 1.
             sharpness: s of the condition softmax(s * e), or its range; ``None`` is the file's own.
+            field: Cells of the latent field that are the same in all images, as {(row, column): value}, counted from
+                0 at the top left: above 0 an image is brighter there than others, below 0 darker. Drawn ones are
+                standard normal.
             generator: Which one of an ensemble draws; ``None`` lets them take turns.
 
         Raises:
@@ -102,6 +108,7 @@ class OnnxGenerator:
                 labels=labels,
                 mixture=mixture,
                 sharpness=sharpness,
+                field=field,
                 generator=generator,
             )
         )
@@ -115,6 +122,7 @@ class OnnxGenerator:
         labels: int | Sequence[int] | None = None,
         mixture: Mapping[int, float] | None = None,
         sharpness: float | tuple[float, float] | None = None,
+        field: Field | None = None,
         generator: int | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[Samples]:
@@ -126,6 +134,7 @@ class OnnxGenerator:
         if isinstance(labels, int):
             labels = [labels] * num
         fixed = None if mixture is None else self._mixture(mixture)
+        held = self._field(field or {})
         draws = draw_batches(
             num,
             **self.metadata.draws | {"sharpness": self._sharpness(sharpness)},
@@ -133,7 +142,7 @@ class OnnxGenerator:
             labels=None if labels is None else self._labels(labels, num),
             batch_size=batch_size,
         )
-        return self._draw_images(draws, fixed, seed, self._turns(num, generator), batch_size)
+        return self._draw_images(draws, fixed, held, seed, self._turns(num, generator), batch_size)
 
     def interpolate(
         self,
@@ -143,6 +152,7 @@ class OnnxGenerator:
         label: int | None = None,
         mixture: Mapping[int, float] | None = None,
         sharpness: float | tuple[float, float] | None = None,
+        field: Field | None = None,
         generator: int = 0,
     ) -> Samples:
         """Draw the way from one seed's first image to the other's.
@@ -156,6 +166,7 @@ class OnnxGenerator:
             label: As in :meth:`sample`, as what follows.
             mixture: Wanted probabilities by label.
             sharpness: s of the condition, or its range.
+            field: Cells of the latent field that stay where they are all the way.
             generator: Which one of an ensemble draws.
 
         Raises:
@@ -163,11 +174,11 @@ class OnnxGenerator:
         """
         if num < 2:
             raise InputError(f"The number of images is {num}: an interpolation needs its two ends, so 2 or more.")
-        first, last = (
-            self.sample(1, seed=seed, labels=label, mixture=mixture, sharpness=sharpness, generator=generator)
-            for seed in seeds
-        )
+        how: dict[str, Any] = {"labels": label, "mixture": mixture, "sharpness": sharpness, "generator": generator}
+        first, last = (self.sample(1, seed=seed, field=field, **how) for seed in seeds)
         latent = _great_circle(first.latent[0], last.latent[0], np.linspace(0, 1, num))
+        for place, value in self._field(field or {}).items():
+            latent[:, place] = value
         condition = np.repeat(first.condition, num, axis=0)
         noise = None
         if self.metadata.noise_dim:
@@ -222,6 +233,21 @@ class OnnxGenerator:
             )
         return low, high
 
+    def _field(self, field: Field) -> dict[int, float]:
+        """Values by their places in a latent."""
+        side = self.metadata.field_side
+        if field and not side:
+            raise InputError(f"{self.path} has no latent field: it is one of an inversion with a latent_field above 0.")
+        for (row, column), value in field.items():
+            if not (0 <= row < side and 0 <= column < side):
+                raise InputError(
+                    f"The cell {row},{column} does not exist: the field has {side} rows and columns, counted from 0."
+                )
+            if not math.isfinite(value):
+                raise InputError(f"The cell {row},{column} of the field is to be {value}: give a number.")
+        start = self.metadata.latent_dim - side**2
+        return {start + row * side + column: value for (row, column), value in field.items()}
+
     def _turns(self, num: int, generator: int | None) -> Integers:
         """Which generator draws each image, (N,)."""
         count = self.metadata.num_generators or 1
@@ -235,6 +261,7 @@ class OnnxGenerator:
         self,
         draws: Iterator[tuple[Floats, Floats]],
         fixed: Floats | None,
+        held: Mapping[int, float],
         seed: int,
         turns: Integers,
         batch_size: int,
@@ -243,6 +270,8 @@ class OnnxGenerator:
         for index, (latent, condition) in enumerate(draws):
             if fixed is not None:
                 condition = np.tile(fixed, (len(latent), 1))
+            for place, value in held.items():
+                latent[:, place] = value
             noise = None
             if self.metadata.noise_dim:
                 noise = noise_rng.random((len(latent), self.metadata.noise_dim), dtype=np.float32)

@@ -24,6 +24,7 @@ from netinv.app.inversions import Inversion, inversion_accuracy
 from netinv.classifiers import AdaptedClassifier, adapt
 from netinv.core import InputError
 from netinv.data import load_digits, to_float
+from netinv.generators import ConditionedGenerator
 from netinv.sampling import OnnxGenerator
 
 # Most are trained too briefly to draw every class, and say so.
@@ -214,6 +215,16 @@ def test_shows_as_a_grid_in_a_notebook(inversion: Inversion) -> None:
         pixels = np.asarray(picture)
     first = inversion.sample(8, label=0)[0, 0]
     np.testing.assert_allclose(pixels[:48:3, :48:3], first.numpy() * 255, atol=1)
+
+
+def test_prints_in_a_line() -> None:
+    generator = ConditionedGenerator(netinv.GeneratorConfig(width=4, max_width=4), 2, SHAPE)
+    whole = Inversion(generator, netinv.InversionConfig(), [{"step": 1.0}], ("a", "b"), 0.99876, (1.0, 0.99))
+    assert repr(whole) == "Inversion(standard, 2 classes, accuracy 0.9988)"
+    lost = Inversion(
+        generator, netinv.InversionConfig(perturbation="pgd", epsilon=0.1), [], ("a", "b"), 0.5, (1.0, 0.0)
+    )
+    assert repr(lost) == "Inversion(robust, 2 classes, accuracy 0.5000, missing b)"
 
 
 def test_comes_back_from_disk(inversion: Inversion, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from netinv.app.playground import find_networks, page, verdicts
+from netinv.app.playground import cells, find_networks, page, verdicts
 from netinv.core import InputError
 from netinv.export import write_model
 from netinv.sampling import OnnxClassifier, OnnxGenerator, grid
@@ -69,6 +69,7 @@ def networks(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for name, sharpness in (("sharp", (40.0, 40.0)), ("vague", (0.02, 0.02)), ("range", (1.0, 500.0))):
         model = onnx.load(folder / "generator-0.onnx")
         write_model(folder / f"{name}.onnx", model, replace(exported.metadata, sharpness=sharpness))
+    write_model(folder / "steered.onnx", model, replace(exported.metadata, field_side=2))
     return folder
 
 
@@ -142,6 +143,7 @@ def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", t
     expected = grid([samples.images], 6, generator.metadata.image_shape)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "saved.png")), expected[:, :, 0])
 
+    assert not browser_page.locator("#field").is_visible()
     browser_page.get_by_label("Mixture").fill("0:0.6,1:0.6")
     browser_page.get_by_role("button", name="Draw").click()
     browser_page.get_by_text("The shares of the mixture sum to 1.2: they must sum to 1.").wait_for(timeout=60_000)
@@ -153,6 +155,34 @@ def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", t
     assert not errors
 
 
+def test_cells_of_the_table_are_parts_of_the_field() -> None:
+    assert cells([]) == cells([[None, ""], [" ", float("nan")]]) == {}
+    assert cells([["2", None], ["", -0.5]]) == {(0, 0): 2.0, (1, 1): -0.5}
+    with pytest.raises(InputError, match=r"The field '1,0:much' is no cell: write row, column and value"):
+        cells([[1, 1], ["much", 1]])
+
+
+def test_the_field_is_steered_by_hand(networks: Path, browser_page: "Page") -> None:
+    browser_page.goto(f"http://127.0.0.1:{PORT}")
+    browser_page.wait_for_selector("#images img", timeout=60_000)
+    browser_page.get_by_role("combobox", name="Model").click()
+    browser_page.get_by_role("option", name="steered.onnx", exact=True).click()
+    table = browser_page.locator("#field")
+    table.wait_for(state="visible", timeout=60_000)
+    for cell, value in (("0-1", "2"), ("1-0", "-2")):
+        table.locator(f"[data-testid='cell-{cell}']:visible").dblclick()
+        browser_page.keyboard.type(value)
+        browser_page.keyboard.press("Enter")
+    browser_page.get_by_label("number input for Images").fill("6")
+    browser_page.get_by_role("button", name="Draw").click()
+    browser_page.wait_for_function("document.querySelectorAll('#images .caption-label').length == 6", timeout=60_000)
+    generator = OnnxGenerator(networks / "steered.onnx")
+    samples = generator.sample(6, seed=0, field={(0, 1): 2.0, (1, 0): -2.0})
+    captions, _ = verdicts(samples, generator, [networks / "classifier.onnx", networks / "evaluator.onnx"])
+    assert browser_page.locator("#images .caption-label").all_inner_texts() == captions
+    assert captions != verdicts(generator.sample(6, seed=0), generator, [networks / "classifier.onnx"])[0]
+
+
 @pytest.mark.slow
 def test_every_model_draws_at_its_own_sharpness(networks: Path, browser_page: "Page") -> None:
     """Of any model that is chosen, the page shows what the model draws where nobody asks for more."""
@@ -160,7 +190,7 @@ def test_every_model_draws_at_its_own_sharpness(networks: Path, browser_page: "P
     drawn = "document.querySelectorAll('#images .caption-label').length == {}"
     browser_page.wait_for_function(drawn.format(25), timeout=60_000)
     generators, classifiers = find_networks(networks)
-    assert len(generators) == 12
+    assert len(generators) == 13
     for name, path in reversed(generators.items()):  # the first one is shown at once
         browser_page.get_by_label("Sharpness").fill("7")  # of the model before
         browser_page.get_by_role("combobox", name="Model").click()

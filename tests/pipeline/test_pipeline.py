@@ -15,6 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from netinv.results import HEADLINE, load_interpretation
+from netinv.sampling import OnnxGenerator
 
 TINY = {
     "train.classifier.training.epochs": 3,
@@ -113,7 +114,8 @@ def test_every_output_is_there(project: Path) -> None:
             with (project / f"generators/digits/{variant}/{i}/history.csv").open() as file:
                 steps = [int(row["step"]) for row in csv.DictReader(file)]
             assert steps == sorted(set(steps))
-            assert (project / f"onnx/digits/{variant}/generator-{i}.onnx").is_file()
+            exported = OnnxGenerator(project / f"onnx/digits/{variant}/generator-{i}.onnx")
+            assert exported.metadata.field_side == (4 if variant == "robust" else 0)  # as params.yaml has it
             assert (project / f"cards/digits/{variant}/generator-{i}.md").read_text().startswith("---\n")
     assert (project / "onnx/digits/classifiers/classifier.onnx").is_file()
     found = load_interpretation(project / "interpretation/digits")

@@ -51,6 +51,8 @@ def altered(exported: "Exported", folder: Path, **values: Any) -> Path:
         ("sharpness", [1.0, float("nan")]),
         ("num_generators", -1),
         ("noise_dim", 10**12),
+        ("field_side", -1),
+        ("field_side", 1.5),
         ("versions", ["a"]),
         ("kind", "painter"),
         ("dataset", None),
