@@ -1,0 +1,48 @@
+"""Images that no generator drew here: rows of the measures that need none."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+from draws import library_numpy_rng
+from made_up import ONE, data, network, source
+
+from netinv.core import InputError
+from netinv.data import LabelledImages, to_float
+from netinv.evaluation import measure_images
+from netinv.evaluation.privacy import not_audited
+from netinv.evaluation.rows import measured_row, reference_for
+from netinv.evaluation.samples import first, observe
+from netinv.results import Bootstrap, Estimate
+
+CONFIG = ONE.model_copy(update={"num_samples": 48, "privacy_pool": 55, "seed": 3})
+
+
+@pytest.mark.parametrize("evaluator", [network(1), None])
+@pytest.mark.parametrize("test", [data(60, 2), None])
+def test_images_alone_are_rows_of_their_own_measures(evaluator: Any, test: LabelledImages | None) -> None:
+    sets = {name: (source(num, seed=num).images, source(num, seed=num).label) for name, num in (("a", 60), ("b", 33))}
+    rows = measure_images(sets, network(7), evaluator, test, CONFIG)
+    seen = partial(observe, classifier=network(7), evaluator=evaluator)
+    given = [seen(name, "generator", images, label) for name, (images, label) in sets.items()]
+    real = {}
+    if test is not None:
+        order = library_numpy_rng(3).permutation(60)[:55]
+        real["real_test"] = first(seen("real_test", "reference", to_float(test.images[order]), test.labels[order]), 48)
+    why = "images alone are not audited"
+    reference = reference_for([*given, *real.values()], real, test, why, CONFIG, Bootstrap(3, 100), network(7))
+    assert list(rows) == ["a", "b"]
+    for samples in given:
+        assert rows[samples.name] == measured_row(samples, None, reference)
+        assert rows[samples.name].audit == not_audited(why)
+    assert [row.kind for row in rows.values()] == ["generator"] * 2
+    assert isinstance(rows["a"].measures["coverage"], Estimate) == (evaluator is not None and test is not None)
+
+
+def test_images_alone_are_not_measured_by_a_broken_evaluator() -> None:
+    broken = network(1)
+    for parameter in broken.parameters():
+        parameter.fill_(float("nan"))
+    given = {"a": (source().images, source().label)}
+    with pytest.raises(InputError, match=r"^The evaluator gives values that are not finite for real images"):
+        measure_images(given, network(7), broken, data(60, 2), CONFIG)
