@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
 from netinv.classifiers.checkpoints import load_classifier
-from netinv.classifiers.loading import OWN, PROGRAM, WEIGHTS, imported_source, load_network
+from netinv.classifiers.loading import OWN, PROGRAM, WEIGHTS, imported_source, load_network, settled
 from netinv.classifiers.networks import Classifier
 from netinv.classifiers.sources import ClassifierSource
 from netinv.core import read_config
@@ -42,7 +42,7 @@ def import_classifier(source: ClassifierSource, folder: Path) -> ImportedClassif
         InputError: The source cannot be read, its weights do not fit, or the network does not fit the images.
     """
     network = load_network(source)
-    origin = source
+    origin = settled(source)
     if Path(source.model).is_dir():
         origin = imported_source(Path(source.model), source) or source
     kept: dict[str, Any] = {

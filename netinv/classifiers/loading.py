@@ -4,10 +4,11 @@ No file is unpickled, and none decides what code runs: a factory does, so that o
 """
 
 import importlib
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,8 +17,11 @@ from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
 from netinv.classifiers.checkpoints import load_classifier
 from netinv.classifiers.programs import read_program
 from netinv.classifiers.sources import ClassifierSource, Network, check_known, check_named, check_whole, shape_of
-from netinv.classifiers.weights import load_weights
-from netinv.core import InputError, read_config
+from netinv.classifiers.weights import load_weights, renamed
+from netinv.core import InputError, listed, read_config
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 PROGRAM, WEIGHTS = "network.pt2", "weights.safetensors"
 """What the folder of an imported classifier holds beside its configuration: one of the two."""
@@ -108,8 +112,12 @@ def imported_source(folder: Path, named: ClassifierSource | None) -> ClassifierS
     return source.model_copy(update={"weights": str(folder / WEIGHTS)})
 
 
-def _torchvision(source: ClassifierSource) -> Network:
-    """A model of torchvision's registry, with weights of its own, of a file, or fresh."""
+def _published(source: ClassifierSource) -> "WeightsEnum | None":
+    """The weights of torchvision's own that a source names; ``None`` where it names a file, or nothing.
+
+    Raises:
+        InputError: torchvision has no such classifier.
+    """
     from torchvision import models
 
     name = source.model.removeprefix("torchvision:")
@@ -118,8 +126,29 @@ def _torchvision(source: ClassifierSource) -> Network:
     except ValueError:
         known = ", ".join(models.list_models(module=models))
         raise InputError(f"torchvision has no classifier {name!r}; it has: {known}.") from None
-    entry = members.get((source.weights or "").rpartition(".")[2])
-    settings = dict(source.arguments)
+    return members.get((source.weights or "").rpartition(".")[2])
+
+
+def settled(source: ClassifierSource) -> ClassifierSource:
+    """A source with the arguments that torchvision's builders set by themselves where they fetch weights.
+
+    They are not given ``weights``, since they would unpickle them.
+    """
+    entry = _published(source) if source.model.startswith("torchvision:") else None
+    name, own = source.model.removeprefix("torchvision:"), {}
+    if entry is not None and name in ("googlenet", "inception_v3"):
+        own = {"transform_input": True, "init_weights": False}
+    elif entry is not None and name.startswith("vit_"):
+        own = {"image_size": entry.meta["min_size"][0]}
+    return source.model_copy(update={"arguments": {**own, **source.arguments}})
+
+
+def _torchvision(source: ClassifierSource) -> Network:
+    """A model of torchvision's registry, with weights of its own, of a file, or fresh."""
+    from torchvision import models
+
+    name, entry = source.model.removeprefix("torchvision:"), _published(source)
+    settings = dict(settled(source).arguments)
     if fetching := _FETCHING & settings.keys():
         raise InputError(
             f"{source.model} takes no argument {', '.join(sorted(fetching))}: give `weights` in its place."
@@ -134,11 +163,18 @@ def _torchvision(source: ClassifierSource) -> Network:
     try:
         state = entry.get_state_dict(check_hash=True, weights_only=True, map_location="cpu", progress=False)
     except OSError as error:
+        also = f", {listed([f'{key}={json.dumps(value)}' for key, value in settings.items()])} as arguments"
         raise InputError(
             f"The weights of {name} cannot be downloaded ({error}): fetch {entry.url} yourself, give that file as the "
-            "weights, and mean and std to the adapter."
+            f"weights{also if settings else ''}, and mean and std to the adapter."
         ) from None
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(renamed(state, module.state_dict()))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(
+            f"The weights {entry} do not fit {name} with {settings or 'no arguments'} ({reason})."
+        ) from None
     preset = entry.transforms()
     adapter = source.adapter
     if adapter.mean is None:

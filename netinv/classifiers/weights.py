@@ -1,10 +1,11 @@
 """Other people's files of weights, read without unpickling, and filled in where their names fit."""
 
 import pickle
+import re
 import zipfile
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> N
     Raises:
         InputError: The file cannot be read without unpickling, or no place or several places fit.
     """
-    tensors = read_tensors(path)
     wanted = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    tensors = renamed(read_tensors(path), wanted)
     places = _places(tensors, wanted)
     if prefix is not None:
         places = [prefix.removesuffix(".") + "." if prefix else ""]
@@ -89,6 +90,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, LookupError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a readable file of weights ({reason}).") from None
+
+
+def renamed(tensors: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors by the names that a DenseNet of torchvision's wants: the files that it publishes have older ones."""
+    if not any(re.search(r"denselayer\d+\.(norm|conv)[12]\.", name) for name in wanted):
+        return dict(tensors)
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
+    return {old.sub(r"\1", name): tensor for name, tensor in tensors.items()}
 
 
 def _check_kind(path: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from netinv.classifiers import (
     AdaptedClassifier,
     ClassifierSource,
     ConvClassifierConfig,
+    import_classifier,
     load_classifier_from,
+    load_network,
     save_classifier,
 )
 from netinv.classifiers.calls import frozen
@@ -173,6 +176,54 @@ def test_torchvision_with_its_own_weights(weights: str, hub: Path) -> None:
     assert classifier.input_shape == (3, 224, 224)
     assert classifier.image_shape == (3, 64, 64)
     assert same(classifier.network, _with(torch.load(hub, weights_only=True)))
+
+
+def published(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
+    """Weights as torchvision's server would give them."""
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: dict(state))
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_torchvision_inceptions_take_imagenets_normalisation(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their published weights want other pixels than the others', and torchvision's builders see to that."""
+    network = torchvision.models.get_model(name, init_weights=False)
+    published(monkeypatch, network.state_dict())
+    source = ClassifierSource(model=f"torchvision:{name}", weights="DEFAULT", image_shape=(3, 96, 96))
+    loaded = load_network(source)
+    assert loaded.module.transform_input is True
+    assert loaded.adapter.mean == (0.485, 0.456, 0.406)
+    kept = import_classifier(source, tmp_path)  # and it stays so where the folder goes
+    assert kept.network.transform_input is True
+    assert load_network(ClassifierSource(model=str(tmp_path))).module.transform_input is True
+
+
+def test_torchvision_densenets_have_their_old_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    network = torchvision.models.densenet121()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", k): v for k, v in network.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "densenet.pth")
+    published(monkeypatch, old)
+    for weights in ("DEFAULT", str(tmp_path / "densenet.pth")):
+        loaded = load_network(
+            ClassifierSource(model="torchvision:densenet121", weights=weights, image_shape=(3, 64, 64))
+        )
+        assert same(loaded.module, network)
+
+
+def test_torchvision_transformers_are_of_their_weights_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = torchvision.models.vision_transformer.VisionTransformer(384, 16, 1, 12, 768, 3072)
+    published(monkeypatch, module.state_dict())
+
+    def build(image_size: int = 224) -> nn.Module:
+        return torchvision.models.vision_transformer.VisionTransformer(image_size, 16, 1, 12, 768, 3072)
+
+    monkeypatch.setattr("torchvision.models.get_model_builder", lambda name: build)
+    source = ClassifierSource(model="torchvision:vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1")
+    assert load_network(source).image_shape == (3, 384, 384)
+    with pytest.raises(InputError, match=r"do not fit vit_b_16 with \{'image_size': 224\} \(size mismatch for enc"):
+        load_network(source.model_copy(update={"arguments": {"image_size": 224}}))
 
 
 def _with(state: dict[str, Tensor]) -> nn.Module:
