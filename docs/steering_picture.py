@@ -24,7 +24,7 @@ def main(model: Path, out: Path) -> None:
     images = np.concatenate([image for row in rows for image in row]).repeat(SCALE, axis=2).repeat(SCALE, axis=3)
     channels, height, width = generator.metadata.image_shape
     pixels = grid([images], len(images), (channels, SCALE * height, SCALE * width), columns=len(VALUES))
-    Image.fromarray(pixels.squeeze(-1) if channels == 1 else pixels).save(out, optimize=True)
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(out, optimize=True)
 
 
 if __name__ == "__main__":

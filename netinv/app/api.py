@@ -101,6 +101,8 @@ def invert(
         raise InputError(
             f"{len(names)} class names were given, but the classifier knows {adapted.num_classes} classes."
         )
+    if not 0 <= seed < 2**31:
+        raise InputError(f"The seed is {seed}: give 0 to {2**31 - 1}.")
     if attempts < 1:
         raise InputError(f"attempts is {attempts}: at least one is needed.")
     _expect_time_for(adapted, config, generator, max_hours, progress)

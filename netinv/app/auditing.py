@@ -1,6 +1,8 @@
 """The command ``netinv audit``: a gate for builds, whose exit status is its verdict."""
 
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +122,7 @@ def _read(path: Path, num: int, seed: int, image_shape: tuple[int, int, int]) ->
     if path.suffix != ".npz":
         return to_float(read_images(path, image_shape)[:num])
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return torch.from_numpy(arrays["images"][:num].astype(np.float32))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is no file of netinv sample ({error}): draw it again.") from None

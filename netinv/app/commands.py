@@ -150,6 +150,7 @@ def evaluate(
     from netinv.evaluation import evaluate as measure
 
     check_folder(out)
+    config = EvaluationConfig.parse({"num_samples": num_samples, "seed": seed}, where="evaluate")
     subject = read_subject(folders, data, evaluator, evaluator_set, seed, options)
     inversions, (train, test) = subject.inversions, subject.splits
     evaluation = measure(
@@ -159,7 +160,7 @@ def evaluate(
         subject.classes,
         train,
         test,
-        EvaluationConfig(num_samples=num_samples, seed=seed),
+        config,
         inversions[0].config.sharpness,
     )
     with new_folder(out) as folder:

@@ -111,7 +111,7 @@ class Inversion:
         scale = max(1, GRID_SIDE // max(height, width))
         images = images.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
         pixels = grid([images.numpy()], len(labels), (channels, scale * height, scale * width), GRID_COLUMNS)
-        return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+        return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""

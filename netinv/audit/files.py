@@ -137,5 +137,5 @@ def _picture(images: np.ndarray[Any, Any]) -> str:
     large = images.repeat(scale, axis=2).repeat(scale, axis=3).astype(np.float32)
     pixels = grid([large], len(large), (channels, scale * height, scale * width), len(large))
     data = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(data, "PNG")
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(data, "PNG")
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -128,7 +128,8 @@ class AdaptedClassifier(nn.Module):
         if not bool(torch.isfinite(scores).all()):
             raise InputError("The classifier's outputs are not finite: check its weights and its normalisation.")
         self.num_classes = max(scores.shape[1], 2)
-        self.detected_output = self._sigmoid(scores) if config.output == "sigmoid" else detect_output(scores)
+        single = config.output == "sigmoid"
+        self.detected_output = self._sigmoid(scores) if single else detect_output(scores, self.dtype)
         believed = self.detected_output if config.output in ("auto", "sigmoid") else config.output
         self.output = cast(OutputKind, believed)
         self.output_range = float(scores.min()), float(scores.max())
@@ -199,8 +200,7 @@ class AdaptedClassifier(nn.Module):
         """
         channels, height, width = self.input_shape
         if images.shape[1] != channels:
-            grey = torch.tensor(GREY, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-            images = images.expand(-1, 3, -1, -1) if channels == 3 else (images * grey).sum(dim=1, keepdim=True)
+            images = images.expand(-1, 3, -1, -1) if channels == 3 else to_grey(images)
         if images.shape[2:] != (height, width):
             images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
         images = (images - self.mean) / self.std
@@ -273,9 +273,18 @@ class AdaptedClassifier(nn.Module):
     def _sigmoid(self, scores: Tensor) -> OutputKind:
         """Whether scores come after their sigmoid: then they stay in [0, 1] whatever the network is given."""
         strong = 100 * (probe_images(self.image_shape).detach().to(self.device) - 0.5)
-        output = call(self.network, self._inputs(torch.cat([strong, -strong])))
-        more = find_scores(output, self.config.output_entry, None, single=True).detach()
+        try:
+            output = call(self.network, self._inputs(torch.cat([strong, -strong])))
+            more = find_scores(output, self.config.output_entry, None, single=True).detach()
+        except InputError:  # it bears no other images than those that there are
+            more = scores
         return "sigmoid" if all(bool(((x >= 0) & (x <= 1)).all()) for x in (scores, more)) else "logits"
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) as grey ones, (N, 1, H, W)."""
+    weights = torch.tensor(GREY, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
 
 
 def adapt(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, probe_images
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, probe_images, to_grey
 from netinv.classifiers.calls import bare
 from netinv.classifiers.findings import Code, Finding, Severity, as_found, behaviour
 from netinv.classifiers.outputs import OutputKind
@@ -141,6 +141,12 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findin
     if tuple(data.images.shape[1:]) != classifier.image_shape:
         add("error", "data", f"The labelled images are {tuple(data.images.shape[1:])}, not {classifier.image_shape}.")
         return _Measured(None, 0)
+    if not len(data.labels):
+        add("error", "data", "There are no labelled images.")
+        return _Measured(None, 0)
+    if data.labels.is_floating_point() or int(data.labels.min()) < 0:
+        add("error", "data", "Labels are whole numbers from 0 on, one for each image.")
+        return _Measured(None, 0)
     brightest = float(data.images.max())
     if data.images.is_floating_point() and brightest > 1.5:
         message = f"Pixels in 0..255? The labelled images reach {brightest:.0f}; give uint8, or floats in [0, 1]."
@@ -209,10 +215,13 @@ def _better(classifier: AdaptedClassifier, images: Tensor, labels: Tensor, accur
     margin = max(0.03, 3 * math.sqrt(max(accuracy * (1 - accuracy), 0.02) / len(labels)))
     best = None
     for alternative in _alternatives(classifier, images):
-        other = AdaptedClassifier(
-            classifier.network, classifier.image_shape, classifier.num_classes, alternative.config
-        )
-        measured = float((_predict(other, images) == labels).float().mean())
+        try:
+            other = AdaptedClassifier(
+                classifier.network, classifier.image_shape, classifier.num_classes, alternative.config
+            )
+            measured = float((_predict(other, images) == labels).float().mean())
+        except InputError:  # a network may not bear pixels of another kind, and then it is not meant for them
+            continue
         if measured > accuracy + margin and (best is None or measured > best.accuracy):
             best = alternative._replace(accuracy=measured)
     return best
@@ -236,7 +245,8 @@ def _alternatives(classifier: AdaptedClassifier, images: Tensor) -> Iterator[_Al
             changed(zero, one), "normalisation", "Double normalisation, it does better without: leave out mean and std"
         )
     else:
-        own = channel_statistics((images * 255).round().to("cpu", torch.uint8))
+        seen = images if channels == 3 or images.shape[1] != 3 else to_grey(images)
+        own = channel_statistics((seen * 255).round().to("cpu", torch.uint8))
         guesses = [own if len(own[0]) == channels else (own[0] * 3, own[1] * 3), ((0.5,) * channels, (0.5,) * channels)]
         guesses += [IMAGENET] if channels == 3 else []
         for mean, std in guesses:

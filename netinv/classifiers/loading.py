@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
+from netinv.classifiers.calls import bare
 from netinv.classifiers.checkpoints import load_classifier
 from netinv.classifiers.programs import read_program
 from netinv.classifiers.sources import ClassifierSource, Network, check_known, check_named, check_whole, shape_of
@@ -193,8 +194,9 @@ def _from_factory(source: ClassifierSource) -> Network:
     try:
         try:
             factory = getattr(importlib.import_module(module_name), function_name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"{source.model} cannot be imported ({error}): check its name and the folder.") from error
+        except (Exception, SystemExit) as error:  # it is code of the user's, which may fail in any way
+            why = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else error
+            raise InputError(f"{source.model} cannot be imported ({why}): check its name and the folder.") from error
         module = _call(source.model, factory, source.arguments)
     finally:
         sys.path.remove(folder)
@@ -204,7 +206,7 @@ def _from_factory(source: ClassifierSource) -> Network:
             "module, and give its weights as a file."
         )
     if source.weights is not None:
-        load_weights(module, Path(source.weights), source.weights_prefix)
+        load_weights(bare(module), Path(source.weights), source.weights_prefix)
     return Network(module, shape_of(source), source.num_classes, source.adapter)
 
 

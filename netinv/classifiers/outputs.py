@@ -13,16 +13,18 @@ OutputKind = Literal["logits", "probabilities", "log_probabilities", "sigmoid"]
 """What rows of scores are; ``sigmoid`` is a probability for each column by itself."""
 
 
-def detect_output(output: Tensor) -> OutputKind:
-    """What rows of numbers (N, K) are, by their sign and their sum.
+def detect_output(output: Tensor, dtype: torch.dtype = torch.float32) -> OutputKind:
+    """What rows of numbers (N, K) are, by their sign and their sum, in as far as a precision tells.
 
     Example:
         >>> detect_output(torch.tensor([[0.2, 0.8]])), detect_output(torch.tensor([[0.2, 1.8]]))
         ('probabilities', 'logits')
     """
-    if bool((output >= 0).all()) and torch.allclose(output.sum(dim=1), torch.ones(()).to(output), atol=1e-3):
+    # Each share is rounded by half an epsilon of itself, and a logarithm of -10 by ten times as much.
+    close, one = max(1e-3, 4 * torch.finfo(dtype).eps), torch.ones(()).to(output)
+    if bool((output >= 0).all()) and torch.allclose(output.sum(dim=1), one, atol=close):
         return "probabilities"
-    if bool((output <= 1e-6).all()) and torch.allclose(output.exp().sum(dim=1), torch.ones(()).to(output), atol=1e-3):
+    if bool((output <= 1e-6).all()) and torch.allclose(output.exp().sum(dim=1), one, atol=close):
         return "log_probabilities"
     return "logits"
 

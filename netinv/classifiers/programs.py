@@ -120,16 +120,27 @@ class InParts(nn.Module):
         short = -num % self.size
         if self.fixed and short:
             images = torch.cat([images, images[-1:].expand(short, *images.shape[1:])])
-        return _joined([self.network(part) for part in torch.split(images, self.size)], num)
+        parts = [self.network(part) for part in torch.split(images, self.size)]
+        if isinstance(parts[0], Tensor) and not parts[0].ndim:  # a squeezed score of one image
+            parts = [part[None] for part in parts]
+        return _joined(parts, num, alone=self.fixed and self.size == 1)
 
 
-def _joined(parts: list[Any], num: int) -> Any:
-    """Outputs of one structure as one output of ``num`` rows."""
+def _joined(parts: list[Any], num: int, alone: bool) -> Any:
+    """Outputs of one structure as one output of ``num`` rows.
+
+    Args:
+        parts: In order.
+        num: Rows that are meant; what fills up the last part comes behind them.
+        alone: Each part is of one image: it may have been squeezed, and then has no row for it.
+    """
     first = parts[0]
     if isinstance(first, Tensor):
+        if alone and first.ndim and first.shape[0] != 1:
+            parts = [part[None] for part in parts]
         return torch.cat(parts)[:num] if first.ndim else first
     if isinstance(first, Mapping):
-        return {key: _joined([part[key] for part in parts], num) for key in first}
+        return {key: _joined([part[key] for part in parts], num, alone) for key in first}
     if isinstance(first, (tuple, list)):
-        return [_joined(list(column), num) for column in zip(*parts, strict=True)]
+        return [_joined(list(column), num, alone) for column in zip(*parts, strict=True)]
     return first

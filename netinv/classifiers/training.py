@@ -80,7 +80,7 @@ def train_classifier(
     rng = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # dropout and mixup draw from the global state
     images, labels = data.images.to(device), data.labels.to(device)
-    batches = math.ceil(len(labels) / config.batch_size)
+    batches = len(_batches(torch.arange(len(labels)), config.batch_size))
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.epochs * batches)
     blend = _mixup(config.mixup, classifier.num_classes) if config.mixup else None
@@ -89,7 +89,7 @@ def train_classifier(
         total_loss = torch.zeros((), device=device)
         correct = torch.zeros((), device=device)
         order = torch.randperm(len(labels), generator=rng).to(device)
-        for index in torch.split(order, config.batch_size):
+        for index in _batches(order, config.batch_size):
             batch = augment(to_float(images[index]), config.shift, config.flip, rng, config.distortion)
             target = labels[index]
             if blend:
@@ -126,6 +126,14 @@ def train_classifier(
             "accuracy": float(correct) / len(labels),
         }
     classifier.eval()
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """Places (N,) in batches of a size, but that a last single one joins those before: batch norm refuses it alone."""
+    parts = list(torch.split(order, size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from netinv.core.errors import InputError, listed
 def check_same_classes(orders: Mapping[str, Sequence[str]]) -> None:
     """Refuse to compare things whose labels mean different classes.
 
-    Classes that are only numbered may have any names elsewhere.
+    Classes that are only numbered may have any names elsewhere, but not the same numbers in another order.
 
     Args:
         orders: Names of the classes in label order, by whose they are.
@@ -25,7 +25,8 @@ def check_same_classes(orders: Mapping[str, Sequence[str]]) -> None:
                 raise InputError(
                     f"{owner} knows {len(classes)} classes, but {other} {len(others)}: give what belongs together."
                 )
-            if tuple(classes) != tuple(others) and not (_numbered(classes) or _numbered(others)):
+            free = (_numbered(classes) or _numbered(others)) and {*classes} != {*others}
+            if tuple(classes) != tuple(others) and not free:
                 raise InputError(
                     f"The classes of {owner} are {listed(classes)}, in this order, but those of {other} are "
                     f"{listed(others)}: give both the same names in the same order."

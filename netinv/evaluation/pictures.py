@@ -89,4 +89,4 @@ def _grid(cells: Sequence[Pixels | None], columns: int, image_shape: tuple[int, 
     images = np.stack([np.full(image_shape, 255, np.uint8) if cell is None else cell for cell in cells])
     large = images.repeat(scale, axis=2).repeat(scale, axis=3).astype(np.float32) / np.float32(255)
     pixels = grid([large], len(images), (channels, scale * height, scale * width), columns)
-    return pixels[:, :, 0] if channels == 1 else pixels
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels

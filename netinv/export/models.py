@@ -12,7 +12,8 @@ The forms of a generator, all with inputs and outputs in float32 and any batch s
 
 import copy
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,18 @@ class ExportConfig(Config):
     """Images on which that loss is measured."""
 
 
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """All that a file holds is float32, whatever torch's default is."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+@_single_precision()
 def export_generators(
     folder: Path,
     generators: Sequence[ConditionedGenerator],
@@ -84,7 +97,7 @@ def export_generators(
             f"What the forms {listed(small)} lose cannot be told without a judge: give classifiers as judges, or leave "
             "these forms out."
         )
-    generators = [copy.deepcopy(generator).eval() for generator in generators]
+    generators = [copy.deepcopy(generator).eval().float() for generator in generators]
     plain = generator_models(generators)
     models = [rewritten(model) for model in plain]
     inputs = _random_inputs(generators[0])
@@ -126,6 +139,7 @@ def export_generators(
     return {"max_difference": max(differences), **measures}
 
 
+@_single_precision()
 def export_generator(path: Path, generator: ConditionedGenerator, metadata: Metadata) -> float:
     """Write one generator in its plain form; returns its largest difference from torch.
 
@@ -134,7 +148,7 @@ def export_generator(path: Path, generator: ConditionedGenerator, metadata: Meta
         InputError: The path cannot be written.
     """
     check_file(path)
-    generator = copy.deepcopy(generator).cpu().eval()
+    generator = copy.deepcopy(generator).cpu().eval().float()
     (model,) = map(rewritten, generator_models([generator]))
     inputs = _random_inputs(generator)
     difference = check_agreement(path.stem, model, inputs, _reference(generator, inputs))
@@ -142,15 +156,20 @@ def export_generator(path: Path, generator: ConditionedGenerator, metadata: Meta
     return difference
 
 
+@_single_precision()
 def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, metadata: Metadata) -> float:
     """Write a classifier; returns its largest difference from torch, as a share of the largest logit.
+
+    A network of another precision is written as it is in float32.
 
     Raises:
         FloatingPointError: It is larger than ``TOLERANCE``.
         InputError: The path cannot be written, or the network, one from elsewhere, cannot be traced.
     """
     check_file(path)
-    classifier = copy.deepcopy(classifier).eval()
+    classifier = copy.deepcopy(classifier).eval().float()
+    if isinstance(classifier, AdaptedClassifier):
+        classifier.dtype = torch.float32
     try:
         model = classifier_model(classifier)
     except torch.onnx.OnnxExporterError as error:

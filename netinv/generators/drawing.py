@@ -38,9 +38,10 @@ def draw_images(
         batch_size: Images drawn at a time. The masks of dropout depend on it.
 
     Returns:
-        images (N, C, H, W) in [0, 1] and condition vectors (N, K), on the CPU.
+        images (N, C, H, W) in [0, 1] and condition vectors (N, K), float32, on the CPU.
     """
-    device = next(generator.parameters()).device
+    parameter = next(generator.parameters())
+    device, dtype = parameter.device, parameter.dtype
     latent, vector = (
         torch.from_numpy(array)
         for array in draw(
@@ -57,8 +58,8 @@ def draw_images(
         torch.manual_seed(seed)
         for z, p in zip(torch.split(latent, batch_size), torch.split(vector, batch_size), strict=True):
             short = batch_size - len(z) if dropout else 0  # masks depend on the size of a batch, so that all are full
-            drawn = generator(_filled(z, short).to(device), _filled(p, short).to(device))
-            images.append(drawn[: len(z)].cpu())
+            drawn = generator(_filled(z, short).to(device, dtype), _filled(p, short).to(device, dtype))
+            images.append(drawn[: len(z)].float().cpu())
     return torch.cat(images).contiguous(), vector
 
 

@@ -92,7 +92,7 @@ def _strip(picture: Picture) -> Pixels:
 
 
 def _colour(image: Tensor) -> Tensor:
-    return image.expand(3, -1, -1) if image.shape[0] == 1 else image[:3]
+    return image if image.shape[0] == 3 else image.mean(dim=0, keepdim=True).expand(3, -1, -1)
 
 
 def _heated(image: Tensor, heat: Tensor) -> Tensor:

@@ -144,9 +144,11 @@ def total_variation_loss(images: Tensor) -> Tensor:
     Args:
         images: (N, C, H, W).
     """
-    down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean()
-    across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean()
-    return down + across
+    down = (images[:, :, 1:] - images[:, :, :-1]).abs()
+    across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs()
+    # An image one pixel high or wide has no neighbours there, and their mean is 0, not nan.
+    vertical, horizontal = (part.mean() if part.numel() else part.sum() for part in (down, across))
+    return vertical + horizontal
 
 
 def pixel_statistics_loss(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

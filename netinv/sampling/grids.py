@@ -12,7 +12,12 @@ Pixels = NDArray[np.uint8]
 
 
 def to_pixels(images: Floats, scale: int = 1) -> Pixels:
-    """Images (N, C, H, W) in [0, 1] to the nearest uint8, each pixel as a square of ``scale`` by ``scale``."""
+    """Images (N, C, H, W) in [0, 1] to the nearest uint8, each pixel as a square of ``scale`` by ``scale``.
+
+    A picture is grey or has three colours: of any other number of channels it shows the mean.
+    """
+    if images.shape[1] not in (1, 3):
+        images = images.mean(axis=1, keepdims=True)
     pixels: Pixels = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
     return pixels.repeat(scale, axis=2).repeat(scale, axis=3) if scale > 1 else pixels
 
@@ -29,14 +34,15 @@ def grid(
     Args:
         batches: Images (N, C, H, W) in [0, 1], ``num`` in all.
         num: How many there are.
-        image_shape: (C, H, W), of one or three channels.
+        image_shape: (C, H, W).
         columns: Images in a row; ``None`` makes the grid about square.
         scale: Side of each of their pixels, in pixels of the picture.
 
     Returns:
-        (rows * (scale * H + 1) - 1, columns * (scale * W + 1) - 1, C).
+        (rows * (scale * H + 1) - 1, columns * (scale * W + 1) - 1, 3), or 1 in place of 3 where C is not 3.
     """
-    channels, height, width = image_shape[0], scale * image_shape[1], scale * image_shape[2]
+    channels = 3 if image_shape[0] == 3 else 1
+    height, width = scale * image_shape[1], scale * image_shape[2]
     columns = columns or math.isqrt(max(num, 1) - 1) + 1
     rows = -(-max(num, 1) // columns)
     canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)

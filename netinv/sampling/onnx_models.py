@@ -131,8 +131,8 @@ class OnnxGenerator:
             raise InputError(f"The number of images is {num}: give 0 or more.")
         if labels is not None and mixture is not None:
             raise InputError("Both labels and a mixture were given: give one of them.")
-        if isinstance(labels, int):
-            labels = [labels] * num
+        if isinstance(labels, int | np.integer):  # numpy's, too
+            labels = [int(labels)] * num
         fixed = None if mixture is None else self._mixture(mixture)
         held = self._field(field or {})
         draws = draw_batches(

@@ -110,10 +110,18 @@ def test_errors_end_with_2(
 ) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("leek: null\n")
+    whole = (place / "replayed.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "damaged.npz").write_bytes(whole[:500] + bytes([whole[500] ^ 255]) + whole[501:])
+    np.save(tmp_path / "bare.npy", np.zeros((2, 1, 8, 8), np.float32))
+    (tmp_path / "bare.npy").rename(tmp_path / "bare.npz")
     cases = {
         ("--policy", broken): "broken.yaml.leek is not a known key",
         ("--images", tmp_path / "absent"): "is no folder of images",
         ("--images", tmp_path / "absent.npz"): "is no file of netinv sample",
+        ("--images", tmp_path / "cut.npz"): "cut.npz is no file of netinv sample",
+        ("--images", tmp_path / "damaged.npz"): "damaged.npz is no file of netinv sample",
+        ("--images", tmp_path / "bare.npz"): "bare.npz is no file of netinv sample",
         ("--evaluator-set", "mean=0.5"): "name it with --evaluator",
         ("--images", place / "strangers", "--images", place / "strangers"): "Two sets of samples have one name",
     }

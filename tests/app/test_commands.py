@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from zoo import ConvNet
 
-from netinv import evaluation
+from netinv import evaluation, invert
 from netinv.app import command
 from netinv.app.inversions import Inversion
 from netinv.app.options import parse_evaluator, parse_source, read_data, train_evaluator
@@ -33,6 +32,13 @@ from netinv.sampling import OnnxGenerator
 
 FACTORY = ("zoo:ConvNet", "--image-shape", "3,8,8", "--device", "cpu")
 TINY = ("--set", "batch_size=8", "--set", "generator.width=8", "--set", "generator.max_width=8")
+
+
+class ShortLessons(EvaluationConfig):
+    """An evaluation that takes seconds."""
+
+    student: ClassifierTrainingConfig | None = ClassifierTrainingConfig(epochs=1)
+    distillation: DistillationConfig | None = DistillationConfig(images=100, steps=5)
 
 
 class Shell:
@@ -57,8 +63,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture(autouse=True)
 def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
     """Students would take most of an evaluation's time, and are tested by themselves."""
-    lessons = {"student": ClassifierTrainingConfig(epochs=1), "distillation": DistillationConfig(images=100, steps=5)}
-    monkeypatch.setattr(evaluation, "EvaluationConfig", partial(EvaluationConfig, **lessons))
+    monkeypatch.setattr(evaluation, "EvaluationConfig", ShortLessons)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +140,30 @@ def test_the_robust_variant_in_one_word(shell: Shell, weights: Path, tmp_path: P
     assert "note: The variant robust compares" in told
     changes = {"steps": 2, "batch_size": 8, "epsilon": 0.05, "pixel_statistics": 0.0}
     assert Inversion.load(tmp_path / "inversion").config == variant_config("robust").model_copy(update=changes)
+
+
+def test_images_of_five_channels_are_kept_and_shown(shell: Shell, tmp_path: Path) -> None:
+    out = tmp_path / "five"
+    factory = ("zoo:ConvNet", "--argument", "in_channels=5", "--image-shape", "5,8,8", "--device", "cpu")
+    code, _, _ = shell("invert", *factory, "--steps", 2, "--attempts", 1, *TINY, "--out", out)
+    assert code in (0, 3)
+    assert Inversion.load(out).generator.image_shape == (5, 8, 8)
+    with Image.open(out / "grid.png") as picture:
+        assert picture.mode == "L"
+
+
+def test_numbers_out_of_range_are_refused_before_work(
+    shell: Shell, weights: Path, folder: Path, tmp_path: Path
+) -> None:
+    wrong = {("--seed", 20261128091500): "evaluate.seed", ("--num-samples", 2_000_000_000): "evaluate.num_samples"}
+    for words, name in wrong.items():
+        measure = ("evaluate", *colours(weights), "--inversion", tmp_path, "--data", folder, "--out", tmp_path / "out")
+        code, _, told = shell(*measure, *words)
+        assert code == 2
+        assert name in told
+        assert told.count("\n") == 1
+    with pytest.raises(InputError, match=r"The seed is 4294967296: give 0 to 2147483647\."):
+        invert(ConvNet(), image_shape=(3, 8, 8), seed=2**32)
 
 
 def test_from_a_classifier_to_measures_and_an_onnx_file_without_data(

@@ -55,6 +55,22 @@ def test_verdicts_are_the_classifiers(exported: Exported) -> None:
         assert f"{path.stem} reads **{(read == samples.labels).mean():.1%}** as wanted" in summary
 
 
+def test_a_classifier_of_another_model_says_nothing(exported: Exported, tmp_path: Path) -> None:
+    """What the commands export has no data set's name, so that only shape and classes tell whose it is."""
+    about = replace(exported.metadata, kind="classifier", dataset="", variant="", latent_dim=0)
+    model = onnx.load(exported.folder / "classifier.onnx")
+    write_model(tmp_path / "judge.onnx", model, about)
+    write_model(tmp_path / "other.onnx", model, replace(about, classes=("red", "green", "blue")))
+    drawing = onnx.load(exported.folder / "generator-0.onnx")
+    write_model(tmp_path / "generator.onnx", drawing, replace(exported.metadata, dataset="", variant="standard"))
+    generator = OnnxGenerator(tmp_path / "generator.onnx")
+    samples = generator.sample(4)
+    captions, summary = verdicts(samples, generator, [tmp_path / "judge.onnx", tmp_path / "other.onnx"])
+    assert all(len(caption.splitlines()) == 2 and "\njudge " in caption for caption in captions)
+    assert summary.count("reads") == 1
+    assert "judge reads **" in summary
+
+
 def test_missing_gradio_is_one_sentence(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(InputError, match=r"needs gradio: pip install gradio"):

@@ -10,17 +10,26 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from draws import numpy_rng, seed_torch
+from draws import numpy_rng, seed_torch, torch_rng
 from torch import nn
 
+from netinv.classifiers import AdaptedClassifier
 from netinv.core import InputError
-from netinv.export import ExportConfig, export_generators, generator_models, rewritten, write_model
+from netinv.export import (
+    ExportConfig,
+    export_classifier,
+    export_generator,
+    export_generators,
+    generator_models,
+    rewritten,
+    write_model,
+)
 from netinv.export.forms import stochastic_model
 from netinv.export.graphs import OPSET
 from netinv.export.models import TOLERANCE, check_agreement
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, invert
-from netinv.sampling import OnnxClassifier, OnnxGenerator, draw
+from netinv.sampling import Metadata, OnnxClassifier, OnnxGenerator, draw
 from tests.conftest import Exported
 
 PLAIN = ("generator-0", "generator-1")
@@ -232,3 +241,27 @@ def test_unwritable_place_leaves_nothing(exported: Exported, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"model\.onnx cannot be written"):
         write_model(tmp_path / "file" / "model.onnx", model, exported.metadata)
     assert {path.name for path in tmp_path.iterdir()} == {"taken.onnx", "file"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_classifier_of_another_precision_is_exported_in_single_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+    seed_torch(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).to(dtype)
+    classifier = AdaptedClassifier(network, (1, 8, 8))
+    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
+    assert export_classifier(tmp_path / "classifier.onnx", classifier, about) <= TOLERANCE
+    images = torch.rand(6, 1, 8, 8, generator=torch_rng(0))
+    logits = OnnxClassifier(tmp_path / "classifier.onnx")(images.numpy())
+    np.testing.assert_allclose(logits, copy.deepcopy(network).float()(images).detach().numpy(), atol=1e-5)
+    assert (classifier.dtype, network[0].weight.dtype) == (dtype, dtype)  # left as it was
+
+
+def test_a_file_is_single_precision_whatever_torchs_default_is(exported: Exported, tmp_path: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        export_generator(tmp_path / "generator.onnx", copy.deepcopy(exported.generators[0]).double(), exported.metadata)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    own, other = (OnnxGenerator(path) for path in (tmp_path / "generator.onnx", exported.folder / "generator-0.onnx"))
+    assert np.abs(own.sample(9, seed=2).images - other.sample(9, seed=2).images).max() <= TOLERANCE

@@ -75,3 +75,19 @@ def test_a_generator_is_left_as_it_was_also_when_it_fails(dropout: bool, fails: 
     assert [module.training for module in generator.modules()] == modes
     assert all(torch.equal(tensor, generator.state_dict()[name]) for name, tensor in before.items())
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_they_are_single_precision_whatever_torchs_default_is() -> None:
+    single = untrained()
+    expected = images_of(single, 20)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        generator = untrained()
+        assert generator.to_image.weight.dtype == torch.float64
+        generator.load_state_dict(single.state_dict())
+        images, vector = draw_images(generator, 20, seed=7, sharpness=SHARPNESS)
+    finally:
+        torch.set_default_dtype(default)
+    assert (images.dtype, vector.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)

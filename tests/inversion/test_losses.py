@@ -196,3 +196,11 @@ def test_gradients_of_the_fast_cosine_are_those_of_the_matrix(features: torch.Te
         loss.backward()
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1, 9), (4, 1, 9, 1), (4, 2, 1, 1)])
+def test_total_variation_of_a_line_is_that_along_it(shape: tuple[int, ...]) -> None:
+    images = torch.rand(shape, generator=torch_rng(0))
+    flat = images.flatten(2)
+    expected = (flat[:, :, 1:] - flat[:, :, :-1]).abs().mean() if flat.shape[2] > 1 else torch.zeros(())
+    torch.testing.assert_close(total_variation_loss(images), expected)

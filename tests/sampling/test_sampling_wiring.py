@@ -574,3 +574,20 @@ def test_a_file_is_replaced_and_a_folder_is_not(tmp_path: Path) -> None:
         save(tmp_path / "grid.jpg", [samples], 1, network)
     with pytest.raises(InputError, match=r"grid.png/below.png cannot be written \(\w"):
         save(tmp_path / "grid.png" / "below.png", [samples], 1, network)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_a_picture_of_other_channels_shows_their_mean(channels: int, tmp_path: Path) -> None:
+    images = library_numpy_rng(0).random((3, channels, 2, 4), dtype=np.float32)
+    expected = np.rint(images.mean(axis=1) * 255).astype(np.uint8)
+    assert np.array_equal(to_pixels(images)[:, 0], expected)
+    picture = grid([images], 3, (channels, 2, 4), columns=3)
+    assert picture.shape == (2, 14, 1)
+    assert np.array_equal(picture[:, 5:9, 0], expected[1])
+
+
+def test_a_label_may_be_numpys(tmp_path: Path) -> None:
+    network = generator(tmp_path)
+    own, theirs = network.sample(4, labels=2), network.sample(4, labels=np.int64(2))
+    assert np.array_equal(own.images, theirs.images)
+    assert theirs.labels.tolist() == [2] * 4

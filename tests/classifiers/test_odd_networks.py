@@ -1,0 +1,158 @@
+"""Networks that are sound and unlike most: what is guessed about them may not be held against them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from draws import seed_torch, torch_rng
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from netinv.classifiers import (
+    AdapterConfig,
+    CheckReport,
+    ClassifierSource,
+    ClassifierTrainingConfig,
+    ResidualClassifierConfig,
+    build_classifier,
+    check_classifier,
+    load_classifier_from,
+    load_network,
+    train_classifier,
+)
+from netinv.core import InputError
+from netinv.data import LabelledImages
+from tests.classifiers.test_programs import export
+
+COLOURS = LabelledImages(
+    torch.randint(0, 256, (60, 3, 8, 8), generator=torch_rng(0), dtype=torch.uint8), torch.arange(60) % 3
+)
+
+
+class Perceptron(nn.Module):
+    """Scores as they come, or what a function makes of them."""
+
+    def __init__(self, channels: int, num_classes: int, last: Any = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(channels * 64, 16), nn.ReLU(), nn.Linear(16, num_classes))
+        self.last = last
+
+    def forward(self, images: Tensor) -> Any:
+        scores = self.layers(images)
+        return scores if self.last is None else self.last(scores)
+
+
+class Strict(Perceptron):
+    """It bears pixels in [0, 1] alone."""
+
+    def forward(self, images: Tensor) -> Any:
+        if images.min() < 0 or images.max() > 1:
+            raise ValueError("pixels in [0, 1], please")
+        return super().forward(images)
+
+
+def errors(report: CheckReport) -> list[str]:
+    return [finding.message for finding in report.findings if finding.severity == "error"]
+
+
+def told(*arguments: Any, **named: Any) -> list[str]:
+    seed_torch(0)
+    return [finding.message for finding in check_classifier(*arguments, **named).findings if finding.severity != "note"]
+
+
+def test_a_grey_network_is_checked_on_colour_images() -> None:
+    report = check_classifier(Perceptron(1, 3), (3, 8, 8), config=AdapterConfig(input_shape=(1, 8, 8)), data=COLOURS)
+    assert report.num_images == 60
+    assert not errors(report)
+
+
+def test_a_network_that_bears_no_other_pixels_is_checked_with_its_own() -> None:
+    report = check_classifier(Strict(3, 3), (3, 8, 8), data=COLOURS)
+    assert not errors(report)
+    assert report.accuracy is not None
+    report = check_classifier(Strict(3, 1, torch.sigmoid), (3, 8, 8), config=AdapterConfig(output="sigmoid"))
+    assert not errors(report)
+    assert (report.output, report.num_classes) == ("sigmoid", 2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (COLOURS.labels - 1, "Labels are whole numbers from 0 on, one for each image."),
+        (COLOURS.labels.float(), "Labels are whole numbers from 0 on, one for each image."),
+        (COLOURS.labels[:0], "There are no labelled images."),
+    ],
+)
+def test_labels_that_are_none_are_told(labels: Tensor, words: str) -> None:
+    assert words in told(Perceptron(3, 3), (3, 8, 8), data=LabelledImages(COLOURS.images[: len(labels)], labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("num_classes", [3, 10, 200])
+def test_probabilities_are_known_in_every_precision(dtype: torch.dtype, num_classes: int) -> None:
+    for last, kind in (
+        (lambda scores: F.softmax(scores, 1), "probabilities"),
+        (lambda scores: F.log_softmax(scores, 1), "log_probabilities"),
+        (None, "logits"),
+    ):
+        assert check_classifier(Perceptron(1, num_classes, last).to(dtype), (1, 8, 8)).output == kind
+
+
+@pytest.mark.parametrize("num_classes", [3, 1])
+def test_a_program_of_one_image_that_squeezes_it_away(num_classes: int, tmp_path: Path) -> None:
+    network = Perceptron(1, num_classes, torch.squeeze).eval()
+    images = torch.rand(5, 1, 8, 8, generator=torch_rng(1))
+    path = export(network, tmp_path / "network.pt2", images[:1])
+    adapter = AdapterConfig(output="sigmoid") if num_classes == 1 else AdapterConfig()
+    classifier = load_classifier_from(ClassifierSource(model=str(path), adapter=adapter))
+    assert classifier.num_classes == max(2, num_classes)
+    scores = network.layers(images)
+    expected = scores if num_classes > 1 else torch.cat([-scores / 2, scores / 2], dim=1)
+    torch.testing.assert_close(classifier(images), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def build(:", "SyntaxError: "),
+        ("build = missing", "NameError: name 'missing' is not defined"),
+        ("open('/nonexistent/weights')", "FileNotFoundError: "),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_factory_whose_module_fails_is_one_sentence(
+    code: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"factory_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"{name}:build cannot be imported \({re.escape(words)}.*check its name"):
+        load_network(ClassifierSource(model=f"{name}:build", image_shape=(1, 8, 8)))
+
+
+def test_weights_reach_a_network_inside_its_wrapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrapped_network.py").write_text(
+        "import torch\nfrom tests.classifiers.test_odd_networks import Perceptron\n\n\n"
+        "def compiled():\n    return torch.compile(Perceptron(1, 3))\n\n\n"
+        "def parallel():\n    return torch.nn.DataParallel(Perceptron(1, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    seed_torch(5)
+    network = Perceptron(1, 3)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    images = torch.rand(4, 1, 8, 8, generator=torch_rng(1))
+    for how in ("compiled", "parallel"):
+        source = ClassifierSource(model=f"wrapped_network:{how}", weights="weights.pth", image_shape=(1, 8, 8))
+        torch.testing.assert_close(load_classifier_from(source)(images), network(images))
+
+
+def test_a_last_image_alone_joins_the_batch_before() -> None:
+    """Batch norm over one pixel of one image would have nothing to take a deviation of."""
+    images = torch.randint(0, 256, (129, 1, 4, 4), generator=torch_rng(0), dtype=torch.uint8)
+    seed_torch(0)
+    classifier = build_classifier(ResidualClassifierConfig(channels=(4, 4, 4)), 3, (1, 4, 4), (0.5,), (0.25,))
+    config = ClassifierTrainingConfig(epochs=2, batch_size=64)
+    records = list(train_classifier(classifier, LabelledImages(images, torch.arange(129) % 3), config, seed=0))
+    assert [record["samples"] for record in records] == [129, 258]
