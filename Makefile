@@ -92,5 +92,5 @@ compare: install ## Print experiments beside each other; make compare EXPERIMENT
 ui: install ## Look at the runs, on http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
-clean: ## Remove the environment and what the pipeline made, DVC's cache apart
-	rm -rf $(VENV) data models generators evaluation metrics plots onnx audit cards report runs tune .stage
+clean: ## Remove the environment and what the pipeline made; DVC's cache and MLflow's runs stay
+	rm -rf $(VENV) data models generators evaluation interpretation metrics plots onnx audit cards report runs tune .stage

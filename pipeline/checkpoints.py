@@ -93,7 +93,8 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Forget everything: the stage is done."""
-        self._fs.rm(self._folder, recursive=True)
+        with suppress(FileNotFoundError):  # whoever shares the storage may have cleared up
+            self._fs.rm(self._folder, recursive=True)
 
     def _forget_others(self, idle: timedelta) -> None:
         """Remove what the stage has left at other settings and has not written to for so long."""
@@ -149,4 +150,4 @@ def _history(content: bytes) -> History:
 
 def _is_of_one_workspace(storage: str) -> bool:
     """Whether the storage is a folder inside this workspace, whose stages keep each other off their outputs."""
-    return "://" not in storage and not Path(storage).is_absolute()
+    return "://" not in storage and Path(storage).expanduser().resolve().is_relative_to(Path.cwd().resolve())

@@ -35,7 +35,7 @@ def generators(
     from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec
     from netinv.export import export_generators
-    from netinv.generators import field_side, load_generators
+    from netinv.generators import field_side, has_dropout, load_generators
     from netinv.sampling import Metadata
     from pipeline import tracking
     from pipeline.params import load_params
@@ -54,6 +54,10 @@ def generators(
         sharpness=inversion.sharpness,
         **_origin(spec, run_file),
     )
+    config = params.export
+    if "stochastic" in config.forms and not all(has_dropout(network) for network in networks):
+        print(f"export {dataset} {variant}: without dropout there is no stochastic form.", file=sys.stderr)
+        config = config.model_copy(update={"forms": tuple(form for form in config.forms if form != "stochastic")})
     judges = {name: load_checkpoint(models / name, getattr(train, name).source) for name in ("classifier", "evaluator")}
     for network in (*networks, *judges.values()):
         _expect_of(spec, network)
@@ -67,7 +71,7 @@ def generators(
             inputs=[run_file],
         ) as run,
     ):
-        measures = export_generators(folder, networks, judges, metadata, params.export)
+        measures = export_generators(folder, networks, judges, metadata, config)
         run.log_metrics({f"export/{name}": value for name, value in measures.items()})
         for i in range(len(networks)):  # the other forms follow from these
             run.log_artifact(folder / f"generator-{i}.onnx", folder="onnx")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from netinv.core import VARIANTS, InputError, save_csv, write_text
+from netinv.core import VARIANTS, save_csv, write_text
 from pipeline.stage import replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
@@ -68,12 +68,9 @@ def check_settings(
     """
     from netinv.classifiers import check_statistics
     from pipeline.estimates import check_inversion
+    from pipeline.params import expect_equal_shares
 
-    if config.batch_size % ray.num_workers:
-        raise InputError(
-            f"{ray.num_workers} workers (ray.num_workers) cannot share a batch of {config.batch_size} equally: "
-            f"choose another of the two."
-        )
+    expect_equal_shares(config.batch_size, ray.num_workers)
     check_inversion(f"invert.{variant}", generator, config, classifier)
     check_statistics(config.pixel_statistics, config.layer_statistics, classifier, where=f"invert.{variant}.")
 

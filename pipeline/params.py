@@ -10,6 +10,7 @@ from netinv.audit import Policy, Verdict
 from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
 from netinv.core import (
     MAX_TOLD,
+    VARIANTS,
     AttackSteps,
     Attempts,
     Bending,
@@ -320,8 +321,28 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
             )
     if unknown := sorted({*params.audit.datasets} - {*params.datasets}):
         raise InputError(f"{path}: audit.datasets: {', '.join(unknown)} is none of datasets.")
+    if unknown := sorted({*params.presets} - known - {"default"}):
+        raise InputError(
+            f"{path}: presets: {', '.join(unknown)} is no data set; there are {', '.join(sorted(known))}, and default."
+        )
     for name in {*params.presets, *params.datasets}:
         params.for_dataset(name)
     for name in params.datasets:
         params.ablation_of(name)
+        for variant in VARIANTS:
+            batch = getattr(params.for_dataset(name).invert, variant).batch_size
+            expect_equal_shares(batch, params.ray.num_workers, f"{path}: {name}, {variant}: ")
     return params
+
+
+def expect_equal_shares(batch_size: int, num_workers: int, where: str = "") -> None:
+    """See that the workers of one generator can share its batch.
+
+    Raises:
+        InputError: They cannot.
+    """
+    if batch_size % num_workers:
+        raise InputError(
+            f"{where}{num_workers} workers (ray.num_workers) cannot share a batch of {batch_size} equally: choose "
+            "another of the two."
+        )

@@ -157,7 +157,7 @@ def _exported(path: Path) -> dict[str, str]:
         if isinstance(value, str):
             return value
         if name.endswith("/refused"):
-            return "yes" if value else "no"
+            return f"of {int(value)} generators" if value else "of none"
         return percentage(value) if name.endswith(("/size", "_loss")) else number(value)
 
     return {name.replace("/", ": ").replace("_", " "): told(name, value) for name, value in values.items()}

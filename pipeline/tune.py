@@ -7,7 +7,7 @@ product, by which trials are stopped as well.
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,15 +82,18 @@ def _merged(common: "GeneratorParams", variant: dict[str, Any], settings: dict[s
     from netinv.inversion import InversionConfig
     from pipeline.params import GeneratorParams
 
-    generator = common.model_dump(mode="json")["generator"]
+    shared = common.model_dump(mode="json")
+    generator, robust = shared["generator"], shared["robust_generator"]
     values = dict(variant)
     for key, value in settings.items():
         if key.startswith("generator."):
-            generator[key.removeprefix("generator.")] = value
+            name = key.removeprefix("generator.")
+            generator[name] = value
+            if name in robust:  # which would overrule it
+                robust[name] = value
         else:
             values[key] = [value, value] if key == "sharpness" else value
-    whole = {**common.model_dump(mode="json"), "generator": generator}
-    return GeneratorParams.parse(whole, where="common"), InversionConfig.parse(values, where="variant")
+    return GeneratorParams.parse(shared, where="common"), InversionConfig.parse(values, where="variant")
 
 
 def check_space(params: "Params", dataset: str, variant: str) -> None:
@@ -105,7 +108,14 @@ def check_space(params: "Params", dataset: str, variant: str) -> None:
     space = getattr(params.tune, variant)
     if not space:
         raise InputError(f"tune.{variant} names nothing to search.")
+    general = params.overrides.get("invert", {})
     for key, part in space.items():
+        place = _place(variant, key)
+        if _at(general, place) is not None:
+            raise InputError(
+                f"tune.{variant}.{key}: invert.{place} is set for every data set and would overrule what is found: set "
+                "it to null."
+            )
         for value in part.choices if isinstance(part, Choices) else (part.low, part.high):
             try:
                 _merged(invert.common, getattr(invert, variant).model_dump(mode="json"), {key: value})
@@ -121,10 +131,27 @@ def overrides(dataset: str, variant: str, settings: dict[str, Any]) -> list[str]
     """
     lines = []
     for key, value in settings.items():
-        part = "common" if key.startswith("generator.") else variant
         text = f"[{value},{value}]" if key == "sharpness" else value
-        lines.append(f"--set-param=++presets.{dataset}.invert.{part}.{key}={text}")
+        lines.append(f"--set-param=++presets.{dataset}.invert.{_place(variant, key)}={text}")
     return lines
+
+
+def _place(variant: str, key: str) -> str:
+    """Where a searched setting stands below ``invert``."""
+    from pipeline.params import RobustGenerator
+
+    name = key.removeprefix("generator.")
+    if variant == "robust" and name != key and name in RobustGenerator.model_fields:
+        return f"common.robust_generator.{name}"
+    return f"{variant if name == key else 'common'}.{key}"
+
+
+def _at(values: Mapping[str, Any], place: str) -> Any:
+    """What stands at a dotted place; ``None`` if nothing does."""
+    found: Any = values
+    for name in place.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def front(trials: "list[Trial]") -> "list[Trial]":

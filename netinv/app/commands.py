@@ -153,6 +153,10 @@ def evaluate(
     config = EvaluationConfig.parse({"num_samples": num_samples, "seed": seed}, where="evaluate")
     subject = read_subject(folders, data, evaluator, evaluator_set, seed, options)
     inversions, (train, test) = subject.inversions, subject.splits
+    if config.distillation is not None:  # smaller images than most cannot be moved as far
+        room = min(subject.classifier.image_shape[1:]) - 1
+        lessons = config.distillation.model_copy(update={"shift": min(config.distillation.shift, room)})
+        config = config.model_copy(update={"distillation": lessons})
     evaluation = measure(
         [inversion.generator for inversion in inversions],
         subject.classifier,

@@ -42,7 +42,7 @@ from netinv.core.ranges import (
     Width,
 )
 from netinv.core.reading import expect_regular, parse_json, read_json, read_numbers, read_text, read_yaml
-from netinv.core.redaction import redacted
+from netinv.core.redaction import is_secret, redacted
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
 from netinv.core.weights import read_config, read_network, write_network
@@ -95,6 +95,7 @@ __all__ = [
     "expect_regular",
     "explain",
     "forward_cost",
+    "is_secret",
     "keep_freed_memory",
     "listed",
     "new_file",

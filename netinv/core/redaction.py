@@ -2,7 +2,8 @@
 
 import re
 
-_SECRET = r"[\w-]*(?:token|secret|password|passwd|pwd|api_?key|access_?key|signature|credential)[\w-]*"
+_WORDS = r"(?:token|secret|password|passwd|pwd|api_?key|access_?key|signature|credential)"
+_SECRET = rf"[\w-]*{_WORDS}[\w-]*"
 _RULES = (
     # An address with its scheme: user, password and all between, slashes and spaces included, up to the last @.
     (r"://[^\s/@]*@(?:[^\s/@]*@)*", "://"),
@@ -15,8 +16,21 @@ _RULES = (
     (r"(://[^\s?#]*)[?#][^\s)'\"]*", r"\1"),
     (rf"[?#&]{_SECRET}=[^\s&)'\"]*", ""),
     (rf"(?i)\b({_SECRET}=)[^\s&,;)'\"]+", r"\1***"),
+    (rf"(['\"]{_SECRET}['\"]\s*:\s*)(['\"])[^'\"]*\2", r"\1\2***\2"),
+    (r"(\bAuthorization['\"]?\s*[:=]\s*['\"]?(?:Bearer|Basic|Token)?\s*)[^\s'\"]+", r"\1***"),
+    (r"(\bBearer\s+)[\w.~+/=-]{8,}", r"\1***"),
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), put) for pattern, put in _RULES)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting of this name holds a secret, such as a token or a password.
+
+    Example:
+        >>> is_secret("api_key"), is_secret("tokenizer"), is_secret("monkey")
+        (True, False, False)
+    """
+    return re.search(rf"(?:^|[\W_]){_WORDS}s?$", name, re.IGNORECASE) is not None
 
 
 def redacted(text: str) -> str:

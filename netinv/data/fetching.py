@@ -21,7 +21,9 @@ class FetchConfig(Config):
 
     mirror: str | None = Field(None, min_length=1)
     """Folder in torchvision's layout that is read in place of a download; ``None`` downloads."""
-    folders: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")], FolderConfig] = Field(default={})
+    folders: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")], FolderConfig] = Field(
+        default={}
+    )
     """Image folders by name: of a built-in data set, in its place, or of a new one."""
 
 

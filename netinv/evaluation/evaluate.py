@@ -26,6 +26,7 @@ from netinv.evaluation.rows import NEED_REAL, REAL, Draws, Reference, empty_row,
 from netinv.evaluation.samples import SampleSet, broken, ensemble, first, observe, to_uint8
 from netinv.evaluation.students import distilled_accuracy
 from netinv.generators import ConditionedGenerator, draw_images, has_dropout
+from netinv.perturbations import check_shift
 from netinv.results import Bootstrap, Measure, NotMeasured, Results, Row
 
 BATCH = 500
@@ -63,10 +64,13 @@ def evaluate(
         sharpness: Range of the condition's sharpness to draw from: the one the generators were trained on.
 
     Raises:
-        InputError: There is no generator, the networks and the data set are not of one shape, or the evaluator is
-            broken.
+        InputError: There is no generator, the networks and the data set are not of one shape, images are to be moved
+            further than they reach, or the evaluator is broken.
     """
     _expect_one_shape(generators, classifier, evaluator, classes, train, test)
+    for name, lessons in (("student", config.student), ("distillation", config.distillation)):
+        if lessons is not None:
+            check_shift(lessons.shift, classifier.image_shape, f"evaluate.{name}.shift")
     rng, bootstrap = np.random.default_rng(config.seed), Bootstrap(config.seed, config.resamples)
     seen = partial(observe, classifier=classifier, evaluator=evaluator)
     draws = [

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor
 
 from netinv.classifiers import (
@@ -63,6 +64,12 @@ class DistillationConfig(Config):
     """Blend each image with another one of its batch, in random parts."""
     noise: PixelBound = 0.3
     """Add Gaussian noise of a random deviation up to this, in pixels of [0, 1]."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DistillationConfig":
+        if self.sharpness[0] > self.sharpness[1]:
+            raise ValueError("sharpness is a range (low, high) with low <= high")
+        return self
 
 
 def distil(

@@ -6,7 +6,7 @@ from pathlib import Path
 from netinv.report.inputs import Evaluated, title_of
 from netinv.report.tables import headline_columns
 from netinv.report.words import measure_text
-from netinv.results import HEADLINE, Estimate, Measure, load_results
+from netinv.results import HEADLINE, Estimate, Measure, Results, load_results
 
 PLAIN, WITH_INTERVALS = 10, 26
 """Width of a column; intervals are shown where there is room for them."""
@@ -15,18 +15,24 @@ NAMES = 30
 
 
 def summary(folders: Sequence[Path], width: int) -> str:
-    """The headline numbers of evaluations, a table for each parent folder, in lines of up to ``width`` characters.
+    """The headline numbers of evaluations, a table for each model of a parent folder, in lines of up to ``width``.
 
     Raises:
         InputError: A folder holds no results.
     """
-    groups: dict[Path, list[Evaluated]] = {}
+    groups: dict[tuple[Path, str], list[Evaluated]] = {}
     for folder in folders:
         results = load_results(folder / "results.json")
         found = Evaluated(folder.resolve().name, results, folder, curves=[], settings={}, export={})
-        groups.setdefault(folder.resolve().parent, []).append(found)
-    blocks = ["\n".join(_table(title_of(parent.name), found, width)) for parent, found in groups.items()]
+        groups.setdefault((folder.resolve().parent, _judged_by(results)), []).append(found)
+    blocks = ["\n".join(_table(title_of(parent.name), found, width)) for (parent, _), found in groups.items()]
     return "\n\n".join(blocks) + "\n"
+
+
+def _judged_by(results: Results) -> str:
+    """What tells one classifier, evaluator and test split from others: how they read the same real images."""
+    real = next(row for row in results.rows if row.name == "real_test")
+    return repr((results.classes, [real.measures[f"{judge}_accuracy"] for judge in ("inversion", "evaluator")]))
 
 
 def _table(title: str, found: Sequence[Evaluated], width: int) -> Iterator[str]:

@@ -126,7 +126,10 @@ class _Judge:
         real = self.real["evaluator_accuracy"]
         whole = self._recognition(share)
         grade, worst = self._worst("evaluator_accuracy", whole)
-        reading = ": most are inputs that only the inverted classifier reads so" if whole == "bad" else ""
+        own = self.row.measures["inversion_accuracy"]
+        # Said of most images only where it is most of them: those read as asked, less those that others recognise.
+        alone = whole == "bad" and isinstance(own, Estimate) and own.value - share > 0.5
+        reading = ": most are inputs that only the inverted classifier reads so" if alone else ""
         return Finding(
             grade,
             f"An independent network recognises {percentage(share)}{_aside({'real images': real})}{reading}{worst}.",

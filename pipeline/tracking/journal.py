@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from netinv.core import InputError, expect_regular, redacted, write_text
+from netinv.core import InputError, expect_regular, is_secret, redacted, write_text
 from pipeline.tracking.store import experiment_name, pipeline_name, root, tracking_uri
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from netinv.data import DatasetSpec
     from pipeline.tracking.registry import Candidate
 
-MAX_PARAM_LENGTH = 6000
+MAX_KEY_LENGTH, MAX_PARAM_LENGTH = 250, 6000
 """Characters that MLflow takes as the value of a parameter."""
 
 JOURNAL = "journal:"
@@ -229,7 +229,7 @@ def _distinct(name: str) -> str:
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as MLflow parameters, keys joined by dots.
+    """Nested settings as MLflow parameters, keys joined by dots, of characters that MLflow takes; secrets are left out.
 
     >>> flatten({"invert": {"robust": {"epsilon": 0.1}}, "seed": 0})
     {'invert.robust.epsilon': '0.1', 'seed': '0'}
@@ -239,11 +239,12 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            text = redacted(str(value))
+            secret = is_secret(str(key)) and isinstance(value, str)
+            text = "***" if secret else redacted(str(value))
             if len(text) > MAX_PARAM_LENGTH:
                 note = f"... ({len(text)} characters)"
                 text = text[: MAX_PARAM_LENGTH - len(note)] + note
-            flat[f"{prefix}{key}"] = text
+            flat[re.sub(r"^\.|[^\w. :-]", "_", f"{prefix}{key}", flags=re.ASCII)[:MAX_KEY_LENGTH]] = text
     return flat
 
 

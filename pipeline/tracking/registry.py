@@ -62,6 +62,8 @@ def better(candidate: Standing, champion: Standing | None) -> tuple[bool, str]:
         return True, f"the first with {name} {show(new)}"
     if candidate.measured_by != champion.measured_by:
         return False, "measured with other data, another evaluator or other settings than the champion: you decide"
+    if champion.memorised:
+        return True, "the champion's privacy audit found memorised training images"
     old = champion.measures[champion.primary]
     if isinstance(old, Estimate) and new.low <= old.high:
         return False, f"{name} {show(new)} is not beyond the champion's {show(old)}"

@@ -43,12 +43,13 @@ class Versions:
                 told.append(f"{name}: {candidate.generator} is version {number} already.")
                 continue
             leader = self._alias(name, "champion")
-            if leader == number:
+            if leader == number and candidate.standing.memorised:
+                client.delete_registered_model_alias(name, "champion")
+                promoted, why = False, "it was the champion, until the privacy audit found memorised training images"
+            elif leader == number:
                 promoted, why = True, "it was the champion, and was measured again"
             else:
-                tags = client.get_model_version(name, leader).tags if leader else {}
-                champion = Standing.parse(json.loads(tags["standing"])) if leader else None
-                promoted, why = better(candidate.standing, champion)
+                promoted, why = self._against(name, leader, candidate.standing)
             if promoted:
                 self.lead(name, number, why)
             else:
@@ -61,6 +62,15 @@ class Versions:
         if challenger is not None:
             client.set_registered_model_alias(name, "challenger", challenger)
         return told
+
+    def _against(self, name: str, leader: str | None, standing: Standing) -> tuple[bool, str]:
+        """Whether a candidate takes the champion's place, and why."""
+        if leader is None:
+            return better(standing, None)
+        tags = self.client.get_model_version(name, leader).tags
+        if "standing" not in tags:  # somebody made it the champion by hand
+            return False, f"the champion, version {leader}, has no measures of this pipeline: you decide"
+        return better(standing, Standing.parse(json.loads(tags["standing"])))
 
     def _version(self, experiment: str, run_id: str, name: str, candidate: Candidate) -> "ModelVersion":
         """The version with a candidate's ONNX file, which may be in the registry already."""

@@ -38,6 +38,21 @@ def test_no_secret_is_left(text: str, address: str) -> None:
     assert "host" in told or "[::1]" in told
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'password': 'SECRET', 'depth': 3}",
+        '{"token": "SECRET", "depth": 3}',
+        "Authorization: Bearer SECRET-SECRET",
+        "curl -H 'Authorization: Basic SECRET=='",
+        "the header Bearer SECRET.SECRET was refused",
+    ],
+)
+def test_no_secret_of_a_mapping_or_a_header_is_left(text: str) -> None:
+    assert "SECRET" not in redacted(text)
+    assert ("depth" in redacted(text)) == ("depth" in text)
+
+
 @pytest.mark.parametrize("address", ["ada:SEC SECRET RET@host:5000", "ada:SEC ?SECRET#@host"])
 def test_an_address_alone_may_have_anything_in_its_password(address: str) -> None:
     assert "SECRET" not in redacted(address)

@@ -9,7 +9,7 @@ from worlds import CONFIG, SHAPE, Replay, World, run
 from netinv.classifiers import ClassifierTrainingConfig, build_classifier, freeze, train_classifier
 from netinv.data import LabelledImages, channel_statistics
 from netinv.generators import Bend, ConditionedGenerator, GeneratorConfig
-from netinv.results import Finding, NotMeasured, Results, findings
+from netinv.results import Estimate, Finding, NotMeasured, Results, findings
 
 TITLES = ("read", "recognised", "survives", "density", "coverage", "diversity", "student", "distilled", "privacy")
 GRADES = {
@@ -96,7 +96,8 @@ def test_sentences_name_what_is_wrong(found: dict[str, Results]) -> None:
     assert (
         "counts for little while they are not recognised and lie apart from real images" in said["noise"]["diversity"]
     )
-    assert "inputs that only the inverted classifier reads so" in said["noise"]["recognised"]
+    # It is read by neither, so that nobody reads it alone.
+    assert "inputs that only the inverted classifier reads so" not in said["noise"]["recognised"]
     assert "show little of what real images look like" in said["noise"]["coverage"]
     for title in ("read", "recognised"):
         assert "class 7 is as good as missing, " in said["class missing"][title]
@@ -124,6 +125,21 @@ def test_where_the_controls_meet_nothing_is_claimed(found: dict[str, Results]) -
     for title in ("density", "coverage"):
         assert said[title].grade == "unknown"
         assert "cannot be told from these controls" in said[title].text
+
+
+@pytest.mark.parametrize(("own", "others", "alone"), [(1.0, 0.1, True), (1.0, 0.45, True), (0.6, 0.1, False)])
+def test_only_what_most_images_are_is_said_of_most(
+    found: dict[str, Results], own: float, others: float, alone: bool
+) -> None:
+    results = found["noise"]
+    changes = {"inversion_accuracy": known(own), "evaluator_accuracy": known(others)}
+    drawn = next(row for row in results.rows if row.kind == "ensemble")
+    text = findings(results, drawn.model_copy(update={"measures": drawn.measures | changes}))[1].text
+    assert ("most are inputs that only the inverted classifier reads so" in text) == alone
+
+
+def known(value: float) -> Estimate:
+    return Estimate(value=value, low=value, high=value, n=400)
 
 
 def test_what_was_not_measured_is_open_and_says_why(found: dict[str, Results]) -> None:

@@ -63,6 +63,22 @@ def test_on_storage_that_others_may_use_only_what_nobody_writes_to_goes(tmp_path
     assert {path.name for path in (tmp_path / "stage").iterdir()} == {"at work", "new"}
 
 
+@pytest.mark.parametrize("storage", ["~/kept", "../kept"])
+def test_storage_beside_the_workspace_is_others_too(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "workspace").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "workspace")
+    first = Checkpoints(storage, "stage", "a")
+    first.save_state(0, b"state")
+    Checkpoints(storage, "stage", "b")
+    assert first.load(0) == ([], b"state")
+    first.remove()
+    first.remove()  # nor does it matter who did
+    assert not (tmp_path / "kept/stage/a").exists()
+
+
 def test_a_stage_whose_checkpoints_were_taken_away_goes_on(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), "stage", "a")
     shutil.rmtree(tmp_path / "stage")

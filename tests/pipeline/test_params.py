@@ -107,6 +107,14 @@ def set_key(path: str, value: Any) -> Edit:
         ("tune.robust", {"gamma": {"low": 0.0, "high": 1.0, "log": True}}, r"a logarithmic range needs low > 0"),
         ("tune.robust", {"gamma": {"choices": [1.0]}}, r"tune\.robust\.gamma\.choices\.choices: .* at least 2 items"),
         ("tune.robust", {"gamma": 3}, r"tune\.robust\.gamma\.range: expected"),
+        ("ray.num_workers", 3, r"digits, standard: 3 workers \(ray\.num_workers\) cannot share a batch of 64 equally"),
+        (
+            "presets.mnsit",
+            {"invert": {"robust": {"epsilon": 0.1}}},
+            r"presets: mnsit is no data set; there are",
+        ),
+        ("evaluate.distillation.sharpness", [20.0, 1.0], r"evaluate\.distillation: sharpness is a range \(low, high\)"),
+        ("fetch.folders", {"-x": {"path": "x", "image_shape": [1, 8, 8]}}, r"fetch\.folders\.-x"),
         ("tune.num_trials", 0, r"tune\.num_trials: expected greater than or equal to 1"),
     ],
 )

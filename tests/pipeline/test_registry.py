@@ -6,6 +6,7 @@ import subprocess
 import sys
 import urllib.request
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,8 @@ WHY_NOT = NotMeasured(not_measured="too few")
         (standing(about(0.9)), standing(about(0.8), robust_accuracy=WHY_NOT), True),
         (standing(about(0.9), memorised=None), standing(about(0.8)), False),
         (standing(about(0.9)), standing(WHY_NOT), True),
+        (standing(about(0.5)), standing(about(0.8), memorised=True), True),  # no leaking model holds off a clean one
+        (standing(WHY_NOT), standing(about(0.8), memorised=True), False),
     ],
 )
 def test_rule_for_the_champion(candidate: Standing, champion: Standing | None, expected: bool) -> None:
@@ -81,7 +84,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def offer(exported: "Exported", measures: list[float], number: int = 0) -> list[str]:
+def offer(
+    exported: "Exported", measures: list[float], number: int = 0, memorised: Sequence[bool] = (False, False)
+) -> list[str]:
     """One register stage, with an invert stage before it; returns what it tells."""
     deliverer = Deliverer(tracking.tracking_uri())
     made: list[str] = []
@@ -105,7 +110,7 @@ def offer(exported: "Exported", measures: list[float], number: int = 0) -> list[
                             file=exported.folder / f"generator-{i}.onnx",
                             generator=f"generator {i}",
                             run=made[i],
-                            standing=standing(about(measure)),
+                            standing=standing(about(measure), memorised=memorised[i]),
                             card=f"# Card of {i}",
                         )
                         for i, measure in enumerate(measures)
@@ -181,6 +186,24 @@ def test_registered_model_has_everything_and_is_registered_once(exported: "Expor
     assert lines[2].startswith("  invert shapes robust: run ")
     with pytest.raises(InputError, match="no version 9 of a model"):
         list(tracking.trace(NAME, "9"))
+
+
+def test_a_champion_that_memorised_is_champion_no_more(exported: "Exported", folder: Path) -> None:
+    offer(exported, [0.8, 0.7])
+    store = MlflowClient(tracking.tracking_uri())
+    assert aliases(store)["champion"] == "1"
+    told = offer(exported, [0.8, 0.7], number=1, memorised=(True, False))
+    assert "not champion: it was the champion, until the privacy audit found memorised training images." in told[0]
+    assert "champion" not in aliases(store)
+    assert "memorised" in store.get_model_version(NAME, "1").tags["decision"]
+    offer(exported, [0.8, 0.71], number=2, memorised=(True, False))
+    assert aliases(store)["champion"] == "2"
+    # One that somebody made the champion in MLflow's page may have no measures.
+    store.delete_model_version_tag(NAME, "2", "standing")
+    told = offer(exported, [0.95, 0.71], number=3)
+    assert "not champion: the champion, version 2, has no measures of this pipeline: you decide" in told[0]
+    assert "it was the champion, and was measured again" in told[1]
+    assert aliases(store)["champion"] == "2"
 
 
 def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: Path) -> None:

@@ -395,6 +395,25 @@ def test_names_that_the_store_would_refuse_are_refused_at_once(store: MlflowClie
             run.log_image(np.zeros((4, 4), np.uint8), "a:b")
 
 
+def test_parameters_have_names_that_the_store_takes_and_no_secrets() -> None:
+    from mlflow.utils.validation import _validate_param_name
+
+    settings = {
+        "conditions": {"no KL (paper)": 1, "KL+CE": 2, "été": 3, "robust, 50%": 4},
+        "sha256": {"sub/pets (1).zip": "ab"},
+        "../x": 1,
+        "y" * 300: 2,
+        "source": {"arguments": {"token": "hf_SECRET", "api_key": "SECRET", "num_tokens": 64, "depth": "deep"}},
+    }
+    flat = tracking.flatten(settings)
+    assert len(flat) == 11
+    for name in flat:
+        _validate_param_name(name)
+    assert flat["conditions.no KL _paper_"] == "1"
+    told = {name.rpartition(".")[2]: value for name, value in flat.items() if name.startswith("source")}
+    assert told == {"token": "***", "api_key": "***", "num_tokens": "64", "depth": "deep"}
+
+
 def test_long_parameter_is_cut_and_says_so() -> None:
     (value,) = tracking.flatten({"long": "x" * 7000}).values()
     assert len(value) == journal.MAX_PARAM_LENGTH

@@ -22,7 +22,7 @@ from netinv.core import InputError
 from netinv.evaluation import OBJECTIVES
 from pipeline.cluster import Trial
 from pipeline.params import Params, load_params
-from pipeline.tune import check_space, front, overrides, train_trial
+from pipeline.tune import _merged, check_space, front, overrides, train_trial
 
 
 @pytest.fixture
@@ -54,6 +54,26 @@ def test_the_repositorys_own_space_is_possible(params: Params, variant: str) -> 
 def test_an_impossible_space_is_refused(params: Params, space: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         check_space(searching(params, **space), "digits", "standard")
+
+
+def test_what_a_general_setting_would_overrule_is_not_searched(params: Params) -> None:
+    general = params.model_copy(update={"invert": {"robust": {"gamma": 0.5}, "standard": None, "common": None}})
+    space = {"gamma": {"low": 0.1, "high": 1.0}}
+    with pytest.raises(InputError, match=r"tune\.robust\.gamma: invert\.robust\.gamma is set for every data set"):
+        check_space(searching(general, **space), "digits", "robust")
+    check_space(searching(params, **space), "digits", "robust")
+
+
+@pytest.mark.parametrize("name", ["bending", "softening"])
+def test_what_robust_generators_have_of_their_own_is_searched_there(params: Params, name: str) -> None:
+    invert = params.for_dataset("digits").invert
+    for value in (0.0, 0.1):
+        common, _ = _merged(invert.common, invert.robust.model_dump(mode="json"), {f"generator.{name}": value})
+        assert getattr(common.architecture("robust"), name) == value
+    key = f"++presets.digits.invert.common.robust_generator.{name}=0.1"
+    assert overrides("digits", "robust", {f"generator.{name}": 0.1}) == [f"--set-param={key}"]
+    key = f"++presets.digits.invert.common.generator.{name}=0.1"
+    assert overrides("digits", "standard", {f"generator.{name}": 0.1}) == [f"--set-param={key}"]
 
 
 def trial(name: str, *measured: float, outcome: str = "finished") -> Trial:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_report import results
+from test_report import number, results
 
 from netinv.core import InputError, write_text
 from netinv.report import summary
@@ -47,6 +47,21 @@ def test_many_variants_go_below_each_other(tmp_path: Path) -> None:
     assert text.count("Inversion accuracy") == 2
     assert all(f"…number-{i}" in text for i in range(6))
     assert text.count("90.0%") == 6 * 6  # each share, of each variant
+
+
+def test_models_of_one_folder_have_their_own_controls(folders: list[Path]) -> None:
+    path = folders[1] / "results.json"
+    found = results(("cat", "dog"), 0.6)
+    rows = [
+        row.model_copy(update={"measures": row.measures | {"evaluator_accuracy": number(0.41)}})
+        if row.name in ("real_train", "real_test")
+        else row
+        for row in found.rows
+    ]
+    write_text(path, found.model_copy(update={"rows": tuple(rows)}).model_dump_json())
+    blocks = summary(folders, 80).split("\n\n")
+    assert [block.splitlines()[0].split()[1] for block in blocks[:2]] == ["standard", "robust"]
+    assert ["41.0%" in block for block in blocks] == [False, True, False]
 
 
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
