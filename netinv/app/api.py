@@ -173,14 +173,18 @@ def _trained(
 def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[InversionConfig, str]:
     """The settings of a variant for a classifier, and a sentence on what of them it does not allow; empty if nothing.
 
-    They are those of ``variant_config`` but for the batch of large images and, in the robust variant, for what batch
-    norms that see vectors know (``VECTOR_STATISTICS``).
+    They are those of ``variant_config`` but for the batch of large images, the shift of tiny ones and, in the robust
+    variant, for what batch norms that see vectors know (``VECTOR_STATISTICS``).
 
     Raises:
         InputError: There is no such variant.
     """
     config = variant_config(variant)
-    config = config.model_copy(update={"batch_size": batch_size_for(config.batch_size, classifier.image_shape)})
+    fitting = {
+        "batch_size": batch_size_for(config.batch_size, classifier.image_shape),
+        "shift": min(config.shift, min(classifier.image_shape[1:]) - 1),
+    }
+    config = config.model_copy(update=fitting)
     if variant == "robust" and norms_see_vectors(classifier):
         config = config.model_copy(update={"layer_statistics": VECTOR_STATISTICS})
     if not config.pixel_statistics or has_pixel_statistics(classifier):

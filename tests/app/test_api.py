@@ -20,7 +20,7 @@ from zoo import ZOO, ConvNet, Probabilities, Residual
 
 import netinv
 from netinv.app.api import settings_of
-from netinv.app.inversions import Inversion, inversion_accuracy
+from netinv.app.inversions import Inversion, MissingClasses, inversion_accuracy
 from netinv.classifiers import AdaptedClassifier, adapt
 from netinv.core import InputError
 from netinv.data import load_digits, to_float
@@ -100,6 +100,18 @@ def test_a_perceptrons_images_are_compared_with_what_its_norms_have_seen() -> No
 @pytest.fixture(scope="module")
 def inversion(classifier: nn.Module) -> Inversion:
     return netinv.invert(classifier, image_shape=SHAPE, num_classes=10, adapter=ADAPTER, **QUICK)
+
+
+@pytest.mark.parametrize(("shape", "shift"), [((1, 1, 40), 0), ((1, 40, 1), 0), ((1, 2, 3), 1), ((1, 3, 3), 2)])
+def test_the_robust_variant_fits_tiny_images(shape: tuple[int, int, int], shift: int) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], 3))
+    config, _ = settings_of("robust", adapt(network, shape, 3))
+    assert config.shift == shift
+    quick = config.model_copy(update={"steps": 2, "batch_size": 8})
+    with pytest.warns(MissingClasses):
+        made = netinv.invert(network, image_shape=shape, config=quick, attempts=1, progress=False)
+    assert torch.isfinite(made.sample(4)).all()
+    assert all(np.isfinite([*record.values()]).all() for record in made.history)
 
 
 def test_import_is_light(root: Path) -> None:
