@@ -129,6 +129,13 @@ def browser_page(playground: list[str]) -> "Iterator[Page]":
             browser.close()
 
 
+def assert_alike(shown: list[str], expected: list[str]) -> None:
+    """The same captions, but that another process may round a share to the other side."""
+    assert [re.sub(r"\d+%", "%", caption) for caption in shown] == [re.sub(r"\d+%", "%", text) for text in expected]
+    shares, others = (re.findall(r"(\d+)%", "".join(texts)) for texts in (shown, expected))
+    assert all(abs(int(one) - int(other)) <= 1 for one, other in zip(shares, others, strict=True))
+
+
 def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", tmp_path: Path) -> None:
     hosts: set[str | None] = set()
     errors: list[str] = []
@@ -150,14 +157,15 @@ def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", t
     samples = generator.sample(6, seed=5, labels=2)
     paths = [exported.folder / "classifier.onnx", exported.folder / "evaluator.onnx"]
     captions, summary = verdicts(samples, generator, paths)
-    assert browser_page.locator("#images .caption-label").all_inner_texts() == captions
+    assert_alike(browser_page.locator("#images .caption-label").all_inner_texts(), captions)
     assert summary.replace("**", "") in browser_page.inner_text("body")
 
     with browser_page.expect_download() as download:
         browser_page.get_by_role("button", name="Save as PNG").click()
     download.value.save_as(tmp_path / "saved.png")
     expected = grid([samples.images], 6, generator.metadata.image_shape)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "saved.png")), expected[:, :, 0])
+    saved = np.asarray(Image.open(tmp_path / "saved.png")).astype(int)
+    assert np.abs(saved - expected[:, :, 0]).max() <= 1
 
     assert not browser_page.locator("#field").is_visible()
     browser_page.get_by_label("Mixture").fill("0:0.6,1:0.6")
@@ -195,7 +203,7 @@ def test_the_field_is_steered_by_hand(networks: Path, browser_page: "Page") -> N
     generator = OnnxGenerator(networks / "steered.onnx")
     samples = generator.sample(6, seed=0, field={(0, 1): 2.0, (1, 0): -2.0})
     captions, _ = verdicts(samples, generator, [networks / "classifier.onnx", networks / "evaluator.onnx"])
-    assert browser_page.locator("#images .caption-label").all_inner_texts() == captions
+    assert_alike(browser_page.locator("#images .caption-label").all_inner_texts(), captions)
     assert captions != verdicts(generator.sample(6, seed=0), generator, [networks / "classifier.onnx"])[0]
 
 
@@ -215,7 +223,7 @@ def test_every_model_draws_at_its_own_sharpness(networks: Path, browser_page: "P
         browser_page.wait_for_function(drawn.format(25), timeout=60_000)
         generator = OnnxGenerator(path)
         captions, summary = verdicts(generator.sample(25, seed=0), generator, classifiers)
-        assert browser_page.locator("#images .caption-label").all_inner_texts() == captions
+        assert_alike(browser_page.locator("#images .caption-label").all_inner_texts(), captions)
         assert summary.replace("**", "") in browser_page.inner_text("body")
         low, high = generator.metadata.sharpness
         own = f"{low:g}" if low == high else f"{low:g}:{high:g}"
