@@ -83,8 +83,11 @@ def norms_see_vectors(classifier: InvertibleClassifier) -> bool:
 
 
 def has_pixel_statistics(classifier: InvertibleClassifier) -> bool:
-    """Whether it is known what a classifier's images are normalised by."""
-    return not isinstance(classifier, AdaptedClassifier) or classifier.config.mean is not None
+    """Whether it is known which mean and deviation a classifier's training images had.
+
+    A mean of 0 is a scale, such as that of pixels in 0..255, and nobody's images.
+    """
+    return not isinstance(classifier, AdaptedClassifier) or any(classifier.config.mean or ())
 
 
 def check_statistics(

@@ -7,7 +7,9 @@ from netinv.inversion.config import InversionConfig
 from netinv.inversion.losses import Batch
 
 MEMORY = 64
-"""Samples of a class that the average of its survival is about."""
+"""Samples of a class that the average of its survival is about, once there have been so many."""
+
+_STATE = ("epsilon", "surviving", "seen")
 
 
 class ClassBounds:
@@ -29,7 +31,9 @@ class ClassBounds:
         self.epsilon = torch.zeros(num_classes, device=device)
         """Bound of each class, (K,)."""
         self.surviving = torch.zeros(num_classes, device=device)
-        """Share of each class's samples that survive, (K,)."""
+        """Share of each class's samples that survive, (K,); 0 where there was none yet."""
+        self.seen = torch.zeros(num_classes, device=device)
+        """How much of that average is of samples, (K,): 0 before the first, then ever nearer to 1."""
 
     def of_samples(self, num: int) -> Tensor | None:
         """The bound of each class, once for each sample: (N, K); ``None`` where the classes share one."""
@@ -37,16 +41,18 @@ class ClassBounds:
 
     @torch.no_grad()
     def follow(self, batch: Batch) -> Tensor:
-        """Heed what survived in a step; returns the survival of the worst class, a scalar."""
+        """Heed what survived in a step; returns the survival of the worst class so far, a scalar."""
         count, right = torch.zeros_like(self.epsilon), torch.zeros_like(self.epsilon)
         survived = (batch.logits.argmax(dim=1) == batch.label).to(count)
         count.index_add_(0, batch.label, torch.ones_like(survived))
         right.index_add_(0, batch.label, survived)
         share = 1 - (1 - 1 / MEMORY) ** count  # of the new samples in the average
-        self.surviving.lerp_(right / count.clamp(min=1), share)
+        self.seen.lerp_(torch.ones_like(self.seen), share)
+        # The first samples are all that there is, as in Adam's averages: or of many classes none would ever grow.
+        self.surviving.lerp_(right / count.clamp(min=1), share / self.seen.clamp(min=1e-9))
         if self.config.survival:
             self._grow(count, len(batch.label))
-        return self.surviving.amin()
+        return self.surviving.where(self.seen > 0, torch.ones_like(self.seen)).amin()
 
     def _grow(self, count: Tensor, num: int) -> None:
         """Let the bounds grow or shrink after a step of so many samples, (K,) of the classes."""
@@ -58,8 +64,8 @@ class ClassBounds:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that later steps depend on."""
-        return {"epsilon": self.epsilon, "surviving": self.surviving}
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from a state."""
-        self.epsilon, self.surviving = (state[name].to(self.epsilon.device) for name in ("epsilon", "surviving"))
+        self.epsilon, self.surviving, self.seen = (state[name].to(self.epsilon.device) for name in _STATE)

@@ -4,6 +4,7 @@ Random numbers are drawn for a bound of 1 and scaled when they are used, so that
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Norm = Literal["linf", "l2"]
+
+LEAD = 10.0
+"""By how much a label may lead where an attack looks for a way: far beyond, float32 has no gradient left."""
 
 
 def _length(delta: Tensor) -> Tensor:
@@ -100,10 +104,29 @@ def pgd(
             moved = (images + delta).requires_grad_()
             loss = F.cross_entropy(classifier(moved).to(images.dtype), label, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, moved)
+            gradient = gradient.nan_to_num(
+                0.0, 0.0, 0.0
+            )  # such as of a root at 0: no direction, and not an image of it
         direction = gradient.sign() if norm == "linf" else gradient / _length(gradient)
         delta = _project(delta + step_size * epsilon * direction, epsilon, norm)
         delta = (images + delta).clamp(0, 1) - images
     return delta.detach()
+
+
+def tempered(logits: Tensor, label: Tensor) -> Tensor:
+    """Logits of which no label leads by more than ``LEAD``: each sample's are divided by what that takes.
+
+    What is read is the same. The gradient of the cross-entropy is about e to the minus lead, so that an attack on a
+    very certain classifier would stand still, and find it robust.
+
+    Args:
+        logits: (N, K), K >= 2.
+        label: (N,), the labels to be moved away from.
+    """
+    own = logits.gather(1, label[:, None])  # (N, 1)
+    others = logits.scatter(1, label[:, None], -torch.inf).amax(dim=1, keepdim=True)
+    lead: Tensor = (own - others).detach()
+    return logits / (lead / LEAD).clamp(min=1, max=1e30)
 
 
 def robust_mask(
@@ -118,6 +141,8 @@ def robust_mask(
 ) -> Tensor:
     """Which images keep their label under PGD with step size 2.5 epsilon / steps and one random start, (N,), bool.
 
+    The attack sees ``tempered`` logits: how certain a classifier is changes nothing.
+
     Epsilon 0 asks for the label of the images as they are.
     """
     rng = torch.Generator(images.device).manual_seed(seed)
@@ -125,10 +150,15 @@ def robust_mask(
     for x, y in zip(torch.split(images, batch_size), torch.split(label, batch_size), strict=True):
         if epsilon > 0:
             start = unit_ball(x.shape, norm, rng)
-            x = x + pgd(classifier, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, start)
+            seen = partial(_tempered, classifier, y)
+            x = x + pgd(seen, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, start)
         with torch.no_grad():
             kept.append(classifier(x).argmax(dim=1) == y)
     return torch.cat(kept)
+
+
+def _tempered(classifier: Callable[[Tensor], Tensor], label: Tensor, images: Tensor) -> Tensor:
+    return tempered(classifier(images).to(images.dtype), label)
 
 
 def robust_accuracy(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netinv.perturbations.attacks import Norm, pgd
+from netinv.perturbations.attacks import Norm, pgd, tempered
 
 HALVINGS = 12
 """Of the interval of bounds: the last one is 0.02 % of the first."""
@@ -65,11 +65,12 @@ def _nearest(
         scores = classifier(x)
         wanted = F.one_hot(label, scores.shape[1]).bool()
         others = scores.masked_fill(wanted, -torch.inf).amax(dim=1, keepdim=True)
-        return torch.cat([others, scores.gather(1, label[:, None])], dim=1)
+        return tempered(torch.cat([others, scores.gather(1, label[:, None])], dim=1), first)
 
     def read(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return classifier(x).argmax(dim=1) == label
+            scores = classifier(x)
+            return (scores.argmax(dim=1) == label) & scores.isfinite().all(dim=1)
 
     order = torch.inf if norm == "linf" else 2
     found, succeeded = images, read(images)

@@ -87,7 +87,7 @@ def test_a_perceptrons_images_are_compared_with_what_its_norms_have_seen() -> No
             *layers, nn.Flatten(), nn.Linear(512, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)
         )
         return settings_of(
-            "robust", adapt(network.eval(), (2, 16, 16), 10, netinv.AdapterConfig(mean=(0, 0), std=(1, 1)))
+            "robust", adapt(network.eval(), (2, 16, 16), 10, netinv.AdapterConfig(mean=(0.1, 0.1), std=(1, 1)))
         )[0]
 
     robust = netinv.variant_config("robust")
@@ -100,6 +100,18 @@ def test_a_perceptrons_images_are_compared_with_what_its_norms_have_seen() -> No
 @pytest.fixture(scope="module")
 def inversion(classifier: nn.Module) -> Inversion:
     return netinv.invert(classifier, image_shape=SHAPE, num_classes=10, adapter=ADAPTER, **QUICK)
+
+
+def test_a_scale_is_not_taken_for_the_training_images_statistics() -> None:
+    """Pixels in 0..255 are told as a mean of 0 and a deviation of 1/255, which no images have."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+    for std in (1 / 255, 1.0):
+        adapted = adapt(network, SHAPE, 10, netinv.AdapterConfig(mean=(0.0,), std=(std,)))
+        config, left_out = settings_of("robust", adapted)
+        assert config.pixel_statistics == 0
+        assert "are not known: this is left out" in " ".join(left_out.split())
+        with pytest.raises(InputError, match="pixel_statistics needs the mean and std of the training images"):
+            netinv.invert(adapted, image_shape=SHAPE, config=netinv.variant_config("robust"))
 
 
 @pytest.mark.parametrize(("shape", "shift"), [((1, 1, 40), 0), ((1, 40, 1), 0), ((1, 2, 3), 1), ((1, 3, 3), 2)])

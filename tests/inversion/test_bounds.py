@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from draws import torch_rng
 from torch import Tensor
 
 from netinv.inversion import InversionConfig
@@ -48,14 +49,30 @@ def test_the_ramp_is_a_share_of_the_steps_and_at_least_one(ramp: float, steps: i
 def test_survival_is_an_average_over_the_last_samples_of_a_class() -> None:
     tried = bounds(survival=0.0)
     worst = tried.follow(batch([0, 0, 0, 1], [0, 1, 0, 0]))
-    torch.testing.assert_close(tried.surviving, torch.tensor([share(3) * 2 / 3, 0.0]))
+    torch.testing.assert_close(tried.surviving, torch.tensor([2 / 3, 0.0]))
+    torch.testing.assert_close(tried.seen, torch.tensor([share(3), share(1)]))
     assert float(worst) == 0.0
     before: Tensor = tried.surviving.clone()
     worst = tried.follow(batch([1, 1], [1, 1]))
-    torch.testing.assert_close(tried.surviving, torch.stack([before[0], torch.tensor(share(2))]))
+    # The three samples of class 1 weigh as in an average that forgets, over what there is of it.
+    torch.testing.assert_close(tried.surviving, torch.stack([before[0], torch.tensor(share(2) / share(3))]))
     assert worst == tried.surviving.min()
     assert tried.of_samples(3) is None
     assert (tried.epsilon == 0).all()
+
+
+@pytest.mark.parametrize("num_classes", [10, 1000])
+def test_classes_that_all_survive_have_the_whole_bound_however_many_there_are(num_classes: int) -> None:
+    """At the default ramp, of half of the steps; a class of a thousand has some ten samples in all."""
+    config = InversionConfig(perturbation="pgd", epsilon=0.3, survival=0.9, steps=600)
+    tried = ClassBounds(config, num_classes, torch.device("cpu"))
+    rng = torch_rng(0)
+    for _ in range(config.steps):
+        label = torch.randint(num_classes, (16,), generator=rng)
+        logits = torch.nn.functional.one_hot(label, num_classes).float()
+        worst = tried.follow(Batch(*(logits if name == "logits" else label for name in Batch._fields)))
+        assert worst == 1  # of those that were drawn
+    assert tried.epsilon.mean() > 0.28
 
 
 def test_every_sample_has_the_bounds_of_all_classes() -> None:
@@ -68,11 +85,13 @@ def test_every_sample_has_the_bounds_of_all_classes() -> None:
 
 def test_a_state_is_taken_up_where_the_bounds_are() -> None:
     """``meta`` stands for another device."""
-    state = {"epsilon": torch.tensor([0.1, 0.2]), "surviving": torch.tensor([0.5, 1.0])}
+    names = ("epsilon", "surviving", "seen")
+    state = {name: torch.tensor([0.1, 0.2]) + i / 10 for i, name in enumerate(names)}
     tried = bounds()
     tried.load_state_dict(state)
-    assert torch.equal(tried.state_dict()["epsilon"], state["epsilon"])
-    assert torch.equal(tried.state_dict()["surviving"], state["surviving"])
+    assert {*tried.state_dict()} == {*names}
+    for name in names:
+        assert torch.equal(tried.state_dict()[name], state[name])
     elsewhere = ClassBounds(tried.config, 2, torch.device("meta"))
     elsewhere.load_state_dict(state)
-    assert elsewhere.epsilon.device.type == elsewhere.surviving.device.type == "meta"
+    assert {getattr(elsewhere, name).device.type for name in names} == {"meta"}

@@ -108,3 +108,31 @@ def test_unless_told_it_takes_20_steps_in_l2_on_500_images_at_once() -> None:
     assert all(map(torch.equal, usual, told))
     with pytest.raises(ValueError, match="zip"):
         nearest_of_class(torch.nn.Flatten(), images, label[:500], 0.5)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("certainty", [50.0, 1e3, 1e6])
+def test_a_very_certain_classifier_has_the_same_borders(norm: Norm, certainty: float) -> None:
+    """Its cross-entropy has no gradient in float32, where it is far from them."""
+    layer, images = linear(2), greys(40, 0.1)
+    label = layer(images.flatten(1)).argmin(dim=1)
+    plain = nearest_of_class(lambda x: layer(x.flatten(1)), images, label, 1.0, norm)
+    certain = nearest_of_class(lambda x: certainty * layer(x.flatten(1)), images, label, 1.0, norm)
+    assert certain.succeeded.all()
+    torch.testing.assert_close(certain.distance, plain.distance, rtol=1e-2, atol=1e-3)
+
+
+def test_where_there_is_no_gradient_nothing_is_found_and_nothing_is_lost() -> None:
+    """A root has an infinite slope at 0, and 0 times that is no number."""
+    layer, images = linear(3), greys(12, 0.4)
+    images[:, 0] = 0
+
+    def roots(x: Tensor) -> Tensor:
+        return layer((0 * x[:, :1].sqrt() + x).flatten(1))
+
+    read = roots(images).argmax(dim=1)
+    for label in (read, (read + 1) % 3):
+        found = nearest_of_class(roots, images, label, 2.0)
+        assert found.images.isfinite().all()
+        assert (roots(found.images).argmax(dim=1) == label)[found.succeeded].all()
+    assert torch.equal(nearest_of_class(roots, images, read, 2.0).images, images)

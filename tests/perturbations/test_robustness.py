@@ -6,6 +6,7 @@ from draws import seed_torch, torch_rng
 from torch import Tensor, nn
 
 from netinv.perturbations import Norm, noise, pgd, robust_accuracy, robust_mask, unit_ball, unit_sphere
+from netinv.perturbations.attacks import tempered
 
 NUM_CLASSES = 5
 
@@ -238,3 +239,36 @@ def test_the_robust_mask_takes_20_steps_from_seed_0_on_500_images_at_once() -> N
     assert seen[2].equals(seen[0])
     with pytest.raises(ValueError, match="zip"):
         robust_mask(seen[0], images, label[:500], 0.1)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_how_certain_a_classifier_is_changes_no_robustness(norm: Norm) -> None:
+    rng = torch_rng(0)
+    weights = torch.randn(4, 12, generator=rng)
+    images = 0.2 + 0.6 * torch.rand(200, 1, 3, 4, generator=rng)
+    scores = images.flatten(1) @ weights.T
+    label = scores.argmax(dim=1)
+    apart = (weights[label, None] - weights).norm(p=2 if norm == "l2" else 1, dim=2)  # (N, 4), 0 of the label's own
+    border = ((scores.amax(dim=1, keepdim=True) - scores) / apart).nan_to_num(torch.inf).amin(dim=1)
+    kept = {
+        scale: robust_mask(
+            lambda x, s=scale: s * x.flatten(1) @ weights.T,  # type: ignore[misc]
+            images,
+            label,
+            float(border.median()),
+            20,
+            norm,
+        )
+        for scale in (1.0, 100.0, 1e5)
+    }
+    for mask in kept.values():  # half of the borders are within reach, if pixels had no bounds
+        assert 0.2 < mask.float().mean() < 0.8
+    for scale in (100.0, 1e5):
+        assert (kept[scale] != kept[1.0]).float().mean() < 0.05  # of those next to the bound
+
+
+def test_tempered_logits_are_read_the_same_and_lead_by_so_much_at_most() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0], [500.0, 0.0, -500.0], [0.0, 500.0, 0.0]])
+    label = torch.tensor([0, 0, 0])
+    found = tempered(logits, label)
+    torch.testing.assert_close(found, torch.tensor([[3.0, 1.0, 2.0], [10.0, 0.0, -10.0], [0.0, 500.0, 0.0]]))
