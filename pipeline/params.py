@@ -10,7 +10,6 @@ from netinv.audit import Policy, Verdict
 from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
 from netinv.core import (
     MAX_TOLD,
-    VARIANTS,
     AttackSteps,
     Attempts,
     Bending,
@@ -28,12 +27,13 @@ from netinv.core import (
     Variant,
     read_yaml,
 )
-from netinv.data import BUILT_IN, FetchConfig
+from netinv.data import FetchConfig
 from netinv.evaluation import EvaluationConfig
 from netinv.export import ExportConfig
 from netinv.generators import GeneratorConfig
 from netinv.interpretation import InterpretationConfig
 from netinv.inversion import InversionConfig
+from pipeline.consistency import check_consistency
 
 
 class ModelParams(Config):
@@ -312,37 +312,5 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a mapping of settings, got {type(values).__name__}.")
     params = Params.parse(values, where=str(path))
-    known = {*BUILT_IN, *params.fetch.folders}
-    for name in params.datasets:
-        if name not in known:
-            raise InputError(
-                f"{path}: datasets: unknown data set {name!r}; known are {', '.join(sorted(known))}, "
-                "and fetch.folders adds more."
-            )
-    if unknown := sorted({*params.audit.datasets} - {*params.datasets}):
-        raise InputError(f"{path}: audit.datasets: {', '.join(unknown)} is none of datasets.")
-    if unknown := sorted({*params.presets} - known - {"default"}):
-        raise InputError(
-            f"{path}: presets: {', '.join(unknown)} is no data set; there are {', '.join(sorted(known))}, and default."
-        )
-    for name in {*params.presets, *params.datasets}:
-        params.for_dataset(name)
-    for name in params.datasets:
-        params.ablation_of(name)
-        for variant in VARIANTS:
-            batch = getattr(params.for_dataset(name).invert, variant).batch_size
-            expect_equal_shares(batch, params.ray.num_workers, f"{path}: {name}, {variant}: ")
+    check_consistency(params, path)
     return params
-
-
-def expect_equal_shares(batch_size: int, num_workers: int, where: str = "") -> None:
-    """See that the workers of one generator can share its batch.
-
-    Raises:
-        InputError: They cannot.
-    """
-    if batch_size % num_workers:
-        raise InputError(
-            f"{where}{num_workers} workers (ray.num_workers) cannot share a batch of {batch_size} equally: choose "
-            "another of the two."
-        )

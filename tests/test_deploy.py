@@ -1,7 +1,9 @@
 """The examples in deploy/ against their schemas: Ray's own, and the part of KubeRay's RayJob that is made use of."""
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,6 +128,30 @@ def test_the_job_is_valid_by_the_fields_of_kuberay(root: Path) -> None:
     manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replica"] = 1
     with pytest.raises(ValidationError, match="replica"):
         RayJob.model_validate(manifest, strict=True)
+
+
+def test_what_the_job_knows_alone_reaches_it_as_it_is_written(root: Path, tmp_path: Path) -> None:
+    """KubeRay puts it into a shell of the pod that submits; a stand-in of ray prints the words that arrive there."""
+    job = load(root / "deploy/rayjob.yaml")["spec"]["entrypoint"]
+    (tmp_path / "ray").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "ray").chmod(0o755)
+    submit = ["/bin/bash", "-ce", "--", f"ray job submit -- {job}"]
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = subprocess.run(submit, env=path, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert words[:5] == ["job", "submit", "--", "bash", "-c"]
+    assert "dvc remote add -f -d store $NETINV_REMOTE &&" in words[5]
+
+
+@pytest.mark.filterwarnings("ignore")  # of MLflow's libraries
+def test_the_tracking_server_answers_at_the_address_that_its_page_names(root: Path) -> None:
+    from mlflow.server.security_utils import is_allowed_host_header
+
+    settings = dict(
+        line.split("=", 1) for line in (root / "mlflow/server.env.example").read_text().splitlines() if "=" in line
+    )
+    address = re.search(r"docker compose up -d +# on http://(\S+);", (root / "mlflow/README.md").read_text())
+    assert address
+    assert is_allowed_host_header(settings["MLFLOW_ALLOWED_HOSTS"].split(","), address[1])
 
 
 def test_no_service_of_the_tracking_server_is_root_or_has_the_stores_root_account(root: Path) -> None:

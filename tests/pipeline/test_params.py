@@ -109,6 +109,11 @@ def set_key(path: str, value: Any) -> Edit:
         ("tune.robust", {"gamma": 3}, r"tune\.robust\.gamma\.range: expected"),
         ("ray.num_workers", 3, r"digits, standard: 3 workers \(ray\.num_workers\) cannot share a batch of 64 equally"),
         (
+            "presets.digits",
+            {"train": {}},
+            r"presets\.digits lacks keys that DVC looks for: .*`digits: \{train: \{\}, inv",
+        ),
+        (
             "presets.mnsit",
             {"invert": {"robust": {"epsilon": 0.1}}},
             r"presets: mnsit is no data set; there are",
