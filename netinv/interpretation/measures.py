@@ -66,11 +66,17 @@ def _judged(logits: Tensor, label: Tensor) -> tuple[Floats, Floats]:
 
 
 @torch.no_grad()
-def _replaced(site: Site, seen: Seen, function: Callable[[Tensor], Tensor]) -> tuple[Floats, Floats]:
-    parts = [
-        _judged(site.logits_with(images.to(site.classifier.device), function), label)
-        for images, label in zip(torch.split(seen.images, BATCH), torch.split(seen.label, BATCH), strict=True)
-    ]
+def _replaced(
+    site: Site, seen: Seen, function: Callable[[Tensor], Tensor], close: Callable[[int], None] = lambda num: None
+) -> tuple[Floats, Floats]:
+    """Loss and correctness (N,) with a function of the activations in their place; each batch ends with a ``close``.
+
+    The function may be called several times for a batch; ``close`` is told how many images the batch had.
+    """
+    parts = []
+    for images, label in zip(torch.split(seen.images, BATCH), torch.split(seen.label, BATCH), strict=True):
+        parts.append(_judged(site.logits_with(images.to(site.classifier.device), function), label))
+        close(len(images))
     losses, correct = zip(*parts, strict=True)
     return np.concatenate(losses), np.concatenate(correct)
 
@@ -92,21 +98,27 @@ def ablate(site: Site, seen: Seen) -> Ablated:
 def rebuild(site: Site, seen: Seen, model: SparseAutoencoder) -> Fidelity:
     """What the classifier makes of images with a site's activations rebuilt by a dictionary."""
     model = model.to(site.classifier.device)
-    errors, actives, strengths = list[Tensor](), list[Tensor](), list[Tensor]()
+    calls = list[tuple[Tensor, Tensor, Tensor]]()
 
     def function(rows: Tensor) -> Tensor:
         codes = model.encode(rows.flatten(0, 1))
         rebuilt = model.decode(codes).view_as(rows)
         per_image = codes.view(*rows.shape[:2], -1)
-        errors.append((rows - rebuilt).square().sum(dim=(1, 2)).cpu())
-        actives.append((per_image > 0).float().sum(dim=2).mean(dim=1).cpu())
-        strengths.append(per_image.amax(dim=1).cpu())
+        error = (rows - rebuilt).square().sum(dim=(1, 2))
+        active = (per_image > 0).float().sum(dim=2).mean(dim=1)
+        calls.append((error.cpu(), active.cpu(), per_image.amax(dim=1).cpu()))
         return rebuilt
 
-    loss, correct = _replaced(site, seen, function)
-    num = len(seen.images)
-    error, active = torch.cat(errors)[:num].double().numpy(), torch.cat(actives)[:num].double().numpy()
-    return Fidelity(loss, correct, error, active, torch.cat(strengths)[:num])
+    batches = list[list[Tensor]]()
+
+    def close(num: int) -> None:
+        # A network of a fixed batch fills up the last call of every batch: what lies behind it belongs to no image.
+        batches.append([torch.cat(column)[:num] for column in zip(*calls, strict=True)])
+        calls.clear()
+
+    loss, correct = _replaced(site, seen, function, close)
+    error, active, strength = (torch.cat(column) for column in zip(*batches, strict=True))
+    return Fidelity(loss, correct, error.double().numpy(), active.double().numpy(), strength)
 
 
 def fidelity_measures(found: Fidelity, without: Ablated, bootstrap: Bootstrap) -> dict[str, Measure]:

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from draws import library_torch_rng, numpy_rng, seed_torch
+from draws import library_torch_rng, numpy_rng, seed_torch, torch_rng
+from torch import nn
 
-from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.classifiers import Classifier, ConvClassifierConfig, adapt, build_classifier, freeze
+from netinv.classifiers.programs import InParts
 from netinv.interpretation import Site, SparseAutoencoder
 from netinv.interpretation.measures import (
     Seen,
@@ -159,3 +161,23 @@ def test_recovery_relative_to_a_dictionary_is_a_ratio_of_losses() -> None:
     same = relative_recovery(many, many, without, BOOTSTRAP)
     assert isinstance(same, Estimate)
     assert (same.value, same.low, same.high) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("size", [64, 1000])
+def test_what_fills_up_a_fixed_batch_belongs_to_no_image(size: int) -> None:
+    """Two batches of images, of which each is filled up: every image keeps its own strengths and errors."""
+    seed_torch(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 3)).eval()
+    images = torch.rand(300, 1, 4, 4, generator=torch_rng(0))
+    seen = Seen(images, torch.arange(300) % 3, None)
+    sites = [Site(adapt(module, (1, 4, 4))) for module in (network, InParts(network, size, fixed=True))]
+    model = SparseAutoencoder(6, 12, 12)  # every unit may fire, so that no choice of them hangs on a rounding
+    both = torch.cat([torch.eye(6), -torch.eye(6)])
+    model.redirect(both)
+    model.encoder.data.copy_(both)
+    plain, filled = (rebuild(site, seen, model) for site in sites)
+    assert plain.strength.std(dim=0).max() > 0.01
+    assert filled.strength.shape == (300, 12)
+    assert torch.allclose(filled.strength, plain.strength, atol=1e-5)
+    assert np.allclose(filled.error, plain.error, atol=1e-5)
+    assert np.allclose(filled.loss, plain.loss, atol=1e-5)
