@@ -80,7 +80,7 @@ def _drawn(folder: Path, num: int, seed: int) -> "Tensor":
         raise InputError(f"{folder} has no exported generators: run the export stage again.")
     each = -(-num // len(files))
     drawn = [torch.from_numpy(OnnxGenerator(path).sample(each, seed=seed + i).images) for i, path in enumerate(files)]
-    # In turns, so that a check that takes the first ones sees all generators.
+    # In turns, so that what is cut off is not all of one generator.
     return torch.stack(drawn, dim=1).flatten(0, 1)[:num]
 
 

@@ -55,7 +55,10 @@ WIRING = {
     ),
     "ReconstructionPolicy": (
         "audit/test_policy_wiring.py",
-        {"false_alarms": "test_false_alarms_are_those_of_the_list"},
+        {
+            "false_alarms": "test_false_alarms_are_those_of_the_list",
+            "min_samples": "test_samples_are_needed_to_recognise_nothing",
+        },
     ),
     "RobustnessPolicy": (
         "audit/test_policy_wiring.py",

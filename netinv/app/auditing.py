@@ -1,8 +1,10 @@
 """The command ``netinv audit``: a gate for builds, whose exit status is its verdict."""
 
+import os
 import sys
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_source
 from netinv.core import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from netinv.audit import AuditRecord
@@ -69,10 +73,11 @@ def audit(
     source, device = parse_source(options)
     classifier = load_classifier_from(source, device)
     dataset = read_data(data, classifier.image_shape)
+    draw = partial(_drawn, num=policy.samples, seed=policy.seed)
     samples = {
         name: drawn
-        for paths, read in ((generators, _drawn), (image_sets, _read))
-        for name, drawn in _named(paths, read, policy.samples, policy.seed, classifier.image_shape)
+        for paths, read in ((generators, draw), (image_sets, partial(_read, image_shape=classifier.image_shape)))
+        for name, drawn in _named(paths, read)
     }
     if len(samples) < len(generators) + len(image_sets):
         raise InputError("Two sets of samples have one name: give each file or folder a name of its own.")
@@ -82,8 +87,16 @@ def audit(
     record = audited(classifier, dataset.train, dataset.test, policy, samples, judge, Path(source.model).name)
     with new_folder(out) as folder:
         save_audit(folder, record, dataset.train, dataset.test, samples)
-    print(record.model_dump_json(indent=1) if as_json else told(record, out))
+    _say(record.model_dump_json(indent=1) if as_json else told(record, out))
     sys.exit(STATUS[record.verdict])
+
+
+def _say(text: str) -> None:
+    """Print; a reader that has gone changes no exit status, since the record is written."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # click would end with 1 for it, which is a verdict, and Python's last flush would fail too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def told(record: "AuditRecord", out: Path) -> str:
@@ -91,15 +104,15 @@ def told(record: "AuditRecord", out: Path) -> str:
     return "\n".join([*record.lines, f"{record.verdict}: {record.summary} See {out / 'audit.html'}"])
 
 
-def _named(paths: tuple[Path, ...], read: Any, *arguments: Any) -> "list[tuple[str, Tensor]]":
+def _named(paths: tuple[Path, ...], read: "Callable[[Path], Tensor]") -> "list[tuple[str, Tensor]]":
     """Samples, each with a name that tells where they are from; parents where the last part does not differ."""
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = [path.as_posix() for path in paths]
-    return [(name, read(path, *arguments)) for name, path in zip(names, paths, strict=True)]
+    return [(name, read(path)) for name, path in zip(names, paths, strict=True)]
 
 
-def _drawn(path: Path, num: int, seed: int, image_shape: tuple[int, int, int]) -> "Tensor":
+def _drawn(path: Path, num: int, seed: int) -> "Tensor":
     """Images of a generator at its own sharpness, (N, C, H, W)."""
     import torch
 
@@ -112,17 +125,17 @@ def _drawn(path: Path, num: int, seed: int, image_shape: tuple[int, int, int]) -
     return Inversion.load(path).sample(num, seed=seed)
 
 
-def _read(path: Path, num: int, seed: int, image_shape: tuple[int, int, int]) -> "Tensor":
-    """Images that were drawn elsewhere, in [0, 1], (N, C, H, W)."""
+def _read(path: Path, image_shape: tuple[int, int, int]) -> "Tensor":
+    """All images that were drawn elsewhere, in [0, 1], (N, C, H, W); the audit chooses among them."""
     import numpy as np
     import torch
 
     from netinv.data import read_images, to_float
 
     if path.suffix != ".npz":
-        return to_float(read_images(path, image_shape)[:num])
+        return to_float(read_images(path, image_shape))
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return torch.from_numpy(arrays["images"][:num].astype(np.float32))
+            return torch.from_numpy(arrays["images"].astype(np.float32, copy=False))
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is no file of netinv sample ({error}): draw it again.") from None

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,11 @@ for command in (
 
 
 def main() -> None:
-    """Run the command; what its user can mend is one sentence on stderr and exit status 2."""
+    """Run the command; what its user can mend is one sentence on stderr and exit status 2.
+
+    An unexpected error ends with 2 as well, behind its traceback: Python's own status for it, 1, is a verdict of the
+    check and of the audit.
+    """
     keep_freed_memory()
     try:
         sys.exit(cli.main(sys.argv[1:] or ["--help"], prog_name="netinv", standalone_mode=False))
@@ -44,6 +49,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("error: Interrupted; nothing half-written was left behind.", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        print(redacted(traceback.format_exc()), file=sys.stderr, end="")
+        sys.exit(2)
     print(f"error: {redacted(str(message))}", file=sys.stderr)
     sys.exit(2)
 

@@ -13,7 +13,7 @@ from netinv.audit.checks import check_agreement, check_membership, check_robustn
 from netinv.audit.policy import Policy
 from netinv.audit.record import AuditRecord, Check, Recognised, Verdict, gravest
 from netinv.audit.sample_checks import check_leak, check_reconstruction
-from netinv.audit.subject import Subject, expect_fitting, image_files, model_files, module_of
+from netinv.audit.subject import Subject, chosen_samples, expect_fitting, image_files, model_files, module_of
 from netinv.classifiers import AdaptedClassifier, InvertibleClassifier
 from netinv.core import InputError, __version__
 from netinv.data import LabelledImages
@@ -48,8 +48,8 @@ def audit(
         train: The images that it was trained on.
         test: Images of the same kind that it never saw.
         policy: The limits; ``None`` is the default policy.
-        samples: Generated images by the name of their set, (N, C, H, W) in [0, 1]; without any, the checks of
-            samples are skipped, and say so.
+        samples: Generated images by the name of their set, (N, C, H, W) in [0, 1]; of a set of more than the policy's
+            ``samples``, as many are chosen at random. Without any, the checks of samples are skipped, and say so.
         evaluator: An independent classifier on the same device; without it, its check is skipped.
         name: What the record calls the classifier.
 
@@ -58,9 +58,9 @@ def audit(
     """
     began = time.monotonic()
     policy = policy or Policy()
-    drawn = {key: images[: policy.samples].float().cpu() for key, images in (samples or {}).items()}
+    drawn, origins = chosen_samples(samples or {}, policy)
     expect_fitting(classifier, evaluator, train, test, drawn)
-    subject = Subject(classifier, evaluator, train, test, drawn, policy)
+    subject = Subject(classifier, evaluator, train, test, drawn, policy, origins)
     checks, pairs, num_recognised, shadows = _checked(subject)
     outcome = gravest(check.outcome for check in checks)
     others = gravest(check.outcome for check in checks if check.name != "strangers")

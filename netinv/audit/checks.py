@@ -7,6 +7,7 @@ import torch
 
 from netinv.audit.intervals import share, true_positive_rate
 from netinv.audit.lira import confidence, scores
+from netinv.audit.policy import MembershipPolicy
 from netinv.audit.record import Check, Number, Outcome, gravest
 from netinv.audit.shadows import train_shadows
 from netinv.audit.subject import Subject, answers, taken
@@ -19,6 +20,10 @@ RATES = (0.001, 0.01)
 """False positive rates that are reported whatever the policy."""
 
 NO_SHARED = "No test image is a training image."
+DIVERGED = NotMeasured(
+    not_measured="the training of a shadow model diverged; lower membership.shadows.lr in the policy, or take "
+    "architecture: stand_in"
+)
 
 
 def told(measure: Measure) -> str:
@@ -118,33 +123,42 @@ def check_membership(subject: Subject) -> tuple[Check, str]:
 def _likelihood_ratio(
     subject: Subject, parts: list[LabelledImages], logits: list[torch.Tensor], bootstrap: Bootstrap
 ) -> tuple[list[Number], str]:
-    """The numbers of LiRA, and what its shadow models were."""
+    """The numbers of LiRA, and what its shadow models were; empty words where they could not be trained."""
     policy = subject.policy.membership
     assert policy is not None
     assert policy.shadows is not None
+    rates = sorted({*RATES, policy.false_positive_rate})
     both = LabelledImages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-    shadows = train_shadows(subject.classifier, both, policy.shadows, subject.policy.seed)
+    try:
+        shadows = train_shadows(subject.classifier, both, policy.shadows, subject.policy.seed)
+    except FloatingPointError:
+        return _ratio_numbers(policy, DIVERGED, dict.fromkeys(rates, DIVERGED)), ""
     target = confidence(torch.cat(logits), both.labels)
     score = scores(target, shadows.confidence, shadows.is_out)
     members, others = np.split(score, [len(parts[0].labels)])
-    numbers = [
-        Number(
-            name="likelihood_ratio_auc",
-            meaning="How well the likelihood ratio tells training images from others (area under the ROC curve)",
-            measure=area(members, others, bootstrap),
-            at_most=policy.max_auc,
-        )
-    ]
-    for rate in sorted({*RATES, policy.false_positive_rate}):
-        numbers.append(
-            Number(
-                name=f"true_positive_rate_at_{rate:g}",
-                meaning=f"Share of training images that the likelihood ratio finds at {rate:.1%} false positives",
-                measure=true_positive_rate(members, others, rate),
-                at_most=policy.max_true_positive_rate if rate == policy.false_positive_rate else None,
-            )
-        )
+    found = {rate: true_positive_rate(members, others, rate) for rate in rates}
+    numbers = _ratio_numbers(policy, area(members, others, bootstrap), found)
     return numbers, f"{shadows.architecture}, right on {shadows.accuracy.mean():.1%} of the images that they never saw"
+
+
+def _ratio_numbers(policy: MembershipPolicy, auc: Measure, found: dict[float, Measure]) -> list[Number]:
+    """The numbers of LiRA: the area under its ROC curve, and what it finds by the rate of false positives."""
+    whole = Number(
+        name="likelihood_ratio_auc",
+        meaning="How well the likelihood ratio tells training images from others (area under the ROC curve)",
+        measure=auc,
+        at_most=policy.max_auc,
+    )
+    shares = [
+        Number(
+            name=f"true_positive_rate_at_{rate:g}",
+            meaning=f"Share of training images that the likelihood ratio finds at {rate:.1%} false positives",
+            measure=measure,
+            at_most=policy.max_true_positive_rate if rate == policy.false_positive_rate else None,
+        )
+        for rate, measure in found.items()
+    ]
+    return [whole, *shares]
 
 
 def check_robustness(subject: Subject) -> Check:
@@ -173,7 +187,7 @@ def check_agreement(subject: Subject) -> Check:
     if subject.evaluator is None:
         return Check(name="agreement", outcome="skipped", finding="Not asked: no independent classifier was given.")
     part = taken(subject.test, subject.chosen(subject.test, policy.images, 6))
-    sets = {"test images": part.images} | {name: images[: policy.images] for name, images in subject.samples.items()}
+    sets = {"test images": part.images} | {name: subject.some(name, policy.images) for name in subject.samples}
     numbers = []
     for name, images in sets.items():
         same = answers(subject.classifier, images).argmax(dim=1) == answers(subject.evaluator, images).argmax(dim=1)
@@ -188,4 +202,5 @@ def check_agreement(subject: Subject) -> Check:
     fewest = {"images_of_a_set": min(map(len, sets.values()))}
     outcome, why = concluded(numbers, few(policy.min_images, **fewest))
     finding = why or "An independent classifier gives the same answers as often as the policy asks."
+    finding += subject.looked_at(policy.images)
     return Check(name="agreement", outcome=outcome, finding=finding, numbers=tuple(numbers))

@@ -52,6 +52,8 @@ class ReconstructionPolicy(Config):
 
     false_alarms: float = Field(0.1, gt=0, lt=1)
     """Expected share of false ones among the training images that are named."""
+    min_samples: int = Field(200, ge=MIN_SAMPLES, le=MOST)
+    """Samples that a pass needs, of each set."""
 
 
 class ShadowConfig(Config):
@@ -118,7 +120,8 @@ class Policy(Config):
     seed: Seed = 0
     """Fixes the draws, the choice of images, the attacks, the shadow models and the resampling."""
     samples: int = Field(1000, ge=MIN_SAMPLES, le=MOST)
-    """Images drawn of each generator, and the bound on each set of images."""
+    """Images drawn of each generator, and the bound on each set of images: of a larger one as many are chosen at
+    random."""
     strangers: StrangersPolicy | None = StrangersPolicy()
     leak: LeakPolicy | None = LeakPolicy()
     reconstruction: ReconstructionPolicy | None = ReconstructionPolicy()

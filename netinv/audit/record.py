@@ -66,7 +66,7 @@ class Recognised(Config):
     samples: str
     """Name of the set of samples."""
     sample: int
-    """Index in it."""
+    """Index in the whole of it, as it was given to the audit."""
     distance: float
     """1 - SSIM of the two, or Euclidean for images smaller than 7 x 7."""
     p_value: float
@@ -74,7 +74,7 @@ class Recognised(Config):
     control: int
     """Index in the test split of the test image that is shown best after as many others as the training image."""
     control_sample: int
-    """Index in the set of samples ``control_samples`` of what shows the control."""
+    """Index in the whole set of samples ``control_samples`` of what shows the control."""
     control_samples: str
     control_distance: float
 
@@ -111,6 +111,7 @@ class AuditRecord(Config):
     train: Files
     test: Files
     samples: tuple[Files, ...]
+    """Of each set what was looked at: all of it, or as many as the policy bounds, chosen at random."""
     policy: dict[str, Any]
     shadow_models: str
     """What the shadow models were, and how accurate; empty without them."""

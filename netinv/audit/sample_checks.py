@@ -34,8 +34,9 @@ def check_leak(subject: Subject, pools: Pools | None, size: int) -> Check:
     shortage = few(policy.min_pool, real_images_on_one_side=size) or few(
         policy.min_samples, samples=min(map(len, subject.samples.values()))
     )
+    seen = subject.looked_at()
     if pools is None:
-        return Check(name="leak", outcome="investigate", finding=f"Too few samples for a pass: {shortage}.")
+        return Check(name="leak", outcome="investigate", finding=f"Too few samples for a pass: {shortage}.{seen}")
     numbers: list[Number] = []
     leaking = []
     for name, images in subject.samples.items():
@@ -58,12 +59,12 @@ def check_leak(subject: Subject, pools: Pools | None, size: int) -> Check:
             f"Training images leak: more than chance allows, samples lie closer to training images than to test images "
             f"({which})."
         )
-        return Check(name="leak", outcome="fail", finding=finding, numbers=tuple(numbers))
+        return Check(name="leak", outcome="fail", finding=finding + seen, numbers=tuple(numbers))
     beyond = [number for number in numbers if number.outcome == "fail"]
     if beyond:
         outcome, why = concluded(beyond)
     finding = why or "Samples lie no closer to training images than to test images, and hold no surplus of near copies."
-    return Check(name="leak", outcome=outcome, finding=finding, numbers=tuple(numbers))
+    return Check(name="leak", outcome=outcome, finding=finding + seen, numbers=tuple(numbers))
 
 
 def _numbers(name: str, kind: str, found: Comparison, max_copies: float) -> list[Number]:
@@ -108,12 +109,14 @@ def check_reconstruction(subject: Subject, pools: Pools | None, size: int) -> tu
     assert policy is not None
 
     def check(outcome: Outcome, finding: str) -> Check:
-        return Check(name="reconstruction", outcome=outcome, finding=finding)
+        return Check(name="reconstruction", outcome=outcome, finding=finding + subject.looked_at())
 
     if not subject.samples:
         return check("skipped", NO_SAMPLES), (), 0
     wanted = subject.policy.leak.min_pool if subject.policy.leak is not None else 0
-    reason = few(max(wanted, math.ceil(1 / policy.false_alarms)), real_images_on_one_side=size)
+    reason = few(max(wanted, math.ceil(1 / policy.false_alarms)), real_images_on_one_side=size) or few(
+        policy.min_samples, samples=min(map(len, subject.samples.values()))
+    )
     shortage = f"Too few samples for a pass: {reason}." if reason else ""
     if pools is None:
         return check("investigate", shortage), (), 0
@@ -143,9 +146,9 @@ def _pairs(subject: Subject, pools: Pools, size: int, found: _Found) -> tuple[Re
     ends = np.cumsum([len(images) for images in subject.samples.values()])
 
     def place(sample: int) -> tuple[str, int]:
-        """Set, and index in it, of a sample among all."""
+        """Set, and index in the whole of it, of a sample among all that are looked at."""
         i = int(np.searchsorted(ends, sample, side="right"))
-        return names[i], int(sample - (ends[i - 1] if i else 0))
+        return names[i], int(subject.origins[names[i]].places[sample - (ends[i - 1] if i else 0)])
 
     flagged = set(found.flagged.tolist())
     order = found.train.distance.argsort(kind="stable")

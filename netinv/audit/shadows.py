@@ -40,6 +40,9 @@ def train_shadows(classifier: InvertibleClassifier, images: LabelledImages, conf
         images: Of both kinds, N of them.
         config: How many models, and how they are trained.
         seed: Fixes halves, weights and trainings.
+
+    Raises:
+        FloatingPointError: The training of a model diverges.
     """
     rng, num = np.random.default_rng([seed, 2]), len(images.labels)
     mean, std = channel_statistics(images.images)
@@ -59,6 +62,8 @@ def train_shadows(classifier: InvertibleClassifier, images: LabelledImages, conf
             with torch.no_grad():
                 parts = [model(to_float(x).to(device)).float().cpu() for x in torch.split(images.images, BATCH)]
             logits = torch.cat(parts)
+            if not torch.isfinite(logits).all():
+                raise FloatingPointError(f"Shadow model {i + 1} gives values that are not finite; lower its lr.")
             found.append(confidence(logits, images.labels))
             is_out.append(~half)
             accuracy.append((logits.argmax(dim=1) == images.labels).numpy()[~half].mean())

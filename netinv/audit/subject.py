@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,15 @@ from netinv.data import LabelledImages, to_float
 from netinv.evaluation import MIN_POOL, Pools
 
 
+class Origin(NamedTuple):
+    """Where the samples that are looked at stand in the set that was given."""
+
+    places: NDArray[np.int64]
+    """Of each of N samples, rising, (N,)."""
+    num: int
+    """Images of the whole set."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is audited, and by which policy."""
@@ -29,10 +38,30 @@ class Subject:
     samples: dict[str, Tensor]
     """(N, C, H, W) in [0, 1], by the name of the set; on the CPU."""
     policy: Policy
+    origins: dict[str, Origin]
+    """Of the samples, by the name of the set."""
 
     def chosen(self, split: LabelledImages, num: int, stream: int) -> NDArray[np.int64]:
         """Indices of at most ``num`` random images of a split, in random order; streams are independent."""
         return np.random.default_rng([self.policy.seed, stream]).permutation(len(split.labels))[:num]
+
+    def some(self, name: str, most: int) -> Tensor:
+        """At most so many random samples (N, C, H, W) of a set."""
+        images = self.samples[name]
+        return images[_places(len(images), most, [self.policy.seed, 8, list(self.samples).index(name)])]
+
+    def looked_at(self, most: int | None = None) -> str:
+        """Of which sets only a part was looked at, as a sentence behind a space; empty if of none.
+
+        Args:
+            most: Samples that a check takes of each set; ``None`` is all that were chosen.
+        """
+        parts = []
+        for name, origin in self.origins.items():
+            num = len(origin.places) if most is None else min(most, len(origin.places))
+            if num < origin.num:
+                parts.append(f"{num:,} of the {origin.num:,} images of {name}")
+        return f" Looked at, chosen at random: {' and '.join(parts)}." if parts else ""
 
     def pools(self) -> tuple[Pools | None, int]:
         """Training and test images in equal numbers, if there are enough to compare with; and how many."""
@@ -43,6 +72,28 @@ class Subject:
         train, test = self.chosen(self.train, size, 0), self.chosen(self.test, size, 1)
         images = [to_float(split.images[i]) for split, i in ((self.train, train), (self.test, test))]
         return Pools(images[0], images[1], None, None, train, test), size
+
+
+def chosen_samples(samples: Mapping[str, Tensor], policy: Policy) -> tuple[dict[str, Tensor], dict[str, Origin]]:
+    """Of each set the samples that are looked at, and where they stand in it: all, or as many as the policy bounds.
+
+    They are chosen at random from the whole set, so that nothing is passed over for its place, and keep its order.
+
+    Args:
+        samples: (N, C, H, W) in [0, 1], by the name of the set.
+        policy: Gives the bound and the seed.
+    """
+    chosen, origins = dict[str, Tensor](), dict[str, Origin]()
+    for i, (name, images) in enumerate(samples.items()):
+        places = _places(len(images), policy.samples, [policy.seed, 7, i])
+        chosen[name] = images[places.to(images.device)].float().cpu()
+        origins[name] = Origin(places.numpy(), len(images))
+    return chosen, origins
+
+
+def _places(num: int, most: int, seeds: list[int]) -> Tensor:
+    """At most so many random places of ``num``, rising, int64."""
+    return torch.from_numpy(np.sort(np.random.default_rng(seeds).permutation(num)[:most]))
 
 
 def taken(split: LabelledImages, index: NDArray[np.int64]) -> LabelledImages:

@@ -185,10 +185,12 @@ class AdaptedClassifier(nn.Module):
 
         Args:
             network: Takes and gives what the adapted one does, such as a copy of it with fresh weights.
-            images: (N, C, H, W) in [0, 1].
+            images: (N, C, H, W) in [0, 1]; the other network is given them in its own precision.
         """
+        dtypes = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+        inputs = self._inputs(images).to(next(dtypes, self.dtype))
         scores = find_scores(
-            network(self._inputs(images)), self.config.output_entry, self.num_classes, self.config.output == "sigmoid"
+            network(inputs), self.config.output_entry, self.num_classes, self.config.output == "sigmoid"
         )
         return to_logits(scores, self.output)
 

@@ -1,6 +1,7 @@
 """The command audit, as typed in a shell: its exit status is its verdict, and its folder the record."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,3 +130,45 @@ def test_errors_end_with_2(
         assert run(monkeypatch, place, *words, "--out", tmp_path / "out") == 2
         assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_images_far_behind_in_a_set_are_looked_at(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Strangers fill what the policy looks at, and copies stand behind them, in an .npz and in a folder."""
+    images = load_digits().train.images
+    mixed = torch.cat([images[600:850], images[:250]])
+    np.savez(tmp_path / "behind.npz", images=mixed.float().numpy() / 255)
+    (tmp_path / "behind").mkdir()
+    for i, image in enumerate(mixed):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"behind/{i:03}.png")
+    for name in ("behind.npz", "behind"):
+        out = tmp_path / f"out-{name}"
+        words = ("--policy", place / "policy.yaml", "--images", tmp_path / name, "--out", out)
+        assert run(monkeypatch, place, *words) == STATUS["fail"]
+        assert f"250 of the 500 images of {name}." in capsys.readouterr().out
+        record = load_audit(out / "audit.json")
+        assert all(pair.sample == 250 + pair.train for pair in record.recognised if pair.flagged)
+        assert (out / "audit.html").read_text().count("data:image/png") == len(record.recognised)
+
+
+def test_no_unexpected_error_ends_with_a_verdict(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("expected m1 and m2 to have the same dtype")
+
+    monkeypatch.setattr("netinv.audit.audit", broken)
+    assert run(monkeypatch, place, "--out", tmp_path / "out") == 2
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert "RuntimeError: expected m1 and m2" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_has_gone_changes_no_status() -> None:
+    code = "import netinv.app.auditing as a; [a._say('x' * 100_000) for _ in range(3)]; raise SystemExit(3)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.wait(60) == 3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from draws import numpy_rng, seed_torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from netinv.audit import (
     AgreementPolicy,
@@ -24,6 +24,7 @@ from netinv.classifiers import (
     Classifier,
     ClassifierTrainingConfig,
     ConvClassifierConfig,
+    adapt,
     build_classifier,
     freeze,
     train_classifier,
@@ -201,3 +202,30 @@ def test_what_does_not_fit_is_refused(digits: LabelledImages, honest: Classifier
     for changes, told in wrong:
         with pytest.raises(InputError, match=told):
             audit(honest, **({"train": train, "test": test, "policy": SAMPLES_ONLY} | changes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_networks_of_every_precision_are_audited(digits: LabelledImages, dtype: torch.dtype) -> None:
+    seed_torch(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 16), nn.ReLU(), nn.Linear(16, 10)).to(dtype)
+    classifier = adapt(network, (1, 16, 16))
+    policy = Policy(membership=MembershipPolicy(shadows=ShadowConfig(models=2, steps=2)))
+    samples = {"set": to_float(digits.images[1400:1700])}
+    record = audit(classifier, part(digits, 0, 300), part(digits, 700, 1000), policy, samples, classifier)
+    assert record.shadow_models.startswith("Sequential, the audited architecture")
+    assert [check.outcome for check in record.checks if check.outcome == "skipped"] == []
+
+
+def test_copies_are_found_wherever_they_stand_in_a_set(digits: LabelledImages, honest: Classifier) -> None:
+    """300 strangers, and then 300 training images, of which the policy looks at 300 in all."""
+    images = to_float(torch.cat([digits.images[1400:1700], digits.images[:300]]))
+    record = of_samples(digits, honest, images, samples=300)
+    assert check(record, "leak").outcome == "fail"
+    assert [files.num for files in record.samples] == [300]
+    for name in ("leak", "reconstruction"):
+        assert check(record, name).finding.endswith(" Looked at, chosen at random: 300 of the 600 images of set.")
+    flagged = [pair for pair in record.recognised if pair.flagged]
+    assert flagged
+    assert all(pair.sample == 300 + pair.train for pair in flagged)  # its place in the whole set
+    whole = of_samples(digits, honest, images)
+    assert not any("Looked at" in check.finding for check in whole.checks)

@@ -168,6 +168,14 @@ def test_false_alarms_are_those_of_the_list(monkeypatch: pytest.MonkeyPatch, rat
     assert seen == [rate]
 
 
+def test_samples_are_needed_to_recognise_nothing() -> None:
+    short = only(found(reconstruction=ReconstructionPolicy(min_samples=241)))
+    assert short.outcome == "investigate"
+    assert "240 samples, where 241 are wanted" in short.finding
+    assert "Too few" not in only(found(reconstruction=ReconstructionPolicy(min_samples=240))).finding
+    assert only(found(num=1, reconstruction=ReconstructionPolicy())).outcome == "investigate"
+
+
 # Membership
 
 
@@ -238,6 +246,24 @@ def test_steps_and_batches_and_rates_are_those_of_the_training(monkeypatch: pyte
         assert config.epochs == 11  # of 3 batches each
 
 
+def test_shadow_models_that_diverge_ask_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(model: Any, *rest: Any) -> list[Any]:
+        raise FloatingPointError("The classifier's loss is nan after epoch 1; lower train.lr.")
+
+    def broken(model: Any, *rest: Any) -> list[Any]:
+        model.network.head.weight.data.fill_(torch.nan)
+        return []
+
+    for train_classifier in (stopped, broken):
+        monkeypatch.setattr(shadows, "train_classifier", train_classifier)
+        record = found(membership=MembershipPolicy(max_auc=1, shadows=QUICK))
+        check = only(record)
+        assert check.outcome == "investigate"
+        assert "was not measured (the training of a shadow model diverged; lower membership.shadows.lr" in check.finding
+        assert record.shadow_models == ""
+        assert number(check, "loss_auc").outcome == "pass"
+
+
 # Robustness
 
 
@@ -285,3 +311,13 @@ def test_images_are_needed_and_bounded() -> None:
     assert size(agreement(images=50, min_images=10), "agreement_on_test") == 50
     assert size(agreement(images=50, min_images=10), "agreement_on_a") == 50
     assert "50 images of a set, where 51" in agreement(min_on_test=0, images=50, min_images=51).finding
+
+
+def test_agreement_is_of_images_from_the_whole_of_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, seen = checks.answers, []
+    monkeypatch.setattr(checks, "answers", lambda network, images: seen.append(images) or whole(network, images))
+    check = agreement(images=50, min_images=10)
+    assert check.finding.endswith("chosen at random: 50 of the 240 images of a and 50 of the 240 images of b.")
+    places = [int((TEST.images / 255 == image).flatten(1).all(dim=1).nonzero()) for image in seen[-1]]
+    assert len(set(places)) == 50
+    assert max(places) > 150

@@ -74,3 +74,14 @@ def test_what_cannot_be_made_anew_has_a_stated_stand_in() -> None:
         assert isinstance(fresh, FreshClassifier)
         assert fresh.network.mean.flatten().tolist() == [0.25] * 3
         assert fresh(torch.rand(5, *SHAPE, generator=torch_rng(1))).shape == (5, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_networks_of_other_precisions_learn_anew_in_float32(dtype: torch.dtype) -> None:
+    network = ConvNet(num_classes=2).requires_grad_(False).eval().to(dtype)
+    classifier = adapt(network, SHAPE, 2, AdapterConfig(mean=(0.4,) * 3, std=(0.3,) * 3))
+    fresh = fresh_copy(classifier, (0.0,) * 3, (1.0,) * 3)
+    assert fresh.network.out.weight.dtype == torch.float32
+    assert network.out.weight.dtype == dtype
+    *_, last = train_classifier(fresh, pictures(), ClassifierTrainingConfig(epochs=40, batch_size=16, lr=1e-2), 0)
+    assert last["accuracy"] > 0.8
