@@ -303,3 +303,33 @@ def test_conditions_of_the_ablation_are_bent_as_their_variant_is(root: Path) -> 
     conditions = load_params(root / "params.yaml").ablation_of("digits")
     assert conditions["robust"][0].bending == 0.04
     assert conditions["standard"][0].bending == 0.0
+
+
+def test_the_documented_folder_has_every_key_that_dvc_looks_for(edited: Callable[[Edit], Path], root: Path) -> None:
+    text = (root / "docs/data.md").read_text()
+    documented = YAML(typ="safe", pure=True).load(text[text.index("datasets: [pets]") :].partition("```")[0])
+
+    def edit(values: dict[str, Any]) -> None:
+        values["datasets"] = documented["datasets"]
+        values["fetch"]["folders"] = documented["fetch"]["folders"]
+        values["presets"] |= documented["presets"]
+        values["audit"]["datasets"] = []
+
+    path = edited(edit)
+    assert load_params(path).for_dataset("pets") == load_params(path).for_dataset("default")
+    values = YAML(typ="safe", pure=True).load(path.read_text())
+    stages = YAML(typ="safe", pure=True).load((root / "dvc.yaml").read_text())["stages"]
+    keys = {key for stage in stages.values() for key in stage.get("params", ()) if isinstance(key, str)}
+    assert any("${item.dataset}" in key for key in keys)
+    for key in keys:
+        for variant, model in (("standard", "classifier"), ("robust", "evaluator")):
+            place = values
+            for part in _filled(key, dataset="pets", variant=variant, model=model).split("."):
+                assert part in place, key
+                place = place[part]
+
+
+def _filled(key: str, **item: str) -> str:
+    for name, value in item.items():
+        key = key.replace(f"${{item.{name}}}", value)
+    return key
