@@ -1,16 +1,11 @@
 """Image folders and archives of them: ``train/<class>/<image>`` and ``test/<class>/<image>``."""
 
-import gzip
 import hashlib
 import io
 import math
 import os
 import stat
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -23,9 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from netinv.core import Config, InputError, Side
+from netinv.data.archives import ARCHIVES, DAMAGES, archive_members
 from netinv.data.dataset import Dataset, LabelledImages, Split
 
-ARCHIVES = (".tar.gz", ".tgz", ".zip")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's decoders that a file may reach; some of the others run programs."""
 MAX_FILE_BYTES = 64 * 2**20
@@ -123,9 +118,7 @@ def read_images(folder: Path, image_shape: tuple[int, int, int]) -> Tensor:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder of images: name one.")
     images: list[NDArray[np.uint8]] = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
+    for path in sorted(_below(folder)):
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             raise InputError(f"{path} is a link that leads out of {folder}: put the file itself there.")
         if (len(images) + 1) * math.prod(image_shape) > MAX_DATASET_BYTES:
@@ -135,6 +128,15 @@ def read_images(folder: Path, image_shape: tuple[int, int, int]) -> Tensor:
     if not images:
         raise InputError(f"{folder} holds no images: name another folder.")
     return torch.from_numpy(np.stack(images))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden; links to folders are not followed."""
+    for path, is_folder in _listed(folder):
+        if not is_folder:
+            yield path
+        elif not path.is_symlink():
+            yield from _below(path)
 
 
 def _stack(images: dict[tuple[str, str], NDArray[np.uint8]], classes: list[str]) -> LabelledImages:
@@ -229,15 +231,29 @@ def digest(path: Path, algorithm: str) -> str:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
 
 
+def _listed(folder: Path) -> list[tuple[Path, bool]]:
+    """What lies in a folder and is not hidden, in order, and whether it is a folder.
+
+    Path.glob would pass over a folder that may not be read, with all its images.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((Path(entry.path), entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{error.filename or folder} cannot be read ({error.strerror}): mend or remove it.") from None
+
+
 def _folder_files(root: Path) -> Iterator[File]:
-    for path in sorted(path for split in ("train", "test") for path in root.glob(f"{split}/*/*")):
-        name = path.relative_to(root).as_posix()
-        if any("\ud800" <= character <= "\udfff" for character in name):  # bytes that are no UTF-8
-            raise InputError(f"{root} holds {name!a}, a name that is not UTF-8: rename it.")
-        place = _place(name, str(root))
+    splits = (path for path, is_folder in _listed(root) if is_folder and path.name in SPLITS)
+    classes = (path for split in splits for path, is_folder in _listed(split) if is_folder)
+    for path, is_folder in (entry for label in classes for entry in _listed(label)):
+        place = _place(path.relative_to(root).as_posix(), str(root))
         if place is None:
             continue
-        if path.is_dir():
+        if is_folder:
             raise InputError(f"{path} is a folder: images must lie directly in their class folder.")
         if not Path(os.path.realpath(path)).is_relative_to(
             os.path.realpath(root)
@@ -252,69 +268,49 @@ def _folder_files(root: Path) -> Iterator[File]:
 
 def _archive_files(archive: Path) -> Iterator[File]:
     """The files of an archive in memory, one by one; nothing is unpacked to disk."""
-    members = _zip_members if archive.name.endswith(".zip") else _tar_members
     try:
-        for name, size, is_link, read in members(archive):
+        for name, size, is_link, read in archive_members(archive):
             place = _place(name, archive.name)
             if is_link:
-                raise InputError(f"{archive} holds the link {name}: pack the file itself.")
+                raise InputError(f"{archive} holds the link {_shown(name)}: pack the file itself.")
             if size > MAX_FILE_BYTES:
-                raise InputError(f"{archive} holds {name} of {size:,} bytes: at most {MAX_FILE_BYTES:,} are read.")
+                raise InputError(
+                    f"{archive} holds {_shown(name)} of {size:,} bytes: at most {MAX_FILE_BYTES:,} are read."
+                )
             if place is not None:
                 yield File(*place, where=f"{name} in {archive}", content=read())
-    except (OSError, EOFError, RuntimeError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
-        # RuntimeError: a zip file with a password, or with a compression that Python lacks.
+    except InputError:
+        raise
+    except DAMAGES as error:
         raise InputError(
             f"{archive} cannot be read, it is damaged or cut short ({error}): get it or make it again."
         ) from None
-
-
-Member = tuple[str, int, bool, Callable[[], bytes]]
-"""Path, size in bytes, whether it is a link or a device, and a function that reads it."""
-
-
-def _tar_members(archive: Path) -> Iterator[Member]:
-    with gzip.open(archive) as stream:
-        # tarfile's own decompression of a stream does not check the sum at its end; gzip's does, when it is read.
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                if not member.isdir():
-                    yield member.name, member.size, not member.isfile(), partial(_read_member, tar, member)
-        while stream.read(2**20):
-            pass
-
-
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None  # it is a regular file
-    return file.read()
-
-
-def _zip_members(archive: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(archive) as file:
-        for member in file.infolist():
-            if not member.is_dir():
-                is_link = stat.S_ISLNK(member.external_attr >> 16)
-                yield member.filename, member.file_size, is_link, partial(file.read, member)
 
 
 def _place(path: str, container: str) -> tuple[Split, str, str] | None:
     """Split, class and file name of a path such as ``any/folder/train/cat/1.png``; ``None`` if it has no such place.
 
     Raises:
-        InputError: The path leads out of its container, or lies deeper than a class folder.
+        InputError: The path leads out of its container, lies deeper than a class folder, or is not UTF-8.
     """
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts:
-        raise InputError(f"{container} holds the path {path}, which leads out of it: refused.")
+        raise InputError(f"{container} holds the path {_shown(path)}, which leads out of it: refused.")
     if any(part.startswith(".") for part in pure.parts):
         return None
     for position, part in enumerate(pure.parts):
         if part in SPLITS:
             match pure.parts[position + 1 :]:
                 case (label, file):
+                    if path != _shown(path):  # no data set could be saved under such a name
+                        raise InputError(f"{container} holds {path!a}, a name that is not UTF-8: rename it.")
                     return SPLITS[part], label, file
                 case () | (_,):
                     return None
-            raise InputError(f"{path} in {container} lies too deep: expected {part}/<class>/<image>.")
+            raise InputError(f"{_shown(path)} in {container} lies too deep: expected {part}/<class>/<image>.")
     return None
+
+
+def _shown(name: str) -> str:
+    """A name as it can be printed: its bytes that are no UTF-8, which are surrogates in Python, as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()

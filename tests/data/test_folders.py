@@ -1,5 +1,6 @@
 """Image folders and archives of them: what they become, and what they are refused for."""
 
+import errno
 import hashlib
 import io
 import os
@@ -21,6 +22,7 @@ from netinv.data import (
     FetchConfig,
     fetch_dataset,
     folders,
+    read_images,
 )
 
 # ---- image folders
@@ -254,6 +256,25 @@ def test_a_name_that_is_not_utf8_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match=r"a name that is not UTF-8: rename it") as raised:
         read(folder)
     str(raised.value).encode()
+
+
+@pytest.mark.parametrize("place", ["", "train", "dog"])
+def test_no_class_is_lost_where_a_folder_cannot_be_read(
+    folder: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions, which the administrator's tests are not held to."""
+    listed = os.scandir
+
+    def refused(path: str) -> Any:
+        if Path(path).name == (place or folder.name):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InputError, match=rf"{place or folder.name} cannot be read \(Permission denied\)"):
+        read(folder)
+    with pytest.raises(InputError, match=rf"{place or folder.name} cannot be read \(Permission denied\)"):
+        read_images(folder, (1, 4, 4))
 
 
 def test_archive_with_deeper_folders_loses_nothing_silently(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Archives of images, member by member in memory, whole or refused."""
+
+import gzip
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+ARCHIVES = (".tar.gz", ".tgz", ".zip")
+MAX_NAME_BYTES = 2**20
+"""Largest extended header of a tar archive, which holds a long name and is read at once."""
+DAMAGES = (
+    OSError,
+    EOFError,
+    RuntimeError,  # a zip file with a password, or with a compression that Python lacks
+    ValueError,  # names and numbers that are none
+    zlib.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
+"""What reading a damaged archive raises."""
+
+Member = tuple[str, int, bool, Callable[[], bytes]]
+"""Path, size in bytes, whether it is a link or a device, and a function that reads it."""
+
+
+def archive_members(archive: Path) -> Iterator[Member]:
+    """The members of an archive, but for its folders. Names may have surrogates, for bytes that are no UTF-8.
+
+    Raises:
+        Exception: One of ``DAMAGES``; reading a member does so as well.
+    """
+    return _zip_members(archive) if archive.name.endswith(".zip") else _tar_members(archive)
+
+
+class _Header(tarfile.TarInfo):
+    """A header of a tar archive. tarfile itself takes a broken one for the end, and loses what follows in silence."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        extended = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+        if header.type in (*extended, tarfile.SOLARIS_XHDTYPE) and not 0 <= header.size <= MAX_NAME_BYTES:
+            raise tarfile.ReadError(f"a name of {header.size:,} bytes, at most {MAX_NAME_BYTES:,} are read")
+        return header
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the blocks of zeros that end every archive
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"a header is broken: {error}") from None
+
+
+def _tar_members(archive: Path) -> Iterator[Member]:
+    with gzip.open(archive) as stream:
+        # tarfile's own decompression of a stream does not check the sum at its end; gzip's does, when it is read.
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:
+            for member in tar:
+                if not member.isdir():
+                    yield member.name, member.size, not member.isfile(), partial(_read_member, tar, member)
+        while stream.read(2**20):
+            pass
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # it is a regular file
+    return file.read()
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            if not member.is_dir():
+                is_link = stat.S_ISLNK(member.external_attr >> 16)
+                yield member.filename, member.file_size, is_link, partial(file.read, member)
