@@ -4,11 +4,15 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from netinv.core import write_text
 from pipeline.stage import replaced, stage_command
+
+if TYPE_CHECKING:
+    from netinv.data import FetchConfig
 
 
 @click.command()
@@ -34,7 +38,7 @@ def main(dataset: str, out: Path, metrics: Path) -> None:
         replaced(out) as folder,
         tracking.stage_run("fetch", dataset=dataset, params=params.model_dump(mode="json")) as run,
     ):
-        data = fetch_dataset(dataset, params)
+        data = fetch_dataset(dataset, _reached(params))
         spec = save_dataset(folder, dataset, *data)
         run.log_dataset(spec, out)
         run.log_metrics({"fetch/num_train": spec.num_train, "fetch/num_test": spec.num_test}, step=0)
@@ -48,6 +52,17 @@ def main(dataset: str, out: Path, metrics: Path) -> None:
     for sentence in oddities(data):
         print(f"fetch {dataset}: warning: {sentence}", file=sys.stderr)
     print(f"fetch {dataset}: {spec.num_train} train and {spec.num_test} test images", file=sys.stderr)
+
+
+def _reached(params: "FetchConfig") -> "FetchConfig":
+    """Where to look, from where this process runs; the run has it as it is written."""
+    from pipeline.tracking import in_repository
+
+    folders = {
+        name: folder.model_copy(update={"path": in_repository(folder.path)}) for name, folder in params.folders.items()
+    }
+    mirror = None if params.mirror is None else in_repository(params.mirror)
+    return params.model_copy(update={"mirror": mirror, "folders": folders})
 
 
 if __name__ == "__main__":

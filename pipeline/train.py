@@ -59,7 +59,7 @@ def main(
         if params.source is None:
             classifier, history = _trained(f"train {dataset} {model}", params, spec, train, run, folder)
         else:
-            classifier, history = _taken(f"train {dataset} {model}", params.source, spec, train, folder)
+            classifier, history = _taken(f"train {dataset} {model}", _reached(params.source), spec, train, folder)
         logits, _ = predict(classifier, test.images)
         accuracy = (logits.argmax(dim=1).cpu() == test.labels).float().mean().item()
         run.log_metrics({"train/test_accuracy": accuracy}, step=int(history[-1]["samples"]))
@@ -133,6 +133,15 @@ def _taken(
     loss = F.cross_entropy(logits.cpu(), train.labels).item()
     accuracy = (logits.argmax(dim=1).cpu() == train.labels).float().mean().item()
     return classifier, [{"epoch": 0, "samples": 0, "loss": loss, "accuracy": accuracy}]
+
+
+def _reached(source: "ClassifierSource") -> "ClassifierSource":
+    """A source with the files that lie in the repository alone; those of an experiment's own copy go first."""
+    from pipeline.tracking import in_repository
+
+    named = {"model": source.model, "weights": source.weights or ""}
+    places = {key: in_repository(value) for key, value in named.items() if value and not Path(value).exists()}
+    return source.model_copy(update={key: place for key, place in places.items() if Path(place).exists()})
 
 
 if __name__ == "__main__":

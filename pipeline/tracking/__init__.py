@@ -23,7 +23,7 @@ from netinv.core import redacted
 from pipeline.tracking.journal import Run, flatten
 from pipeline.tracking.lineage import read_lineage
 from pipeline.tracking.runs import stage_run
-from pipeline.tracking.store import tracking_uri
+from pipeline.tracking.store import in_repository, tracking_uri
 
 if TYPE_CHECKING:
     from pipeline.tracking.candidates import find_candidates
@@ -34,6 +34,7 @@ __all__ = [
     "Run",
     "find_candidates",
     "flatten",
+    "in_repository",
     "promote",
     "read_lineage",
     "redacted",

@@ -96,8 +96,8 @@ class Client:
 
     def find_run(self, experiment: str, tag: str, value: str) -> str | None:
         """The id of the run that has a tag, if there is one."""
-        quoted = value.replace("'", "")  # the filter language has no escape
-        runs = self.connect().search_runs([experiment], f"tags.{tag} = '{quoted}'", max_results=1)
+        quote = '"' if "'" in value else "'"  # the filter language has no escape, and no name has both
+        runs = self.connect().search_runs([experiment], f"tags.{tag} = {quote}{value}{quote}", max_results=1)
         return runs[0].info.run_id if runs else None
 
     def resolve(self, experiment: str, value: str) -> str:

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 from netinv.core import listed, redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.client import Client
-from pipeline.tracking.journal import DESCRIPTION, OWN_ID, delivery_lock, journals, now, read_json
+from pipeline.tracking.journal import (
+    DESCRIPTION,
+    OWN_ID,
+    append_record,
+    delivery_lock,
+    journals,
+    now,
+    read_json,
+    read_record,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -33,6 +42,7 @@ _IDLE_SECONDS = 30.0
 
 _KEYS = {"uri", "experiment", "pipeline", "name", "tags", "start_time", "run_id", "offset", "done", "told"}
 """What a run.json has."""
+_DAMAGED = "warning: Some records of this run were damaged on disk and are left out; all others are delivered."
 
 
 class Deliverer:
@@ -108,8 +118,7 @@ class Deliverer:
         moment = now()
         seconds = (moment - read_json(folder / "run.json")["start_time"]) // 1000
         metrics = [[f"system/{name}", float(value), moment, seconds] for name, value in load.items()]
-        with (folder / "records.jsonl").open("a") as file:
-            file.write(json.dumps({"metrics": metrics}) + "\n")
+        append_record(folder, {"metrics": metrics})
 
     def _deliver_run(self, folder: Path, parent: str | None, orphan: bool, wait: bool) -> bool:
         """Deliver what a run has written by now; returns whether that is all it will ever write.
@@ -191,7 +200,10 @@ class Deliverer:
         return made()
 
     def _send_records(self, run_id: str, folder: Path, state: dict[str, Any]) -> bool:
-        """Send the next records of the journal, as many as go into one call; returns whether there were any."""
+        """Send the next records of the journal, as many as go into one call; returns whether there were any.
+
+        A damaged line is passed over, since nobody can ever deliver it, and said so once.
+        """
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
         records: list[dict[str, Any]] = []
@@ -199,8 +211,14 @@ class Deliverer:
         with (folder / "records.jsonl").open("rb") as file:
             file.seek(state["offset"])
             for line in file:
-                more = json.loads(line) if line.endswith(b"\n") else None  # still being written
-                if more is None or (records and len(metrics) + len(more.get("metrics", ())) > _METRICS_PER_CALL):
+                if not line.endswith(b"\n"):  # still being written
+                    break
+                more = read_record(line)
+                if more is None:
+                    more = {}
+                    if _DAMAGED not in state["told"]:
+                        state["told"].append(_DAMAGED)
+                if records and len(metrics) + len(more.get("metrics", ())) > _METRICS_PER_CALL:
                     break
                 records.append(more)
                 metrics += [Metric(*metric) for metric in more.get("metrics", ())]
@@ -268,8 +286,7 @@ class Deliverer:
         missing = set() if (run.info.run_id, run.info.status) == (run_id, status) else {"its end"}
         with (folder / "records.jsonl").open("rb") as file:
             for line in file:
-                if line.endswith(b"\n"):
-                    record = json.loads(line)
+                if line.endswith(b"\n") and (record := read_record(line)):
                     missing |= {name for name, *_ in record.get("metrics", ())} - run.data.metrics.keys()
                     missing |= record.get("params", {}).keys() - run.data.params.keys()
                     missing |= record.get("tags", {}).keys() - run.data.tags.keys()

@@ -8,6 +8,7 @@ after the first moment), ``records.jsonl`` (append-only), ``files/`` (copies of 
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import threading
@@ -213,13 +214,47 @@ class Run:
         write_text(self._folder / "ended.json", json.dumps({"status": status, "end_time": now()}))
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        with self._lock, (self._folder / "records.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        with self._lock:
+            append_record(self._folder, record)
 
     def _new_file_folder(self) -> Path:
         folder = self._folder / "files" / uuid.uuid4().hex
         folder.mkdir(parents=True)
         return folder
+
+
+def append_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Add a record to a journal: all of it, or nothing where that fails. The stage and the delivery both do.
+
+    Raises:
+        OSError: The disk is full, for instance.
+    """
+    import fcntl
+
+    line = json.dumps(record).encode() + b"\n"
+    with (folder / "records.jsonl").open("a+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # so that nobody else's record is cut away below
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read(1) not in (b"", b"\n"):  # what a kill left of a record, to which this one is not to be glued
+            line = b"\n" + line
+        rest = line
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except BaseException:
+            if file.seek(0, os.SEEK_END) < size + len(line):  # a whole one may have been delivered already
+                file.truncate(size)
+            raise
+
+
+def read_record(line: bytes) -> dict[str, Any] | None:
+    """The record that a whole line of a journal holds; ``None`` for a damaged one, such as a kill leaves."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _distinct(name: str) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import os
 import sqlite3
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -18,6 +19,8 @@ from netinv.core import InputError, redacted
 _HTTP = ("http", "https")
 _FAILURES = (OSError, ValueError, http.client.HTTPException)
 """What asking a server may raise; the last one where it speaks no HTTP."""
+_AUTHORITIES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that name a server's authorities, as a file or a folder; the first that is set counts."""
 
 
 def tracking_uri() -> str:
@@ -46,23 +49,27 @@ def experiment_name() -> str:
 def pipeline_name() -> str | None:
     """What groups the runs of one pipeline: ``NETINV_PIPELINE_RUN``, any name, or DVC's name of the experiment.
 
-    Stages that share a name become children of one run of that name; without one they stand alone.
+    Stages that share a name become children of one run of that name; without one they stand alone. A name with quotes
+    of both kinds has single ones alone, as MLflow can be asked for no other.
     """
-    return os.environ.get("NETINV_PIPELINE_RUN") or os.environ.get("DVC_EXP_NAME") or None
+    name = os.environ.get("NETINV_PIPELINE_RUN") or os.environ.get("DVC_EXP_NAME") or None
+    return name.replace('"', "'") if name is not None and "'" in name else name
 
 
 def check_server(uri: str) -> None:
     """Ask a tracking server for a sign of life, and a database in a file whether it is MLflow's.
 
     Raises:
-        InputError: The server does not answer within seven seconds, or refuses the credentials; the file is damaged, or
-            another program's, to which nothing is added.
+        InputError: The server does not answer within seven seconds, or refuses the credentials; the certificates that
+            the environment names cannot be read; the file is damaged, or another program's, to which nothing is added.
     """
     parts = urlsplit(uri)
     if uri.startswith("sqlite:///"):
         _check_database(Path(uri.removeprefix("sqlite:///")))
     if parts.scheme not in _HTTP:
         return
+    if parts.scheme == "https":
+        certificates()  # what is wrong with these is no server's fault
     base = redacted(uri).rstrip("/")
     user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
     password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD")
@@ -131,9 +138,35 @@ def _http_status(url: str, headers: Mapping[str, str] | None = None, timeout: fl
     return told.result(timeout)
 
 
-def _status(request: urllib.request.Request, timeout: float) -> int:
+def certificates() -> ssl.SSLContext:
+    """What a server's certificate is held against: the same settings as those of MLflow's client, in its order.
+
+    Raises:
+        InputError: They contradict each other, or name what holds no certificates.
+    """
+    setting = next(filter(os.environ.get, _AUTHORITIES), "")
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    if insecure and setting == _AUTHORITIES[0]:
+        raise InputError(f"MLFLOW_TRACKING_INSECURE_TLS and {setting} are both set: unset one of them.")
+    place = None if insecure else os.environ.get(setting)
+    is_folder = place is not None and Path(place).is_dir()
+    client = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        context = ssl.create_default_context(cafile=None if is_folder else place, capath=place if is_folder else None)
+        if client:
+            setting, place = "MLFLOW_TRACKING_CLIENT_CERT_PATH", client
+            context.load_cert_chain(client, password="")  # as MLflow's client, which asks for none
+    except OSError as error:
+        raise InputError(f"{setting} names {place}, which holds no certificate ({error}): correct it.") from None
+    if insecure:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _status(request: urllib.request.Request, timeout: float) -> int:
+    context = certificates() if request.type == "https" else None
+    try:
+        with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -143,3 +176,11 @@ def _status(request: urllib.request.Request, timeout: float) -> int:
 def root() -> Path:
     """The repository; for a queued DVC experiment, which runs in a copy inside it, the one it was copied from."""
     return Path(str(Path.cwd()).partition("/.dvc/tmp/exps/")[0])
+
+
+def in_repository(path: str) -> str:
+    """A path of the settings as this process reaches it: relative ones start at the repository.
+
+    A queued DVC experiment runs in a copy of it, which lies elsewhere and lacks what git does not keep.
+    """
+    return path if root() == Path.cwd() else str(root() / Path(path).expanduser())

@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
-from netinv.data import load_spec, load_split
+from netinv.classifiers import ClassifierSource
+from netinv.data import FetchConfig, load_spec, load_split
+from pipeline import fetch as stage
+from pipeline import train
 
 
 @pytest.fixture
@@ -63,3 +67,48 @@ def test_user_errors_are_one_sentence_and_the_old_data_set_stays(project: Path, 
     assert [path.name for path in (project / "data/mnist").iterdir()] == ["spec.json"]
     assert not (project / "metrics").exists()
     assert not (project / "runs").exists()
+
+
+@pytest.fixture
+def queued(project: Path) -> Path:
+    """The folder where a queued DVC experiment runs, inside a repository with pictures beside it."""
+    for number, place in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):
+        folder = project.with_name(f"{project.name}-pets") / place
+        folder.mkdir(parents=True)
+        Image.new("L", (4, 4), number).save(folder / "0.png")
+    copy = project / ".dvc/tmp/exps/tmp0"
+    copy.mkdir(parents=True)
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    params["fetch"]["folders"] = {"pets": {"path": f"../{project.name}-pets", "image_shape": [1, 4, 4]}}
+    yaml.dump(params, copy / "params.yaml")
+    return copy
+
+
+def test_relative_paths_start_at_the_repository_in_a_queued_experiment(queued: Path, root: Path) -> None:
+    result = fetch(queued, root, "pets")
+    assert (result.returncode, result.stderr) == (0, "fetch pets: 2 train and 2 test images\n")
+    (params,) = json.loads((queued / "runs/fetch/pets.json").read_text())["params"].values()
+    assert params["folders.pets.path"] == f"../{queued.parents[3].name}-pets"  # as it is written
+
+
+def test_what_lies_in_the_repository_is_reached_from_a_queued_experiment(
+    queued: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = FetchConfig.parse({"mirror": "../real", "folders": {"a": {"path": "/a", "image_shape": [1, 4, 4]}}})
+    source = ClassifierSource(model="../net.pt2", weights="kept/weights.pt")
+    factory = ClassifierSource(model="package.module:function", weights="DEFAULT")
+    for path in (project.with_name("net.pt2"), project / "kept/weights.pt", queued / "kept/weights.pt"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(queued)
+    reached = stage._reached(config)
+    assert (reached.mirror, reached.folders["a"].path) == (f"{project}/../real", "/a")
+    # What git keeps is there twice, and the experiment's own is meant.
+    assert train._reached(source) == source.model_copy(update={"model": f"{project}/../net.pt2"})
+    (queued / "kept/weights.pt").unlink()
+    assert train._reached(source).weights == f"{project}/kept/weights.pt"
+    assert train._reached(factory) == factory
+    monkeypatch.chdir(project)
+    assert stage._reached(config) == config
+    assert train._reached(source) == source

@@ -1,0 +1,195 @@
+"""What tracking mends: torn records, names with quotes, servers with a certificate of their own."""
+
+import datetime
+import ipaddress
+import json
+import resource
+import ssl
+import threading
+import warnings
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from netinv.core import InputError
+from pipeline.stage import locked
+from pipeline.tracking import client, delivery, journal
+from pipeline.tracking.store import check_server, pipeline_name
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own
+
+    from mlflow.tracking import MlflowClient
+
+from tracked import SETTINGS, children, history
+
+# SQLAlchemy's words to MLflow.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store in a file, of which the first use takes seconds."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    client.Client(uri).connect()
+    return uri
+
+
+@pytest.fixture
+def deliverer(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> delivery.Deliverer:
+    """Of an empty journal to that store."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    monkeypatch.chdir(tmp_path)
+    return delivery.Deliverer(database)
+
+
+def begun(name: str, **options: Any) -> tuple[Path, journal.Run]:
+    """A run with one number, and the folder of its journal, whose key no other test has."""
+    folder = journal.journals() / f"{Path.cwd().name}-{name}"
+    folder.mkdir(parents=True)
+    run = journal.Run(folder, name, {"stage": name}, {"seed": 1}, **options)
+    run.log_metrics({"loss": 0.5}, step=0)
+    return folder, run
+
+
+def delivered(deliverer: delivery.Deliverer, folder: Path) -> tuple[MlflowClient, Any, list[str]]:
+    """The store, the run there, and what its stage is told of it."""
+    deliverer.deliver(at_once=True)
+    assert not (folder / "error").exists(), (folder / "error").read_text()
+    state = json.loads((folder / "run.json").read_text())
+    assert state["done"]
+    store = deliverer.client.connect()
+    return store, store.get_run(state["run_id"]), state["told"]
+
+
+def test_a_disk_that_fills_under_the_delivery_tears_no_record(deliverer: delivery.Deliverer) -> None:
+    folder, run = begun("full")
+    before = (folder / "records.jsonl").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with locked(folder / "lock"):
+        deliverer._sample_system(folder)  # the first look only measures
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                deliverer._sample_system(folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (folder / "records.jsonl").read_bytes() == before
+        with run.ending():
+            run.log_metrics({"loss": 0.25}, step=1)
+        store, found, told = delivered(deliverer, folder)
+    assert (history(store, found, "loss"), told) == ([(0, 0.5), (1, 0.25)], [])
+
+
+@pytest.mark.parametrize("torn", [b'{"metrics": [["lo', b'{"metrics": [["lo{"metrics": []}\n', b"\xff\x00\n[]\n"])
+def test_a_torn_record_is_left_out_and_said_so(torn: bytes, deliverer: delivery.Deliverer) -> None:
+    """As a kill leaves it, glued to the next one as it once was, and of a disk that failed."""
+    folder, run = begun("torn")
+    with (folder / "records.jsonl").open("ab") as file:
+        file.write(torn)
+    with run.ending():
+        run.log_metrics({"loss": 0.25}, step=1)
+    store, found, told = delivered(deliverer, folder)
+    assert history(store, found, "loss") == [(0, 0.5), (1, 0.25)]
+    assert (found.info.status, found.data.params) == ("FINISHED", {"seed": "1"})
+    assert told == [delivery._DAMAGED]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("Ada's run", "Ada's run"), ('say "hi"', 'say "hi"'), ('Ada\'s "first" -- run;', "Ada's 'first' -- run;")],
+)
+def test_runs_of_a_pipeline_have_one_group_whatever_its_quotes(
+    name: str, kept: str, deliverer: delivery.Deliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETINV_PIPELINE_RUN", name)
+    assert pipeline_name() == kept
+    for stage in ("fetch", "train", "report"):
+        folder, run = begun(stage, for_pipeline=stage == "report")
+        with run.ending():
+            pass
+        store, found, _ = delivered(deliverer, folder)
+    groups = [run for run in store.search_runs([found.info.experiment_id]) if run.data.tags.get("pipeline") == kept]
+    (group,) = groups
+    assert (group.info.run_name, group.data.metrics) == (kept, {"loss": 0.5})
+    assert len(children(store, group)) == 3
+
+
+@pytest.fixture
+def certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """A server that answers by HTTPS, and the file of the certificate that it has given itself."""
+    for name in ("SERVER_CERT_PATH", "CLIENT_CERT_PATH", "INSECURE_TLS", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "of its own")])
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(start).not_valid_after(start + datetime.timedelta(days=9))
+    builder = builder.add_extension(address, critical=False)
+    certificate, file = builder.sign(key, hashes.SHA256()), tmp_path / "server.pem"
+    private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*private))
+    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"experiment": {"experiment_id": "7", "name": "netinv"}}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, tmp_path / "key.pem")
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://127.0.0.1:{server.server_port}", file
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "MLFLOW_TRACKING_INSECURE_TLS"],
+)
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_a_server_is_believed_where_mlflows_client_believes_it(
+    setting: str, certified: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, file = certified
+    with pytest.raises(InputError, match=r"does not answer \(.*CERTIFICATE_VERIFY_FAILED"):
+        check_server(uri)
+    monkeypatch.setenv(setting, "True" if setting.endswith("TLS") else str(file))
+    check_server(uri)
+    found = client.Client(uri).connect().get_experiment_by_name("netinv")
+    assert found is not None
+    assert found.experiment_id == "7"
+
+
+def test_certificates_that_cannot_be_read_are_named(
+    certified: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, file = certified
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
+    (tmp_path / "empty.pem").touch()
+    for name in ("MLFLOW_TRACKING_CLIENT_CERT_PATH", "MLFLOW_TRACKING_SERVER_CERT_PATH"):  # the latter goes first
+        for path in ("absent.pem", "empty.pem"):
+            monkeypatch.setenv(name, str(tmp_path / path))
+            with pytest.raises(InputError, match=rf"{name} names .*{path}, which holds no certificate .*: correct it"):
+                check_server(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "1")
+    with pytest.raises(InputError, match="INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH are both set: unset one"):
+        check_server(uri)
