@@ -67,8 +67,8 @@ def check_settings(
         InputError: Names the key.
     """
     from netinv.classifiers import check_statistics
-    from pipeline.consistency import expect_equal_shares
     from pipeline.estimates import check_inversion
+    from pipeline.params import expect_equal_shares
 
     expect_equal_shares(config.batch_size, ray.num_workers)
     check_inversion(f"invert.{variant}", generator, config, classifier)

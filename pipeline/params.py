@@ -1,8 +1,7 @@
 """``params.yaml`` as typed, frozen, validated configurations. The only reader of that file."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -10,6 +9,7 @@ from netinv.audit import Policy, Verdict
 from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
 from netinv.core import (
     MAX_TOLD,
+    VARIANTS,
     AttackSteps,
     Attempts,
     Bending,
@@ -27,13 +27,13 @@ from netinv.core import (
     Variant,
     read_yaml,
 )
-from netinv.data import FetchConfig
+from netinv.data import BUILT_IN, FetchConfig
 from netinv.evaluation import EvaluationConfig
 from netinv.export import ExportConfig
 from netinv.generators import GeneratorConfig
 from netinv.interpretation import InterpretationConfig
 from netinv.inversion import InversionConfig
-from pipeline.consistency import check_consistency
+from pipeline.layers import given, overlaid, unknown
 
 
 class ModelParams(Config):
@@ -235,19 +235,19 @@ class Params(Config):
             InputError: Names the key, with the layer that has an unknown key or an impossible value.
         """
         general = {"train": self.train, "invert": self.invert}
-        if unknown := [*_unknown(general, [DatasetParams])]:
-            raise InputError("; ".join(f"{key} is not a known key" for key in unknown[:MAX_TOLD]))
+        if strange := [*unknown(general, [DatasetParams])]:
+            raise InputError("; ".join(f"{key} is not a known key" for key in strange[:MAX_TOLD]))
         values = self.presets.get("default", {})
         DatasetParams.parse(values, where="presets.default")
         if name != "default" and name in self.presets:
-            values = _overlaid(values, self.presets[name])
+            values = overlaid(values, self.presets[name])
             DatasetParams.parse(values, where=f"presets.{name}")
-        return DatasetParams.parse(_overlaid(values, _given(general)))
+        return DatasetParams.parse(overlaid(values, given(general)))
 
     @property
     def overrides(self) -> dict[str, Any]:
         """What is set over the presets, for every data set."""
-        return _given({"train": self.train, "invert": self.invert})
+        return given({"train": self.train, "invert": self.invert})
 
     def ablation_of(self, dataset: str) -> dict[str, tuple[GeneratorConfig, InversionConfig]]:
         """The settings of each condition of the ablation on a data set.
@@ -261,45 +261,13 @@ class Params(Config):
         for name, condition in self.ablation.conditions.items():
             where = f"ablation.conditions.{name}"
             architecture = params.common.architecture(condition.variant).model_dump(mode="json")
-            generator = _overlaid(architecture, condition.generator)
-            inversion = _overlaid(invert[condition.variant], {"steps": self.ablation.steps, **condition.inversion})
+            generator = overlaid(architecture, condition.generator)
+            inversion = overlaid(invert[condition.variant], {"steps": self.ablation.steps, **condition.inversion})
             settings[name] = (
                 GeneratorConfig.parse(generator, where=f"{where}.generator"),
                 InversionConfig.parse(inversion, where=f"{where}.inversion"),
             )
         return settings
-
-
-def _unknown(values: dict[str, Any], kinds: list[type[Config]], where: str = "") -> Iterator[str]:
-    """Keys that none of the kinds of settings has, those of null among them, which say nothing and are dropped."""
-    for key, value in values.items():
-        found = [kind.model_fields[key].annotation for kind in kinds if key in kind.model_fields]
-        below = [part for one in found for part in (get_args(one) or (one,)) if isinstance(part, type)]
-        configs = [part for part in below if issubclass(part, Config)]
-        if not found:
-            yield f"{where}{key}"
-        elif isinstance(value, dict) and configs:
-            yield from _unknown(value, configs, f"{where}{key}.")
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """What is not null, mapping by mapping."""
-    parts = {key: _given(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in parts.items() if value is not None and value != {}}
-
-
-def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """A copy of ``base`` with the values of ``over`` laid over it, mappings key by key."""
-    result = dict(base)
-    for key, value in over.items():
-        below = base.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            # An architecture of another kind is replaced whole: the keys of one kind mean nothing to the other.
-            another_kind = "kind" in value and value["kind"] != below.get("kind")
-            result[key] = value if another_kind else _overlaid(below, value)
-        else:
-            result[key] = value
-    return result
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -312,5 +280,63 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a mapping of settings, got {type(values).__name__}.")
     params = Params.parse(values, where=str(path))
-    check_consistency(params, path)
+    _check_consistency(params, path)
     return params
+
+
+def _check_consistency(params: Params, path: Path) -> None:
+    """See that all of the settings can be used, before any work.
+
+    Args:
+        params: The settings.
+        path: Of their file, for messages.
+
+    Raises:
+        InputError: Names the keys.
+    """
+    known = {*BUILT_IN, *params.fetch.folders}
+    for name in params.datasets:
+        if name not in known:
+            raise InputError(
+                f"{path}: datasets: unknown data set {name!r}; known are {', '.join(sorted(known))}, "
+                "and fetch.folders adds more."
+            )
+    if strange := sorted({*params.audit.datasets} - {*params.datasets}):
+        raise InputError(f"{path}: audit.datasets: {', '.join(strange)} is none of datasets.")
+    if strange := sorted({*params.presets} - known - {"default"}):
+        raise InputError(
+            f"{path}: presets: {', '.join(strange)} is no data set; there are {', '.join(sorted(known))}, and default."
+        )
+    for name in {*params.presets, *params.datasets}:
+        params.for_dataset(name)
+    for name in params.datasets:
+        _expect_preset(params, name, path)
+        params.ablation_of(name)
+        for variant in VARIANTS:
+            batch = getattr(params.for_dataset(name).invert, variant).batch_size
+            expect_equal_shares(batch, params.ray.num_workers, f"{path}: {name}, {variant}: ")
+
+
+def _expect_preset(params: Params, name: str, path: Path) -> None:
+    """DVC ends at a stage that depends on a key that is not there, even one that would say nothing."""
+    preset = params.presets.get(name, {})
+    invert = preset.get("invert") or {}
+    if "train" not in preset or not {"common", *VARIANTS} <= invert.keys():
+        empty = "{train: {}, invert: {" + ", ".join(f"{part}: {{}}" for part in ("common", *VARIANTS)) + "}}"
+        raise InputError(
+            f"{path}: presets.{name} lacks keys that DVC looks for: give it train and invert, with all of their parts; "
+            f"one without settings of its own is `{name}: {empty}`."
+        )
+
+
+def expect_equal_shares(batch_size: int, num_workers: int, where: str = "") -> None:
+    """See that the workers of one generator can share its batch.
+
+    Raises:
+        InputError: They cannot.
+    """
+    if batch_size % num_workers:
+        raise InputError(
+            f"{where}{num_workers} workers (ray.num_workers) cannot share a batch of {batch_size} equally: choose "
+            "another of the two."
+        )

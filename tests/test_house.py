@@ -32,7 +32,7 @@ FLOORS = (
     "core",
 )
 """The packages of the library, from the front of the house to its ground."""
-SHARED = {"ending", "estimates", "params", "progress", "stage", "tracking"}
+SHARED = {"ending", "estimates", "layers", "params", "progress", "stage", "tracking"}
 """Modules of the pipeline that every stage uses, and no output depends on: settings are parameters of DVC's own."""
 
 

@@ -20,7 +20,7 @@ from netinv.classifiers import (
     has_pixel_statistics,
     norms_see_vectors,
 )
-from netinv.core import InputError, Variant
+from netinv.core import InputError, Variant, check_class_names
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import (
     VECTOR_STATISTICS,
@@ -97,6 +97,7 @@ def invert(
         raise InputError(" ".join(errors))
     check_statistics(config.pixel_statistics, config.layer_statistics, adapted)
     names = classes or tuple(str(label) for label in range(adapted.num_classes))
+    check_class_names(names)
     if len(names) != adapted.num_classes:
         raise InputError(
             f"{len(names)} class names were given, but the classifier knows {adapted.num_classes} classes."

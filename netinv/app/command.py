@@ -5,6 +5,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import click
 from netinv.app import auditing, commands, conversion, interpreting
 from netinv.app.options import as_json
 from netinv.app.parsing import parse_field, parse_mixture, parse_sharpness
+from netinv.app.telling import Output
 from netinv.core import InputError, __version__, keep_freed_memory, redacted
 
 if TYPE_CHECKING:
@@ -40,20 +42,32 @@ def main() -> None:
     check and of the audit.
     """
     keep_freed_memory()
+    with redirect_stdout(Output(sys.stdout)):
+        status = _status(sys.argv[1:] or ["--help"])
+    sys.exit(status)
+
+
+def _status(words: list[str]) -> int:
+    """Run the command; returns its exit status."""
     try:
-        sys.exit(cli.main(sys.argv[1:] or ["--help"], prog_name="netinv", standalone_mode=False))
+        status = cli.main(words, prog_name="netinv", standalone_mode=False)
+        sys.stdout.flush()
+        return int(status or 0)
+    except SystemExit as end:
+        sys.stdout.flush()
+        return int(end.code or 0)
     except InputError as error:
         message = str(error)
     except click.ClickException as error:
         message = error.format_message()
     except (click.Abort, KeyboardInterrupt):
         print("error: Interrupted; nothing half-written was left behind.", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except Exception:
         print(redacted(traceback.format_exc()), file=sys.stderr, end="")
-        sys.exit(2)
+        return 2
     print(f"error: {redacted(str(message))}", file=sys.stderr)
-    sys.exit(2)
+    return 2
 
 
 @cli.command()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from netinv.app.options import as_json, read_data, read_subject, source_options, subject_options
-from netinv.app.parsing import parse_pairs, parse_source
+from netinv.app.parsing import parse_classes, parse_pairs, parse_source
 from netinv.app.telling import tell_evaluation, tell_inversion, told
 from netinv.core import VARIANTS, InputError
 
@@ -93,6 +93,7 @@ def invert(
     from netinv.inversion import InversionConfig, variant_config
 
     check_folder(out, replaces=RECORD)
+    names = parse_classes(classes) if classes else None
     values = parse_pairs(settings, "--set")
     architecture = {name.removeprefix("generator."): value for name, value in values.items() if "." in name}
     changes = {name: value for name, value in values.items() if "." not in name} | ({"steps": steps} if steps else {})
@@ -111,7 +112,7 @@ def invert(
                 image_shape=classifier.image_shape,
                 config=config,
                 generator=generator,
-                classes=tuple(classes.split(",")) if classes else None,
+                classes=names,
                 seed=seed,
                 attempts=attempts,
                 max_hours=max_hours,
@@ -176,7 +177,7 @@ def evaluate(
         settings |= {"evaluator_set": " ".join(evaluator_set)} if evaluator_set else {}
         settings |= inversions[0].generator.config.model_dump(mode="json")
         settings |= inversions[0].config.model_dump(mode="json")
-        (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+        (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     vendi = [classifier_vendi(inversion, subject.classifier) for inversion in inversions]
     if as_json:
         headline = {name: value.model_dump(mode="json") for name, value in evaluation.results.headline.items()}
@@ -198,7 +199,8 @@ def report(folders: tuple[Path, ...], out: Path, interpretation: Path | None, as
     check_file(out)
     page = render(read_evaluations(folders, interpretation))
     write_text(out, page)
-    print(json.dumps({"out": str(out), "bytes": len(page)}) if as_json else f"{out}: {len(page) / 1e6:.1f} MB")
+    size = out.stat().st_size
+    print(json.dumps({"out": str(out), "bytes": size}) if as_json else f"{out}: {size / 1e6:.1f} MB")
 
 
 @click.command()

@@ -7,14 +7,17 @@ from typing import Any
 import click
 
 from netinv.app.options import as_json, source_options
-from netinv.app.parsing import parse_source
+from netinv.app.parsing import parse_classes, parse_source
 from netinv.core import InputError
 
 
 @click.command()
 @click.argument("name")
 @click.option(
-    "--mirror", type=click.Path(path_type=Path), help="Folder in torchvision's layout.  [default: it is downloaded]"
+    "--mirror",
+    type=click.Path(path_type=Path),
+    envvar="NETINV_MIRROR",
+    help="Folder in torchvision's layout.  [default: NETINV_MIRROR, or it is downloaded]",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the data set.")
 @as_json
@@ -49,7 +52,7 @@ def export_classifier(classes: str | None, out: Path, as_json: bool, **options: 
 
     check_file(out)
     classifier = load_classifier_from(*parse_source(options))
-    names = tuple(classes.split(",")) if classes else tuple(map(str, range(classifier.num_classes)))
+    names = parse_classes(classes) if classes else tuple(map(str, range(classifier.num_classes)))
     if len(names) != classifier.num_classes:
         raise InputError(f"--classes names {len(names)} classes, but the classifier knows {classifier.num_classes}.")
     metadata = Metadata(

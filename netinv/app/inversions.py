@@ -136,7 +136,7 @@ class Inversion:
                 config=self.config,
                 classifier=self.source,
             )
-            (partial / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
+            (partial / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
             save_csv(partial / "history.csv", self.history)
             self.grid().save(partial / "grid.png")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import InputError, parse_json
+from netinv.core import InputError, check_class_names, parse_json
 
 if TYPE_CHECKING:
     from netinv.classifiers import ClassifierSource
@@ -48,6 +48,17 @@ def parse_mixture(text: str, generator: "OnnxGenerator") -> dict[int, float]:
             raise InputError(f"The mixture {text!r} names the class {name} twice: give each class one share.")
         mixture[label] = share
     return mixture
+
+
+def parse_classes(text: str) -> tuple[str, ...]:
+    """Names of classes in label order, from a text such as ``red, blue``.
+
+    Raises:
+        InputError: A name is empty or there twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    check_class_names(names, "--classes")
+    return names
 
 
 def parse_sharpness(text: str) -> tuple[float, float]:

@@ -53,10 +53,10 @@ def save_audit(
         test: The test images, likewise.
         samples: The samples, likewise.
     """
-    (folder / "audit.json").write_text(record.model_dump_json(indent=1) + "\n")
-    (folder / "junit.xml").write_text(junit(record))
+    (folder / "audit.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / "junit.xml").write_text(junit(record), encoding="utf-8")
     pairs = [] if samples is None else _pair_views(record, train, test, samples)
-    (folder / "audit.html").write_text(page(record, pairs))
+    (folder / "audit.html").write_text(page(record, pairs), encoding="utf-8")
 
 
 def junit(record: AuditRecord) -> str:

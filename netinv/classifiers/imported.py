@@ -70,7 +70,7 @@ def import_classifier(source: ClassifierSource, folder: Path) -> ImportedClassif
         "network": "imported",
         "source": ClassifierSource.parse(kept).model_dump(mode="json", exclude={"factory"}),
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return _of_folder(folder, source)
 
 

@@ -1,6 +1,6 @@
 """What every room stands on: settings, errors, files, precision, weights on disk. Imports torch only when asked to."""
 
-from netinv.core.classes import check_same_classes
+from netinv.core.classes import check_class_names, check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
 from netinv.core.errors import InputError, listed
 from netinv.core.files import FULL, check_file, check_folder, new_file, new_folder, save_csv, write_text
@@ -89,6 +89,7 @@ __all__ = [
     "Width",
     "__version__",
     "autocast",
+    "check_class_names",
     "check_file",
     "check_folder",
     "check_same_classes",

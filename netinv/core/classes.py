@@ -1,5 +1,6 @@
 """Whose labels mean the same classes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from netinv.core.errors import InputError, listed
@@ -31,6 +32,18 @@ def check_same_classes(orders: Mapping[str, Sequence[str]]) -> None:
                     f"The classes of {owner} are {listed(classes)}, in this order, but those of {other} are "
                     f"{listed(others)}: give both the same names in the same order."
                 )
+
+
+def check_class_names(classes: Sequence[str], where: str = "classes") -> None:
+    """Make sure that every class can be named.
+
+    Raises:
+        InputError: A name is empty or there twice.
+    """
+    if "" in classes:
+        raise InputError(f"{where}: name {list(classes).index('') + 1} of {len(classes)} is empty: name each class.")
+    if twice := [name for name, count in Counter(classes).items() if count > 1]:
+        raise InputError(f"{where}: {listed(twice)} stands there more than once: give each class a name of its own.")
 
 
 def _numbered(classes: Sequence[str]) -> bool:

@@ -88,7 +88,7 @@ def write_text(path: Path, text: str) -> None:
         InputError: It cannot be written.
     """
     with new_file(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def save_csv(path: Path, records: Sequence[Mapping[str, object]]) -> None:

@@ -23,7 +23,7 @@ def write_network(folder: Path, network: "nn.Module", config: dict[str, Any]) ->
     # Not save_file: it tells of a full disk with an exception of its own.
     weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     (folder / "weights.safetensors").write_bytes(weights)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def save_dataset(
         licence=licence,
         checksums=checksums,
     )
-    (folder / "spec.json").write_text(spec.model_dump_json(indent=2) + "\n")
+    (folder / "spec.json").write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return spec
 
 

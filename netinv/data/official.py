@@ -134,8 +134,8 @@ def download(name: str) -> Dataset:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
             f"{official.title} cannot be downloaded ({reason}): try again with a network, "
-            f"or name a folder that holds {next(iter(published.layouts[0]))} by fetch.mirror in params.yaml or by "
-            f"NETINV_MIRROR, or an image folder by fetch.folders.{name}."
+            f"or name a folder that holds {next(iter(published.layouts[0]))} by fetch.mirror in params.yaml, "
+            f"NETINV_MIRROR or --mirror, or an image folder by fetch.folders.{name}."
         ) from None
 
 
@@ -151,7 +151,7 @@ def read_mirror(name: str, mirror: Path) -> Dataset:
     official = OFFICIAL[name]
     published = official.published()
     if not mirror.is_dir():
-        raise InputError(f"The mirror {mirror} is no folder: correct fetch.mirror in params.yaml or NETINV_MIRROR.")
+        raise InputError(f"The mirror {mirror} is no folder: correct fetch.mirror, NETINV_MIRROR or --mirror.")
     for root in (mirror, *sorted(path for path in mirror.iterdir() if path.is_dir())):
         for layout in published.layouts:
             missing = [file for file in layout if not (root / file).is_file()]

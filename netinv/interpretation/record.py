@@ -60,7 +60,7 @@ class Interpretation:
         Args:
             folder: An existing folder.
         """
-        (folder / INTERPRETATION).write_text(self.results.model_dump_json(indent=1) + "\n")
+        (folder / INTERPRETATION).write_text(self.results.model_dump_json(indent=1) + "\n", encoding="utf-8")
         for unit, picture in zip(self.results.units, self.pictures, strict=True):
             Image.fromarray(_strip(picture)).save(folder / f"unit-{unit.unit}.png")
         self.sheet().save(folder / "units.png")

@@ -48,7 +48,7 @@ def inversion_curves(found: Sequence[Evaluated]) -> list[Choice]:
                 lines.append(
                     Series(
                         f"{e.variant}, generator {generator:.0f}",
-                        e.variant,
+                        e.style,
                         [record["samples"] for record in records],
                         [record[column] for record in records],
                         legend=e.variant,
@@ -83,7 +83,7 @@ def intensity_chart(found: Sequence[Evaluated]) -> "Markup":
     for e in found:
         bins = e.row("ensemble").calibration
         points = [(b.wanted.value, b.obtained) for b in bins if isinstance(b.wanted, Estimate)]
-        lines.append(_measured_line(e.variant, e.variant, points))
+        lines.append(_measured_line(e.variant, e.style, points))
     asked = Axis("probability asked for", (0, 1), percent=True)
     obtained = Axis("probability obtained", (0, 1), percent=True)
     return line_chart("Intensity", lines, asked, obtained)
@@ -100,7 +100,7 @@ def condition_charts(found: Sequence[Evaluated]) -> list[Choice]:
                 parts = getattr(e.row("ensemble"), bins)
                 texts |= {i: _range(part.low, part.high) for i, part in enumerate(parts)}
                 points = [(i, getattr(part, measure)) for i, part in enumerate(parts)]
-                lines.append(_measured_line(e.variant, e.variant, points))
+                lines.append(_measured_line(e.variant, e.style, points))
             x = Axis(f"{title} of the condition", (-0.4, len(texts) - 0.6), list(texts.items()))
             chart = line_chart(f"Accuracy under the {network}", lines, x, Axis("accuracy", (0, 1), percent=True))
             choices.append(Choice(f"{network}, by {title}", [chart]))
@@ -115,8 +115,8 @@ def interval_charts(found: Sequence[Evaluated]) -> tuple[list[Choice], list[Choi
     """A chart for each measure, of every generator, the ensembles and the references; in two parts by ``DIVERSITY``."""
     rows = []
     for e in found:
-        rows += [(f"{e.variant}, {row.name}", e.variant, row.measures) for row in [*e.generators, e.row("ensemble")]]
-        rows.append((f"{e.variant}, dropout on", e.variant, e.row("ensemble").dropout))
+        rows += [(f"{e.variant}, {row.name}", e.style, row.measures) for row in [*e.generators, e.row("ensemble")]]
+        rows.append((f"{e.variant}, dropout on", e.style, e.row("ensemble").dropout))
     rows += [(title, style, row.measures) for title, style, row in compared(found) if row.kind == "reference"]
     names = found[0].row("ensemble").measures
     return _in_two({name: [(title, style, measures[name]) for title, style, measures in rows] for name in names})
@@ -125,7 +125,7 @@ def interval_charts(found: Sequence[Evaluated]) -> tuple[list[Choice], list[Choi
 def comparison_charts(sets: Mapping[str, Sequence[Evaluated]]) -> tuple[list[Choice], list[Choice]]:
     """The same for the headline numbers of every data set and variant."""
     rows = [(f"{title_of(dataset)}, {e.variant}", e) for dataset, found in sets.items() for e in found]
-    return _in_two({name: [(title, e.variant, e.results.headline[name]) for title, e in rows] for name in HEADLINE})
+    return _in_two({name: [(title, e.style, e.results.headline[name]) for title, e in rows] for name in HEADLINE})
 
 
 def _in_two(measures: Mapping[str, Iterable[tuple[str, str, Measure]]]) -> tuple[list[Choice], list[Choice]]:

@@ -3,13 +3,14 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from netinv.core import InputError, explain, read_json, read_numbers, read_text
+from netinv.core import VARIANTS, InputError, explain, read_json, read_numbers, read_text
 from netinv.results import InterpretationResults, Results, Row, load_interpretation, load_results
 
 REFERENCES = {
@@ -19,6 +20,8 @@ REFERENCES = {
     "noise": ("noise", "noise"),
 }
 """Title and class in the style sheet of the rows to compare with."""
+OTHERS = 6
+"""Styles that evaluations have by turns whose name is that of no variant."""
 
 
 CURVES, TRAINING = ("generator", "samples"), ("epoch", "accuracy", "loss")
@@ -40,6 +43,13 @@ class Evaluated(NamedTuple):
     """How it was inverted."""
     export: dict[str, str]
     """What its export to ONNX measured."""
+    place: int = 0
+    """Which one it is of those beside it."""
+
+    @property
+    def style(self) -> str:
+        """Class of its lines and marks on the page: a variant's own, or one of those for others."""
+        return self.variant if self.variant in VARIANTS else f"other-{self.place % OTHERS}"
 
     def row(self, name: str) -> Row:
         """The row of one set of samples."""
@@ -76,7 +86,7 @@ class Inverted(NamedTuple):
 
 def compared(found: Sequence[Evaluated]) -> list[tuple[str, str, Row]]:
     """Title, style and row of every variant's ensemble and of the references."""
-    variants = [(e.variant, e.variant, e.row("ensemble")) for e in found]
+    variants = [(e.variant, e.style, e.row("ensemble")) for e in found]
     return variants + [(title, style, found[0].row(name)) for name, (title, style) in REFERENCES.items()]
 
 
@@ -130,10 +140,10 @@ def read_evaluations(folders: Sequence[Path], interpretation: Path | None = None
             are of several.
     """
     groups: dict[str, list[Evaluated]] = {}
-    for name, folder in zip(_short_names(folders), folders, strict=True):
+    for place, (name, folder) in enumerate(zip(_short_names(folders), folders, strict=True)):
         results, settings = load_results(folder / "results.json"), read_settings(folder / "settings.json")
         curves = read_numbers(folder / "curves.csv", MEND, CURVES)
-        found = Evaluated(name, results, folder, curves, settings, export={})
+        found = Evaluated(name, results, folder, curves, settings, export={}, place=place)
         told = [settings.get(key) for key in MODEL]
         key = repr((told, results.classes, results.image_shape, results.settings.get("epsilons")))
         groups.setdefault(key, []).append(found)
@@ -222,5 +232,5 @@ def read_ablations(folder: Path) -> list[Ablation]:
 
 
 def title_of(dataset: str) -> str:
-    """A data set's name for people."""
-    return dataset.replace("_", " ")
+    """A data set's name for people; that of a module or a file as it is."""
+    return dataset.replace("_", " ") if re.fullmatch(r"[\w-]+", dataset) else dataset

@@ -52,6 +52,8 @@ class VariantView(NamedTuple):
     """What the page shows of one variant."""
 
     name: str
+    style: str
+    """Class in the style sheet."""
     figure: Grid
     findings: list[Finding]
     grids: list[Grid]
@@ -192,6 +194,7 @@ def _variant_view(e: Evaluated) -> VariantView:
     audited = next((row for row in e.generators if row.audit.memorised), e.row("ensemble"))
     return VariantView(
         name=e.variant,
+        style=e.style,
         figure=figure(e),
         findings=findings(e.results, e.row("ensemble")),
         grids=[

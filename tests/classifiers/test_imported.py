@@ -310,7 +310,7 @@ def set_source(project: Path, model: str, steps: int = 4) -> None:
     params = yaml.load(project / "params.yaml")
     preset = params["presets"]["digits"]
     preset["train"] = {"classifier": {"source": {"model": model, "adapter": {"mean": [0.3], "std": [0.3]}}}}
-    preset["invert"] = {"common": {"num_generators": 1, "attempts": 1}, "standard": {"steps": steps}}
+    preset["invert"] = {"common": {"num_generators": 1, "attempts": 1}, "standard": {"steps": steps}, "robust": {}}
     yaml.dump(params, project / "params.yaml")
 
 

@@ -108,7 +108,7 @@ def test_pgd_moves_away_from_a_blend_of_labels(network: nn.Module, images: Tenso
     blend = 0.5 * one_hot + 0.5 * one_hot.roll(1, dims=1)
     delta = pgd(network, images, blend, 0.05, 10, 0.25)
     raised = [float(nn.functional.cross_entropy(network(images + d), blend)) for d in (alone, delta)]
-    assert raised[1] > raised[0] > float(nn.functional.cross_entropy(network(images), blend))
+    assert raised[1] > max(raised[0], float(nn.functional.cross_entropy(network(images), blend)))
 
 
 def test_pgd_leaves_network_and_images_alone(network: nn.Module, images: Tensor, label: Tensor) -> None:
