@@ -150,4 +150,9 @@ def _history(content: bytes) -> History:
 
 def _is_of_one_workspace(storage: str) -> bool:
     """Whether the storage is a folder inside this workspace, whose stages keep each other off their outputs."""
-    return "://" not in storage and Path(storage).expanduser().resolve().is_relative_to(Path.cwd().resolve())
+    # An absolute path names one folder for every copy of the repository, such as those of queued experiments.
+    return (
+        "://" not in storage
+        and not Path(storage).expanduser().is_absolute()
+        and Path(storage).resolve().is_relative_to(Path.cwd().resolve())
+    )

@@ -55,13 +55,14 @@ def main(dataset: str, out: Path, metrics: Path) -> None:
 
 
 def _reached(params: "FetchConfig") -> "FetchConfig":
-    """Where to look, from where this process runs; the run has it as it is written."""
+    """Where to look: in an experiment's own copy of the repository, and what it lacks in the repository itself."""
     from pipeline.tracking import in_repository
 
-    folders = {
-        name: folder.model_copy(update={"path": in_repository(folder.path)}) for name, folder in params.folders.items()
-    }
-    mirror = None if params.mirror is None else in_repository(params.mirror)
+    def there(path: str) -> str:
+        return path if Path(path).expanduser().exists() else in_repository(path)
+
+    folders = {name: folder.model_copy(update={"path": there(folder.path)}) for name, folder in params.folders.items()}
+    mirror = None if params.mirror is None else there(params.mirror)
     return params.model_copy(update={"mirror": mirror, "folders": folders})
 
 

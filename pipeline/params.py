@@ -312,7 +312,7 @@ def _check_consistency(params: Params, path: Path) -> None:
     for name in params.datasets:
         _expect_preset(params, name, path)
         params.ablation_of(name)
-        for variant in VARIANTS:
+        for variant in params.variants:
             batch = getattr(params.for_dataset(name).invert, variant).batch_size
             expect_equal_shares(batch, params.ray.num_workers, f"{path}: {name}, {variant}: ")
 

@@ -28,9 +28,10 @@ def check_same_classes(orders: Mapping[str, Sequence[str]]) -> None:
                 )
             free = (_numbered(classes) or _numbered(others)) and {*classes} != {*others}
             if tuple(classes) != tuple(others) and not free:
+                hint = " (those of folders are in alphabetic order)" if {*classes} == {*others} else ""
                 raise InputError(
                     f"The classes of {owner} are {listed(classes)}, in this order, but those of {other} are "
-                    f"{listed(others)}: give both the same names in the same order."
+                    f"{listed(others)}: give both the same names in the same order{hint}."
                 )
 
 

@@ -27,10 +27,14 @@ def is_secret(name: str) -> bool:
     """Whether a setting of this name holds a secret, such as a token or a password.
 
     Example:
-        >>> is_secret("api_key"), is_secret("tokenizer"), is_secret("monkey")
-        (True, False, False)
+        >>> is_secret("api_key"), is_secret("accessToken"), is_secret("tokenizer"), is_secret("monkey")
+        (True, True, False, False)
     """
-    return re.search(rf"(?:^|[\W_]){_WORDS}s?$", name, re.IGNORECASE) is not None
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return (
+        re.search(rf"(?:^|[\W_])(?:{_WORDS}|passphrase|(?:(?:private|secret|ssh|auth)[\W_]?)?key)s?$", words)
+        is not None
+    )
 
 
 def redacted(text: str) -> str:

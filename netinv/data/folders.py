@@ -278,7 +278,7 @@ def _archive_files(archive: Path) -> Iterator[File]:
                     f"{archive} holds {_shown(name)} of {size:,} bytes: at most {MAX_FILE_BYTES:,} are read."
                 )
             if place is not None:
-                yield File(*place, where=f"{name} in {archive}", content=read())
+                yield File(*place, where=f"{_shown(name)} in {archive}", content=read())
     except InputError:
         raise
     except DAMAGES as error:
@@ -302,7 +302,7 @@ def _place(path: str, container: str) -> tuple[Split, str, str] | None:
         if part in SPLITS:
             match pure.parts[position + 1 :]:
                 case (label, file):
-                    if path != _shown(path):  # no data set could be saved under such a name
+                    if (label, file) != (_shown(label), _shown(file)):  # no data set could be saved under such a name
                         raise InputError(f"{container} holds {path!a}, a name that is not UTF-8: rename it.")
                     return SPLITS[part], label, file
                 case () | (_,):

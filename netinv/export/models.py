@@ -167,9 +167,20 @@ def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
         InputError: The path cannot be written, or the network, one from elsewhere, cannot be traced.
     """
     check_file(path)
-    classifier = copy.deepcopy(classifier).eval().float()
-    if isinstance(classifier, AdaptedClassifier):
-        classifier.dtype = torch.float32
+    single = copy.deepcopy(classifier).eval().float()
+    if not isinstance(single, AdaptedClassifier):
+        return _write_classifier(path, single, metadata)
+    own, single.dtype = single.dtype, torch.float32
+    try:
+        return _write_classifier(path, single, metadata)
+    except InputError:
+        if own != torch.float64:
+            raise
+        return _write_classifier(path, copy.deepcopy(classifier).eval(), metadata)  # it may insist on its precision
+
+
+def _write_classifier(path: Path, classifier: Classifier | AdaptedClassifier, metadata: Metadata) -> float:
+    """:func:`export_classifier` of a copy that may be changed."""
     try:
         model = classifier_model(classifier)
     except torch.onnx.OnnxExporterError as error:

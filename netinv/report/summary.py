@@ -32,7 +32,9 @@ def summary(folders: Sequence[Path], width: int) -> str:
 def _judged_by(results: Results) -> str:
     """What tells one classifier, evaluator and test split from others: how they read the same real images."""
     real = next(row for row in results.rows if row.name == "real_test")
-    return repr((results.classes, [real.measures[f"{judge}_accuracy"] for judge in ("inversion", "evaluator")]))
+    read = [real.measures[f"{judge}_accuracy"] for judge in ("inversion", "evaluator")]
+    # Without intervals, which hang on a seed.
+    return repr((results.classes, [(m.value, m.n) if isinstance(m, Estimate) else None for m in read]))
 
 
 def _table(title: str, found: Sequence[Evaluated], width: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import posixpath
 import re
 import shutil
 import threading
@@ -271,16 +272,29 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """
     flat: dict[str, str] = {}
     for key, value in params.items():
+        # A number under such a name counts something, such as tokens.
+        if is_secret(str(key)) and not isinstance(value, int | float | None):
+            value = "***"
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            secret = is_secret(str(key)) and isinstance(value, str)
-            text = "***" if secret else redacted(str(value))
-            if len(text) > MAX_PARAM_LENGTH:
-                note = f"... ({len(text)} characters)"
-                text = text[: MAX_PARAM_LENGTH - len(note)] + note
-            flat[re.sub(r"^\.|[^\w. :-]", "_", f"{prefix}{key}", flags=re.ASCII)[:MAX_KEY_LENGTH]] = text
+            continue
+        text = redacted(str(value))
+        if len(text) > MAX_PARAM_LENGTH:
+            note = f"... ({len(text)} characters)"
+            text = text[: MAX_PARAM_LENGTH - len(note)] + note
+        flat[_key(f"{prefix}{key}", flat)] = text
     return flat
+
+
+def _key(name: str, taken: Mapping[str, str]) -> str:
+    """A parameter's name in characters that MLflow takes, and no other's."""
+    name = re.sub(r"[^/\w. :-]", "_", name)
+    if posixpath.normpath(name) != name or name.startswith(("/", "..")):  # MLflow fears that it is a path to elsewhere
+        name = name.replace("/", "_").lstrip(".") or "_"
+    name = name[:MAX_KEY_LENGTH]
+    return next(
+        each for each in (name, *(f"{name[: MAX_KEY_LENGTH - 4]}_{i}" for i in range(2, 1000))) if each not in taken
+    )
 
 
 def journals() -> Path:

@@ -265,3 +265,18 @@ def test_a_file_is_single_precision_whatever_torchs_default_is(exported: Exporte
         torch.set_default_dtype(torch.float32)
     own, other = (OnnxGenerator(path) for path in (tmp_path / "generator.onnx", exported.folder / "generator-0.onnx"))
     assert np.abs(own.sample(9, seed=2).images - other.sample(9, seed=2).images).max() <= TOLERANCE
+
+
+def test_a_classifier_that_insists_on_double_precision_is_exported_so(tmp_path: Path) -> None:
+    class Insisting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 3).double()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.layer(images.flatten(1).double())
+
+    seed_torch(0)
+    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
+    classifier = AdaptedClassifier(Insisting(), (1, 8, 8))
+    assert export_classifier(tmp_path / "classifier.onnx", classifier, about) <= TOLERANCE

@@ -63,6 +63,19 @@ def test_on_storage_that_others_may_use_only_what_nobody_writes_to_goes(tmp_path
     assert {path.name for path in (tmp_path / "stage").iterdir()} == {"at work", "new"}
 
 
+def test_an_absolute_path_is_one_for_all_copies_of_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, copy = str(tmp_path / "kept"), tmp_path / ".dvc/tmp/exps/standalone/x"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    queued = Checkpoints(storage, "stage", "b")
+    queued.save_state(0, b"live")
+    monkeypatch.chdir(tmp_path)
+    Checkpoints(storage, "stage", "a")
+    assert queued.load(0) == ([], b"live")
+
+
 @pytest.mark.parametrize("storage", ["~/kept", "../kept"])
 def test_storage_beside_the_workspace_is_others_too(
     storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -129,6 +129,15 @@ def test_a_bad_value_is_refused(edited: Callable[[Edit], Path], key: str, value:
     assert "\n" not in str(error.value)
 
 
+def test_settings_of_a_variant_that_is_not_run_do_not_matter(edited: Callable[[Edit], Path]) -> None:
+    def edit(values: dict[str, Any]) -> None:
+        values["variants"] = ["standard"]
+        values["ray"]["num_workers"] = 3
+        values["invert"]["standard"]["batch_size"] = 96
+
+    assert load_params(edited(edit)).ray.num_workers == 3
+
+
 def test_a_missing_key_is_named(edited: Callable[[Edit], Path]) -> None:
     with pytest.raises(InputError, match=r"presets\.default\.invert\.common is required, but was not given"):
         load_params(edited(lambda values: values["presets"]["default"]["invert"].pop("common")))

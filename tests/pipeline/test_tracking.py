@@ -399,19 +399,35 @@ def test_parameters_have_names_that_the_store_takes_and_no_secrets() -> None:
     from mlflow.utils.validation import _validate_param_name
 
     settings = {
-        "conditions": {"no KL (paper)": 1, "KL+CE": 2, "été": 3, "robust, 50%": 4},
+        "conditions": {"no KL (paper)": 1, "KL+CE": 2, "été": 3, "robust, 50%": 4, "KL-CE": 5, "KL*CE": 6},
+        "digits/robust": {"epsilon": 0.1},
         "sha256": {"sub/pets (1).zip": "ab"},
         "../x": 1,
         "y" * 300: 2,
-        "source": {"arguments": {"token": "hf_SECRET", "api_key": "SECRET", "num_tokens": 64, "depth": "deep"}},
+        "source": {
+            "arguments": {
+                "token": "SECRET",
+                "api_key": "SECRET",
+                "keys": ["SECRET"],
+                "accessToken": {"a": "SECRET"},
+                "num_tokens": 64,
+                "depth": "deep",
+                "keyword": "shown",
+                "ssh_key": "SECRET",
+            }
+        },
     }
     flat = tracking.flatten(settings)
-    assert len(flat) == 11
+    assert len(flat) == 18
     for name in flat:
         _validate_param_name(name)
     assert flat["conditions.no KL _paper_"] == "1"
+    assert flat["conditions.été"] == "3"
+    assert flat["digits/robust.epsilon"] == "0.1"
+    assert sorted(value for name, value in flat.items() if name.startswith("conditions.KL")) == ["2", "5", "6"]
     told = {name.rpartition(".")[2]: value for name, value in flat.items() if name.startswith("source")}
-    assert told == {"token": "***", "api_key": "***", "num_tokens": "64", "depth": "deep"}
+    hidden = dict.fromkeys(("token", "api_key", "keys", "accessToken", "ssh_key"), "***")
+    assert told == {**hidden, "num_tokens": "64", "depth": "deep", "keyword": "shown"}
 
 
 def test_long_parameter_is_cut_and_says_so() -> None:

@@ -76,6 +76,16 @@ def test_what_robust_generators_have_of_their_own_is_searched_there(params: Para
     assert overrides("digits", "standard", {f"generator.{name}": 0.1}) == [f"--set-param={key}"]
 
 
+def test_what_would_stand_in_for_a_0_is_named(params: Params) -> None:
+    space = {"generator.softening": {"low": 0.0, "high": 1.0}}
+    check_space(searching(params, **space), "digits", "robust")
+    presets = copy.deepcopy(params.presets)
+    presets["digits"]["invert"]["common"]["generator"] = {"softening": 0.5}
+    both = searching(params, **space).model_copy(update={"presets": presets})
+    with pytest.raises(InputError, match=r"invert\.common\.generator\.softening is not 0, and stands in"):
+        check_space(both, "digits", "robust")
+
+
 def trial(name: str, *measured: float, outcome: str = "finished") -> Trial:
     record = dict(zip(OBJECTIVES, measured, strict=True))
     return Trial(name, {}, record | {"score": measured[0] * measured[1] * measured[2]}, outcome)

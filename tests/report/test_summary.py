@@ -60,6 +60,7 @@ def test_models_of_one_folder_have_their_own_controls(folders: list[Path]) -> No
     ]
     write_text(path, found.model_copy(update={"rows": tuple(rows)}).model_dump_json())
     blocks = summary(folders, 80).split("\n\n")
+    assert len(blocks) == 3
     assert [block.splitlines()[0].split()[1] for block in blocks[:2]] == ["standard", "robust"]
     assert ["41.0%" in block for block in blocks] == [False, True, False]
 
