@@ -19,7 +19,7 @@ def main(folder: Path, out: Path) -> None:
             assert server.stdout is not None
             server.stdout.readline()  # it is up
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-            page = browser.new_page(viewport={"width": 1280, "height": 940})
+            page = browser.new_page(viewport={"width": 1280, "height": 1090})
             page.goto(f"http://127.0.0.1:{PORT}")
             page.get_by_text("25 images").wait_for(timeout=60_000)
             page.get_by_label("Seed").fill("7")
@@ -27,6 +27,7 @@ def main(folder: Path, out: Path) -> None:
             page.get_by_role("button", name="Draw").click()
             page.get_by_text("20 images").wait_for(timeout=60_000)
             page.wait_for_load_state("networkidle")
+            page.evaluate("scrollTo(0, 0)")
             page.screenshot(path=out)
             browser.close()
         finally:
