@@ -59,11 +59,19 @@ def _reached(params: "FetchConfig") -> "FetchConfig":
     from pipeline.tracking import in_repository
 
     def there(path: str) -> str:
-        return path if Path(path).expanduser().exists() else in_repository(path)
+        return path if _holds_anything(Path(path).expanduser()) else in_repository(path)
 
     folders = {name: folder.model_copy(update={"path": there(folder.path)}) for name, folder in params.folders.items()}
     mirror = None if params.mirror is None else there(params.mirror)
     return params.model_copy(update={"mirror": mirror, "folders": folders})
+
+
+def _holds_anything(path: Path) -> bool:
+    """Whether there is an archive, or a folder with more than what git puts there to keep it."""
+    try:
+        return any(not part.name.startswith(".") for part in path.iterdir()) if path.is_dir() else path.exists()
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

@@ -116,12 +116,14 @@ def check_space(params: "Params", dataset: str, variant: str) -> None:
                 f"tune.{variant}.{key}: invert.{place} is set for every data set and would overrule what is found: set "
                 "it to null."
             )
-        if place.startswith("common.robust_generator.") and getattr(invert.common.generator, place.split(".")[-1]):
+        ends = part.choices if isinstance(part, Choices) else (part.low, part.high)
+        own = place.startswith("common.robust_generator.") and 0 in ends
+        if own and getattr(invert.common.generator, place.split(".")[-1]):
             raise InputError(
                 f"tune.{variant}.{key}: invert.common.{key} is not 0, and stands in where the robust "
-                "variant's own is 0: set it to 0."
+                "variant's own is 0: set it to 0, or search above 0."
             )
-        for value in part.choices if isinstance(part, Choices) else (part.low, part.high):
+        for value in ends:
             try:
                 _merged(invert.common, getattr(invert, variant).model_dump(mode="json"), {key: value})
             except InputError as error:

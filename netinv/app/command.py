@@ -1,5 +1,6 @@
 """The command ``netinv``. Each subcommand imports what it needs when it runs, so that a light install has them all."""
 
+import io
 import json
 import shutil
 import sys
@@ -42,7 +43,7 @@ def main() -> None:
     check and of the audit.
     """
     keep_freed_memory()
-    with redirect_stdout(Output(sys.stdout)):
+    with redirect_stdout(Output(sys.stdout or io.StringIO())):  # there is none where it was closed
         status = _status(sys.argv[1:] or ["--help"])
     sys.exit(status)
 
@@ -50,12 +51,12 @@ def main() -> None:
 def _status(words: list[str]) -> int:
     """Run the command; returns its exit status."""
     try:
-        status = cli.main(words, prog_name="netinv", standalone_mode=False)
+        try:
+            status = cli.main(words, prog_name="netinv", standalone_mode=False)
+        except SystemExit as end:
+            status = end.code
         sys.stdout.flush()
         return int(status or 0)
-    except SystemExit as end:
-        sys.stdout.flush()
-        return int(end.code or 0)
     except InputError as error:
         message = str(error)
     except click.ClickException as error:

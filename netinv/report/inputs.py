@@ -140,13 +140,13 @@ def read_evaluations(folders: Sequence[Path], interpretation: Path | None = None
             are of several.
     """
     groups: dict[str, list[Evaluated]] = {}
-    for place, (name, folder) in enumerate(zip(_short_names(folders), folders, strict=True)):
+    for name, folder in zip(_short_names(folders), folders, strict=True):
         results, settings = load_results(folder / "results.json"), read_settings(folder / "settings.json")
         curves = read_numbers(folder / "curves.csv", MEND, CURVES)
-        found = Evaluated(name, results, folder, curves, settings, export={}, place=place)
         told = [settings.get(key) for key in MODEL]
         key = repr((told, results.classes, results.image_shape, results.settings.get("epsilons")))
-        groups.setdefault(key, []).append(found)
+        group = groups.setdefault(key, [])
+        group.append(Evaluated(name, results, folder, curves, settings, export={}, place=len(group)))
     titles = _titles([found[0].settings for found in groups.values()])
     models = [
         Inverted(title, found, training={}, export={}, runs=[])

@@ -63,10 +63,12 @@ class Run:
         params: Mapping[str, Any],
         key: str | None = None,
         for_pipeline: bool = False,
+        flat: Mapping[str, str] | None = None,
     ) -> None:
         """Begin a run in a journal folder that exists and is empty.
 
-        A ``key`` continues the run that has it. What a run ``for_pipeline`` logs stands in the pipeline's run as well.
+        A ``key`` continues the run that has it. ``flat`` are parameters that
+        :func:`flatten` gave. What a run ``for_pipeline`` logs stands in the pipeline's run as well.
         """
         self._folder = folder
         self._name, self._picture = name, ""
@@ -76,7 +78,7 @@ class Run:
         self._lock = threading.Lock()
         self.children: dict[str, str] = {}
         (folder / "records.jsonl").touch()
-        self._append({"params": flatten(params)})
+        self._append({"params": {**(flat or {}), **flatten(params)}})
         state: dict[str, Any] = {
             "uri": redacted(tracking_uri()),
             "experiment": experiment_name(),
@@ -288,10 +290,11 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _key(name: str, taken: Mapping[str, str]) -> str:
     """A parameter's name in characters that MLflow takes, and no other's."""
-    name = re.sub(r"[^/\w. :-]", "_", name)
-    if posixpath.normpath(name) != name or name.startswith(("/", "..")):  # MLflow fears that it is a path to elsewhere
+    name = re.sub(r"[^/\w. :-]", "_", name)[:MAX_KEY_LENGTH]
+    if (
+        posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == "."
+    ):  # MLflow fears that it is a path
         name = name.replace("/", "_").lstrip(".") or "_"
-    name = name[:MAX_KEY_LENGTH]
     return next(
         each for each in (name, *(f"{name[: MAX_KEY_LENGTH - 4]}_{i}" for i in range(2, 1000))) if each not in taken
     )

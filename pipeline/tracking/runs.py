@@ -70,7 +70,7 @@ def stage_run(
     folder = journals() / uuid.uuid4().hex
     with locked(folder / "lock"):
         title = " ".join(filter(None, (stage, dataset, variant)))
-        run = Run(folder, title, tags, {**inherited, **own}, for_pipeline=for_pipeline)
+        run = Run(folder, title, tags, {}, for_pipeline=for_pipeline, flat={**inherited, **own})
         _start_delivery(uri)
         try:
             with run.ending():

@@ -18,7 +18,8 @@ COMMAND = "from netinv.app.command import main; main()"
 
 def run(words: list[str], out: str, unbuffered: bool) -> tuple[int, str]:
     """Exit status and errors of the command, whose output goes to a reader that has gone, or to a full disk."""
-    environment = os.environ | ({"PYTHONUNBUFFERED": "1"} if unbuffered else {})
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment |= {"PYTHONUNBUFFERED": "1"} if unbuffered else {}
     if out == "gone":
         reader, writer = os.pipe()
         os.close(reader)
@@ -53,12 +54,22 @@ def test_a_verdict_stays_what_it_is_when_nobody_reads_it() -> None:
     assert child.wait(60) == 3
 
 
+def test_without_any_output_a_command_ends_as_it_would(exported: Exported, tmp_path: Path) -> None:
+    save_classifier(tmp_path / "classifier", exported.classifier)
+    for words in (["--version"], ["check", str(tmp_path / "classifier")]):
+        shell = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", COMMAND, *words]
+        done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("unbuffered", [False, True])
 def test_an_output_without_room_is_one_sentence(exported: Exported, tmp_path: Path, unbuffered: bool) -> None:
     words = ["sample", str(exported.folder / "generator-0.onnx"), "--num", "2", "--out", str(tmp_path / "grid.png")]
-    status, errors = run(words, "full", unbuffered)
-    assert status == 2
-    assert errors == "error: The standard output cannot be written (No space left on device).\n"
+    save_classifier(tmp_path / "classifier", exported.classifier)
+    for command in (words, ["check", str(tmp_path / "classifier")]):  # of which one ends by its return, one by its exit
+        status, errors = run(command, "full", unbuffered)
+        assert status == 2
+        assert errors == "error: The standard output cannot be written (No space left on device).\n"
 
 
 def test_files_are_utf_8_whatever_the_locale_is(tmp_path: Path) -> None:

@@ -112,3 +112,15 @@ def test_what_lies_in_the_repository_is_reached_from_a_queued_experiment(
     monkeypatch.chdir(project)
     assert stage._reached(config) == config
     assert train._reached(source) == source
+
+
+def test_a_folder_that_git_keeps_empty_does_not_stand_in_for_the_repositorys(tmp_path: Path) -> None:
+    (tmp_path / "shell").mkdir()
+    (tmp_path / "shell/.gitignore").write_text("*")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole/train").mkdir()
+    (tmp_path / "archive.zip").write_text("")
+    held = {
+        name: stage._holds_anything(tmp_path / name) for name in ("shell", "whole", "archive.zip", "absent", "x" * 300)
+    }
+    assert held == {"shell": False, "whole": True, "archive.zip": True, "absent": False, "x" * 300: False}

@@ -430,6 +430,15 @@ def test_parameters_have_names_that_the_store_takes_and_no_secrets() -> None:
     assert told == {**hidden, "num_tokens": "64", "depth": "deep", "keyword": "shown"}
 
 
+def test_what_is_flat_already_is_taken_as_it_is(tmp_path: Path) -> None:
+    """A number of tokens is no secret, and is none either where an earlier stage wrote it down as a text."""
+    once = tracking.flatten({"arguments": {"num_tokens": 49, "token": "SECRET"}})
+    assert once == {"arguments.num_tokens": "49", "arguments.token": "***"}
+    tracking.Run(tmp_path, "train digits", {}, {"seed": 1}, flat=once)
+    record = json.loads((tmp_path / "records.jsonl").read_text().splitlines()[0])
+    assert record["params"] == {**once, "seed": "1"}
+
+
 def test_long_parameter_is_cut_and_says_so() -> None:
     (value,) = tracking.flatten({"long": "x" * 7000}).values()
     assert len(value) == journal.MAX_PARAM_LENGTH

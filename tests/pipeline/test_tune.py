@@ -84,6 +84,8 @@ def test_what_would_stand_in_for_a_0_is_named(params: Params) -> None:
     both = searching(params, **space).model_copy(update={"presets": presets})
     with pytest.raises(InputError, match=r"invert\.common\.generator\.softening is not 0, and stands in"):
         check_space(both, "digits", "robust")
+    above = {"generator.softening": {"low": 0.1, "high": 1.0}}
+    check_space(searching(both, **above), "digits", "robust")
 
 
 def trial(name: str, *measured: float, outcome: str = "finished") -> Trial:
