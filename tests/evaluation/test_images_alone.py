@@ -4,15 +4,20 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from draws import library_numpy_rng
-from made_up import ONE, data, network, source
+from made_up import ONE, SHAPE, K, data, network, source
+from torch import Tensor
 
 from netinv.core import InputError
 from netinv.data import LabelledImages, to_float
 from netinv.evaluation import measure_images
+from netinv.evaluation.evaluate import _drawn
+from netinv.evaluation.measures import survival
 from netinv.evaluation.privacy import not_audited
 from netinv.evaluation.rows import measured_row, reference_for
 from netinv.evaluation.samples import first, observe
+from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.results import Bootstrap, Estimate
 
 CONFIG = ONE.model_copy(update={"num_samples": 48, "privacy_pool": 55, "seed": 3})
@@ -46,3 +51,23 @@ def test_images_alone_are_not_measured_by_a_broken_evaluator() -> None:
     given = {"a": (source().images, source().label)}
     with pytest.raises(InputError, match=r"^The evaluator gives values that are not finite for real images"):
         measure_images(given, network(7), broken, data(60, 2), CONFIG)
+
+
+def test_the_seed_is_that_of_every_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def attacked(classifier: Any, images: Tensor, label: Tensor, epsilon: float, steps: int, seed: int = -1) -> Tensor:
+        seeds.append(seed)
+        return torch.ones(len(label), dtype=torch.bool)
+
+    monkeypatch.setattr("netinv.evaluation.measures.robust_mask", attacked)
+    survival(source(), network(7), (0.0, 0.1), 3, 20, 5)
+    assert seeds == [5, 5]
+
+
+def test_what_has_no_dropout_is_drawn_without_alone() -> None:
+    seen = partial(observe, classifier=network(7), evaluator=None)
+    for dropout in (0.0, 0.3):
+        generator = ConditionedGenerator(GeneratorConfig(latent_dim=4, width=4, max_width=4, dropout=dropout), K, SHAPE)
+        drawn = _drawn("generator 0", generator, seen, CONFIG, (1.0, 2.0))
+        assert (drawn.dropout is None) == (dropout == 0)
