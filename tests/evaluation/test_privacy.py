@@ -81,7 +81,7 @@ def test_chance_is_not_taken_for_memory() -> None:
         fresh = pictures(60, 3000 + seed)
         alarms += bool(run(pools, fresh, 500).memorised)
         alarms += bool(run(pools, fresh[:3].repeat(20, 1, 1, 1), 500).memorised)
-    assert alarms <= 2  # of 60, at a level of 0.01
+    assert alarms <= 5  # of 60, at a level of 0.01: one run in 20,000 has more
 
 
 def test_the_permutation_interval_covers_no_difference() -> None:
@@ -91,7 +91,7 @@ def test_the_permutation_interval_covers_no_difference() -> None:
         found = comparison(audited, "pixel").train_minus_test
         assert isinstance(found, Estimate)
         hits += found.low <= 0 <= found.high
-    assert hits >= 53  # 57 expected
+    assert hits >= 49  # 57 expected; one run in 30,000 has fewer
 
 
 def test_pairs_point_at_the_images_they_name() -> None:
