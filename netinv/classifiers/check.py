@@ -213,6 +213,7 @@ class _Alternative(NamedTuple):
 def _better(classifier: AdaptedClassifier, images: Tensor, labels: Tensor, accuracy: float) -> _Alternative | None:
     """The other treatment of the images under which the classifier is much more often right, if there is one."""
     margin = max(0.03, 3 * math.sqrt(max(accuracy * (1 - accuracy), 0.02) / len(labels)))
+    enough = max(accuracy + margin, _chance(labels))  # of labels that mean nothing one treatment is always the best
     best = None
     for alternative in _alternatives(classifier, images):
         try:
@@ -222,7 +223,7 @@ def _better(classifier: AdaptedClassifier, images: Tensor, labels: Tensor, accur
             measured = float((_predict(other, images) == labels).float().mean())
         except InputError:  # a network may not bear pixels of another kind, and then it is not meant for them
             continue
-        if measured > accuracy + margin and (best is None or measured > best.accuracy):
+        if measured > enough and (best is None or measured > best.accuracy):
             best = alternative._replace(accuracy=measured)
     return best
 
