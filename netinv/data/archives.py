@@ -54,9 +54,10 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the blocks of zeros that end every archive
-            raise
         except tarfile.HeaderError as error:
+            # The zeros that end an archive are told by an error, too, of a class that tarfile does not document.
+            if type(error).__name__ == "EOFHeaderError":
+                raise
             raise tarfile.ReadError(f"a header is broken: {error}") from None
 
 
