@@ -45,7 +45,7 @@ paper: install ## The paper's data sets in both variants, JOBS at once (two core
 
 # The tests of a file stay together, and the longest file begins (tests/conftest.py). One process more than cores, since
 # several tests wait for a server or a cluster.
-WORKERS := -n $(shell python3 -c "import os; print(min(len(os.sched_getaffinity(0)) + 1, 5))") --dist loadfile --no-loadscope-reorder
+WORKERS := -n $(shell $(PYTHON) -c "import os; print(min(len(os.sched_getaffinity(0)) + 1, 5))") --dist loadfile --no-loadscope-reorder
 
 test: install lint ## Check style and types, then run the default tests
 	python -m pytest $(WORKERS)
