@@ -2,22 +2,21 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from test_experiments import activatable, bash
-from test_pipeline import executed, fresh, set_params
+from test_pipeline import executed, fresh, run, set_params
 from tracked import environment, free_port, wait_for
 
-pytestmark = [
-    pytest.mark.slow,  # a cluster starts, and the pipeline runs in it
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # SQLAlchemy's words to MLflow
-]
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # SQLAlchemy's words to MLflow
 
 MAX_SHIPPED_MIB = 3.0
 ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex + uuid.uuid4().hex}
@@ -73,6 +72,22 @@ def shipped_mib(repository: Path, package: Path) -> float:
     return package.stat().st_size / 2**20
 
 
+def test_what_travels_is_small(root: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    for name in run(root, "git", "ls-files").stdout.splitlines():
+        target = repository / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, target)
+    (repository / "data").mkdir()
+    (repository / "data" / "images").write_bytes(bytes(2**23))
+    assert shipped_mib(repository, tmp_path / "package.zip") < MAX_SHIPPED_MIB
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        folders = {name.partition("/")[0] for name in package.namelist()}
+    assert {"netinv", "pipeline", "dvc.yaml", "params.yaml", ".dvc"} <= folders
+    assert not {"docs", "tests", "benchmarks", "data"} & folders
+
+
+@pytest.mark.slow  # a cluster starts, and the pipeline runs in it
 def test_jobs_as_the_page_says(root: Path, job_server: str, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
