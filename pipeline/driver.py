@@ -76,18 +76,21 @@ def fingerprint(settings: list[str], model: Path, *stage: str) -> str:
 class Followed:
     """One generator or trial that is at work: its history and state on storage, and its run in MLflow."""
 
-    def __init__(self, index: int | str, checkpoints: storage.Checkpoints, run: "Run") -> None:
-        self._index, self._checkpoints, self.run = index, checkpoints, run
+    def __init__(self, index: int | str, checkpoints: storage.Checkpoints, run: "Run", prefix: str) -> None:
+        self._index, self._checkpoints, self.run, self._prefix = index, checkpoints, run, prefix
         self.history, self.state = checkpoints.load(index)
+        for record in self.history:
+            run.log_earlier_metrics(self._metrics(record), int(record["samples"]))
 
     @property
     def step(self) -> int:
         """Steps that are known to be done."""
         return int(self.history[-1]["step"]) if self.history else 0
 
-    def take(
-        self, record: dict[str, float], prefix: str, grid: "np.ndarray[Any, Any] | None" = None, state: Any = None
-    ) -> int:
+    def _metrics(self, record: Mapping[str, float]) -> dict[str, float]:
+        return {f"{self._prefix}/{name}": value for name, value in record.items() if name != "samples"}
+
+    def take(self, record: dict[str, float], grid: "np.ndarray[Any, Any] | None" = None, state: Any = None) -> int:
         """Log and keep what is new in a record; returns how many steps are new.
 
         After the loss of a worker, or of the stage itself, records come again that are known already.
@@ -95,8 +98,7 @@ class Followed:
         new = max(0, int(record["step"]) - self.step)
         if new:
             samples = int(record["samples"])
-            metrics = {f"{prefix}/{name}": value for name, value in record.items() if name != "samples"}
-            self.run.log_metrics(metrics, step=samples)
+            self.run.log_metrics(self._metrics(record), step=samples)
             if grid is not None:
                 self.run.log_image(grid, key="samples", step=samples)
             self.history.append(record)
@@ -124,7 +126,7 @@ def resume(plan: Plan, checkpoints: storage.Checkpoints, run: "Run", stack: Exit
     for key, (name, job), own in zip(keys, plan.jobs.items(), settings, strict=True):
         params = {"seed": job.seed, **{name: own[name] for name in telling}}
         child = stack.enter_context(run.child(name, params, key=f"{checkpoints.run}-{key}"))
-        one = Followed(key, checkpoints, child)
+        one = Followed(key, checkpoints, child, "invert")
         if one.state is not None and (reason := generators.damage(plan.classifier, job, one.state)):
             print(f"warning: The checkpoint of {name} is damaged ({reason}) and discarded.", file=sys.stderr)
             one.state = None
@@ -144,7 +146,7 @@ def consume(plan: Plan, followed: list[Followed]) -> None:
         progress = Progress(plan.title, total, "step", done)
         stack.callback(progress.close)
         for index, event in _events(plan, followed):
-            new = followed[index].take(event.record, "invert", event.grid, event.state)
+            new = followed[index].take(event.record, event.grid, event.state)
             if new:
                 progress.advance(new, _standing(jobs, followed))
             if new and len(jobs) > MAX_SHOWN and followed[index].step == jobs[index].config.steps:

@@ -118,6 +118,8 @@ def train_generators(
         again = _trained(plan.again(lacking, attempt), checkpoints, run, stack)
         for name, one in zip(lacking, again.values(), strict=True):
             best[name] = max(best[name], one, key=lambda trained: (-len(trained.missing), sum(trained.by_class)))
+    for name, one in best.items():  # what follows takes the run of the attempt that counts for the generator's
+        run.children[name] = one.followed.run.key
     return list(best.values())
 
 

@@ -194,11 +194,11 @@ class _Told:
         if trial.name not in self._open:
             key = f"{self._checkpoints.run}-{trial.name}"
             context = self._run.child(f"trial {trial.name}", trial.settings, key=key)
-            self._open[trial.name] = context, Followed(trial.name, self._checkpoints, context.__enter__())
+            self._open[trial.name] = context, Followed(trial.name, self._checkpoints, context.__enter__(), "tune")
         child, followed = self._open[trial.name]
         if trial.record:
             told = ("samples", *OBJECTIVES, "score", "step")
-            followed.take({key: trial.record[key] for key in told}, "tune")
+            followed.take({key: trial.record[key] for key in told})
         if trial.outcome != "running":
             followed.run.set_tags({"outcome": trial.outcome})
             del self._open[trial.name]

@@ -130,7 +130,7 @@ class Deliverer:
         if state["done"]:
             return True
         if state["run_id"] is None:
-            state["run_id"] = self._create_run(state, parent)
+            state["run_id"], state["new"] = self._create_run(state, parent)
             write_text(path, json.dumps(state))
         run_id = state["run_id"]
         ended = self._end(folder, orphan)  # read before the records, so that none can come after those
@@ -158,7 +158,8 @@ class Deliverer:
         last_word = (folder / "records.jsonl").stat().st_mtime
         return {"status": "KILLED", "end_time": int(last_word * 1000)} if orphan else None
 
-    def _create_run(self, state: dict[str, Any], parent: str | None) -> str:
+    def _create_run(self, state: dict[str, Any], parent: str | None) -> tuple[str, bool]:
+        """The run of a journal's key, and whether it is a new one."""
         experiment = self.client.experiment(state["experiment"])
         if parent is None and state["pipeline"] is not None:
             parent = self._pipeline_run(state)
@@ -167,11 +168,11 @@ class Deliverer:
         # The answer to an earlier request may have been lost on its way, or the work goes on after a restart.
         run_id = self.client.find_run(experiment, "journal", tags["journal"])
         if run_id is None:
-            return self._new_run(experiment, state, tags, "journal")
+            return self._new_run(experiment, state, tags, "journal"), True
         self.client.connect().update_run(run_id, "RUNNING")
         if parent:
             self.client.connect().set_tag(run_id, "mlflow.parentRunId", parent)
-        return run_id
+        return run_id, False
 
     def _pipeline_run(self, state: dict[str, Any]) -> str:
         """The run that stands for a whole pipeline; it has the status of the stage that ended last."""
@@ -218,10 +219,11 @@ class Deliverer:
                     more = {}
                     if _DAMAGED not in state["told"]:
                         state["told"].append(_DAMAGED)
-                if records and len(metrics) + len(more.get("metrics", ())) > _METRICS_PER_CALL:
+                points = [Metric(*metric) for metric in _metrics(more, state)]
+                if records and len(metrics) + len(points) > _METRICS_PER_CALL:
                     break
                 records.append(more)
-                metrics += [Metric(*metric) for metric in more.get("metrics", ())]
+                metrics += points
                 state["offset"] += len(line)
         params = {name: value for record in records for name, value in record.get("params", {}).items()}
         tags = {name: value for record in records for name, value in record.get("tags", {}).items()}
@@ -287,7 +289,7 @@ class Deliverer:
         with (folder / "records.jsonl").open("rb") as file:
             for line in file:
                 if line.endswith(b"\n") and (record := read_record(line)):
-                    missing |= {name for name, *_ in record.get("metrics", ())} - run.data.metrics.keys()
+                    missing |= {name for name, *_ in _metrics(record, state)} - run.data.metrics.keys()
                     missing |= record.get("params", {}).keys() - run.data.params.keys()
                     missing |= record.get("tags", {}).keys() - run.data.tags.keys()
         if missing:
@@ -309,6 +311,11 @@ class Deliverer:
         if left > 0 and wait:
             time.sleep(left)
         return left <= 0 or wait
+
+
+def _metrics(record: dict[str, Any], state: dict[str, Any]) -> list[Any]:
+    """Those of a record; what an earlier run of the same key had already, only where that one is gone."""
+    return [*record.get("metrics", ()), *(record.get("earlier", ()) if state.get("new") else ())]
 
 
 def _state(path: Path) -> dict[str, Any] | None:

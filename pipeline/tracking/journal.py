@@ -111,6 +111,14 @@ class Run:
         moment = now()
         self._append({"metrics": [[name, float(value), moment, int(step)] for name, value in metrics.items()]})
 
+    def log_earlier_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Say what the run of this key has logged already: it is sent only where the store has no such run.
+
+        It may have been deleted since, or the store may be another one.
+        """
+        moment = now()
+        self._append({"earlier": [[name, float(value), moment, int(step)] for name, value in metrics.items()]})
+
     def log_image(self, image: "NDArray[np.uint8]", key: str, step: int = 0) -> None:
         """Log an image, uint8 (H, W) or (H, W, 3), for the image view with its step slider, and as the run's face.
 

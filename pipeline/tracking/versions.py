@@ -35,14 +35,16 @@ class Versions:
             client.create_registered_model(name, description="Generators; each version has its model card.")
         told = []
         challenger = None
-        for candidate in candidates:
-            version = self._version(experiment, run_id, name, candidate)
+        offered = [(candidate, self._version(experiment, run_id, name, candidate)) for candidate in candidates]
+        champion = self._alias(name, "champion")
+        # The champion first: the others are compared with what is known of it now, and not with what was.
+        for candidate, version in sorted(offered, key=lambda pair: str(pair[1].version) != champion):
             number = str(version.version)
             standing = candidate.standing.model_dump_json()
-            if version.tags.get("standing") == standing:
+            leader = self._alias(name, "champion")
+            if version.tags.get("standing") == standing and leader is not None:
                 told.append(f"{name}: {candidate.generator} is version {number} already.")
                 continue
-            leader = self._alias(name, "champion")
             if leader == number and candidate.standing.memorised:
                 client.delete_registered_model_alias(name, "champion")
                 promoted, why = False, "it was the champion, until the privacy audit found memorised training images"
@@ -162,8 +164,8 @@ def trace(name: str, version: str) -> Iterator[str]:
     versions, found = _find_version(name, version)
     client = versions.client
     yield f"{name} version {found.version}: {found.tags.get('decision', '')}"
-    made = client.get_run(str(found.run_id)).data.tags
-    waiting, seen = [str(found.run_id)], set()
+    made: dict[str, str] = {}
+    waiting, seen = [str(found.run_id)] if found.run_id else [], set()
     while waiting:
         run_id = waiting.pop(0)
         if run_id in seen:
@@ -175,6 +177,8 @@ def trace(name: str, version: str) -> Iterator[str]:
             yield f"  run {run_id} is not in this store"
             continue
         tags = run.data.tags
+        if run_id == found.run_id:
+            made = tags
         if tags.get("stage") == "pipeline":
             continue
         changed = " with changes" if tags.get("mlflow.source.git.dirty") == "True" else ""
@@ -183,6 +187,9 @@ def trace(name: str, version: str) -> Iterator[str]:
         for data in run.inputs.dataset_inputs if run.inputs else ():
             yield f"    data set {data.dataset.name}, digest {data.dataset.digest}"
         waiting += [tags[key] for key in sorted(tags) if key == "mlflow.parentRunId" or key.startswith("input.")]
+    if not made.keys() >= {"dataset", "variant"}:
+        yield "Nothing more is known of it: it has no run of this pipeline that is still in this store."
+        return
     stage = f"register@{made['dataset']}-{made['variant']}"
     if "dvc.exp_name" in made:
         yield f"To make it again: dvc exp apply {made['dvc.exp_name']} && dvc repro {stage}"

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -83,14 +84,16 @@ def test_what_is_done_already_tells_nothing_more(classifier: Classifier) -> None
     assert list(train_generators(classifier, CHECKPOINT_EVERY, jobs, done)) == []
 
 
-def generator(by_class: tuple[float, ...]) -> Trained:
-    return Trained(cast("driver.Followed", None), ConditionedGenerator(ARCHITECTURE, 3, (1, 9, 8)), by_class)
+def generator(by_class: tuple[float, ...], key: str = "") -> Trained:
+    followed = cast("driver.Followed", SimpleNamespace(run=SimpleNamespace(key=key)))
+    return Trained(followed, ConditionedGenerator(ARCHITECTURE, 3, (1, 9, 8)), by_class)
 
 
 def test_the_attempt_that_lacks_the_fewest_classes_counts(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, weak, none = generator((1.0, 0.9, 0.95)), generator((1.0, 1.0, 0.2)), generator((0.5, 0.5, 0.5))
+    whole, weak = generator((1.0, 0.9, 0.95), "whole"), generator((1.0, 1.0, 0.2), "weak")
+    none = generator((0.5, 0.5, 0.5), "none")
     attempts = [{"a": weak, "b": whole, "c": weak}, {"a": none, "c": none}, {"a": whole, "c": weak}]
     asked = []
 
@@ -102,8 +105,10 @@ def test_the_attempt_that_lacks_the_fewest_classes_counts(
     ray = RayParams(num_workers=1, num_cpus=1, num_gpus=None, checkpoint_every=10, storage=str(tmp_path))
     jobs = {name: Job(seed, ARCHITECTURE, CONFIG) for seed, name in enumerate("abc")}
     plan = driver.Plan("invert it", classifier, jobs, ray, "key")
-    found = invert.train_generators(plan, 3, plan.checkpoints(), cast("Run", None), ExitStack())
+    run = cast("Run", SimpleNamespace(children={}))
+    found = invert.train_generators(plan, 3, plan.checkpoints(), run, ExitStack())
     assert found == [whole, whole, weak]
+    assert run.children == {"a": "whole", "b": "whole", "c": "weak"}  # what the registry takes for a generator's run
     assert asked == [
         {"a": 0, "b": 1, "c": 2},
         {"a, attempt 2": 3, "c, attempt 2": 5},
@@ -129,7 +134,8 @@ def test_whoever_draws_all_classes_is_trained_once(
     monkeypatch.setattr(invert, "_trained", lambda *_: {"a": whole})
     ray = RayParams(num_workers=1, num_cpus=1, num_gpus=None, checkpoint_every=10, storage=str(tmp_path))
     plan = driver.Plan("invert it", classifier, {"a": Job(0, ARCHITECTURE, CONFIG)}, ray, "key")
-    assert invert.train_generators(plan, 9, plan.checkpoints(), cast("Run", None), ExitStack()) == [whole]
+    run = cast("Run", SimpleNamespace(children={}))
+    assert invert.train_generators(plan, 9, plan.checkpoints(), run, ExitStack()) == [whole]
 
 
 def test_a_change_of_any_file_of_the_library_or_of_the_stage_is_another_fingerprint(

@@ -163,6 +163,21 @@ def test_a_key_continues_the_run_that_has_it(store: MlflowClient) -> None:
     assert len(store.search_runs([second.info.experiment_id], "tags.journal = 'work-0'")) == 1
 
 
+def test_a_run_that_is_gone_gets_its_earlier_points_again_and_one_that_is_there_does_not(store: MlflowClient) -> None:
+    for number in range(3):
+        with (
+            tracking.stage_run("invert", "digits", "lost") as run,
+            run.child("generator 0", {"seed": 0}, key="lost-0") as child,
+        ):
+            for point in range(number):  # what the checkpoints tell of it
+                child.log_earlier_metrics({"loss": float(point)}, step=point)
+            child.log_metrics({"loss": float(number)}, step=number)
+        (found,) = children(store, run_of(store, "runs/invert/digits-lost.json"))
+        assert history(store, found, "loss") == [(point, float(point)) for point in range(number + 1)]
+        if number == 1:
+            store.delete_run(found.info.run_id)
+
+
 def test_image_names_are_those_of_mlflow(store: MlflowClient, tmp_path: Path) -> None:
     image = np.zeros((4, 4), np.uint8)
     with tracking.stage_run("evaluate", "digits", "names") as run:
