@@ -39,7 +39,8 @@ LESSON = 12_800
 """Images that a student sees, those that there are again and again."""
 MEASURES = ("vendi_centred_ratio", "coverage", "student_accuracy", "robust_accuracy")
 HEADER = (
-    "data | network | method | budget, s | images | inversion | judges (worst class) | best | seconds to it | "
+    "data | network | method | budget, s | images | inversion | judges: {judges} | mean (worst class) | best | "
+    "seconds to it | "
     "centred diversity | coverage | student | robust | first image, s | next 10,000, s"
 )
 
@@ -91,11 +92,12 @@ def run(inversion: Inversion, judges: dict[str, AdaptedClassifier], budget: floa
     """Let a method work for so much processor time, and look at what it has along the way.
 
     Returns:
-        Its ``seconds``, whether it ``ended`` by itself, the ``history`` of seconds and accuracy under the judges, the
-        ``best`` of those, and when it was reached.
+        Its ``seconds``, whether it ``ended`` by itself, after how many the ``first`` batch and the last that was
+        ``finished`` were there, the ``history`` of seconds and accuracy under the judges, the ``best`` of those, and
+        when it was reached.
     """
     wanted = torch.arange(10).repeat_interleave(LOOKED)
-    seconds, first, more, history = 0.0, None, True, []
+    seconds, first, more, history, made, finished = 0.0, None, True, [], None, 0.0
     marks = iter([budget * share for share in MARKS])
     due: float | None = next(marks)
     while more and due is not None:
@@ -104,6 +106,8 @@ def run(inversion: Inversion, judges: dict[str, AdaptedClassifier], budget: floa
         seconds += time.process_time() - begun
         if first is None and inversion.made:
             first = seconds
+        if inversion.made != made:
+            made, finished = inversion.made, seconds
         if seconds >= due or not more:
             history.append((seconds, accuracy(judged(judges, *inversion.sample(wanted, seed=5)))))
             due = next((mark for mark in marks if mark > seconds), None)
@@ -113,6 +117,7 @@ def run(inversion: Inversion, judges: dict[str, AdaptedClassifier], budget: floa
         "seconds": seconds,
         "ended": not more,
         "first": first,
+        "finished": finished,
         "history": history,
         "best": best,
         "seconds_to_best": reached,
@@ -122,9 +127,8 @@ def run(inversion: Inversion, judges: dict[str, AdaptedClassifier], budget: floa
 def costs(inversion: Inversion, done: Row) -> Row:
     """Seconds until there is a first image, and of the next 10,000 (reckoned from the rate of what is made singly)."""
     if inversion.made is not None:
-        rate = done["seconds"] / inversion.made if inversion.made else None
-        return {"first_image": done.pop("first"), "next_10000": rate and 10_000 * rate}
-    done.pop("first")
+        rate = done["finished"] / inversion.made if inversion.made else None  # a batch under way is no image yet
+        return {"first_image": done["first"], "next_10000": rate and 10_000 * rate}
     labels = torch.arange(DRAWN) % 10
     begun = time.process_time()
     inversion.sample(labels[:1], seed=6)
@@ -148,6 +152,8 @@ def measured(setting: Setting, network: str, images: Tensor, labels: Tensor) -> 
         "images": len(labels),
         "inversion": mean(judged({"own": classifier}, images, labels)["own"]),
         "judges": {name: mean(shares) for name, shares in read.items()},
+        # A judge that gives all images one answer tells that they are strange to it, and of the method no more.
+        "one_answer": [name for name, shares in read.items() if sum(share > 0 for share in shares) == 1],
         "worst_class": min(by_class),
     } | {name: value.value if isinstance(value, Estimate) else None for name, value in found.items()}
 
@@ -174,9 +180,13 @@ def rows_of(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def key(row: Row) -> tuple[Any, ...]:
-    """What makes two lines the same."""
-    return tuple(row[name] for name in ("data", "network", "method", "seed", "budget", "per_class"))
+KEY = ("data", "network", "method", "seed", "budget", "per_class", "epsilon", "looked_at_by")
+"""What makes two lines the same."""
+
+
+def key(row: Row) -> str:
+    """Of a line."""
+    return json.dumps([row[name] for name in KEY])
 
 
 def all_rows(setting: Setting, networks: list[str], methods: list[str], seeds: int, path: Path) -> Iterator[Row]:
@@ -185,9 +195,8 @@ def all_rows(setting: Setting, networks: list[str], methods: list[str], seeds: i
     for network in networks:
         for method in ["real images", *methods]:
             for seed in range(1 if method == "real images" else seeds):
-                names = ("data", "network", "method", "seed", "budget", "per_class")
                 values = (setting.folder.name, network, method, seed, setting.budget, setting.per_class)
-                row: Row = dict(zip(names, values, strict=True))
+                row: Row = dict(zip(KEY, (*values, setting.epsilon, setting.judges), strict=True))
                 if key(row) in there:
                     continue
                 try:
@@ -217,9 +226,10 @@ def line(rows: list[Row]) -> str:
     def of(name: str, digits: int = 3) -> str:
         return told([row.get(name) for row in rows], digits)
 
-    judges = told([mean(row["judges"].values()) for row in rows], 3)
+    judges = [told([row["judges"][name] for row in rows], 3) for name in one["judges"]]
+    both = told([mean(row["judges"].values()) for row in rows], 3)
     cells = [one["data"], one["network"], one["method"], of("budget", 0), of("images", 0), of("inversion")]
-    cells += [f"{judges} ({of('worst_class', 2)})", of("best"), of("seconds_to_best", 1)]
+    cells += [" / ".join(judges), f"{both} ({of('worst_class', 2)})", of("best"), of("seconds_to_best", 1)]
     cells += [*map(of, MEASURES), of("first_image", 1), of("next_10000", 1)]
     return f"| {' | '.join(cells)} |"
 
@@ -246,7 +256,17 @@ def reading(rows: list[Row]) -> list[str]:
         theirs = mean(row["seconds_to_best"] for row in group if row["method"] == peer)
         when = "never" if None in arrived else f"after {told(arrived, 1)} s"
         lines[-1] += f" It is as good as that peer gets {when}; the peer after {theirs:.1f} s."
+        lines += [f"  - {by_judge(group, ours, judge)}" for judge in group[0]["judges"]]
     return lines
+
+
+def by_judge(rows: list[Row], ours: str, judge: str) -> str:
+    """What one judge reads at the end, of a network's finished images: the means hide which of them sees nothing."""
+    read = {name: mean(row["judges"][judge] for row in own) for (name,), own in grouped(rows, ("method",)).items()}
+    peer = max((name for name in read if not name.startswith("netinv")), key=lambda name: read[name])
+    strange = sorted({row["method"] for row in rows if judge in row["one_answer"]})
+    sentence = f"At the end {judge} reads {read[ours]:.3f} of {ours} and {read[peer]:.3f} of {peer}."
+    return sentence + (f" It has one answer for everything of {', '.join(strange)}." if strange else "")
 
 
 def grouped(rows: list[Row], names: tuple[str, ...]) -> dict[tuple[Any, ...], list[Row]]:
@@ -259,8 +279,9 @@ def grouped(rows: list[Row], names: tuple[str, ...]) -> dict[tuple[Any, ...], li
 
 def table(rows: list[Row]) -> str:
     """All of it as Markdown."""
-    groups = grouped(rows, ("data", "network", "method", "budget", "per_class"))
-    lines = [f"| {HEADER} |", "|" + "---|" * (HEADER.count("|") + 1), *map(line, groups.values())]
+    groups = grouped(rows, ("data", "network", "method", "budget", "per_class", "epsilon"))
+    header = HEADER.format(judges=" / ".join(rows[0]["judges"]))
+    lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1), *map(line, groups.values())]
     return "\n".join([*lines, "", *reading(rows), ""])
 
 
@@ -270,7 +291,9 @@ def main() -> None:
     zoo.add_data_options(parser)
     parser.add_argument("--networks", help="names, such as lenet5-0,conv2-0 (one of each kind)")
     parser.add_argument("--methods", help=f"of these, separated by ; (all): {'; '.join(PEERS)}")
-    parser.add_argument("--judges", default="judge-wide,judge-resnet", help="the last one's features are compared")
+    parser.add_argument(
+        "--judges", default="judge-lenet,judge-resnet,judge-wide", help="the last one's features are compared"
+    )
     parser.add_argument("--budget", type=float, default=40, help="seconds of processor time for each method")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--per-class", type=int, default=100, help="images of each class that are measured at most")

@@ -242,6 +242,20 @@ def test_a_run_is_judged_along_its_way(harness: Any, monkeypatch: pytest.MonkeyP
     assert (ended["ended"], ended["seconds"]) == (True, 5)
 
 
+def test_a_batch_under_way_costs_no_image_anything(harness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Single(Improving):
+        def work(self) -> bool:
+            more = super().work()
+            self.made = 100 * (self.pieces // 3)
+            return more
+
+    clock = iter(range(1_000))
+    monkeypatch.setattr(harness.time, "process_time", lambda: next(clock))
+    single = Single(until=100)
+    done = harness.run(single, {"judge": Reader()}, budget=8.0)  # 200 images after six seconds, and two of the next
+    assert harness.costs(single, done) == {"first_image": 3, "next_10000": 10_000 * 6 / 200}
+
+
 def test_a_class_without_an_image_counts_as_wrong(harness: Any) -> None:
     images = torch.full((2, *SHAPE), 0.3)
     assert harness.judged({"judge": Reader()}, images, torch.tensor([3, 3]))["judge"] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
@@ -252,13 +266,16 @@ def test_the_reading_says_who_is_ahead_and_when(harness: Any) -> None:
         best = max(value for _, value in history)
         reached = next(seconds for seconds, value in history if value == best)
         told = {"data": "d", "network": "n", "budget": 9, "method": method, "history": history}
+        told |= {"judges": {"wide": best, "strange": 0.1}, "one_answer": [] if "netinv" in method else ["strange"]}
         return told | {"best": best, "seconds_to_best": reached}
 
     peers = [row("a peer", (1, 0.5), (9, 0.4)), row("another", (1, 0.2), (9, 0.3))]
-    (ahead,) = harness.reading([*peers, row("netinv robust", (1, 0.1), (3, 0.495), (9, 0.9))])
+    ahead, wide, strange = harness.reading([*peers, row("netinv robust", (1, 0.1), (3, 0.495), (9, 0.9))])
     assert "netinv robust 0.900, ahead of a peer 0.500" in ahead
     assert "after 3.0 s; the peer after 1.0 s" in ahead
-    (behind,) = harness.reading([*peers, row("netinv robust", (1, 0.1), (9, 0.3))])
+    assert wide == "  - At the end wide reads 0.900 of netinv robust and 0.500 of a peer."
+    assert strange.endswith("It has one answer for everything of a peer, another.")
+    behind, *_ = harness.reading([*peers, row("netinv robust", (1, 0.1), (9, 0.3))])
     assert "behind" in behind
     assert "never" in behind
     assert harness.reading(peers) == []
@@ -298,7 +315,7 @@ def test_one_command_makes_a_table_and_goes_on_where_it_was(
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["method"] for row in rows] == ["real images", "per image", "netinv standard"]
     assert all(0 <= row[name] <= 1 for row in rows for name in ("inversion", "worst_class", "robust_accuracy"))
-    assert all(len(row["judges"]) == 2 for row in rows)
+    assert all(len(row["judges"]) == 3 for row in rows)
     assert [row["images"] for row in rows] == [100] * 3
     assert rows[1]["next_10000"] is None  # no batch was finished
     assert rows[2]["next_10000"] > 0
