@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Where this is set, each stage would compile all of torch anew: seconds of every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install wheel repro paper test portable slow chaos torture mutants lint format docs summary compare ui clean
+.PHONY: help install repository wheel repro paper test portable slow chaos torture mutants lint format docs summary compare ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,9 +20,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+repository:
+	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "make: DVC works in a git repository with a first commit: \
+	clone this one, or run git init && git add -A && git commit -m start" >&2; exit 2; }
+
 # The runs of one invocation become one group in MLflow.
 repro: export NETINV_PIPELINE_RUN ?= repro $(shell date +%Y-%m-%dT%H:%M:%S)
-repro: install ## Run the pipeline; make repro DATASETS=mnist,svhn names other data sets than params.yaml
+repro: repository install ## Run the pipeline; DATASETS=mnist,svhn writes other data sets into params.yaml
 	python -m pipeline.check
 ifdef DATASETS
 	dvc exp run --set-param 'datasets=[$(DATASETS)]'
@@ -37,7 +41,7 @@ JOBS ?= $(shell $(BIN)/python -c "import psutil as p; \
 NOW := $(shell date +%Y%m%d-%H%M%S)
 comma := ,
 
-paper: install ## The paper's data sets in both variants, JOBS at once (two cores and 4 GiB for each)
+paper: repository install ## The paper's data sets in both variants, JOBS at once (two cores and 4 GiB for each)
 	for name in $(subst $(comma), ,$(PAPER)); do \
 		dvc exp run --queue --name $$name-$(NOW) --set-param "datasets=[$$name]" || exit; done
 	dvc exp run --run-all --jobs $(JOBS)

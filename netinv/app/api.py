@@ -192,5 +192,5 @@ def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[Inversi
         return config, ""
     return config.model_copy(update={"pixel_statistics": 0.0}), (
         f"The variant {variant} compares the images' mean and deviation with those of the training images, which are "
-        "not known: this is left out. Give mean and std to the adapter to have it."
+        "not known (a mean of 0 or 0.5 is a scale): this is left out."
     )

@@ -127,7 +127,7 @@ def invert(
 @click.command()
 @source_options
 @subject_options
-@click.option("--num-samples", default=2000, show_default=True, type=click.IntRange(10), help="Images drawn of each.")
+@click.option("--num-samples", default=2048, show_default=True, type=click.IntRange(10), help="Images drawn of each.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for measures and pictures.")
 @as_json
 def evaluate(

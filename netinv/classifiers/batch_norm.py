@@ -85,9 +85,11 @@ def norms_see_vectors(classifier: InvertibleClassifier) -> bool:
 def has_pixel_statistics(classifier: InvertibleClassifier) -> bool:
     """Whether it is known which mean and deviation a classifier's training images had.
 
-    A mean of 0 is a scale, such as that of pixels in 0..255, and nobody's images.
+    A mean of 0 or of 0.5 in every channel is a scale, such as that of pixels in 0..255 or in -1..1, and nobody's images.
     """
-    return not isinstance(classifier, AdaptedClassifier) or any(classifier.config.mean or ())
+    return not isinstance(classifier, AdaptedClassifier) or any(
+        mean not in (0, 0.5) for mean in classifier.config.mean or ()
+    )
 
 
 def check_statistics(
@@ -106,8 +108,8 @@ def check_statistics(
     """
     if pixel_statistics and not has_pixel_statistics(classifier):
         raise InputError(
-            f"{where}pixel_statistics needs the mean and std of the training images: give them to the adapter, "
-            "or set it to 0."
+            f"{where}pixel_statistics needs the mean and std of the training images: set it to 0, or normalise the "
+            "classifier's inputs by them (a mean of 0 or 0.5 is a scale, and tells nothing of images)."
         )
     if layer_statistics and not has_batch_norm(classifier):
         raise InputError(f"{where}layer_statistics needs a classifier with batch norm layers: set it to 0.")

@@ -103,15 +103,18 @@ def inversion(classifier: nn.Module) -> Inversion:
 
 
 def test_a_scale_is_not_taken_for_the_training_images_statistics() -> None:
-    """Pixels in 0..255 are told as a mean of 0 and a deviation of 1/255, which no images have."""
+    """Pixels in 0..255 are told as a mean of 0 and a deviation of 1/255, those in -1..1 as 0.5: no images have that."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
-    for std in (1 / 255, 1.0):
-        adapted = adapt(network, SHAPE, 10, netinv.AdapterConfig(mean=(0.0,), std=(std,)))
+    for mean, std in ((0.0, 1 / 255), (0.0, 1.0), (0.5, 0.5)):
+        adapted = adapt(network, SHAPE, 10, netinv.AdapterConfig(mean=(mean,), std=(std,)))
         config, left_out = settings_of("robust", adapted)
         assert config.pixel_statistics == 0
-        assert "are not known: this is left out" in " ".join(left_out.split())
+        assert "are not known (a mean of 0 or 0.5 is a scale): this is left out" in " ".join(left_out.split())
         with pytest.raises(InputError, match="pixel_statistics needs the mean and std of the training images"):
             netinv.invert(adapted, image_shape=SHAPE, config=netinv.variant_config("robust"))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
+    adapted = adapt(network, (3, 16, 16), 10, netinv.AdapterConfig(mean=(0.5, 0.49, 0.45), std=(0.25, 0.25, 0.25)))
+    assert settings_of("robust", adapted) == (netinv.variant_config("robust"), "")
 
 
 @pytest.mark.parametrize(("shape", "shift"), [((1, 1, 40), 0), ((1, 40, 1), 0), ((1, 2, 3), 1), ((1, 3, 3), 2)])
