@@ -2,7 +2,7 @@
 
 ``measure("mnist")`` copies the repository's files into a fresh one, as a stranger would have it. A hook at Python's
 start makes every process of the pipeline, Ray's workers included, write down when it was within the library's own
-work: reading the data set's source, training, inversion, evaluation, export. All the rest of the wall time, such as
+work: reading the data set's source, training, inversion, evaluation, interpretation, export. All the rest of the wall time, such as
 imports, Ray, MLflow, DVC and copies, is overhead.
 """
 
@@ -25,8 +25,9 @@ import functools, importlib, importlib.abc, importlib.machinery, os, re, sys, ti
 SCIENCE = {
     "netinv.data": ("fetch_dataset",),
     "netinv.classifiers": ("train_classifier", "predict"),
-    "netinv.inversion": ("InversionTraining.__iter__",),
+    "netinv.inversion": ("InversionTraining.__iter__", "JointTraining.__iter__"),
     "netinv.evaluation": ("evaluate",),
+    "netinv.interpretation": ("interpret", "train_dictionary"),
     "netinv.export": ("export_generators", "export_classifier"),
 }
 
