@@ -2,8 +2,8 @@
 
 ``measure("mnist")`` copies the repository's files into a fresh one, as a stranger would have it. A hook at Python's
 start makes every process of the pipeline, Ray's workers included, write down when it was within the library's own
-work: reading the data set's source, training, inversion, evaluation, interpretation, export. All the rest of the wall time, such as
-imports, Ray, MLflow, DVC and copies, is overhead.
+work: reading the data set's source, training, inversion, evaluation, interpretation, export. All the rest of the wall
+time, such as imports, Ray, MLflow, DVC and copies, is overhead.
 """
 
 import os

@@ -85,7 +85,7 @@ def norms_see_vectors(classifier: InvertibleClassifier) -> bool:
 def has_pixel_statistics(classifier: InvertibleClassifier) -> bool:
     """Whether it is known which mean and deviation a classifier's training images had.
 
-    A mean of 0 or of 0.5 in every channel is a scale, such as that of pixels in 0..255 or in -1..1, and nobody's images.
+    A mean of 0 or of 0.5 in every channel is a scale, such as that of pixels in 0..255 or -1..1, and nobody's images.
     """
     return not isinstance(classifier, AdaptedClassifier) or any(
         mean not in (0, 0.5) for mean in classifier.config.mean or ()
