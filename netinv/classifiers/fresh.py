@@ -1,6 +1,7 @@
 """A classifier's architecture with fresh weights, to be trained again: what it would be on other images."""
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from netinv.classifiers.networks import ConvClassifierConfig, InvertibleClassifi
 
 STAND_IN = ConvClassifierConfig()
 """What is trained in place of a network that cannot be given fresh weights."""
+TRAINED = {"weight", "bias", "running_mean", "running_var"}
+"""Buffers that training has made, such as those of a frozen batch norm; others are taken for constants."""
 
 
 class FreshClassifier(nn.Module):
@@ -53,8 +56,9 @@ def fresh_copy(
 ) -> FreshClassifier:
     """A classifier's own architecture with fresh weights, or a stated one in its place.
 
-    Weights are made anew by the ``reset_parameters`` of each layer, from torch's random state. A network that holds a
-    weight outside of such layers, or that is an exported program, cannot be made anew: a ``STAND_IN`` takes its place.
+    Weights are made anew by the ``reset_parameters`` of each layer, from torch's random state. Where a weight is left that
+    no layer makes anew, as in an exported program or a layer that computes its weight from others (``weight_norm``,
+    ``spectral_norm``, pruning), a ``STAND_IN`` takes the place of the network.
 
     Args:
         classifier: Is left as it is.
@@ -64,13 +68,9 @@ def fresh_copy(
     """
     network: Any = classifier.network if isinstance(classifier, AdaptedClassifier) else classifier
     name = type(network).__name__
-    if not stand_in and isinstance(network, nn.Module) and _renewable(network):
-        copied = copy.deepcopy(network).float().requires_grad_(True)
-        for module in copied.modules():
-            reset = _reset_of(module)
-            if reset is not None:
-                reset()
-        return FreshClassifier(copied, classifier, f"{name}, the audited architecture")
+    renewed = None if stand_in else _renewed(network)
+    if renewed is not None:
+        return FreshClassifier(renewed, classifier, f"{name}, the audited architecture")
     built = build_classifier(STAND_IN, classifier.num_classes, classifier.image_shape, mean, std)
     channels = "-".join(map(str, STAND_IN.channels))
     words = f"a convolutional stand-in ({channels} channels) for {name}"
@@ -79,12 +79,22 @@ def fresh_copy(
     return FreshClassifier(built, built, words)
 
 
-def _renewable(network: nn.Module) -> bool:
-    """Whether every weight belongs to a layer that can make it anew."""
-    return all(
-        _reset_of(module) is not None or not list(module.parameters(recurse=False)) for module in network.modules()
-    )
+@torch.no_grad()
+def _renewed(network: nn.Module) -> nn.Module | None:
+    """A copy in float32 of which nothing trained is left, or ``None``: what no layer makes anew stays NaN."""
+    try:
+        renewed = copy.deepcopy(network).float().requires_grad_(True)
+        for tensor in _trained(renewed):
+            tensor.fill_(math.nan)
+        for module in renewed.modules():
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if reset is not None:
+                reset()
+    except Exception:  # copying and making anew are code of the network's author, which may fail in any way
+        return None
+    return None if any(bool(tensor.isnan().any()) for tensor in _trained(renewed)) else renewed
 
 
-def _reset_of(module: nn.Module) -> Any:
-    return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+def _trained(network: nn.Module) -> list[Tensor]:
+    buffers = (buffer for name, buffer in network.named_buffers() if name.rpartition(".")[2] in TRAINED)
+    return [*network.parameters(), *buffers]

@@ -1,11 +1,14 @@
 """A classifier's architecture with fresh weights, or a stated stand-in."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from draws import torch_rng
 from torch import nn
+from torch.nn.utils import prune
+from torchvision.ops import FrozenBatchNorm2d
 from zoo import ConvNet, PairOutput, Probabilities
 
 from netinv.classifiers import (
@@ -74,6 +77,51 @@ def test_what_cannot_be_made_anew_has_a_stated_stand_in() -> None:
         assert isinstance(fresh, FreshClassifier)
         assert fresh.network.mean.flatten().tolist() == [0.25] * 3
         assert fresh(torch.rand(5, *SHAPE, generator=torch_rng(1))).shape == (5, 2)
+
+
+class Forgetful(nn.Linear):
+    """Its bias stays as training made it."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: nn.utils.weight_norm(network.out),
+        lambda network: nn.utils.spectral_norm(network.out),
+        lambda network: prune.l1_unstructured(network.out, "weight", 0.3),
+        lambda network: nn.utils.parametrizations.weight_norm(network.out),
+        lambda network: setattr(network, "out", Forgetful(24, 2)),
+        lambda network: setattr(network.out, "reset_parameters", lambda gain: None),
+        lambda network: network.convolutions.insert(1, FrozenBatchNorm2d(8)),
+    ],
+    ids=["weight norm", "spectral norm", "pruned", "parametrised", "forgetful", "demanding", "frozen norm"],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_copy_that_keeps_a_trained_weight_is_no_fresh_one(change: Callable[[ConvNet], object]) -> None:
+    network = ConvNet(num_classes=2)
+    change(network)
+    fresh = fresh_copy(adapt(network, SHAPE, 2), (0.25,) * 3, (0.5,) * 3)
+    assert fresh.architecture == "a convolutional stand-in (32-64 channels) for ConvNet"
+    assert all(bool(tensor.isfinite().all()) for tensor in fresh.state_dict().values())
+
+
+class Rebuilt(nn.Linear):
+    """It makes itself anew by new parameters."""
+
+    def reset_parameters(self) -> None:
+        self.weight = nn.Parameter(torch.randn(self.out_features, self.in_features) / 10)
+        self.bias = nn.Parameter(torch.zeros(self.out_features))
+
+
+def test_new_parameters_are_fresh_ones() -> None:
+    network = ConvNet(num_classes=2)
+    network.out = Rebuilt(24, 2)
+    fresh = fresh_copy(adapt(network, SHAPE, 2), (0.25,) * 3, (0.5,) * 3)
+    assert fresh.architecture == "ConvNet, the audited architecture"
+    assert not torch.equal(fresh.network.out.weight, network.out.weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
