@@ -43,7 +43,10 @@ def source_of(folder: Path, named: ClassifierSource) -> ClassifierSource:
 
 
 def placed(source: ClassifierSource) -> ClassifierSource:
-    """A source whose files are found from anywhere on this machine."""
+    """A source whose files are found from anywhere on this machine.
+
+    Links are not followed: those of a cache lead to names without an ending, away from what else their folder holds.
+    """
     paths = {name: getattr(source, name) for name in ("model", "weights")}
-    found = {name: str(Path(path).resolve()) for name, path in paths.items() if path and Path(path).exists()}
+    found = {name: str(Path(path).absolute()) for name, path in paths.items() if path and Path(path).exists()}
     return source.model_copy(update=found)

@@ -40,6 +40,20 @@ _FUNCTIONS = frozenset(
 """Of sympy's and torch's, what formulas of sizes consist of."""
 
 
+def entries(path: Path) -> set[str]:
+    """Names in an archive of torch's, without the folder that it packs them into; none where it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.partition("/")[2] for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError):
+        return set()
+
+
+def is_program(path: Path) -> bool:
+    """Whether a file is, or by its name should be, an exported program."""
+    return path.suffix == ".pt2" or (path.is_file() and "archive_format" in entries(path))
+
+
 def check_archive(path: Path) -> None:
     """Refuse an archive that holds more than tensors and torch's own operations on them.
 

@@ -56,9 +56,9 @@ def fresh_copy(
 ) -> FreshClassifier:
     """A classifier's own architecture with fresh weights, or a stated one in its place.
 
-    Weights are made anew by the ``reset_parameters`` of each layer, from torch's random state. Where a weight is left that
-    no layer makes anew, as in an exported program or a layer that computes its weight from others (``weight_norm``,
-    ``spectral_norm``, pruning), a ``STAND_IN`` takes the place of the network.
+    Weights are made anew by the ``reset_parameters`` of each layer, from torch's random state. Where a weight is left
+    that no layer makes anew, as in an exported program or a layer that computes its weight from others
+    (``weight_norm``, ``spectral_norm``, pruning), a ``STAND_IN`` takes the place of the network.
 
     Args:
         classifier: Is left as it is.

@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
+from netinv.classifiers.archives import is_program
+from netinv.classifiers.calls import bare
 from netinv.classifiers.checkpoints import load_classifier
 from netinv.classifiers.loading import OWN, PROGRAM, WEIGHTS, imported_source, load_network, settled
 from netinv.classifiers.networks import Classifier
@@ -51,14 +54,15 @@ def import_classifier(source: ClassifierSource, folder: Path) -> ImportedClassif
         "adapter": network.adapter.model_dump(mode="json"),
     }
     own: dict[str, Any] = {}
-    if origin.model.endswith(".pt2"):
+    if is_program(Path(origin.model)):
         shutil.copyfile(origin.model, folder / PROGRAM)
         given = source.adapter if source.adapter != DEFAULT else origin.adapter  # without the marks of this loading
         kept |= {"model": PROGRAM, "adapter": given.model_dump(mode="json")}
     else:
         state = {
             name: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for name, tensor in network.module.state_dict().items()
+            for name, tensor in bare(network.module).state_dict().items()
+            if isinstance(tensor, Tensor)  # and not the extra state of modules, which the factory gives again
         }
         (folder / WEIGHTS).write_bytes(save(state))
         if Path(origin.model).is_dir():

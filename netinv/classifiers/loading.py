@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
+from netinv.classifiers.archives import is_program
 from netinv.classifiers.calls import bare
 from netinv.classifiers.checkpoints import load_classifier
 from netinv.classifiers.programs import read_program
@@ -51,7 +52,7 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
     path = Path(source.model)
     if source.model.startswith("torchvision:"):
         network = _torchvision(source)
-    elif path.suffix == ".pt2":
+    elif is_program(path):
         network = read_program(path, source)
     elif path.suffix == ".onnx":
         raise InputError(

@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import zipfile
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from netinv.core import InputError, expect_regular, listed
+from netinv.classifiers.archives import entries
+from netinv.core import InputError, expect_regular, listed, read_json
 
 HARMLESS: tuple[Any, ...] = (
     Namespace,
@@ -26,7 +26,10 @@ HARMLESS: tuple[Any, ...] = (
 )
 """What training checkpoints often hold beside tensors (options, numpy's numbers), and weights-only loading refuses."""
 
-
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""What torch puts into names where a module is spread over devices, compiled or recomputed."""
+HEADER = 100_000_000
+"""Bytes of the largest header that safetensors reads; its length stands first in such a file."""
 ASIDE = ("criterion", "loss", "metric")
 """How names begin that training leaves beside a network's own."""
 
@@ -36,19 +39,21 @@ def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> N
 
     Args:
         network: In place.
-        path: Safetensors, or tensors in mappings written by ``torch.save``; other entries are passed over.
+        path: Safetensors, or tensors in mappings written by ``torch.save``, or the index of several such files; other
+            entries are passed over.
         prefix: Where the network's names begin, dots between the keys of nested mappings; ``None`` looks for the one
-            place where every name of the network is found with its shape.
+            place where every name of the network is found with its shape, wrappers such as ``module`` left out.
 
     Raises:
         InputError: The file cannot be read without unpickling, or no place or several places fit.
     """
-    wanted = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    own = {name: tensor for name, tensor in network.state_dict(keep_vars=True).items() if isinstance(tensor, Tensor)}
+    wanted = _under("", own)
     tensors = renamed(read_tensors(path), wanted)
     places = _places(tensors, wanted)
     if prefix is not None:
         places = [prefix.removesuffix(".") + "." if prefix else ""]
-    misfits = {place: _misfit(tensors, wanted, place) for place in places}
+    misfits = {place: _misfit(_under(place, tensors), wanted) for place in places}
     fitting = [place for place, misfit in misfits.items() if not misfit]
     if len(fitting) > 1:
         names = ", ".join(place.removesuffix(".") or "(top level)" for place in fitting)
@@ -61,25 +66,51 @@ def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> N
         reason = misfits.get(best) or f"it has {held} where the network has {asked}"
         where = f" (under {best.removesuffix('.')})" if best else ""
         raise InputError(f"{path} does not hold the weights of this network{where}: {reason}.")
-    # Batch counters are the one thing that a file may lack.
-    network.load_state_dict(
-        {name: tensors.get(fitting[0] + name, value) for name, value in wanted.items()}, strict=False
-    )
+    given = _under(fitting[0], tensors)
+    # Batch counters and weights that are tied to others are what a file may lack.
+    network.load_state_dict({name: given[plain] for plain, name in _plain(own).items() if plain in given}, strict=False)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a file by name, dots between the keys of nested mappings, on the CPU.
 
+    Args:
+        path: A file, or the index (``.json``) of several that lie beside it.
+
     Raises:
-        InputError: The file is missing or damaged, or holds more than tensors and plain values.
+        InputError: A file is missing or damaged, or holds more than tensors and plain values.
     """
+    tensors: dict[str, Tensor] = {}
+    for part in _shards(path) if path.suffix == ".json" else [path]:
+        tensors |= _read(part)
+    return tensors
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names.
+
+    Raises:
+        InputError: It is none, or names files in other folders.
+    """
+    found = read_json(index, "name a file of weights")
+    names = found.get("weight_map") if isinstance(found, dict) else None
+    files = sorted({str(file) for file in names.values()}) if isinstance(names, dict) else []
+    if not files or any(Path(file).name != file for file in files):
+        raise InputError(f"{index} is no index of files of weights that lie beside it: name a file of weights.")
+    return [index.parent / file for file in files]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     try:
         expect_regular(path)
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        _check_kind(path)
-        with torch.serialization.safe_globals(list(HARMLESS)):
-            return _flatten(torch.load(path, map_location="cpu", weights_only=True))
+        with path.open("rb") as file:  # and not its path, of which torch would take the ending for its kind
+            start = file.read(9)
+            if start[8:] == b"{" and int.from_bytes(start[:8], "little") <= HEADER:
+                return load_file(path)
+            _check_kind(path, start)
+            file.seek(0)
+            with torch.serialization.safe_globals(list(HARMLESS)):
+                return _flatten(torch.load(file, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} holds Python objects, which are not unpickled: save just its weights, where it was made, "
@@ -100,24 +131,20 @@ def renamed(tensors: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, T
     return {old.sub(r"\1", name): tensor for name, tensor in tensors.items()}
 
 
-def _check_kind(path: Path) -> None:
+def _check_kind(path: Path, start: bytes) -> None:
     """Refuse what torch would take for something else, and give bad advice on.
 
     Raises:
         InputError: Says what the file is.
-        OSError: There is none.
     """
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            start = file.read(1)
-        if start not in (b"", b"\x80"):  # what torch wrote before 1.6 is a bare pickle
-            raise InputError(
-                f"{path} is not a readable file of weights (neither safetensors nor written by torch.save): save them, "
-                "where they are, by torch.save(model.state_dict(), path)."
-            )
-        return
-    with zipfile.ZipFile(path) as archive:
-        names = [name.partition("/")[2] for name in archive.namelist()]
+    if start and not start.startswith((b"PK", b"\x80")):  # what torch wrote before 1.6 is a bare pickle
+        raise InputError(
+            f"{path} is not a readable file of weights (neither safetensors nor written by torch.save): save them, "
+            "where they are, by torch.save(model.state_dict(), path)."
+        )
+    names = entries(path)
+    if start.startswith(b"PK") and not names:
+        raise InputError(f"{path} is not a readable file of weights (its end is missing or damaged): get it again.")
     if "constants.pkl" in names:
         raise InputError(
             f"{path} is a TorchScript archive, not a file of weights: save those by "
@@ -138,19 +165,38 @@ def _flatten(value: Any, name: str = "") -> dict[str, Tensor]:
     return tensors
 
 
+def _plain(names: Iterable[str]) -> dict[str, str]:
+    """Names by what is left of them without wrappers; all by themselves where two would become one."""
+    names = list(names)
+    plain = {_without_wrappers(name): name for name in names}
+    return plain if len(plain) == len(names) else {name: name for name in names}
+
+
+def _without_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _under(place: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under a prefix, by their plain names."""
+    names = _plain(name.removeprefix(place) for name in tensors if name.startswith(place))
+    return {plain: tensors[place + name] for plain, name in names.items()}
+
+
 def _places(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
     """Every prefix under which at least one wanted name is found, the richest first."""
     found: Counter[str] = Counter()
     for name in tensors:
         starts = [0, *(i + 1 for i, character in enumerate(name) if character == ".")]
-        found.update(name[:start] for start in starts if name[start:] in wanted)
+        starts = [start for start in starts if name[start:].partition(".")[0] not in WRAPPERS]
+        found.update(name[:start] for start in starts if _without_wrappers(name[start:]) in wanted)
     return [place for place, _ in found.most_common()]
 
 
-def _misfit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: str) -> str:
-    """Why the tensors under a prefix are not the wanted ones, in words; empty if they are."""
-    given = {name.removeprefix(place): tensor for name, tensor in tensors.items() if name.startswith(place)}
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+def _misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Why tensors are not the wanted ones, in words; empty if they are."""
+    tied = {id(wanted[name]) for name in given if name in wanted}
+    missing = [name for name in wanted if name not in given and id(wanted[name]) not in tied]
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     unknown = [name for name in given if name not in wanted and not name.endswith("num_batches_tracked")]
     unknown = [name for name in unknown if not name.startswith(ASIDE)]
     other = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]

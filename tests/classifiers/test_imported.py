@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,45 @@ def test_the_folder_is_all_that_is_needed(images: Tensor, tmp_path: Path) -> Non
             torch.testing.assert_close(given[0], logits)
             torch.testing.assert_close(given[1], features)
             assert copy.image_shape == SHAPE
+
+
+class Extra(ConvNet):
+    """Its state is more than tensors."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 3}
+
+    def set_extra_state(self, state: object) -> None:
+        raise AssertionError("a factory gives it")
+
+
+def spread() -> nn.Module:
+    return nn.DataParallel(ConvNet())
+
+
+def compiled() -> nn.Module:
+    network = ConvNet()
+    network.convolutions = nn.DataParallel(network.convolutions)  # type: ignore[assignment]
+    return torch.compile(network)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("factory", [Extra, spread, compiled])
+def test_wrapped_networks_and_those_with_a_state_of_their_own_come_back(
+    factory: Callable[[], nn.Module], images: Tensor, tmp_path: Path
+) -> None:
+    named = ClassifierSource(model=f"{__name__}:{factory.__name__}", image_shape=SHAPE)
+    expected = import_classifier(named, tmp_path)
+    assert torch.equal(load_checkpoint(tmp_path, named)(images), expected(images))
+
+
+def test_a_program_is_known_by_its_content(images: Tensor, tmp_path: Path) -> None:
+    program = source("program", tmp_path)
+    expected = load_classifier_from(program)
+    (tmp_path / "any.pt2").rename(tmp_path / "6f1ed0")
+    (tmp_path / "model").mkdir()
+    found = program.model_copy(update={"model": str(tmp_path / "6f1ed0")})
+    assert torch.equal(import_classifier(found, tmp_path / "model")(images), expected(images))
+    assert load_checkpoint(tmp_path / "model").image_shape == SHAPE
 
 
 def test_it_is_exported_with_all_that_its_adapter_does(images: Tensor, tmp_path: Path) -> None:
