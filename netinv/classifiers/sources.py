@@ -23,7 +23,8 @@ class ClassifierSource(Config):
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the factory or of torchvision's model."""
     weights: str | None = None
-    """File of weights, safetensors or ``torch.save`` of tensors; for torchvision also a name such as ``DEFAULT``."""
+    """File of weights, safetensors or ``torch.save`` of tensors, or the index of several such files beside it; for
+    torchvision also a name such as ``DEFAULT``."""
     weights_prefix: str | None = None
     """Where in that file the network's names begin, such as ``state_dict.module``; ``None`` looks for it."""
     image_shape: ImageShape | None = None
