@@ -181,7 +181,7 @@ def _told(dataset: str, found: "Interpretation") -> str:
     told = []
     for title, name in (("explained variance", "explained_variance"), ("loss recovered on real images", "transfer")):
         measure = found.results.headline[name]
-        told.append(f"{title} {measure.value:.3f}" if isinstance(measure, Estimate) else f"no {title}")
+        told.append(f"{title} {measure.value:.3f}" if isinstance(measure, Estimate) else f"{title} not measured")
     return f"interpret {dataset}: {', '.join(told)}, {len(found.results.units)} units"
 
 

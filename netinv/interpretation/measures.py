@@ -11,11 +11,11 @@ from torch import Tensor
 
 from netinv.interpretation.autoencoder import SparseAutoencoder
 from netinv.interpretation.sites import BATCH, Site
-from netinv.results import Bootstrap, Measure, NotMeasured, spread_estimate
+from netinv.results import MIN_SAMPLES, Bootstrap, Measure, NotMeasured, spread_estimate
 
 Floats = NDArray[np.float64]
 LITTLE = 1e-6
-"""A loss below which there is nothing to recover."""
+"""A mean loss that rounding may make: below it there is nothing to recover."""
 
 
 class Seen(NamedTuple):
@@ -125,7 +125,7 @@ def fidelity_measures(found: Fidelity, without: Ablated, bootstrap: Bootstrap) -
     """The numbers of one dictionary on one kind of images."""
     dead = ~(found.strength > 0).any(dim=0)
     return {
-        "explained_variance": kept_share(found.error, without.deviation, bootstrap),
+        "explained_variance": kept_share(found.error, without.deviation, bootstrap, least=0.0),
         "active_units": bootstrap.mean(found.active),
         "dead_units": bootstrap.mean(dead.double().numpy()),
         "accuracy": bootstrap.mean(found.correct),
@@ -141,24 +141,45 @@ def fidelity_measures(found: Fidelity, without: Ablated, bootstrap: Bootstrap) -
     }
 
 
-def kept_share(lost: Floats, whole: Floats, bootstrap: Bootstrap) -> Measure:
+def kept_share(lost: Floats, whole: Floats, bootstrap: Bootstrap, least: float = LITTLE) -> Measure:
     """1 - sum(lost) / sum(whole) over images, with its interval: 1 is nothing lost, below 0 is worse than without."""
-    if whole.sum() <= LITTLE * len(whole):
-        return NotMeasured(not_measured="there is nothing to lose: without the activations it is as good")
-    replicates = [1 - lost[index].sum() / max(whole[index].sum(), LITTLE) for index in bootstrap.draws(len(lost))]
-    return spread_estimate(float(1 - lost.sum() / whole.sum()), replicates, len(lost))
+    why = "there is hardly anything to lose: without the activations it is about as good, or better"
+    return _ratio(whole - lost, whole, bootstrap, least, why)
 
 
 def relative_recovery(theirs: Fidelity, own: Fidelity, without: Ablated, bootstrap: Bootstrap) -> Measure:
-    """Loss that one dictionary recovers over what another does, both against the mean in place of activations."""
+    """Loss that one dictionary recovers over what another does, both against the mean in place of activations.
 
-    def recovered(index: NDArray[np.int64] | slice) -> float:
-        missing = (without.mean_loss - without.loss)[index].sum()
-        other, base = ((missing - (found.loss - without.loss)[index].sum()) for found in (theirs, own))
-        return float(other / base) if abs(base) > LITTLE else float("nan")
+    Below 0 the first is worse than the mean. Where the other is no better than the mean, nothing is measured.
+    """
+    other, base = (without.mean_loss - found.loss for found in (theirs, own))
+    return _ratio(
+        other, base, bootstrap, LITTLE, "the dictionary that it is compared with hardly recovers any loss itself"
+    )
 
-    num = len(without.loss)
-    return spread_estimate(recovered(slice(None)), [recovered(index) for index in bootstrap.draws(num)], num)
+
+def _ratio(part: Floats, whole: Floats, bootstrap: Bootstrap, least: float, why: str) -> Measure:
+    """Sum over images of one number over the sum of another, with its interval.
+
+    A ratio to what may be 0 has no interval, and one to what is negative turns its meaning round.
+
+    Args:
+        part: (N,).
+        whole: (N,), what is divided by. Its mean must be clearly above ``least``: its interval, and every resample.
+        bootstrap: Gives both intervals.
+        least: What the mean of ``whole`` may be by rounding.
+        why: Said where it is no more than that.
+    """
+    num = len(whole)
+    if num < MIN_SAMPLES:
+        return NotMeasured(not_measured=f"{num} samples, at least {MIN_SAMPLES} are needed")
+    parts, wholes = np.array([(part[index].mean(), whole[index].mean()) for index in bootstrap.draws(num)]).T
+    base = spread_estimate(float(whole.mean()), wholes, num)
+    if isinstance(base, NotMeasured):
+        return base
+    if min(base.low, wholes.min()) <= least:
+        return NotMeasured(not_measured=why)
+    return spread_estimate(float(part.mean() / whole.mean()), parts / wholes, num)
 
 
 def monosemanticity(strength: Tensor, features: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from netinv.report.inputs import Interpreted
 from netinv.report.pictures import Picture, open_picture, picture_of
 from netinv.report.tables import Cells, Table, TableRow
 from netinv.report.words import MeasureText
-from netinv.results import Estimate, InterpretationResults, Measure, Unit, number, percentage
+from netinv.results import Estimate, InterpretationResults, Measure, NotMeasured, Unit, number, percentage
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -90,8 +90,11 @@ def sentences(results: InterpretationResults) -> list[str]:
             f"of the variance{kept} on generated images that it was not trained on."
         )
     controls = {name: numbers[f"transfer_{name}"] for name in ("random", "untrained", "noise")}
+    transfer = numbers["transfer"]
+    if isinstance(transfer, NotMeasured) and "real" in results.dictionaries[0].on:
+        told.append(f"How much loss the dictionary recovers on real images is not measured: {transfer.not_measured}.")
     told += _beside(
-        numbers["transfer"],
+        transfer,
         controls,
         "On real images, the dictionary that saw generated ones only recovers {value} of the loss that one of real "
         "images recovers",

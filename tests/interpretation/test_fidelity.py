@@ -5,12 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import library_torch_rng, numpy_rng, seed_torch, torch_rng
-from torch import nn
+from torch import Tensor, nn
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, adapt, build_classifier, freeze
 from netinv.classifiers.programs import InParts
 from netinv.interpretation import Site, SparseAutoencoder
 from netinv.interpretation.measures import (
+    Ablated,
+    Fidelity,
     Seen,
     ablate,
     fidelity_measures,
@@ -38,6 +40,16 @@ def _classifier() -> Classifier:
     return classifier
 
 
+def _whole(rows: Tensor) -> SparseAutoencoder:
+    """Keeps everything: each of 6 numbers by two units, for what lies above its mean and below it."""
+    model = SparseAutoencoder(6, 12, 12)
+    model.centre.copy_(rows.mean(dim=0))
+    both = torch.cat([torch.eye(6), -torch.eye(6)])
+    model.redirect(both)
+    model.encoder.data.copy_(both)
+    return model
+
+
 def test_a_kept_share_is_one_less_the_share_that_is_lost() -> None:
     rng = numpy_rng(0)
     lost, whole = rng.random(200), 4 + rng.random(200)
@@ -48,8 +60,55 @@ def test_a_kept_share_is_one_less_the_share_that_is_lost() -> None:
     assert found.high - found.low < 0.05
 
 
-def test_where_nothing_can_be_lost_nothing_is_measured() -> None:
-    assert isinstance(kept_share(np.ones(50), np.zeros(50), BOOTSTRAP), NotMeasured)
+@pytest.mark.parametrize("few", [0, 1, 3])
+def test_where_next_to_nothing_can_be_lost_nothing_is_measured(few: int) -> None:
+    """A resample may have none of the few images that there is something to lose of."""
+    whole = np.zeros(2048)
+    whole[:few] = 1
+    found = kept_share(whole / 3, whole, BOOTSTRAP)
+    assert isinstance(found, NotMeasured)
+    assert "hardly anything to lose" in found.not_measured
+
+
+def test_a_share_of_a_handful_of_samples_is_not_measured() -> None:
+    assert kept_share(np.zeros(3), np.ones(3), BOOTSTRAP) == NotMeasured(
+        not_measured="3 samples, at least 10 are needed"
+    )
+
+
+def test_what_is_not_finite_says_so() -> None:
+    whole = np.ones(50)
+    whole[0] = np.inf
+    assert kept_share(np.ones(50), whole, BOOTSTRAP) == NotMeasured(not_measured="the result is not finite")
+
+
+WITHOUT = Ablated(*np.ones((7, 200)), mean=torch.zeros(1))
+
+
+def _recovers(mean: float) -> Fidelity:
+    """A dictionary that recovers so much of the loss of every image, about."""
+    loss = WITHOUT.mean_loss - mean + 0.01 * numpy_rng(round(100 * mean) % 97).standard_normal(200)
+    return Fidelity(loss, *np.ones((3, 200)), strength=torch.ones(200, 1))
+
+
+def test_explained_variance_is_the_same_at_any_scale_of_activations() -> None:
+    found = _recovers(1)._replace(error=np.full(200, 2.0**-42))
+    measures = fidelity_measures(found, WITHOUT._replace(deviation=np.full(200, 2.0**-40)), BOOTSTRAP)
+    assert measures["explained_variance"] == Estimate(value=0.75, low=0.75, high=0.75, n=200)
+
+
+@pytest.mark.parametrize(("theirs", "own"), [(-2, -1), (0.8, -0.02), (0.8, 0)])
+def test_nothing_is_compared_with_a_dictionary_that_recovers_nothing(theirs: float, own: float) -> None:
+    found = relative_recovery(_recovers(theirs), _recovers(own), WITHOUT, BOOTSTRAP)
+    assert isinstance(found, NotMeasured)
+    assert "hardly recovers any loss" in found.not_measured
+
+
+def test_a_dictionary_that_is_worse_than_the_mean_recovers_less_than_nothing() -> None:
+    found = relative_recovery(_recovers(-2), _recovers(0.5), WITHOUT, BOOTSTRAP)
+    assert isinstance(found, Estimate)
+    assert found.value == pytest.approx(-4, abs=0.1)
+    assert found.low < found.value < found.high < -3.5
 
 
 def test_a_dictionary_that_keeps_everything_and_one_that_keeps_the_mean() -> None:
@@ -62,12 +121,7 @@ def test_a_dictionary_that_keeps_everything_and_one_that_keeps_the_mean() -> Non
     without = ablate(site, seen)
     assert np.allclose(without.deviation, (rows - rows.mean(dim=0)).square().sum(dim=1).numpy(), rtol=1e-4)
 
-    whole = SparseAutoencoder(6, 12, 12)  # each number by two units, for what lies above its mean and below it
-    whole.centre.copy_(rows.mean(dim=0))
-    both = torch.cat([torch.eye(6), -torch.eye(6)])
-    whole.redirect(both)
-    whole.encoder.data.copy_(both)
-    measures = fidelity_measures(rebuild(site, seen, whole), without, BOOTSTRAP)
+    measures = fidelity_measures(rebuild(site, seen, _whole(rows)), without, BOOTSTRAP)
     for name in ("explained_variance", "loss_recovered_mean", "loss_recovered_zero"):
         found = measures[name]
         assert isinstance(found, Estimate), name
@@ -151,7 +205,7 @@ def test_recovery_relative_to_a_dictionary_is_a_ratio_of_losses() -> None:
     images = torch.rand(100, 1, 8, 8)
     seen, site = Seen(images, classifier(images).argmax(dim=1), None), Site(classifier)
     without, rows = ablate(site, seen), site.read(images, None)[:, 0]
-    models = [SparseAutoencoder.begin(rows, 12, active, library_torch_rng(0)) for active in (1, 6)]
+    models = SparseAutoencoder.begin(rows, 12, 1, library_torch_rng(0)), _whole(rows)
     few, many = (rebuild(site, seen, model) for model in models)
     found = relative_recovery(few, many, without, BOOTSTRAP)
     assert isinstance(found, Estimate)
@@ -171,10 +225,7 @@ def test_what_fills_up_a_fixed_batch_belongs_to_no_image(size: int) -> None:
     images = torch.rand(300, 1, 4, 4, generator=torch_rng(0))
     seen = Seen(images, torch.arange(300) % 3, None)
     sites = [Site(adapt(module, (1, 4, 4))) for module in (network, InParts(network, size, fixed=True))]
-    model = SparseAutoencoder(6, 12, 12)  # every unit may fire, so that no choice of them hangs on a rounding
-    both = torch.cat([torch.eye(6), -torch.eye(6)])
-    model.redirect(both)
-    model.encoder.data.copy_(both)
+    model = _whole(torch.zeros(1, 6))  # every unit may fire, so that no choice of them hangs on a rounding
     plain, filled = (rebuild(site, seen, model) for site in sites)
     assert plain.strength.std(dim=0).max() > 0.01
     assert filled.strength.shape == (300, 12)

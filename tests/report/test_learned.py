@@ -65,6 +65,15 @@ def test_a_number_that_a_control_has_as_well_tells_nothing(
     assert verdict in told[0]
 
 
+def test_where_the_question_has_no_answer_it_is_told_why(found: Interpretation) -> None:
+    row = found.results.dictionaries[0]
+    both = row.model_copy(update={"on": dict.fromkeys(("generated", "real"), row.on["generated"])})
+    headline = found.results.headline | {"transfer": NotMeasured(not_measured="it has a reason")}
+    results = found.results.model_copy(update={"headline": headline, "dictionaries": (both,)})
+    told = [sentence for sentence in sentences(results) if "real images" in sentence]
+    assert told == ["How much loss the dictionary recovers on real images is not measured: it has a reason."]
+
+
 def test_directions_that_are_found_are_told_beside_another_seed(found: Interpretation) -> None:
     results = _with(found.results, found=0.8, found_noise=0.3, found_random=0.2, found_untrained=0.5, found_ceiling=0.9)
     told = sentences(results)[-1]
