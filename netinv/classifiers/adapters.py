@@ -219,7 +219,9 @@ class AdaptedClassifier(nn.Module):
             yield
             return
         layer = self.network.get_submodule(self.feature_layer)
-        handle = layer.register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0].clone()))
+        handle = layer.register_forward_pre_hook(
+            lambda module, inputs, kwargs: captured.append((*inputs, *kwargs.values())[0].clone()), with_kwargs=True
+        )
         try:
             yield
         finally:

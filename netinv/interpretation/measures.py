@@ -142,7 +142,10 @@ def fidelity_measures(found: Fidelity, without: Ablated, bootstrap: Bootstrap) -
 
 
 def kept_share(lost: Floats, whole: Floats, bootstrap: Bootstrap, least: float = LITTLE) -> Measure:
-    """1 - sum(lost) / sum(whole) over images, with its interval: 1 is nothing lost, below 0 is worse than without."""
+    """1 - sum(lost) / sum(whole) over images, with its interval: 1 is nothing lost, below 0 is worse than without.
+
+    A mean of ``whole`` up to ``least`` is that of rounding.
+    """
     why = "there is hardly anything to lose: without the activations it is about as good, or better"
     return _ratio(whole - lost, whole, bootstrap, least, why)
 

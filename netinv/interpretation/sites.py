@@ -3,7 +3,7 @@
 Activations are rows: one for each image, or one for each position where a layer has pixels or tokens.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,8 @@ from netinv.core import InputError, listed
 
 BATCH = 250
 """Images that go through the classifier at a time."""
+PROBES = 3
+"""Images on which it is found out how layers are used."""
 MAX_NAMED = 30
 """Layers that a message names."""
 
@@ -29,21 +31,27 @@ class Site:
             (N, D).
 
     Raises:
-        InputError: There is no such layer, or none of its activations belongs to one image; names those that do.
+        InputError: There is no such layer, or none of its activations belongs to one image, such as of a layer that is
+            used twice for it; names those that do.
     """
 
     def __init__(self, classifier: Classifier | AdaptedClassifier, layer: str | None = None) -> None:
         self.classifier = classifier
         root = classifier.network if isinstance(classifier, AdaptedClassifier) else classifier
         self._modules = dict(root.named_modules())
-        shapes = self._shapes()
+        given, shapes = self._recorded()
+        known = listed([name for name in given if name in shapes], MAX_NAMED)
         if layer is None:
             head = classifier.feature_layer if isinstance(classifier, AdaptedClassifier) else "head"
-            if not head or head not in self._modules or next(iter(self._weighted(shapes)), None) == head:
+            if head not in given or self._first_weighted(given) == head:
                 raise InputError("The classifier has no hidden layer: no activations lie between images and scores.")
+            if sum(given[head][:-1]) >= PROBES:  # all images have gone in, and then more
+                raise InputError(
+                    f"The classifier uses {head!r}, which takes the penultimate features, more than once for an image: "
+                    f"name a layer that it uses once; those are: {known}."
+                )
             self.layer, self.reads_input = head, True
         elif layer not in shapes:
-            known = listed([name for name in shapes if name], MAX_NAMED)
             raise InputError(f"The classifier has no layer {layer!r} with activations; those that have are: {known}.")
         else:
             self.layer, self.reads_input = layer, False
@@ -53,32 +61,43 @@ class Site:
 
     def _probes(self) -> Tensor:
         rng = torch.Generator().manual_seed(0)
-        return torch.rand(3, *self.classifier.image_shape, generator=rng)
+        return torch.rand(PROBES, *self.classifier.image_shape, generator=rng)
 
     @torch.no_grad()
-    def _shapes(self) -> dict[str, torch.Size]:
-        """Layers that are called once and give a tensor with a row for each image, in the order of their use."""
-        probes, found, calls = self._probes(), dict[str, torch.Size](), dict[str, int]()
+    def _recorded(self) -> tuple[dict[str, list[int]], set[str]]:
+        """Layers in the order of their use, by name: rows that go in at each call; a fixed batch makes several.
 
-        def recorder(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            def record(module: nn.Module, inputs: Any, output: Any) -> None:
-                calls[name] = calls.get(name, 0) + 1
-                if isinstance(output, Tensor) and output.is_floating_point() and output.ndim in (2, 3, 4):
-                    found[name] = output.shape
+        And those among them that are called once and give a tensor with a row for each image.
+        """
+        given, fit = dict[str, list[int]](), set[str]()
+
+        def recorder(name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
+            def record(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+                tensors = (value for value in (*inputs, *kwargs.values()) if isinstance(value, Tensor) and value.ndim)
+                given.setdefault(name, []).append(next(map(len, tensors), 0))
+                floats = isinstance(output, Tensor) and output.is_floating_point()
+                if floats and output.ndim in (2, 3, 4) and len(output) == PROBES and len(given[name]) == 1:
+                    fit.add(name)
+                else:
+                    fit.discard(name)
 
             return record
 
-        handles = [module.register_forward_hook(recorder(name)) for name, module in self._modules.items() if name]
+        handles = [
+            module.register_forward_hook(recorder(name), with_kwargs=True)
+            for name, module in self._modules.items()
+            if name
+        ]
         try:
-            self.classifier(probes.to(self.classifier.device))
+            self.classifier(self._probes().to(self.classifier.device))
         finally:
             for handle in handles:
                 handle.remove()
-        return {name: shape for name, shape in found.items() if calls[name] == 1 and shape[0] == len(probes)}
+        return given, fit
 
-    def _weighted(self, names: dict[str, torch.Size]) -> Iterator[str]:
-        """Those of the layers that have weights of their own, in the order of their use."""
-        return (name for name in names if next(self._modules[name].parameters(recurse=False), None) is not None)
+    def _first_weighted(self, names: Iterable[str]) -> str | None:
+        """The first of the layers that has weights of its own."""
+        return next((n for n in names if next(self._modules[n].parameters(recurse=False), None) is not None), None)
 
     @contextmanager
     def _hooked(self, function: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
@@ -86,11 +105,15 @@ class Site:
         module = self._modules[self.layer]
         if self.reads_input:
 
-            def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-                replaced = function(inputs[0])
-                return None if replaced is None else (replaced, *inputs[1:])
+            def before(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                replaced = function((*inputs, *kwargs.values())[0])
+                if replaced is None:
+                    return None
+                if inputs:
+                    return (replaced, *inputs[1:]), kwargs
+                return inputs, kwargs | {next(iter(kwargs)): replaced}
 
-            handle = module.register_forward_pre_hook(before)
+            handle = module.register_forward_pre_hook(before, with_kwargs=True)
         else:
             handle = module.register_forward_hook(lambda module, inputs, output: function(output))
         try:

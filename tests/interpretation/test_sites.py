@@ -6,6 +6,7 @@ from draws import library_torch_rng, seed_torch
 from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.classifiers.programs import InParts
 from netinv.core import InputError
 from netinv.interpretation import Site
 
@@ -106,6 +107,55 @@ def test_a_layer_that_is_not_there_is_told_with_those_that_are() -> None:
 def test_a_layer_that_is_used_twice_is_none() -> None:
     with pytest.raises(InputError, match=r"no layer 'act' .* are: first, second"):
         Site(_adapted(_Twice()), "act")
+
+
+class _Flipped(nn.Module):
+    """Looks at an image and at its mirror image with the same layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Flatten(), nn.Linear(64, 10), nn.Linear(10, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = self.first(images)
+        return self.head(self.second(pixels)) + self.head(self.second(pixels.flip(1)))
+
+
+@pytest.mark.parametrize("size", [None, 1, 2, 64])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_head_that_is_used_twice_for_an_image_is_refused(size: int | None, fixed: bool) -> None:
+    network = _Flipped() if size is None else InParts(_Flipped(), size, fixed)
+    with pytest.raises(InputError, match=r"head', which takes the penultimate features, more than once for an image"):
+        Site(_adapted(network))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_head_that_is_used_once_in_every_part_of_a_batch_is_not(size: int, fixed: bool) -> None:
+    seed_torch(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 3))
+    whole, parts = (Site(_adapted(module)) for module in (network, InParts(network, size, fixed)))
+    assert torch.allclose(parts.read(_images(), None), whole.read(_images(), None), atol=1e-6)
+
+
+class _Keywords(nn.Module):
+    """Calls its last layer by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 10), nn.Linear(10, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(input=torch.tanh(self.first(images.flatten(1))))
+
+
+def test_a_head_that_is_called_by_keyword_is_read_and_replaced() -> None:
+    seed_torch(0)
+    network = _Keywords()
+    site = Site(_adapted(network))
+    hidden = torch.tanh(network.first(_images().flatten(1)))
+    assert torch.allclose(site.read(_images(), None)[:, 0], hidden, atol=1e-6)
+    assert torch.allclose(site.logits_with(_images(), lambda rows: 2 * rows), network.head(2 * hidden), atol=1e-5)
 
 
 @pytest.mark.parametrize("network", [nn.Sequential(nn.Flatten(), nn.Linear(64, 3))])
