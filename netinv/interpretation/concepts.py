@@ -8,7 +8,7 @@ from torch import Tensor
 from netinv.generators import ConditionedGenerator
 from netinv.interpretation.autoencoder import SparseAutoencoder
 from netinv.interpretation.measures import Seen
-from netinv.interpretation.sites import BATCH, Site
+from netinv.interpretation.sites import Site
 
 STARTS = 4
 """Generated images, those that fire a unit most, from which the ascent to the image made for it begins."""
@@ -106,17 +106,17 @@ def switch_off(site: Site, model: SparseAutoencoder, unit: int, seen: Seen, stre
         code = model.encode(rows.flatten(0, 1))[:, unit]
         return rows - (code[:, None] * direction).view_as(rows)
 
-    firing = strength > 0
-    images, label = seen.images[firing], seen.label[firing]
+    firing = (strength > 0).nonzero().flatten()
     num_classes = site.classifier.num_classes
     total, lost = torch.zeros(num_classes), torch.zeros(num_classes)
-    for batch, wanted in zip(torch.split(images, BATCH), torch.split(label, BATCH), strict=True):
-        before = site.classifier(batch.to(device)).cpu()
-        after = site.logits_with(batch.to(device), without).cpu()
+    for index in torch.split(firing, site.batch) if len(firing) else ():
+        batch, wanted = seen.images[index].to(device), seen.label[index]
+        before = site.classifier(batch).cpu()
+        after = site.logits_with(batch, without).cpu()
         total += (before - after).sum(dim=0)
         newly_wrong = (before.argmax(dim=1) == wanted) & (after.argmax(dim=1) != wanted)
         lost += torch.zeros(num_classes).index_add(0, wanted, newly_wrong.float())
-    return Effect(total / max(len(images), 1), lost)
+    return Effect(total / max(len(firing), 1), lost)
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def heat_maps(site: Site, model: SparseAutoencoder, images: Tensor, units: list[
         covered = image.repeat(len(corners) + 1, 1, 1, 1)
         for n, (i, j) in enumerate(corners):
             covered[n, :, i : i + tall, j : j + wide] = grey
-        strength = torch.cat([answers(site, model, part)[:, unit].cpu() for part in torch.split(covered, BATCH)])
+        strength = torch.cat([answers(site, model, part)[:, unit].cpu() for part in torch.split(covered, site.batch)])
         drop = (1 - strength[:-1] / strength[-1].clamp(min=1e-12)).clamp(0, 1)
         total, count = torch.zeros(height, width), torch.zeros(height, width)
         for value, (i, j) in zip(drop, corners, strict=True):
@@ -199,7 +199,7 @@ def make_images(
     strengths, purities = torch.zeros(len(units)), torch.zeros(len(units))
     for g, generator in enumerate(generators):
         own = (pool.source[starts] == g).nonzero().flatten()
-        for part in torch.split(own, BATCH) if len(own) else ():
+        for part in torch.split(own, site.batch) if len(own) else ():
             index, owner = starts[part], owners[part]
             wanted = torch.tensor(units)[owner]
             for drawn, found in _ascend(site, model, generator, pool.latent[index], pool.vector[index], wanted, steps):

@@ -12,6 +12,7 @@ from netinv.data import LabelledImages, to_float
 from netinv.generators import ConditionedGenerator
 from netinv.interpretation.concepts import Pool
 from netinv.interpretation.measures import Seen
+from netinv.interpretation.sites import BATCH
 from netinv.sampling import draw
 
 
@@ -36,7 +37,8 @@ def draw_pool(
         evaluator: Looks at the images, where there is one.
     """
     parts = [(generator, drawn.sharpness) for drawn in variants.values() for generator in drawn.generators]
-    latents, vectors, images = [], [], []
+    latents, vectors = [], []
+    pixels = torch.empty(num, *parts[0][0].image_shape)
     for index, (generator, sharpness) in enumerate(parts):
         generator.eval()
         device = next(generator.parameters()).device
@@ -50,12 +52,13 @@ def draw_pool(
                 sharpness=sharpness,
             )
         )
-        pairs = zip(torch.split(z, 100), torch.split(p, 100), strict=True)
-        images.append(torch.cat([generator(a.to(device), b.to(device)).cpu() for a, b in pairs]))
+        own = pixels[index :: len(parts)]  # where its images stand: written there, none of them is held twice
+        for place, a, b in zip(*(torch.split(part, 100) for part in (own, z, p)), strict=False):
+            place.copy_(generator(a.to(device), b.to(device))[: len(place)])
         latents.append(z)
         vectors.append(p)
     order = torch.arange(len(parts) * len(latents[0])).view(len(parts), -1).T.flatten()[:num]
-    vector, pixels = torch.cat(vectors)[order], torch.cat(images)[order].contiguous()
+    vector = torch.cat(vectors)[order]
     source = torch.arange(len(parts)).repeat_interleave(len(latents[0]))[order]
     widest = max(z.shape[1] for z in latents)
     latent = torch.cat([torch.nn.functional.pad(z, (0, widest - z.shape[1])) for z in latents])[order]
@@ -78,5 +81,5 @@ def noise_images(shape: tuple[int, int, int], num: int, seed: int) -> Tensor:
 
 
 def _seen(images: Tensor, label: Tensor, evaluator: Classifier | AdaptedClassifier | None) -> Seen:
-    features = None if evaluator is None else predict(evaluator, images)[1].cpu()
+    features = None if evaluator is None else predict(evaluator, images, BATCH)[1].cpu()
     return Seen(images, label, features)

@@ -3,7 +3,7 @@
 The question of the whole: how much of a dictionary of real images is found by one that saw generated images only.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -135,22 +135,31 @@ def _rows(
     site: Site, variants: Mapping[str, Drawn], train: LabelledImages | None, config: InterpretationConfig
 ) -> dict[str, Tensor]:
     """Activations (N, D) to train on, by kind of images; kinds with fewer of them than units are left out."""
-    shape = site.classifier.image_shape
-    images = {"generated": draw_pool(variants, config.images, config.seed).seen.images}
-    if len(variants) > 1:
-        images |= {
-            name: draw_pool({name: drawn}, config.images, config.seed).seen.images for name, drawn in variants.items()
-        }
-    if train is not None:
-        images["real"] = real_images(train, config.images, config.seed).images
-    images["noise"] = noise_images(shape, config.images, config.seed)
     rows = {}
-    for name, pixels in images.items():
+    for name, pixels in _images(site.classifier.image_shape, variants, train, config):
         positions = None if site.positions * len(pixels) <= MAX_ROWS else max(1, MAX_ROWS // len(pixels))
         kept = site.read(pixels, positions, config.seed).flatten(0, 1)
+        del pixels  # before the next kind of images is drawn
         if name == "generated" or (len(kept) >= config.dictionary.units and bool((kept != kept[0]).any())):
             rows[name] = kept
     return rows
+
+
+def _images(
+    shape: tuple[int, int, int],
+    variants: Mapping[str, Drawn],
+    train: LabelledImages | None,
+    config: InterpretationConfig,
+) -> Iterator[tuple[str, Tensor]]:
+    """Images (N, C, H, W) to train on, one kind after another: none is held once the next is asked for."""
+    num, seed = config.images, config.seed
+    yield "generated", draw_pool(variants, num, seed).seen.images
+    if len(variants) > 1:
+        for name, drawn in variants.items():
+            yield name, draw_pool({name: drawn}, num, seed).seen.images
+    if train is not None:
+        yield "real", real_images(train, num, seed).images
+    yield "noise", noise_images(shape, num, seed)
 
 
 def _wanted(config: InterpretationConfig, variants: Sequence[str]) -> list[Wanted]:
@@ -229,7 +238,7 @@ def alike(strength: Tensor, features: Tensor | None, bootstrap: Bootstrap) -> Me
 
 def _neurons(site: Site, seen: Seen, bootstrap: Bootstrap) -> Measure:
     """The same of the activations' own numbers, each from its smallest value on."""
-    rows = site.read(seen.images, positions=None).amax(dim=1)
+    rows = torch.cat([rows.amax(dim=1).cpu() for _, rows in site.batches(seen.images)])
     return alike(rows - rows.amin(dim=0), seen.features, bootstrap)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netinv.interpretation.autoencoder import SparseAutoencoder
-from netinv.interpretation.sites import BATCH, Site
+from netinv.interpretation.sites import Site
 from netinv.results import MIN_SAMPLES, Bootstrap, Measure, NotMeasured, spread_estimate
 
 Floats = NDArray[np.float64]
@@ -74,7 +74,7 @@ def _replaced(
     The function may be called several times for a batch; ``close`` is told how many images the batch had.
     """
     parts = []
-    for images, label in zip(torch.split(seen.images, BATCH), torch.split(seen.label, BATCH), strict=True):
+    for images, label in zip(*(torch.split(part, site.batch) for part in (seen.images, seen.label)), strict=True):
         parts.append(_judged(site.logits_with(images.to(site.classifier.device), function), label))
         close(len(images))
     losses, correct = zip(*parts, strict=True)
@@ -83,15 +83,19 @@ def _replaced(
 
 def ablate(site: Site, seen: Seen) -> Ablated:
     """What the classifier makes of images with a site's activations, and without them."""
-    rows = site.read(seen.images, positions=None)
-    mean = rows.mean(dim=(0, 1))
-    away = mean.to(site.classifier.device)
+    # Two passes, since the activations of all images together may be more than there is memory for.
+    logits, sums = zip(
+        *((logits, rows.sum(dim=(0, 1), dtype=torch.float64)) for logits, rows in site.batches(seen.images)),
+        strict=True,
+    )
+    mean = (torch.stack(sums).sum(dim=0) / (len(seen.images) * site.positions)).float()
+    deviation = [(rows - mean).square().sum(dim=(1, 2)).cpu() for _, rows in site.batches(seen.images)]
     return Ablated(
-        *_replaced(site, seen, lambda rows: rows),
+        *_judged(torch.cat(logits), seen.label),
         *_replaced(site, seen, torch.zeros_like),
-        *_replaced(site, seen, lambda rows: away.expand_as(rows)),
-        deviation=(rows - mean).square().sum(dim=(1, 2)).double().numpy(),
-        mean=mean,
+        *_replaced(site, seen, lambda rows: mean.expand_as(rows)),
+        deviation=torch.cat(deviation).double().numpy(),
+        mean=mean.cpu(),
     )
 
 

@@ -14,7 +14,9 @@ from netinv.classifiers import AdaptedClassifier, Classifier
 from netinv.core import InputError, listed
 
 BATCH = 250
-"""Images that go through the classifier at a time."""
+"""Images that go through the classifier at a time, at most."""
+TOGETHER = 50_000
+"""Activations that are looked at together: where images have many, fewer images go through at a time."""
 PROBES = 3
 """Images on which it is found out how layers are used."""
 MAX_NAMED = 30
@@ -57,7 +59,10 @@ class Site:
             self.layer, self.reads_input = layer, False
         self.name = layer or "penultimate features"
         """For people."""
+        self.batch = PROBES
+        """Images that go through the classifier at a time."""
         _, self.positions, self.dim = self.read(self._probes(), positions=None).shape
+        self.batch = max(1, min(BATCH, TOGETHER // self.positions))
 
     def _probes(self) -> Tensor:
         rng = torch.Generator().manual_seed(0)
@@ -129,6 +134,11 @@ class Site:
         return logits, torch.cat(seen)[: len(images)].float()
 
     @torch.no_grad()
+    def batches(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits (N, K) and activations (N, P, D) of a batch of the images after another; no earlier batch is held."""
+        for batch in torch.split(images, self.batch):
+            yield self.activations(batch.to(self.classifier.device))
+
     def read(self, images: Tensor, positions: int | None, seed: int = 0) -> Tensor:
         """Activations (N, P, D) of images, a batch at a time, on the CPU.
 
@@ -139,8 +149,7 @@ class Site:
         """
         rng = torch.Generator().manual_seed(seed)
         parts = []
-        for batch in torch.split(images, BATCH):
-            _, rows = self.activations(batch.to(self.classifier.device))
+        for _, rows in self.batches(images):
             rows = rows.cpu()
             if positions is not None and positions < rows.shape[1]:
                 chosen = torch.rand(rows.shape[:2], generator=rng).topk(positions, dim=1).indices
