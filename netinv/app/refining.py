@@ -1,10 +1,12 @@
 """Counterfactuals in one call: from an image to the nearest one that a classifier reads as another class."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from netinv.classifiers import DEFAULT, AdapterConfig, adapt
-from netinv.core import InputError
+from netinv.core import InputError, whole
 from netinv.perturbations import Nearest, Norm, nearest_of_class
 
 
@@ -28,9 +30,9 @@ def refine(
         images: (N, C, H, W) in [0, 1], drawn or real.
         classifier: Any network that maps a batch of images to one score for each class.
         label: What they are to be read as: one class for all, or one for each, (N,).
-        epsilon: The farthest that is looked for, in the units of ``norm``; pixels are in [0, 1].
+        epsilon: The farthest that is looked for, above 0, in the units of ``norm``; pixels are in [0, 1].
         norm: ``l2``, the length of all pixels' changes together, or ``linf``, the largest change of a pixel.
-        steps: Gradient steps at each of 13 bounds.
+        steps: Gradient steps at each of 13 bounds, at least 1.
         num_classes: K; ``None`` takes the network's word for it.
         adapter: What the classifier takes and gives, where that is not images in [0, 1] and one tensor of scores.
 
@@ -39,7 +41,7 @@ def refine(
         the classifier's device.
 
     Raises:
-        InputError: The images, labels or the bound cannot be; the classifier cannot be used as it is. Says why.
+        InputError: The images, labels, bound, norm or steps cannot be; the classifier cannot be used as it is. Says why.
 
     Example:
         >>> found = refine(sevens, classifier, label=1, epsilon=3.0)  # doctest: +SKIP
@@ -51,13 +53,16 @@ def refine(
         )
     if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
         raise InputError("Images are needed as floats in [0, 1]: divide by 255 what is in 0..255.")
-    if not epsilon > 0:
-        raise InputError(f"epsilon is {epsilon}: a bound above 0 is needed.")
-    if steps < 1:
+    if not 0 < epsilon < math.inf:
+        raise InputError(f"epsilon is {epsilon}: a finite bound above 0 is needed.")
+    if whole(steps, "steps") < 1:
         raise InputError(f"steps is {steps}: at least one is needed.")
     channels, height, width = images.shape[1:]
     adapted = adapt(classifier, (channels, height, width), num_classes, adapter)
-    labels = torch.as_tensor(label, device=adapted.device).long()
+    labels = torch.as_tensor(label, device=adapted.device)
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"Labels are needed as whole numbers, and these are {labels.dtype}: give the classes' places.")
+    labels = labels.long()
     if labels.shape not in ((), (len(images),)):
         raise InputError(
             f"One label for all {len(images)} images or one for each is needed, not {tuple(labels.shape)}."

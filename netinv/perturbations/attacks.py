@@ -5,16 +5,28 @@ Random numbers are drawn for a bound of 1 and scaled when they are used, so that
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netinv.core import InputError
+
 Norm = Literal["linf", "l2"]
 
 LEAD = 10.0
 """By how much a label may lead where an attack looks for a way: far beyond, float32 has no gradient left."""
+
+
+def _check_norm(norm: str) -> None:
+    """Refuse any norm but the two, which would pass for L2.
+
+    Raises:
+        InputError: It is another.
+    """
+    if norm not in get_args(Norm):
+        raise InputError(f"norm is {norm!r}: give one of {', '.join(get_args(Norm))}.")
 
 
 def _length(delta: Tensor) -> Tensor:
@@ -25,6 +37,7 @@ def _length(delta: Tensor) -> Tensor:
 
 def _project(delta: Tensor, epsilon: float | Tensor, norm: Norm) -> Tensor:
     """Nearest perturbation within the bound."""
+    _check_norm(norm)
     if norm == "linf":
         return delta.clamp(min=-epsilon).clamp(max=epsilon)
     return delta * (epsilon / _length(delta)).clamp(max=1)
@@ -40,7 +53,11 @@ def unit_ball(
         norm: Norm of the bound.
         rng: Random state; its device is that of the result. ``None`` is torch's global one, on ``device``.
         device: Where the result is wanted, without ``rng``.
+
+    Raises:
+        InputError: There is no such norm.
     """
+    _check_norm(norm)
     device = rng.device if rng is not None else device
     if norm == "linf":
         return 2 * torch.rand(*shape, generator=rng, device=device) - 1
@@ -50,6 +67,7 @@ def unit_ball(
 
 def unit_sphere(shape: Sequence[int], norm: Norm, rng: torch.Generator | None = None) -> Tensor:
     """Noise of bound 1: random signs for L-infinity, a random direction for L2. Arguments as of :func:`unit_ball`."""
+    _check_norm(norm)
     device = rng.device if rng is not None else None
     if norm == "linf":
         signs = torch.randint(0, 2, tuple(shape), generator=rng, device=device, dtype=torch.get_default_dtype())
@@ -96,6 +114,9 @@ def pgd(
 
     Returns:
         A perturbation that keeps ``images + delta`` in [0, 1], same shape as the images.
+
+    Raises:
+        InputError: There is no such norm.
     """
     images = images.detach()
     delta = torch.zeros_like(images) if start is None else (images + epsilon * start).clamp(0, 1) - images

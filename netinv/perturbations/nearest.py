@@ -1,5 +1,6 @@
 """The nearest image that a classifier reads as a wanted class: a counterfactual, found within a bound."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from netinv.perturbations.attacks import Norm, pgd, tempered
 HALVINGS = 12
 """Of the interval of bounds: the last one is 0.02 % of the first."""
 STEP_SIZE = 0.1
-"""Of a gradient step, as a share of the bound: small, so that it settles where several classes are equally near."""
+"""Of a gradient step, as a share of the bound: small, so that it settles where several classes are equally near. Fewer
+than 20 steps are longer, so that they reach the bound."""
 
 
 class Nearest(NamedTuple):
@@ -44,11 +46,15 @@ def nearest_of_class(
         classifier: Images to logits, in evaluation mode. Its parameters should not require gradients.
         images: (N, C, H, W) in [0, 1].
         label: What each is to be read as, (N,).
-        epsilon: The farthest that is looked for, in pixel units of ``norm``.
+        epsilon: The farthest that is looked for, in pixel units of ``norm``, at most the diameter of [0, 1]^(C H W).
         norm: In which distances are measured.
         steps: Gradient steps at each of 13 bounds.
         batch_size: Images at once.
+
+    Raises:
+        InputError: There is no such norm.
     """
+    epsilon = min(epsilon, 1.0 if norm == "linf" else math.sqrt(math.prod(images.shape[1:])))
     parts = zip(torch.split(images.detach(), batch_size), torch.split(label, batch_size), strict=True)
     found = [_nearest(classifier, x, y, epsilon, norm, steps) for x, y in parts]
     return Nearest(*map(torch.cat, zip(*found, strict=True)))
@@ -78,7 +84,7 @@ def _nearest(
     high = torch.where(succeeded[:, None, None, None], low, epsilon)  # the smallest bound that may do
     bound = high
     for attempt in range(HALVINGS + 1):
-        delta = pgd(contest, images, first, bound, steps, STEP_SIZE, norm)
+        delta = pgd(contest, images, first, bound, steps, max(STEP_SIZE, 2 / steps), norm)
         hit = read(images + delta)
         does = hit[:, None, None, None]
         found, succeeded = torch.where(does, images + delta, found), succeeded | hit

@@ -56,8 +56,16 @@ def test_the_adapter_says_what_the_network_takes() -> None:
         ({"images": torch.zeros(1, 1, 3, 4, dtype=torch.uint8)}, "floats"),
         ({"label": 3}, "0 to 2"),
         ({"label": torch.tensor([0, 1])}, "one for each"),
+        ({"label": 0.7}, "whole numbers, and these are torch.float32"),
+        ({"label": torch.tensor([True])}, "whole numbers, and these are torch.bool"),
         ({"epsilon": 0.0}, "epsilon is 0"),
+        ({"epsilon": float("inf")}, "epsilon is inf: a finite bound"),
+        ({"epsilon": float("nan")}, "epsilon is nan"),
+        ({"norm": "l1"}, "norm is 'l1': give one of linf, l2"),
+        ({"norm": "Linf"}, "norm is 'Linf'"),
         ({"steps": 0}, "steps is 0"),
+        ({"steps": 2.5}, "steps is 2.5: give a whole number"),
+        ({"steps": True}, "steps is True: give a whole number"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(change: dict[str, Any], told: str) -> None:

@@ -7,7 +7,8 @@ import torch
 from draws import torch_rng
 from torch import Tensor, nn
 
-from netinv.perturbations import Norm, nearest_of_class
+from netinv.core import InputError
+from netinv.perturbations import Norm, nearest_of_class, pgd, unit_ball, unit_sphere
 
 SHAPE = (2, 4, 3)
 
@@ -58,6 +59,40 @@ def test_among_several_classes_it_is_hardly_farther_than_the_nearest_point_of_th
         )
         assert exact.success
         assert exact.fun**0.5 * (1 - 1e-4) <= distance <= exact.fun**0.5 * 1.1 + 1e-3
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_few_steps_reach_the_bound_too(norm: Norm, steps: int) -> None:
+    """Of a linear classifier one is enough, where no pixel is stopped at the edge of its range."""
+    layer, images = linear(2), greys(20, 0.1)
+    label = layer(images.flatten(1)).argmin(dim=1)
+    few, many = (nearest_of_class(lambda x: layer(x.flatten(1)), images, label, 0.4, norm, n) for n in (steps, 20))
+    assert few.succeeded.all()
+    torch.testing.assert_close(few.distance, many.distance, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(("norm", "diameter"), [("l2", 24**0.5), ("linf", 1.0)])
+@pytest.mark.parametrize("epsilon", [1e9, 1e39, float("inf")])
+def test_a_bound_beyond_the_diameter_is_the_diameter(norm: Norm, diameter: float, epsilon: float) -> None:
+    layer, images = linear(2), greys(6, 0.1)
+    label = layer(images.flatten(1)).argmin(dim=1)
+    far, exact = (nearest_of_class(lambda x: layer(x.flatten(1)), images, label, e, norm) for e in (epsilon, diameter))
+    assert far.succeeded.all()
+    assert torch.equal(far.images, exact.images)
+
+
+@pytest.mark.parametrize("norm", ["l1", "Linf", ""])
+def test_a_norm_that_there_is_not_is_refused_wherever_it_is_used(norm: Any) -> None:
+    layer, images = linear(2), greys(2, 0.1)
+    label, told = torch.zeros(2, dtype=torch.long), f"norm is '{norm}': give one of linf, l2"
+    with pytest.raises(InputError, match=told):
+        nearest_of_class(lambda x: layer(x.flatten(1)), images, label, 1.0, norm)
+    with pytest.raises(InputError, match=told):
+        pgd(lambda x: layer(x.flatten(1)), images, label, 1.0, 1, 0.1, norm)
+    for start in (unit_ball, unit_sphere):
+        with pytest.raises(InputError, match=told):
+            start(images.shape, norm)
 
 
 def test_what_lies_beyond_the_bound_is_not_found_and_stays_as_it_was() -> None:
