@@ -41,7 +41,8 @@ def refine(
         the classifier's device.
 
     Raises:
-        InputError: The images, labels, bound, norm or steps cannot be; the classifier cannot be used as it is. Says why.
+        InputError: The images, labels, bound, norm or steps cannot be, or the classifier cannot be used as it is. Says
+            why.
 
     Example:
         >>> found = refine(sevens, classifier, label=1, epsilon=3.0)  # doctest: +SKIP

@@ -1,5 +1,6 @@
 """Other forms of a plain ONNX generator: stochastic, an ensemble, with smaller weights."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from netinv.generators import ConditionedGenerator
 
 Precision = Literal["float16", "int8"]
 Array = NDArray[Any]
+
+LEARNED = re.compile(r"\.weight$|kernel")
+"""What a learned matrix or kernel is called: as in torch, or as the rewriting names what it makes of it."""
 
 
 def stochastic_model(model: ModelProto, generator: ConditionedGenerator) -> ModelProto:
@@ -93,8 +97,9 @@ def _batch_axis(model: ModelProto) -> str:
 
 
 def compress(model: ModelProto, precision: Precision) -> ModelProto:
-    """The model with its matrices and kernels rounded, and turned back into float32 when the file is opened.
+    """The model with what its network learned rounded, and turned back into float32 when the file is opened.
 
+    These are the matrices and kernels: biases are few, and constants, such as where an image is sampled, are exact.
     int8 has one scale for each output channel, max |w| / 127. onnxruntime folds the nodes that undo the rounding into
     constants when it loads the file, so that inference costs what it does in float32.
     """
@@ -104,7 +109,7 @@ def compress(model: ModelProto, precision: Precision) -> ModelProto:
     channel_axis = {node.input[1]: 1 for node in graph.node if node.op_type == "ConvTranspose"}
     initializers, nodes = [], []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+        if tensor.data_type != TensorProto.FLOAT or not LEARNED.search(tensor.name):
             initializers.append(tensor)
             continue
         weight, small = numpy_helper.to_array(tensor), f"{tensor.name}_{precision}"

@@ -24,9 +24,9 @@ from netinv.export import (
     rewritten,
     write_model,
 )
-from netinv.export.forms import stochastic_model
+from netinv.export.forms import compress, stochastic_model
 from netinv.export.graphs import OPSET
-from netinv.export.models import TOLERANCE, check_agreement
+from netinv.export.models import PRECISIONS, TOLERANCE, check_agreement
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, invert
 from netinv.sampling import Metadata, OnnxClassifier, OnnxGenerator, draw
@@ -51,6 +51,16 @@ def with_statistics(generator: ConditionedGenerator) -> ConditionedGenerator:
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias)
     return generator.eval()
+
+
+def assert_smaller_forms_round_what_is_learned_alone(model: onnx.ModelProto) -> None:
+    whole = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    places = ("places", "spread", "rows", "columns")
+    learned = {name for name, w in whole.items() if len(w.dims) > 1 and not name.endswith((*places, "image_bias"))}
+    for precision in PRECISIONS:
+        small = {tensor.name: tensor for tensor in compress(model, precision).graph.initializer}
+        assert {name.removesuffix(f"_{precision}") for name in small if name.endswith(precision)} == learned
+        assert all(small[name] == whole[name] for name in whole.keys() - learned)
 
 
 def test_every_form_is_one_valid_file(exported: Exported) -> None:
@@ -110,6 +120,7 @@ def test_other_architectures_agree_with_torch(
         feeds = {"latent": latent, "condition": condition}
         assert check_agreement(f"generator {i}", model, feeds, expected) <= TOLERANCE
         assert check_agreement(f"generator {i}", rewritten(model), feeds, expected) <= TOLERANCE
+    assert_smaller_forms_round_what_is_learned_alone(rewritten(models[0]))
     with pytest.raises(FloatingPointError, match="generator 1 as ONNX differs from torch"):
         check_agreement("generator 1", models[0], feeds, expected)
     with pytest.raises(InputError, match="no dropout"):
