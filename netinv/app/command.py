@@ -143,7 +143,7 @@ def sample(
 
     save(out, verified(batches), total, network, columns, scale)
     if as_json:
-        told = {"sharpness": arguments["sharpness"] or network.metadata.sharpness}
+        told = {"sharpness": None if mixture else arguments["sharpness"] or network.metadata.sharpness}
         told["accuracy"] = correct / total if classifier else None
         print(json.dumps({"out": str(out), "images": total, "seed": seed} | told))
         return

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from netinv.app.records import RECORD, Record
 from netinv.classifiers import ClassifierSource, InvertibleClassifier
-from netinv.core import InputError, listed, new_folder, read_json, read_numbers, save_csv
+from netinv.core import InputError, listed, new_folder, read_json, read_numbers, save_csv, whole
 from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, draw_images, field_side, load_generator, save_generator
 from netinv.inversion import InversionConfig, missing_classes, variant_of
@@ -67,7 +67,7 @@ class Inversion:
         *,
         label: int | str | None = None,
         seed: int = 0,
-        sharpness: tuple[float, float] | None = None,
+        sharpness: float | tuple[float, float] | None = None,
     ) -> Tensor:
         """Draw images, the same for the same seed, as does the exported generator.
 
@@ -75,11 +75,16 @@ class Inversion:
             num: N, how many.
             label: Wanted class, by number or name; ``None`` leaves it to chance.
             seed: Fixes every draw.
-            sharpness: Range of the condition's sharpness; ``None`` is the one of the training.
+            sharpness: The condition's, or its range, above 0 to 1,000; ``None`` is the one of the training.
 
         Returns:
             (N, C, H, W) in [0, 1], float32, on the CPU.
+
+        Raises:
+            InputError: An argument is out of its range; says what is possible.
         """
+        if whole(num, "The number of images") < 0 or whole(seed, "The seed") < 0:
+            raise InputError(f"The number of images is {num} and the seed {seed}: give 0 or more.")
         labels = None if label is None else [self._label(label)] * num
         images, _ = self._draw(num, seed, labels, sharpness)
         return images
@@ -89,17 +94,16 @@ class Inversion:
             if label not in self.classes:
                 raise InputError(f"There is no class {label!r}; there are: {', '.join(self.classes[:20])}.")
             return self.classes.index(label)
-        if not 0 <= label < len(self.classes):
+        if not 0 <= whole(label, "The label") < len(self.classes):
             raise InputError(f"There is no class {label}; classes go from 0 to {len(self.classes) - 1}.")
         return label
 
     def _draw(
-        self, num: int, seed: int, labels: list[int] | None, sharpness: tuple[float, float] | None = None
+        self, num: int, seed: int, labels: list[int] | None, sharpness: float | tuple[float, float] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) and their labels (N,), on the CPU."""
-        images, vector = draw_images(
-            self.generator, num, seed=seed, sharpness=sharpness or self.config.sharpness, labels=labels
-        )
+        own = self.config.sharpness if sharpness is None else sharpness
+        images, vector = draw_images(self.generator, num, seed=seed, sharpness=own, labels=labels)
         return images, vector.argmax(dim=1)
 
     def grid(self, seed: int = 0) -> Image.Image:

@@ -137,22 +137,22 @@ def page(folder: Path) -> "gradio.Blocks":
         return _controls(OnnxGenerator(generators[model]).metadata)
 
     def draw_images(
-        model: str, label: str, mixture: str, sharpness: str, field: list[list[Any]], num: float, seed: float | None
+        model: str, label: str, mixture: str, sharpness: str, field: list[list[Any]], num: int, seed: int | None
     ) -> tuple[list[tuple[Pixels, str]], str, str]:
         try:
             if seed is None:
                 raise InputError("The seed is missing: give 0 or more.")
             generator = OnnxGenerator(generators[model])
             samples = generator.sample(
-                int(num),
-                seed=int(seed),
+                num,
+                seed=seed,
                 labels=None if label == ANY or mixture.strip() else generator.label(label),
                 mixture=parse_mixture(mixture, generator) if mixture.strip() else None,
                 sharpness=parse_sharpness(sharpness) if sharpness.strip() else None,
                 field=cells(field),
             )
             captions, summary = verdicts(samples, generator, classifiers)
-            path = downloads / f"{Path(model).with_suffix('').as_posix().replace('/', '-')}-seed-{int(seed)}.png"
+            path = downloads / f"{Path(model).with_suffix('').as_posix().replace('/', '-')}-seed-{seed}.png"
             save(path, [samples], len(samples.labels), generator)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
@@ -168,7 +168,7 @@ def page(folder: Path) -> "gradio.Blocks":
             with gr.Column(scale=1, min_width=280):
                 model = gr.Dropdown([*generators], value=first, label="Model")
                 label, mixture, sharpness, field = controls(first)
-                num = gr.Slider(1, 100, value=25, step=1, label="Images")
+                num = gr.Slider(1, 100, value=25, step=1, precision=0, label="Images")
                 seed = gr.Number(0, precision=0, label="Seed")
                 button = gr.Button("Draw", variant="primary")
                 download = gr.DownloadButton("Save as PNG")

@@ -19,7 +19,7 @@ def draw_images(
     num: int,
     *,
     seed: int,
-    sharpness: tuple[float, float],
+    sharpness: float | tuple[float, float],
     labels: Sequence[int] | None = None,
     dropout: bool = False,
     batch_size: int = BATCH,
@@ -32,7 +32,7 @@ def draw_images(
         generator: Its mode, and torch's random state, are left as they were.
         num: N.
         seed: Of the draws, and of dropout.
-        sharpness: Range of the condition's sharpness.
+        sharpness: The condition's, or its range, above 0 to 1,000.
         labels: Wanted label of each image, (N,); ``None`` leaves them to chance.
         dropout: Leave dropout on, as in training; batch norm keeps to its running statistics in either case.
         batch_size: Images drawn at a time. The masks of dropout depend on it.

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netinv.core import InputError, listed
-from netinv.sampling.draws import BATCH_SIZE, Floats, Integers, draw_batches
+from netinv.core import InputError, listed, whole
+from netinv.sampling.draws import BATCH_SIZE, Floats, Integers, draw_batches, sharpness_range
 from netinv.sampling.sessions import open_session, run_session
 
 Field = Mapping[tuple[int, int], float]
+
+MAX_HELD = 1_000
+"""Of a cell of the field, up or down. Drawn ones are hardly beyond 4."""
 
 
 class Samples(NamedTuple):
@@ -60,19 +63,14 @@ class OnnxGenerator:
         Args:
             latent: (N, Z).
             condition: Wanted class probabilities, (N, K).
-            noise: Uniform in [0, 1), (N, U); the stochastic form needs it.
-            generator: Which generator draws each image, (N,); an ensemble needs it.
+            noise: Uniform in [0, 1), (N, U); the stochastic form needs it, and no other takes it.
+            generator: Which generator draws each image, (N,); an ensemble needs it, and nothing else takes it.
+
+        Raises:
+            InputError: The inputs are not those of this file, or not of the same N; says which those are.
         """
-        feeds: dict[str, NDArray[Any]] = {"latent": latent, "condition": condition}
-        if self.metadata.noise_dim:
-            if noise is None:
-                raise ValueError(f"Expected noise of shape (N, {self.metadata.noise_dim}): {self.path} is stochastic")
-            feeds["noise"] = noise
-        if self.metadata.num_generators:
-            if generator is None:
-                raise ValueError(f"Expected generator of shape (N,): {self.path} is an ensemble")
-            feeds["generator"] = generator
-        return run_session(self._session, feeds)
+        feeds = {"latent": latent, "condition": condition, "noise": noise, "generator": generator}
+        return run_session(self._session, {name: rows for name, rows in feeds.items() if rows is not None})
 
     def sample(
         self,
@@ -92,10 +90,11 @@ class OnnxGenerator:
             seed: Fixes every draw; not negative.
             labels: Wanted label of all images, or of each; ``None`` leaves it to chance.
             mixture: Wanted probabilities by label, the same for all images, in place of drawn ones; sums to 1.
-            sharpness: s of the condition softmax(s * e), or its range; ``None`` is the file's own.
+            sharpness: s of the condition softmax(s * e), or its range, above 0 to 1,000; ``None`` is the file's own.
+                A mixture has none.
             field: Cells of the latent field that are the same in all images, as {(row, column): value}, counted from
                 0 at the top left: above 0 an image is brighter there than others, below 0 darker. Drawn ones are
-                standard normal.
+                standard normal; values go from -1,000 to 1,000.
             generator: Which one of an ensemble draws; ``None`` lets them take turns.
 
         Raises:
@@ -127,17 +126,17 @@ class OnnxGenerator:
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[Samples]:
         """The images of :meth:`sample`, a batch at a time, so that memory does not grow with ``num``."""
-        if num < 0:
+        if whole(num, "The number of images") < 0:
             raise InputError(f"The number of images is {num}: give 0 or more.")
         if labels is not None and mixture is not None:
             raise InputError("Both labels and a mixture were given: give one of them.")
-        if isinstance(labels, int | np.integer):  # numpy's, too
-            labels = [int(labels)] * num
+        if sharpness is not None and mixture is not None:
+            raise InputError("Both a sharpness and a mixture, which has none, were given: give one of them.")
         fixed = None if mixture is None else self._mixture(mixture)
         held = self._field(field or {})
         draws = draw_batches(
             num,
-            **self.metadata.draws | {"sharpness": self._sharpness(sharpness)},
+            **self.metadata.draws | ({} if sharpness is None else {"sharpness": sharpness_range(sharpness)}),
             seed=_checked_seed(seed),
             labels=None if labels is None else self._labels(labels, num),
             batch_size=batch_size,
@@ -172,8 +171,9 @@ class OnnxGenerator:
         Raises:
             InputError: An argument is out of its range; says what is possible.
         """
-        if num < 2:
+        if whole(num, "The number of images") < 2:
             raise InputError(f"The number of images is {num}: an interpolation needs its two ends, so 2 or more.")
+        turns = self._turns(num, whole(generator, "The generator"))  # they do not take turns
         how: dict[str, Any] = {"labels": label, "mixture": mixture, "sharpness": sharpness, "generator": generator}
         first, last = (self.sample(1, seed=seed, field=field, **how) for seed in seeds)
         latent = _great_circle(first.latent[0], last.latent[0], np.linspace(0, 1, num))
@@ -183,7 +183,7 @@ class OnnxGenerator:
         noise = None
         if self.metadata.noise_dim:
             noise = np.repeat(_noise_rng(seeds[0]).random((1, self.metadata.noise_dim), dtype=np.float32), num, axis=0)
-        images = self(latent, condition, noise=noise, generator=np.full(num, generator, np.int64))
+        images = self(latent, condition, noise=noise, generator=turns)
         return Samples(images, condition.argmax(axis=1), latent, condition)
 
     def label(self, text: str) -> int:
@@ -201,19 +201,21 @@ class OnnxGenerator:
     def _known(self) -> str:
         return f"the classes are {listed([f'{i} ({name})' for i, name in enumerate(self.metadata.classes)])}."
 
-    def _labels(self, labels: Sequence[int], num: int) -> Sequence[int]:
-        if len(labels) != num:
-            raise InputError(f"{len(labels)} labels were given for {num} images: give one for each, or one for all.")
-        for label in {*labels}:
+    def _labels(self, labels: int | Sequence[int], num: int) -> list[int]:
+        array = np.asarray(labels)
+        if array.shape not in ((), (num,)):
+            raise InputError(f"{array.size} labels were given for {num} images: give one for each, or one for all.")
+        each = [whole(label, "A label") for label in np.broadcast_to(array, num).tolist()]
+        for label in {*each}:
             if not 0 <= label < self.num_classes:
                 raise InputError(f"Label {label} does not exist: {self._known()}")
-        return labels
+        return each
 
     def _mixture(self, mixture: Mapping[int, float]) -> Floats:
         """(K,)."""
         vector = np.zeros(self.num_classes, np.float32)
         for label, share in mixture.items():
-            if not 0 <= label < self.num_classes:
+            if not 0 <= whole(label, "A label") < self.num_classes:
                 raise InputError(f"Label {label} does not exist: {self._known()}")
             if not 0 <= share <= 1:
                 raise InputError(f"The mixture gives label {label} a share of {share}: a share lies from 0 to 1.")
@@ -223,39 +225,31 @@ class OnnxGenerator:
             raise InputError(f"The shares of the mixture sum to {total:g}: they must sum to 1.")
         return vector
 
-    def _sharpness(self, sharpness: float | tuple[float, float] | None) -> tuple[float, float]:
-        if sharpness is None:
-            return self.metadata.sharpness
-        low, high = sharpness if isinstance(sharpness, tuple) else (sharpness, sharpness)
-        if not 0 < low <= high < math.inf:
-            raise InputError(
-                f"The sharpness is {sharpness}: give a number above 0, or a range of two, the lower first."
-            )
-        return low, high
-
     def _field(self, field: Field) -> dict[int, float]:
         """Values by their places in a latent."""
         side = self.metadata.field_side
         if field and not side:
             raise InputError(f"{self.path} has no latent field: it is one of an inversion with a latent_field above 0.")
         for (row, column), value in field.items():
-            if not (0 <= row < side and 0 <= column < side):
+            if not (0 <= whole(row, "A row of the field") < side and 0 <= whole(column, "A column of it") < side):
                 raise InputError(
                     f"The cell {row},{column} does not exist: the field has {side} rows and columns, counted from 0."
                 )
-            if not math.isfinite(value):
-                raise InputError(f"The cell {row},{column} of the field is to be {value}: give a number.")
+            if not -MAX_HELD <= value <= MAX_HELD:
+                raise InputError(
+                    f"The cell {row},{column} of the field is to be {value}: give {-MAX_HELD:,} to {MAX_HELD:,}."
+                )
         start = self.metadata.latent_dim - side**2
         return {start + row * side + column: value for (row, column), value in field.items()}
 
-    def _turns(self, num: int, generator: int | None) -> Integers:
-        """Which generator draws each image, (N,)."""
+    def _turns(self, num: int, generator: int | None) -> Integers | None:
+        """Which generator draws each image, (N,); ``None`` where the file holds one alone, and takes no number."""
         count = self.metadata.num_generators or 1
-        if generator is None:
-            return np.arange(num) % count
-        if not 0 <= generator < count:
+        if generator is not None and not 0 <= whole(generator, "The generator") < count:
             raise InputError(f"Generator {generator} does not exist: {self.path} holds {count}, counted from 0.")
-        return np.full(num, generator, np.int64)
+        if not self.metadata.num_generators:
+            return None
+        return np.arange(num) % count if generator is None else np.full(num, generator, np.int64)
 
     def _draw_images(
         self,
@@ -263,7 +257,7 @@ class OnnxGenerator:
         fixed: Floats | None,
         held: Mapping[int, float],
         seed: int,
-        turns: Integers,
+        turns: Integers | None,
         batch_size: int,
     ) -> Iterator[Samples]:
         noise_rng = _noise_rng(seed)
@@ -275,7 +269,7 @@ class OnnxGenerator:
             noise = None
             if self.metadata.noise_dim:
                 noise = noise_rng.random((len(latent), self.metadata.noise_dim), dtype=np.float32)
-            turn = turns[index * batch_size : index * batch_size + len(latent)]
+            turn = None if turns is None else turns[index * batch_size : index * batch_size + len(latent)]
             images = self(latent, condition, noise=noise, generator=turn)
             yield Samples(images, condition.argmax(axis=1), latent, condition)
 
@@ -320,7 +314,7 @@ class OnnxClassifier:
 
 
 def _checked_seed(seed: int) -> int:
-    if seed < 0:
+    if whole(seed, "The seed") < 0:
         raise InputError(f"The seed is {seed}: give 0 or more.")
     return seed
 

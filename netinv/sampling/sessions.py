@@ -53,9 +53,15 @@ def run_session(session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArr
     """The output for any number of rows, ``BATCH_SIZE`` at a time: what fits into the caches is faster.
 
     Raises:
-        InputError: The file gives something else than finite numbers, one row for each, or does not come to an end.
+        InputError: The inputs are not the file's, or not finite numbers, as many rows of each; the file gives something
+            else than finite numbers, one row for each, or does not come to an end.
     """
     num = len(next(iter(feeds.values())))
+    takes = {i.name: (num, *i.shape[1:]) for i in session.get_inputs()}
+    if takes != (given := {name: rows.shape for name, rows in feeds.items()}):
+        raise InputError(f"The file takes inputs of the shapes {takes}, but was given {given}.")
+    if not all(np.isfinite(rows).all() for rows in feeds.values()):
+        raise InputError("The inputs hold numbers that are not finite: give others.")
     parts = [
         {name: rows[i : i + BATCH_SIZE] for name, rows in feeds.items()} for i in range(0, max(num, 1), BATCH_SIZE)
     ]

@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from netinv.app.inversions import Inversion, inversion_accuracy
+from netinv.core import InputError
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig
 from netinv.sampling import draw
@@ -49,3 +51,31 @@ def test_accuracy_is_measured_at_the_sharpness_of_the_training(sharpness: tuple[
         inversion.sample(9).flatten(1)[:, :K],
         torch.from_numpy(draw(9, latent_dim=4, num_classes=K, seed=0, sharpness=sharpness)[1]),
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"num": 2.5}, "The number of images is 2.5: give a whole number"),
+        ({"num": -1}, "The number of images is -1 and the seed 0: give 0 or more"),
+        ({"seed": -1}, "The number of images is 2 and the seed -1: give 0 or more"),
+        ({"seed": 0.5}, "The seed is 0.5: give a whole number"),
+        ({"label": 1.9}, "The label is 1.9: give a whole number"),
+        ({"label": True}, "The label is True: give a whole number"),
+        ({"label": 3}, "There is no class 3"),
+        ({"sharpness": 0}, "The sharpness is 0: give a number above 0 to 1,000"),
+        ({"sharpness": ()}, "The sharpness is"),
+        ({"sharpness": (1.0, 1e308)}, "The sharpness is"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_a_sentence(change: dict[str, Any], told: str) -> None:
+    inversion = Inversion(Condition().eval(), InversionConfig(), [], tuple("abc"), 0.0)
+    with pytest.raises(InputError, match=told):
+        inversion.sample(**{"num": 2} | change)
+
+
+def test_numbers_are_numpys_too_and_one_sharpness_is_a_range() -> None:
+    inversion = Inversion(Condition().eval(), InversionConfig(), [], tuple("abc"), 0.0)
+    plain = inversion.sample(2, label=1, seed=3, sharpness=(5.0, 5.0))
+    one = np.int64(1)
+    assert torch.equal(inversion.sample(2 * one, label=one, seed=3 * one, sharpness=np.float32(5)), plain)  # type: ignore[arg-type]

@@ -65,7 +65,10 @@ def test_a_way_keeps_the_cells_that_are_held(steered: OnnxGenerator) -> None:
         ({(0, 2): 1.0}, "The cell 0,2 does not exist"),
         ({(-1, 0): 1.0}, "The cell -1,0 does not exist"),
         ({(0, -1): 1.0}, "The cell 0,-1 does not exist"),
-        ({(0, 1): float("nan")}, "The cell 0,1 of the field is to be nan: give a number."),
+        ({(0.5, 0): 1.0}, "A row of the field is 0.5: give a whole number."),
+        ({(0, 1): float("nan")}, "The cell 0,1 of the field is to be nan: give -1,000 to 1,000."),
+        ({(0, 1): 1e300}, "The cell 0,1 of the field is to be 1e\\+300: give -1,000 to 1,000."),
+        ({(1, 1): -1000.1}, "is to be -1000.1"),
         ({(0, 1): float("inf")}, "is to be inf"),
     ],
 )
@@ -116,6 +119,7 @@ def test_the_command_holds_cells(steered: OnnxGenerator, monkeypatch: pytest.Mon
         (["-1,1:1"], "is no cell"),
         (["0,1:1", "0,1:2"], "The cell 0,1 of the field is given twice: give it one value."),
         (["0,1:nan"], "is to be nan"),
+        (["0,1:1e300"], "is to be 1e+300: give -1,000 to 1,000."),
         (["9,9:1"], "The cell 9,9 does not exist"),
     ],
 )

@@ -201,18 +201,37 @@ def test_the_call_hands_its_inputs_on(tmp_path: Path) -> None:
     given = rows(Samples(images, np.zeros(3, np.int64), latent, condition))
     assert np.array_equal(given["noise"], noise(3, 9))
     assert given["generator"].tolist() == [3, 0, 2]
-    path = re.escape(str(network.path))
-    with pytest.raises(ValueError, match=rf"^Expected noise of shape \(N, 2\): {path} is stochastic$"):
-        network(latent, condition, generator=np.zeros(3, np.int64))
-    with pytest.raises(ValueError, match=rf"^Expected generator of shape \(N,\): {path} is an ensemble$"):
-        network(latent, condition, noise=noise(3, 9))
     assert network.num_classes == 3
+
+
+def test_inputs_that_are_not_the_files_are_refused(tmp_path: Path) -> None:
+    both, plain = generator(tmp_path, stochastic=True, ensemble=4), generator(tmp_path)
+    latent, condition = drawn(3, 0)
+    more: dict[str, Any] = {"noise": noise(3, 9), "generator": np.zeros(3, np.int64)}
+    for name, given in more.items():
+        with pytest.raises(
+            InputError, match=r"takes inputs of the shapes {.*'noise': \(3, 2\), 'generator': \(3,\)}, b"
+        ):
+            both(latent, condition, **{name: given})
+        with pytest.raises(InputError, match=rf"'condition': \(3, 3\)}}, but was given {{.*'{name}': "):
+            plain(latent, condition, **{name: given})
+    for fewer in ((latent[:2], condition), (latent, condition[:2]), (latent[:, :1], condition), (latent[0], condition)):
+        with pytest.raises(InputError, match="The file takes inputs of the shapes"):
+            plain(*fewer)
+    with pytest.raises(InputError, match="The file takes inputs of the shapes"):
+        both(latent, condition, **more | {"generator": np.zeros(2, np.int64)})
+    with pytest.raises(InputError, match="The inputs hold numbers that are not finite"):
+        plain(latent * np.float32(np.nan), condition)
 
 
 @pytest.mark.parametrize("how", [{"label": 1}, {"mixture": {0: 0.5, 1: 0.5}}, {"label": None}])
 @pytest.mark.parametrize("sharpness", [None, 9.0])
 def test_interpolation_keeps_all_but_the_latent(tmp_path: Path, how: Any, sharpness: Any) -> None:
     network = generator(tmp_path, stochastic=True, ensemble=3)
+    if sharpness and "mixture" in how:
+        with pytest.raises(InputError, match="Both a sharpness and a mixture"):
+            network.interpolate(5, seeds=(3, 8), sharpness=sharpness, generator=2, **how)
+        return
     way = network.interpolate(5, seeds=(3, 8), sharpness=sharpness, generator=2, **how)
     pair = SHARPNESS if sharpness is None else (9.0, 9.0)
     (first, condition), (last, _) = drawn(1, 3, pair), drawn(1, 8, pair)
@@ -240,6 +259,9 @@ def test_an_interpolation_has_two_ends_and_begins_with_the_first_generator(tmp_p
         network.interpolate(1, seeds=(0, 1))
     with pytest.raises(InputError, match=r"^Generator 2 does not exist"):
         network.interpolate(2, seeds=(0, 1), generator=2)
+    nothing: Any = None
+    with pytest.raises(InputError, match=r"^The generator is None: give a whole number\.$"):
+        network.interpolate(2, seeds=(0, 1), generator=nothing)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +278,25 @@ def test_an_interpolation_has_two_ends_and_begins_with_the_first_generator(tmp_p
         ({"mixture": {0: 1.1}}, "The mixture gives label 0 a share of 1.1: a share lies from 0 to 1."),
         ({"mixture": {0: 0.5, 1: 0.25}}, "The shares of the mixture sum to 0.75: they must sum to 1."),
         ({"mixture": {0: 0.5, 1: 0.500002}}, "The shares of the mixture sum to 1: they must sum to 1."),
-        ({"sharpness": 0.0}, "The sharpness is 0.0: give a number above 0, or a range of two, the lower first."),
-        ({"sharpness": (2.0, 1.0)}, "The sharpness is (2.0, 1.0): give a number above 0, or a range of two, the lower"),
+        (
+            {"sharpness": 0.0},
+            "The sharpness is 0.0: give a number above 0 to 1,000, or a range of two, the lower first.",
+        ),
+        ({"sharpness": (2.0, 1.0)}, "The sharpness is (2.0, 1.0): give a number above 0 to 1,000, or a range of two,"),
+        ({"sharpness": 1e308}, "The sharpness is 1e+308: give a number above 0 to 1,000"),
+        (
+            {"sharpness": 3.0, "mixture": {0: 1.0}},
+            "Both a sharpness and a mixture, which has none, were given: give one",
+        ),
+        ({"num": 2.5}, "The number of images is 2.5: give a whole number."),
+        ({"labels": np.array([1.9, 2.2])}, "A label is 1.9: give a whole number."),
+        ({"labels": 1.9}, "A label is 1.9: give a whole number."),
+        ({"labels": "1"}, "A label is 1: give a whole number."),
+        ({"labels": True}, "A label is True: give a whole number."),
+        ({"labels": [[1], [2]]}, "2 labels were given for 2 images: give one for each"),
+        ({"mixture": {0.5: 1.0}}, "A label is 0.5: give a whole number."),
+        ({"seed": 1.5}, "The seed is 1.5: give a whole number."),
+        ({"generator": 0.5}, "The generator is 0.5: give a whole number."),
         ({"sharpness": np.inf}, "The sharpness is inf: give a number above 0"),
         ({"seed": -1}, "The seed is -1: give 0 or more."),
         ({"generator": 2}, "plain-2.onnx holds 2, counted from 0."),
@@ -277,6 +316,29 @@ def test_what_lies_on_a_bound_is_drawn(tmp_path: Path) -> None:
         assert len(network.sample(1, mixture=mixture).images) == 1
     assert network.sample(1, sharpness=(0.5, 0.5)).labels.shape == (1,)
     assert rows(network.sample(1, generator=1))["generator"] == [1]
+    assert network.sample(1, sharpness=1000).labels.shape == (1,)
+
+
+def test_numbers_are_numpys_too(tmp_path: Path) -> None:
+    network = generator(tmp_path, ensemble=2)
+    plain = network.sample(2, seed=3, labels=2, sharpness=(1.0, 5.0), generator=1)
+    one = np.int64(1)
+    for labels, sharpness in ((np.int64(2), [1, 5]), (np.array([2, 2]), np.array([1.0, 5.0])), (np.array(2), (one, 5))):
+        found = network.sample(2 * one, seed=3 * one, labels=labels, sharpness=sharpness, generator=one)
+        assert all(map(np.array_equal, plain, found))
+
+
+@pytest.mark.parametrize("sharpness", [1e-9, 1e-7, 1e-6, 5e-324])
+def test_a_label_is_drawn_however_vague_the_condition(tmp_path: Path, sharpness: float) -> None:
+    """There float32 has few numbers between the shares."""
+    network = generator(tmp_path)
+    samples = network.sample(200, labels=2, sharpness=sharpness)
+    assert (samples.labels == 2).all()
+    others = np.delete(samples.condition, 2, axis=1)
+    assert (samples.condition[:, 2] > others.max(axis=1)).all()
+    np.testing.assert_allclose(samples.condition, 1 / 3, rtol=1e-5)
+    free, usual = network.sample(200, sharpness=sharpness), network.sample(200, sharpness=3.0)
+    assert np.array_equal(free.labels, usual.labels)
 
 
 def test_a_class_goes_by_its_name_or_its_number(tmp_path: Path) -> None:
@@ -336,6 +398,8 @@ def test_any_number_of_rows_goes_through_in_batches(tmp_path: Path, monkeypatch:
     sizes: list[int] = []
 
     class Counting:
+        get_inputs = network._session.get_inputs
+
         def run(self, outputs: None, feeds: dict[str, np.ndarray], options: Any) -> list[np.ndarray]:
             assert outputs is None
             sizes.append(len(feeds["images"]))
@@ -440,8 +504,17 @@ def test_batches_are_of_64_unless_told_and_take_their_own_labels() -> None:
     ("wrong", "message"),
     [
         ({"num": -1}, "Expected num >= 0 and batch_size >= 1, got -1 and 1"),
-        ({"sharpness": (0.0, 1.0)}, "Expected sharpness as a range 0 < low <= high, got (0.0, 1.0)"),
-        ({"sharpness": (2.0, 1.0)}, "Expected sharpness as a range 0 < low <= high, got (2.0, 1.0)"),
+        ({"num": 2.0}, "The number of images is 2.0: give a whole number."),
+        ({"seed": 1.5}, "The seed is 1.5: give a whole number."),
+        ({"seed": None}, "The seed is None: give a whole number."),
+        ({"labels": np.array([0.0, 1.9])}, "A label is 0.0: give a whole number."),
+        *(
+            (
+                {"sharpness": s},
+                f"The sharpness is {s}: give a number above 0 to 1,000, or a range of two, the lower first.",
+            )
+            for s in ((0.0, 1.0), (2.0, 1.0), (1.0, 1e308), (5e-324, 1000.0), (1, 2, 3), "3", True, np.nan)
+        ),
         ({"labels": [0, 3]}, "Expected 2 labels from 0 to 2, got 2: [0, 3]"),
         ({"labels": [0, -1]}, "Expected 2 labels from 0 to 2, got 2: [0, -1]"),
         ({"labels": [0]}, "Expected 2 labels from 0 to 2, got 1: [0]"),
