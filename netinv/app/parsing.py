@@ -116,7 +116,7 @@ def parse_source(options: dict[str, Any]) -> "tuple[ClassifierSource, str]":
         raise InputError(
             f"--image-shape {options['image_shape']!r} is not channels, height, width: write it like 1,28,28."
         )
-    if str(given.get("output_entry", "")).isdigit():
+    if str(given.get("output_entry", "")).isdecimal():
         given["output_entry"] = int(given["output_entry"])
     given["arguments"] = parse_pairs(given.get("arguments", ()), "--argument")
     names = ("mean", "std", "input_shape", "channel_order", "output", "output_entry", "feature_layer")
@@ -186,13 +186,15 @@ def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
     """Values by name, from texts such as ``steps=300``; a value is JSON, or else a text.
 
     Raises:
-        InputError: A text has another form.
+        InputError: A text has another form, or names a value again.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise InputError(f"{option} {pair!r} has no name and value: write it like NAME=VALUE.")
+        if name in values:
+            raise InputError(f"{option} gives {name} twice: give it one value.")
         try:
             values[name] = parse_json(text)
         except ValueError:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from netinv.core import InputError, whole
 from netinv.sampling.draws import Floats
 
 Pixels = NDArray[np.uint8]
@@ -15,7 +16,12 @@ def to_pixels(images: Floats, scale: int = 1) -> Pixels:
     """Images (N, C, H, W) in [0, 1] to the nearest uint8, each pixel as a square of ``scale`` by ``scale``.
 
     A picture is grey or has three colours: of any other number of channels it shows the mean.
+
+    Raises:
+        InputError: The scale is no whole number from 1 on.
     """
+    if whole(scale, "The scale") < 1:
+        raise InputError(f"The scale is {scale}: give 1 or more.")
     if images.shape[1] not in (1, 3):
         images = images.mean(axis=1, keepdims=True)
     pixels: Pixels = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)

@@ -294,11 +294,26 @@ class OnnxClassifier:
         return run_session(self._session, {"images": images})
 
     def accuracy(self, images: Floats, labels: Integers) -> float:
-        """Share of the images (N, C, H, W) that are read as their labels (N,)."""
-        return self.num_correct(images, labels) / len(labels)
+        """Share of the images (N, C, H, W), N at least 1, that are read as their labels (N,).
+
+        Raises:
+            InputError: There are no images, or no label for each.
+        """
+        if not len(images):
+            raise InputError("There are no images to tell an accuracy of: give some.")
+        return self.num_correct(images, labels) / len(images)
 
     def num_correct(self, images: Floats, labels: Integers) -> int:
-        """Number of the images (N, C, H, W) that are read as their labels (N,)."""
+        """Number of the images (N, C, H, W) that are read as their labels (N,).
+
+        Raises:
+            InputError: There is no label for each.
+        """
+        labels = np.asarray(labels)
+        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(
+                f"{len(images)} images need as many whole numbers as labels, not {labels.dtype} {labels.shape}."
+            )
         return int((self(images).argmax(axis=1) == labels).sum())
 
     def check_fits(self, generator: OnnxGenerator) -> None:

@@ -1,12 +1,12 @@
 """Samples as files: a grid, arrays, or a folder of pictures."""
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from netinv.core import InputError, check_file, check_folder, new_file, new_folder
+from netinv.core import InputError, check_file, check_folder, new_file, new_folder, whole
 from netinv.sampling.grids import Pixels, grid, to_pixels
 from netinv.sampling.onnx_models import OnnxGenerator, Samples
 
@@ -34,10 +34,11 @@ def save(
         scale: Side of each pixel of the images, in pixels of a picture; arrays are as they were drawn.
 
     Raises:
-        InputError: As :func:`check_place`.
+        InputError: As :func:`check_place` and :func:`check_size`, or other than ``num`` samples come.
     """
     check_place(path)
     check_size(path, num, generator, columns, scale)
+    batches = _in_all(batches, num)
     with new_file(path) if path.suffix else new_folder(path) as partial:
         if path.suffix == ".png":
             images = (batch.images for batch in batches)
@@ -52,8 +53,12 @@ def check_size(path: Path, num: int, generator: OnnxGenerator, columns: int | No
     """Refuse, before the work, more images than a file of this kind can hold; arguments as :func:`save`.
 
     Raises:
-        InputError: Tells how many that are.
+        InputError: Tells how many that are; or a number is out of its range.
     """
+    if whole(num, "The number of images") < 0 or whole(scale, "The scale") < 1:
+        raise InputError(f"{num} images at a scale of {scale}: give 0 or more, and a scale of 1 at least.")
+    if columns is not None and whole(columns, "The number of columns") < 1:
+        raise InputError(f"The number of columns is {columns}: give 1 or more, or leave it out.")
     channels, height, width = generator.metadata.image_shape
     bytes_each = 4 * channels * height * width
     height, width = scale * height, scale * width
@@ -75,6 +80,24 @@ def check_place(path: Path) -> None:
         check_file(path)
     else:
         check_folder(path)
+
+
+def _in_all(batches: Iterable[Samples], num: int) -> Iterator[Samples]:
+    """The batches, as long as no more samples come than were announced.
+
+    Raises:
+        InputError: More come, or fewer.
+    """
+    left = num
+    for batch in batches:
+        left -= len(batch.labels)
+        if left < 0:
+            break
+        yield batch
+    if left:
+        raise InputError(
+            f"{num} images were to be saved, but {'more' if left < 0 else 'fewer'} came: give their number."
+        )
 
 
 def _save_png(path: Path, pixels: Pixels) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from netinv.core import InputError
+from netinv.core import InputError, whole
 from netinv.sampling.draws import BATCH_SIZE, Floats
 from netinv.sampling.metadata import Metadata
 
@@ -29,7 +29,7 @@ def open_session(
     if not path.is_file():
         raise InputError(f"{path} is not a file: name an exported {kind}.")
     most = max(64, os.cpu_count() or 1)
-    if num_threads is not None and not 1 <= num_threads <= most:
+    if num_threads is not None and not 1 <= whole(num_threads, "The number of threads") <= most:
         raise InputError(f"The number of threads is {num_threads}: give 1 to {most}, or leave it out.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads or 0

@@ -441,6 +441,13 @@ def test_values_of_pairs_are_json_or_text() -> None:
     assert parse_pairs(("a=1", "b=[1, 2]", "c=pgd", "d=x=y"), "--set") == {"a": 1, "b": [1, 2], "c": "pgd", "d": "x=y"}
     with pytest.raises(InputError, match="write it like NAME=VALUE"):
         parse_pairs(("=1",), "--set")
+    with pytest.raises(InputError, match=r"^--set gives a twice: give it one value\.$"):
+        parse_pairs(("a=1", "b=2", "a=3"), "--set")
+
+
+@pytest.mark.parametrize(("text", "entry"), [("1", 1), ("logits", "logits"), ("²", "²")])
+def test_an_entry_is_a_place_or_a_name(text: str, entry: int | str) -> None:
+    assert parse_source({"model": "zoo:ConvNet", "output_entry": text})[0].adapter.output_entry == entry
 
 
 def test_shell_completion_knows_the_commands(root: Path) -> None:

@@ -362,6 +362,15 @@ def test_accuracy_is_the_share_of_what_is_read_as_labelled(tmp_path: Path) -> No
     assert network.accuracy(samples.images, labels) == pytest.approx(0.9)
 
 
+def test_an_accuracy_is_of_some_images_with_a_label_each(tmp_path: Path) -> None:
+    network, samples = classifier(tmp_path), generator(tmp_path).sample(4)
+    for labels in (samples.labels[:1], samples.labels[:2], samples.labels[:, None], samples.labels + 0.5):
+        with pytest.raises(InputError, match=r"^4 images need as many whole numbers as labels, not (int|float)64 \("):
+            network.accuracy(samples.images, labels)
+    with pytest.raises(InputError, match="There are no images to tell an accuracy of"):
+        network.accuracy(samples.images[:0], samples.labels[:0])
+
+
 def test_a_classifier_fits_what_it_can_judge(tmp_path: Path) -> None:
     ours = classifier(tmp_path)
     ours.check_fits(generator(tmp_path))
@@ -633,6 +642,27 @@ def test_what_is_saved_is_what_was_drawn(tmp_path: Path, channels: int) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.npz", "x"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"num": 3}, "3 images were to be saved, but more came: give their number."),
+        ({"num": 9}, "9 images were to be saved, but fewer came: give their number."),
+        ({"num": -1}, "-1 images at a scale of 1: give 0 or more"),
+        ({"num": 4.5}, "The number of images is 4.5: give a whole number."),
+        ({"scale": 0}, "4 images at a scale of 0: give 0 or more, and a scale of 1 at least."),
+        ({"scale": 1.5}, "The scale is 1.5: give a whole number."),
+        ({"columns": 0}, "The number of columns is 0: give 1 or more, or leave it out."),
+    ],
+)
+def test_what_does_not_add_up_is_not_saved(tmp_path: Path, name: str, change: dict[str, Any], told: str) -> None:
+    network = generator(tmp_path)
+    arguments: dict[str, Any] = {"num": 4, **change}
+    with pytest.raises(InputError, match=f"^{re.escape(told)}"):
+        save(tmp_path / name, network.stream(4, batch_size=2), generator=network, **arguments)
+    assert list(tmp_path.iterdir()) == [network.path]
+
+
 def test_a_file_is_replaced_and_a_folder_is_not(tmp_path: Path) -> None:
     network = generator(tmp_path)
     samples = network.sample(1)
@@ -647,6 +677,12 @@ def test_a_file_is_replaced_and_a_folder_is_not(tmp_path: Path) -> None:
         save(tmp_path / "grid.jpg", [samples], 1, network)
     with pytest.raises(InputError, match=r"grid.png/below.png cannot be written \(\w"):
         save(tmp_path / "grid.png" / "below.png", [samples], 1, network)
+
+
+@pytest.mark.parametrize("scale", [0, -1, 1.5, True])
+def test_a_scale_is_a_whole_number_from_1_on(scale: Any) -> None:
+    with pytest.raises(InputError, match=f"The scale is {scale}: give"):
+        to_pixels(np.zeros((1, 1, 2, 2), np.float32), scale)
 
 
 @pytest.mark.parametrize("channels", [2, 4, 5])
