@@ -311,9 +311,7 @@ class OnnxClassifier:
         """
         labels = np.asarray(labels)
         if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-            raise InputError(
-                f"{len(images)} images need as many whole numbers as labels, not {labels.dtype} {labels.shape}."
-            )
+            raise InputError(f"{len(images)} images need a whole number each, not {labels.dtype} {labels.shape}.")
         return int((self(images).argmax(axis=1) == labels).sum())
 
     def check_fits(self, generator: OnnxGenerator) -> None:

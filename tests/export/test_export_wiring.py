@@ -60,21 +60,22 @@ def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def toy() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """A matrix product, a convolution, a transposed convolution and a bias, each with channels of their own scale."""
+    """A matrix product and two convolutions, each with channels of their own scale, a bias and a constant."""
     rng = library_numpy_rng(0)
     scale = 10.0 ** np.arange(4)
     values = {
-        "matrix": rng.standard_normal((4, 9)) * scale[:, None],
+        "matrix.weight": rng.standard_normal((4, 9)) * scale[:, None],
         "kernel": rng.standard_normal((4, 3, 3, 3)) * scale[:, None, None, None],
-        "transposed": rng.standard_normal((3, 4, 2, 2)) * scale[:, None, None],
+        "transposed.weight": rng.standard_normal((3, 4, 2, 2)) * scale[:, None, None],
         "bias": rng.standard_normal(4),
+        "places": rng.standard_normal((2, 9)),
     }
     arrays = {name: value.astype(np.float32) for name, value in values.items()}
     arrays["kernel"][1] = 0
     nodes = [
-        helper.make_node("Gemm", ["x", "matrix", "bias"], ["a"], transB=1),
+        helper.make_node("Gemm", ["x", "matrix.weight", "bias"], ["a"], transB=1),
         helper.make_node("Conv", ["y", "kernel"], ["b"]),
-        helper.make_node("ConvTranspose", ["y", "transposed"], ["c"]),
+        helper.make_node("ConvTranspose", ["y", "transposed.weight"], ["c"]),
     ]
     floats = {"x": (1, 9), "y": (1, 3, 5, 5), "a": (1, 4), "b": (1, 4, 3, 3), "c": (1, 4, 6, 6)}
     infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in floats.items()}
@@ -91,10 +92,10 @@ def toy() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
 def test_int8_uses_its_whole_range_for_each_output_channel() -> None:
     model, arrays = toy()
     small = weights(compress(model, "int8"))
-    assert set(small) == {"bias"} | {
-        f"{n}_{kind}" for n in ("matrix", "kernel", "transposed") for kind in ("int8", "scale")
+    assert set(small) == {"bias", "places"} | {
+        f"{n}_{kind}" for n in ("matrix.weight", "kernel", "transposed.weight") for kind in ("int8", "scale")
     }
-    for name, axis in (("matrix", 0), ("kernel", 0), ("transposed", 1)):
+    for name, axis in (("matrix.weight", 0), ("kernel", 0), ("transposed.weight", 1)):
         steps, scale = small[f"{name}_int8"], small[f"{name}_scale"]
         assert (steps.dtype, scale.dtype) == (np.int8, np.float32)
         others = tuple(i for i in range(steps.ndim) if i != axis)
@@ -103,13 +104,13 @@ def test_int8_uses_its_whole_range_for_each_output_channel() -> None:
         error = np.abs(steps * scale - arrays[name]).max(axis=others)
         largest = np.abs(arrays[name]).max(axis=others)
         assert (error <= largest / 127 / 2 * 1.001).all()
-    assert np.array_equal(small["bias"], arrays["bias"])
+    assert all(np.array_equal(small[name], arrays[name]) for name in ("bias", "places"))
 
 
-def test_float16_rounds_what_is_no_bias() -> None:
+def test_float16_rounds_what_is_no_bias_and_no_constant() -> None:
     model, arrays = toy()
     small = weights(compress(model, "float16"))
-    assert set(small) == {"bias", "matrix_float16", "kernel_float16", "transposed_float16"}
-    for name in ("matrix", "kernel", "transposed"):
+    assert set(small) == {"bias", "places", "matrix.weight_float16", "kernel_float16", "transposed.weight_float16"}
+    for name in ("matrix.weight", "kernel", "transposed.weight"):
         assert np.array_equal(small[f"{name}_float16"], arrays[name].astype(np.float16))
-    assert np.array_equal(small["bias"], arrays["bias"])
+    assert all(np.array_equal(small[name], arrays[name]) for name in ("bias", "places"))

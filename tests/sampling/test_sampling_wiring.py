@@ -365,7 +365,7 @@ def test_accuracy_is_the_share_of_what_is_read_as_labelled(tmp_path: Path) -> No
 def test_an_accuracy_is_of_some_images_with_a_label_each(tmp_path: Path) -> None:
     network, samples = classifier(tmp_path), generator(tmp_path).sample(4)
     for labels in (samples.labels[:1], samples.labels[:2], samples.labels[:, None], samples.labels + 0.5):
-        with pytest.raises(InputError, match=r"^4 images need as many whole numbers as labels, not (int|float)64 \("):
+        with pytest.raises(InputError, match=r"^4 images need a whole number each, not (int|float)64 \("):
             network.accuracy(samples.images, labels)
     with pytest.raises(InputError, match="There are no images to tell an accuracy of"):
         network.accuracy(samples.images[:0], samples.labels[:0])
