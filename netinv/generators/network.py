@@ -56,33 +56,41 @@ class GeneratorConfig(Config):
 def up_sizes(size: int, height: int, width: int) -> list[tuple[int, int]]:
     """Spatial sizes from the hot matrix's M x M to the image's H x W.
 
-    Halve the image (rounding up) for as long as both sides stay at least M; the first step stretches M x M to the
-    smallest of those sizes, the others double.
+    Halve the image (rounding up) for as long as both sides stay at least M, and then the longer side alone for as long
+    as it is more than twice the other. So the first step stretches M x M to less than four times its side, the others
+    double one side or both.
 
     Example:
-        >>> up_sizes(10, 28, 28), up_sizes(2, 16, 20)
-        ([(10, 10), (14, 14), (28, 28)], [(2, 2), (2, 3), (4, 5), (8, 10), (16, 20)])
+        >>> up_sizes(10, 28, 28), up_sizes(2, 16, 20), up_sizes(4, 6, 64)
+        ([(10, 10), (14, 14), (28, 28)], [(2, 2), (2, 3), (4, 5), (8, 10), (16, 20)], [(4, 4), (6, 8), (6, 16), ...])
     """
     sizes = [(height, width)]
-    while min(height, width) > 1:
-        height, width = -(-height // 2), -(-width // 2)
-        if min(height, width) < size:
+    while True:
+        height, width = sizes[-1]
+        both = -(-min(height, width) // 2) >= size
+        smaller = (
+            -(-height // 2) if both or height > 2 * width else height,
+            -(-width // 2) if both or width > 2 * height else width,
+        )
+        if smaller == sizes[-1]:
             break
-        sizes.append((height, width))
-    if sizes[-1] != (size, size):
+        sizes.append(smaller)
+    if sizes[-1] != (size, size) or len(sizes) == 1:  # an M x M image still has one up-convolution, at one size
         sizes.append((size, size))
-    elif len(sizes) == 1:
-        sizes.append((size, size))  # the image is M x M itself: still one up-convolution, at one size
     return sizes[::-1]
 
 
 def _up_convolution(
     in_channels: int, out_channels: int, source: tuple[int, int], target: tuple[int, int], transposed: bool
 ) -> nn.Module:
-    """Source size to target size: a transposed convolution of stride 2 if that doubles, else convolve and resize."""
-    if transposed and all(-(-t // 2) == s and t > 1 for s, t in zip(source, target, strict=True)):
-        kernel = tuple(4 - t % 2 for t in target)  # 4 reaches an even side exactly, 3 an odd one
-        return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, bias=False)  # type: ignore[arg-type]
+    """Source size to target size: a transposed convolution if each side doubles or stays, else convolve and resize."""
+    stride = tuple(1 if s == t else 2 for s, t in zip(source, target, strict=True))
+    doubles = all(-(-t // by) == s for s, t, by in zip(source, target, stride, strict=True))
+    # The first step, from M x M, is transposed only where both sides double: stored generators are made so.
+    if transposed and doubles and (stride == (2, 2) or source[0] != source[1]):
+        # At a stride of 2 a kernel of 4 reaches an even side exactly, and 3 an odd one; at 1, 3 keeps a side.
+        kernel = tuple(4 - t % 2 if by == 2 else 3 for t, by in zip(target, stride, strict=True))
+        return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride, padding=1, bias=False)  # type: ignore[arg-type]
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     # Resizing last costs source over target of the arithmetic of resizing first, and draws smoother images.
     return convolution if source == target else nn.Sequential(convolution, nn.Upsample(size=target, mode="bilinear"))

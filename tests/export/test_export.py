@@ -174,6 +174,34 @@ def test_ensemble_at_the_sizes_of_digits_may_leave_a_generator_out(
     assert np.abs(images - in_torch(generators[1], latent, condition)).max() <= TOLERANCE
 
 
+@pytest.mark.parametrize(
+    ("upsampling", "height"),
+    [("resize", 3), ("transposed", 3), pytest.param("transposed", 6, marks=pytest.mark.slow)],
+)
+def test_every_form_of_a_long_thin_image_agrees_with_torch(
+    exported: Exported, tmp_path: Path, upsampling: str, height: int
+) -> None:
+    """The long side doubles alone: up to the image itself, and at a height of 6 up to half of it."""
+    config = GeneratorConfig.parse({"latent_dim": 4, "width": 4, "max_width": 8, "upsampling": upsampling})
+    generator = with_statistics(ConditionedGenerator(config, 3, (1, height, 26)))
+    about = replace(exported.metadata, image_shape=(1, height, 26), latent_dim=4)
+
+    def judge(images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :3]
+
+    measures = export_generators(
+        tmp_path, [generator], {"judge": judge}, about, ExportConfig(max_accuracy_loss=1.0, num_samples=50)
+    )
+    assert measures["max_difference"] <= TOLERANCE  # of the plain and the stochastic form and the ensemble
+    latent, condition = draw(64, **about.draws, seed=0)
+    expected = in_torch(generator, latent, condition)
+    for form, bound in (("", TOLERANCE), ("-float16", 0.01), ("-int8", 0.1)):
+        images = OnnxGenerator(tmp_path / f"generator-0{form}.onnx")(latent, condition)
+        assert images.shape == (64, 1, height, 26)
+        assert np.abs(images - expected).max() <= bound
+    assert {path.stem for path in tmp_path.iterdir()} >= {"ensemble", "generator-0-stochastic"}
+
+
 def test_metadata_tell_what_the_file_is(exported: Exported) -> None:
     metadata = OnnxGenerator(exported.folder / "ensemble.onnx").metadata
     assert metadata == replace(exported.metadata, num_generators=2)

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 import torch
 from draws import seed_torch, torch_rng
+from torch import nn
 
 from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition, up_sizes
 from netinv.generators.conditioning import matrix_size
@@ -19,7 +20,25 @@ SHAPES = [
     (100, (3, 32, 32)),
     (1000, (1, 16, 16)),
     (1000, (3, 224, 224)),
+    (4, (1, 1, 128)),
+    (4, (3, 96, 3)),
+    (2, (1, 9, 50)),
 ]
+STORED = {
+    (10, 28, 28): [(10, 10), (14, 14), (28, 28)],
+    (10, 32, 32): [(10, 10), (16, 16), (32, 32)],
+    (4, 8, 8): [(4, 4), (8, 8)],
+    (10, 16, 16): [(10, 10), (16, 16)],
+    (3, 16, 16): [(3, 3), (4, 4), (8, 8), (16, 16)],
+    (10, 64, 64): [(10, 10), (16, 16), (32, 32), (64, 64)],
+    (32, 224, 224): [(32, 32), (56, 56), (112, 112), (224, 224)],
+    (10, 17, 23): [(10, 10), (17, 23)],
+    (4, 17, 23): [(4, 4), (5, 6), (9, 12), (17, 23)],
+    (4, 64, 128): [(4, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 128)],
+    (5, 5, 5): [(5, 5), (5, 5)],
+    (1, 1, 2): [(1, 1), (1, 2)],
+}
+"""Sizes from M x M up to images that are at most twice as long as wide."""
 
 
 def draw(generator: ConditionedGenerator, num: int = 3, seed: int = 0) -> torch.Tensor:
@@ -78,6 +97,41 @@ def test_up_sizes_lead_from_the_matrix_to_the_image(num_classes: int, shape: tup
     assert sizes[-1] == shape[1:]
     assert len(sizes) >= 2
     assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in itertools.pairwise(sizes))
+
+
+@pytest.mark.parametrize(("size", "height", "width"), STORED)
+def test_sizes_by_which_generators_are_stored_stay(size: int, height: int, width: int) -> None:
+    expected = STORED[size, height, width]
+    assert up_sizes(size, height, width) == expected
+    assert up_sizes(size, width, height) == [(across, down) for down, across in expected]
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 12, 17, 100])
+@pytest.mark.parametrize("width", [1, 2, 5, 64, 200, 1000])
+def test_no_step_stretches_a_side_far(height: int, width: int) -> None:
+    """One that does draws that side as constant, since convolutions see three pixels."""
+    for size in range(1, min(height, width) + 1):
+        first, *others = [
+            max(after / before for before, after in zip(*step, strict=True))
+            for step in itertools.pairwise(up_sizes(size, height, width))
+        ]
+        assert first < 4
+        assert max(others, default=0) <= 2
+
+
+def test_a_stored_generators_transposed_convolutions_stay() -> None:
+    """The first step, from 4 x 4 to 4 x 8, doubles one side alone, and is resized."""
+    config = GeneratorConfig(upsampling="transposed", width=4, max_width=4)
+    up = ConditionedGenerator(config, 4, (1, 64, 128)).up[::4]
+    assert [type(layer) for layer in up] == [nn.Sequential, *[nn.ConvTranspose2d] * 4]
+
+
+def test_transposed_convolutions_double_the_long_side_alone() -> None:
+    config = GeneratorConfig(upsampling="transposed", width=4, max_width=4)
+    first, *others = ConditionedGenerator(config, 3, (1, 3, 50)).up[::4]
+    assert not isinstance(first, nn.ConvTranspose2d)
+    found = [(layer.kernel_size, layer.stride) for layer in others if isinstance(layer, nn.ConvTranspose2d)]
+    assert found == [(kernel, (1, 2)) for kernel in [(3, 3), (3, 3), (3, 3), (3, 4)]]  # to 3 x 7, 13, 25 and 50
 
 
 def test_dropout_varies_images_in_training_mode_only() -> None:

@@ -9,7 +9,7 @@ import torch
 from draws import seed_torch, torch_rng
 from pydantic import ValidationError
 
-from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.classifiers import AdaptedClassifier, Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.core.precision import lower_precision
 from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition
 from netinv.inversion import InversionConfig, InversionTraining, invert
@@ -75,6 +75,26 @@ def test_reaches_its_goal(classifier: Classifier, precision: Literal["float32", 
     assert not generator.training
     images, label = samples(generator, config)
     assert (classifier(images).argmax(dim=1) == label).float().mean() > 0.97
+
+
+@pytest.mark.parametrize(("shape", "upsampling"), [((1, 2, 48), "transposed"), ((1, 40, 2), "resize")])
+def test_draws_what_is_fine_along_the_long_side_of_a_thin_image(
+    shape: tuple[int, int, int], upsampling: Literal["resize", "transposed"]
+) -> None:
+    """Three classes: four, seven and ten waves. A generator that cannot draw waves comes to two of the three."""
+    seed_torch(0)
+    places = torch.arange(max(shape)).view(1, -1, 1) / max(shape)
+    waves = torch.sin(2 * math.pi * torch.tensor([4, 7, 10]).view(3, 1, 1) * places)  # down, (3, H, 1)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(shape), 3, bias=False))
+    rows = (waves if shape[1] > shape[2] else waves.mT).expand(3, *shape[1:])
+    network[1].weight.data = rows.flatten(1)
+    classifier = AdaptedClassifier(network, shape)
+    freeze(classifier)
+    generator = ConditionedGenerator(SMALL.model_copy(update={"upsampling": upsampling}), 3, shape)
+    config = InversionConfig(steps=60, batch_size=32, lr=5e-3, sharpness=(10.0, 10.0))
+    assert list(invert(generator, classifier, config, seed=0))
+    images, label = samples(generator, config)
+    assert (classifier(images).argmax(dim=1) == label).float().mean() > 0.85
 
 
 def test_robust_samples_survive_what_standard_ones_do_not(classifier: Classifier) -> None:
