@@ -20,6 +20,8 @@ class ClassBounds:
     of a class's samples that are read as asked, averaged over about its last ``MEMORY``. Where the settings name no
     survival, all classes share one bound, and only the survival is kept.
 
+    Those of several generators are one object as well, which follows them all in one: each tensor is then (G, K).
+
     Args:
         config: Says how large they may become, how fast, and at which survival.
         num_classes: K.
@@ -36,28 +38,34 @@ class ClassBounds:
         """How much of that average is of samples, (K,): 0 before the first, then ever nearer to 1."""
 
     def of_samples(self, num: int) -> Tensor | None:
-        """The bound of each class, once for each sample: (N, K); ``None`` where the classes share one."""
-        return self.epsilon.expand(num, -1) if self.config.survival else None
+        """The bound of each class, once for each of a generator's samples: (N, K), of several generators (G N, K).
+
+        ``None`` where the classes share one.
+        """
+        each = self.epsilon.reshape(-1, self.epsilon.shape[-1])  # (1, K) or (G, K)
+        return each.repeat_interleave(num, dim=0) if self.config.survival else None
 
     @torch.no_grad()
     def follow(self, batch: Batch) -> Tensor:
-        """Heed what survived in a step; returns the survival of the worst class so far, a scalar."""
-        count, right = torch.zeros_like(self.epsilon), torch.zeros_like(self.epsilon)
-        survived = (batch.logits.argmax(dim=1) == batch.label).to(count)
-        count.index_add_(0, batch.label, torch.ones_like(survived))
-        right.index_add_(0, batch.label, survived)
+        """Heed what survived in a step; returns the survival of the worst class so far, a scalar.
+
+        The batch of several generators is (G, N, ...), and the result (G,).
+        """
+        survived = (batch.logits.argmax(dim=-1) == batch.label).to(self.epsilon)
+        count = torch.zeros_like(self.epsilon).scatter_add_(-1, batch.label, torch.ones_like(survived))
+        right = torch.zeros_like(self.epsilon).scatter_add_(-1, batch.label, survived)
         share = 1 - (1 - 1 / MEMORY) ** count  # of the new samples in the average
         self.seen.lerp_(torch.ones_like(self.seen), share)
         # The first samples are all that there is, as in Adam's averages: or of many classes none would ever grow.
         self.surviving.lerp_(right / count.clamp(min=1), share / self.seen.clamp(min=1e-9))
         if self.config.survival:
-            self._grow(count, len(batch.label))
-        return self.surviving.where(self.seen > 0, torch.ones_like(self.seen)).amin()
+            self._grow(count, batch.label.shape[-1])
+        return self.surviving.where(self.seen > 0, torch.ones_like(self.seen)).amin(dim=-1)
 
     def _grow(self, count: Tensor, num: int) -> None:
         """Let the bounds grow or shrink after a step of so many samples, (K,) of the classes."""
         # As fast as one bound of all classes would grow, if each had its share of the batch.
-        usual = num / len(count)
+        usual = num / count.shape[-1]
         rate = self.config.epsilon / max(1.0, self.config.epsilon_ramp * self.config.steps) * count / usual
         grown = self.epsilon + torch.where(self.surviving >= self.config.survival, rate, -rate)
         self.epsilon = grown.clamp(0, self.config.epsilon)

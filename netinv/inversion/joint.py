@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from netinv.generators import ConditionedGenerator
+from netinv.inversion.bounds import ClassBounds
 from netinv.inversion.loop import InversionTraining, Record, load_optimizer, optimization, train
 from netinv.inversion.losses import Batch, inversion_loss
 from netinv.inversion.step import StepDraws, Terms, draw_step, step_batch
@@ -55,6 +56,9 @@ class JointTraining:
         }
         load_optimizer(self.optimizer, states[0] | {"state": moments})
         self.schedule.load_state_dict(first.schedule.state_dict())
+        bounds = [training.bounds.state_dict() for training in trainings]
+        self.bounds = ClassBounds(self.config, first.generator.num_classes, first.classifier.device)
+        self.bounds.load_state_dict({name: torch.stack([own[name] for own in bounds]) for name in bounds[0]})
 
     @property
     def generators(self) -> Sequence[ConditionedGenerator]:
@@ -75,14 +79,11 @@ class JointTraining:
         classifier, config = self.classifier, self.config
         dropout = self.trainings[0].generator.config.dropout
         # Generators are called one by one, as it were, and the classifier with the images of all.
-        own = [training.bounds.of_samples(config.batch_size) for training in self.trainings]
-        bounds = torch.cat([bound for bound in own if bound is not None]) if config.survival else None
+        bounds = self.bounds.of_samples(config.batch_size)
         batch = step_batch(self._generate, classifier, config, draws, self.step, dropout, bounds)
         weigh = partial(inversion_loss, mean=classifier.mean, std=classifier.std, config=config, every_term=every_term)
         each = Batch(*map(self._each, batch))
-        worst = torch.stack(
-            [training.bounds.follow(Batch(*(part[i] for part in each))) for i, training in enumerate(self.trainings)]
-        )
+        worst = self.bounds.follow(each)
         loss, terms = vmap(weigh)(each)
         return loss, {"accuracy": vmap(lambda batch: batch.accuracy)(each), "worst_class": worst, **terms}
 
@@ -115,4 +116,5 @@ class JointTraining:
             }
             training.optimizer.load_state_dict(state | {"state": moments})
             training.schedule.load_state_dict(self.schedule.state_dict())
+            training.bounds.load_state_dict({name: value[i] for name, value in self.bounds.state_dict().items()})
         return [training.state_dict() for training in self.trainings]

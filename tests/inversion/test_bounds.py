@@ -83,6 +83,23 @@ def test_every_sample_has_the_bounds_of_all_classes() -> None:
     assert torch.equal(rows, torch.tensor([[0.1, 0.3]] * 3))
 
 
+def test_several_generators_at_once_are_followed_as_each_alone() -> None:
+    rng = torch_rng(0)
+    alone, together = [bounds() for _ in range(3)], bounds()
+    states = [own.state_dict() for own in alone]
+    together.load_state_dict({name: torch.stack([state[name] for state in states]) for name in states[0]})
+    for _ in range(4):
+        label, read = torch.randint(2, (2, 3, 6), generator=rng).tolist()
+        each = [batch(*of_one) for of_one in zip(label, read, strict=True)]
+        worst = [own.follow(of_one) for own, of_one in zip(alone, each, strict=True)]
+        assert torch.equal(together.follow(Batch(*map(torch.stack, zip(*each, strict=True)))), torch.stack(worst))
+    for name, found in together.state_dict().items():
+        assert torch.equal(found, torch.stack([own.state_dict()[name] for own in alone])), name
+    rows = together.of_samples(5)
+    assert rows is not None
+    assert torch.equal(rows, torch.cat([own.epsilon.expand(5, -1) for own in alone]))
+
+
 def test_a_state_is_taken_up_where_the_bounds_are() -> None:
     """``meta`` stands for another device."""
     names = ("epsilon", "surviving", "seen")

@@ -2,12 +2,13 @@
 
 import copy
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import pytest
 import torch
 from draws import seed_torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.generators import ConditionedGenerator, GeneratorConfig
@@ -34,6 +35,7 @@ ROBUST = InversionConfig(
     precision="float32",
     log_every=2,
 )
+OWN_BOUNDS = ROBUST.model_copy(update={"survival": 0.02})
 CASES = {
     "standard": (SMALL, STANDARD),
     "label embedding": (SMALL.model_copy(update={"conditioning": "embedding"}), STANDARD),
@@ -41,7 +43,7 @@ CASES = {
     "robust": (SMALL, ROBUST),
     "noise": (SMALL, ROBUST.model_copy(update={"perturbation": "noise"})),
     "l2": (SMALL, ROBUST.model_copy(update={"norm": "l2", "epsilon": 0.5})),
-    "own bounds": (SMALL, ROBUST.model_copy(update={"survival": 0.02})),
+    "own bounds": (SMALL, OWN_BOUNDS),
 }
 
 
@@ -67,11 +69,11 @@ def losses(record: dict[str, float]) -> dict[str, float]:
 
 
 def trainings(
-    classifier: Classifier, architecture: GeneratorConfig, config: InversionConfig
+    classifier: Classifier, architecture: GeneratorConfig, config: InversionConfig, seeds: Sequence[int] = SEEDS
 ) -> list[InversionTraining]:
     """Fresh ones, of the classifier's precision."""
     result = []
-    for seed in SEEDS:
+    for seed in seeds:
         seed_torch(seed)
         generator = ConditionedGenerator(architecture, 3, (1, 9, 8)).to(classifier.mean.dtype)
         result.append(InversionTraining(generator, classifier, config, seed))
@@ -111,7 +113,7 @@ def test_lower_precisions_agree_too(
 
 def resumed(classifier: Classifier, states: list[dict[str, Any]]) -> list[InversionTraining]:
     """Trainings that were saved as a pipeline does, and loaded."""
-    others = trainings(classifier, SMALL, ROBUST)[::-1]  # nothing of them stays
+    others = trainings(classifier, SMALL, OWN_BOUNDS)[::-1]  # nothing of them stays
     for training, state in zip(others, states, strict=True):
         file = io.BytesIO()
         torch.save(state, file)
@@ -121,9 +123,9 @@ def resumed(classifier: Classifier, states: list[dict[str, Any]]) -> list[Invers
 
 
 def test_a_state_goes_on_together_bit_for_bit_and_alone_up_to_rounding(exact: Classifier) -> None:
-    undisturbed = trainings(exact, SMALL, ROBUST)
+    undisturbed = trainings(exact, SMALL, OWN_BOUNDS)
     records = list(JointTraining(undisturbed))
-    interrupted = JointTraining(trainings(exact, SMALL, ROBUST))
+    interrupted = JointTraining(trainings(exact, SMALL, OWN_BOUNDS))
     first = [next(iter(interrupted))]
     states = interrupted.state_dicts()
     list(interrupted)  # what is done afterwards does not reach the states
@@ -139,7 +141,7 @@ def test_a_state_goes_on_together_bit_for_bit_and_alone_up_to_rounding(exact: Cl
 
 
 def test_the_state_of_one_trained_alone_goes_on_together(exact: Classifier) -> None:
-    alone = trainings(exact, SMALL, ROBUST)
+    alone = trainings(exact, SMALL, OWN_BOUNDS)
     states = []
     for training in alone:
         next(iter(training))
@@ -172,3 +174,29 @@ def test_one_alone_may_be_a_joint_training(classifier: Classifier) -> None:
     fresh = JointTraining(trainings(classifier, SMALL, STANDARD.model_copy(update={"gamma": 0.0}))[:1])
     assert "cosine" not in fresh.loss(fresh.draw())[1]
     assert "cosine" in fresh.loss(fresh.draw(), every_term=True)[1]
+
+
+class Operations(TorchDispatchMode):
+    """Counts what a device is asked to compute."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count, and pass on; views compute nothing."""
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["standard", "own bounds"])
+def test_sixteen_generators_start_no_more_operations_than_two(classifier: Classifier, name: str) -> None:
+    """Their own random numbers aside."""
+    started = []
+    for num in (2, 16):
+        joint = JointTraining(trainings(classifier, *CASES[name], seeds=range(num)))
+        draws = joint.draw()
+        with Operations() as operations:
+            loss, _ = joint.loss(draws, every_term=True)
+            torch.autograd.backward(loss.sum())
+            joint.optimizer.step()
+        started.append(operations.count)
+    assert started[1] == started[0] > 100
