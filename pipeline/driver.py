@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import netinv
 from pipeline import checkpoints as storage
 from pipeline import cluster, generators
-from pipeline.generators import Event, Job, load_state
+from pipeline.generators import Event, Job
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -146,6 +146,11 @@ def consume(plan: Plan, followed: list[Followed]) -> None:
         progress = Progress(plan.title, total, "step", done)
         stack.callback(progress.close)
         for index, event in _events(plan, followed):
+            if event.begun_anew:
+                progress.say(
+                    f"warning: The checkpoint of {names[index]} is from another kind of device than its worker's, "
+                    "whose random numbers are others, and discarded: it begins anew."
+                )
             new = followed[index].take(event.record, event.grid, event.state)
             if new:
                 progress.advance(new, _standing(jobs, followed))
@@ -170,8 +175,7 @@ def _events(plan: Plan, followed: list[Followed]) -> Iterator[tuple[int, Event]]
     if together == 1:
         yield from cluster.run_tasks(generators.train_generator, dict(enumerate(jobs)), shared, states, plan.ray)
         return
-    steps = [int(load_state(states[i])["step"]) if i in states else 0 for i in range(len(jobs))]
-    kinds = [(job.architecture, job.config, step) for job, step in zip(jobs, steps, strict=True)]
+    kinds = [(job.architecture, job.config, generators.state_kind(states.get(i))) for i, job in enumerate(jobs)]
     members = {group[0]: group for group in generators.groups(kinds, together)}
     events = cluster.run_tasks(
         generators.train_generators,

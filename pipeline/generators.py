@@ -35,6 +35,8 @@ class Event(NamedTuple):
     """uint8, (H, W) or (H, W, 3)."""
     state: bytes | None = None
     """From where the training can be resumed, as torch saves it. The last one holds the trained generator."""
+    begun_anew: bool = False
+    """Whether the state that the training was given is from another kind of device; with the first event only."""
 
 
 class Events(NamedTuple):
@@ -55,13 +57,13 @@ def train_generator(
 
     In each of several workers of one ``torch.distributed`` group, it trains one generator for all of them.
     """
-    training = _training(classifier, job, state)
+    training, begun_anew = _training(classifier, job, state)
     before = training.step
     for record in training:
         wants_grid, wants_state = _due(before, training.step, job.config.steps, checkpoint_every)
         grid = _sample_grid(training.generator, job.config.sharpness) if wants_grid else None
-        yield Event(record, grid, _saved(training.state_dict()) if wants_state else None)
-        before = training.step
+        yield Event(record, grid, _saved(training.state_dict()) if wants_state else None, begun_anew)
+        before, begun_anew = training.step, False
 
 
 def train_generators(
@@ -70,11 +72,12 @@ def train_generators(
     jobs: tuple[Job, ...],
     states: tuple[bytes, ...] | None,
 ) -> Iterator[Events]:
-    """Several generators of the same settings as one program, from their seeds or from states of the same step."""
+    """Several generators of the same settings as one program, from their seeds or from states of one kind."""
     from netinv.inversion import JointTraining
 
-    begun = zip(jobs, states or [None] * len(jobs), strict=True)
-    joint = JointTraining([_training(classifier, job, state) for job, state in begun])
+    begun = [_training(classifier, *each) for each in zip(jobs, states or [None] * len(jobs), strict=True)]
+    joint = JointTraining([training for training, _ in begun])
+    begun_anew = [anew for _, anew in begun]
     config = jobs[0].config
     before = joint.step
     for records in joint:
@@ -82,16 +85,21 @@ def train_generators(
         generators = [training.generator for training in joint.trainings]
         grids = [_sample_grid(g, config.sharpness) if wants_grid else None for g in generators]
         kept = map(_saved, joint.state_dicts()) if wants_state else [None] * len(jobs)
-        yield Events(tuple(map(Event, records, grids, kept)))
-        before = joint.step
+        yield Events(tuple(map(Event, records, grids, kept, begun_anew)))
+        before, begun_anew = joint.step, [False] * len(jobs)
 
 
-def _training(classifier: "Classifier | AdaptedClassifier", job: Job, state: bytes | None) -> "InversionTraining":
-    """A training on this worker's device, from its seed or a state."""
+def _training(
+    classifier: "Classifier | AdaptedClassifier", job: Job, state: bytes | None
+) -> tuple["InversionTraining", bool]:
+    """A training on this worker's device, from its seed or a state, and whether it begins anew in spite of its state.
+
+    Which kind of device a worker has is known to the worker alone, so that the driver cannot tell beforehand.
+    """
     import torch
 
     from netinv.classifiers import freeze
-    from netinv.core import keep_freed_memory
+    from netinv.core import InputError, keep_freed_memory
     from netinv.generators import ConditionedGenerator
     from netinv.inversion import GlobalBatch, InversionTraining
 
@@ -103,8 +111,11 @@ def _training(classifier: "Classifier | AdaptedClassifier", job: Job, state: byt
     shared = GlobalBatch(job.config.batch_size) if torch.distributed.is_initialized() else None
     training = InversionTraining(generator, classifier, job.config, job.seed, shared)
     if state is not None:
-        training.load_state_dict(load_state(state))
-    return training
+        try:
+            training.load_state_dict(load_state(state))
+        except InputError:
+            return training, True
+    return training, False
 
 
 def _due(before: int, step: int, steps: int, checkpoint_every: int) -> tuple[bool, bool]:
@@ -128,6 +139,17 @@ def groups(kinds: Sequence[Hashable], size: int) -> list[tuple[int, ...]]:
         alike = [index for index, other in enumerate(kinds) if other == kind]
         result += [tuple(alike[i : i + size]) for i in range(0, len(alike), size)]
     return result
+
+
+def state_kind(state: bytes | None) -> tuple[int, int]:
+    """What generators that go on as one program have in common: their step, and the size of their random states.
+
+    That size tells a GPU's state from a CPU's.
+    """
+    if state is None:
+        return 0, 0
+    loaded = load_state(state)
+    return int(loaded["step"]), len(loaded["rng"])
 
 
 def _saved(state: dict[str, Any]) -> bytes:

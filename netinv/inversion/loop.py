@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
+from netinv.core import InputError
 from netinv.generators import ConditionedGenerator
 from netinv.inversion.bounds import ClassBounds
 from netinv.inversion.config import InversionConfig
@@ -167,12 +168,22 @@ class InversionTraining:
         return {name: _on_cpu(value) for name, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of a training with the same settings."""
+        """Go on from a state of a training with the same settings.
+
+        Raises:
+            InputError: Steps are left, and the state is from another kind of device, whose random numbers are others.
+                Nothing is changed then.
+        """
+        fits = len(state["rng"]) == self.rng.get_state().numel()
+        if state["step"] < self.config.steps and not fits:
+            kind = self.rng.device.type
+            raise InputError(f"The state is from another kind of device than {kind}: go on there, or begin anew.")
         self.step = state["step"]
         self.generator.load_state_dict(state["generator"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.rng.set_state(state["rng"])
+        if fits:
+            self.rng.set_state(state["rng"])
         self.bounds.load_state_dict(state["bounds"])
 
 

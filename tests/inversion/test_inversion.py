@@ -10,6 +10,7 @@ from draws import seed_torch, torch_rng
 from pydantic import ValidationError
 
 from netinv.classifiers import AdaptedClassifier, Classifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.core import InputError
 from netinv.core.precision import lower_precision
 from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition
 from netinv.inversion import InversionConfig, InversionTraining, invert
@@ -146,6 +147,22 @@ def test_a_resumed_training_ends_as_the_undisturbed_one_bit_for_bit(
     assert first + list(resumed) == records
     expected, got = undisturbed.state_dict(), resumed.generator.state_dict()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_a_state_of_another_kind_of_device_is_refused_and_changes_nothing(classifier: Classifier) -> None:
+    """A GPU's random state has 16 bytes. After the last step nothing is drawn any more, and it is of no matter."""
+    config = InversionConfig(steps=3, batch_size=8, log_every=1)
+    _, records = inverted(classifier, config, seed=3)
+    seed_torch(3)
+    training = InversionTraining(ConditionedGenerator(SMALL, 3, (1, 9, 8)), classifier, config, seed=3)
+    other = InversionTraining(ConditionedGenerator(SMALL, 3, (1, 9, 8)), classifier, config, seed=4)
+    foreign = {"rng": torch.zeros(16, dtype=torch.uint8)}
+    next(iter(other))
+    with pytest.raises(InputError, match="from another kind of device than cpu"):
+        training.load_state_dict(other.state_dict() | foreign)
+    assert list(training) == records
+    training.load_state_dict(training.state_dict() | foreign)
+    assert list(training) == []
 
 
 @pytest.mark.parametrize("perturbation", ["none", "noise", "pgd"])

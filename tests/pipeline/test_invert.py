@@ -1,6 +1,6 @@
 """The work of the stage ``invert`` in one process: generators alone and together, from their beginning or a state."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +14,7 @@ from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifie
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig
 from pipeline import driver, invert
-from pipeline.generators import Event, Job, groups, load_state, train_generator, train_generators
+from pipeline.generators import Event, Job, _saved, groups, load_state, train_generator, train_generators
 from pipeline.invert import Trained
 from pipeline.params import RayParams, load_params
 
@@ -76,6 +76,50 @@ def test_what_was_kept_together_goes_on_together_or_alone(classifier: Classifier
         alone = list(train_generator(classifier, CHECKPOINT_EVERY, job, kept[i]))
         for events, event in zip(rest, alone, strict=True):
             close(events.each[i], event)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_state_of_another_kind_of_device_is_told_and_the_training_begins_anew(
+    classifier: Classifier,
+    together: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of three generators the first has kept a state of its worker's kind, the others one of another kind."""
+    jobs = {name: Job(seed, ARCHITECTURE, CONFIG) for seed, name in enumerate("abc")}
+    states, records = [], []
+    for job in jobs.values():
+        events = list(train_generator(classifier, CHECKPOINT_EVERY, job, None))
+        records.append([event.record for event in events])
+        states.append(events[1].state)
+    assert states[0] is not None
+
+    class Known(driver.Followed):
+        def __init__(self, state: bytes | None) -> None:
+            self.history, self.state, self.taken = [], state, list[dict[str, float]]()
+
+        def take(self, record: dict[str, float], *_: Any, **__: Any) -> int:
+            self.taken.append(record)
+            return 1
+
+    def local(task: Any, jobs: Any, shared: Any, states: Any, _: Any) -> Any:
+        for index, job in jobs.items():
+            for event in task(*shared, job, states.get(index)):
+                yield index, event
+
+    monkeypatch.setattr(driver.cluster, "cluster", nullcontext)
+    monkeypatch.setattr(driver.cluster, "jobs_per_worker", lambda *_: together)
+    monkeypatch.setattr(driver.cluster, "run_tasks", local)
+    foreign = [_saved(load_state(state) | {"rng": torch.zeros(16, dtype=torch.uint8)}) for state in states if state]
+    followed = [Known(state) for state in (states[0], *foreign[1:])]
+    ray = RayParams(num_workers=1, num_cpus=1, num_gpus=None, checkpoint_every=CHECKPOINT_EVERY, storage=str(tmp_path))
+    driver.consume(driver.Plan("invert it", classifier, jobs, ray, "key"), cast("list[driver.Followed]", followed))
+    for one, expected in zip(followed, (records[0][2:], *records[1:]), strict=True):
+        assert one.taken == [pytest.approx(record, rel=1e-3, abs=1e-4) for record in expected]
+    told = capsys.readouterr().err
+    assert [f"checkpoint of {name} is from another kind of device" in told for name in jobs] == [False, True, True]
+    assert told.count("begins anew") == 2
 
 
 def test_what_is_done_already_tells_nothing_more(classifier: Classifier) -> None:
