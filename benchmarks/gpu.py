@@ -7,11 +7,12 @@
 * rates: samples a second of 1, 4, 16 and 64 generators, both variants, three sizes of images, and of the plain loop
 * goals: MNIST; seconds until a classifier is trained, and until it and a stranger read what was asked for
 * ray: four generators of a stage, with a GPU each, a quarter each, and by default
-* fast: tf32, bfloat16 and compilation with CUDA graphs, none of which is on by default: speed and what it comes to
+* fast: torch's default, which is tf32 in convolutions alone, against no tf32, tf32 in products too, bfloat16, and
+  compilation with CUDA graphs: speed and what it comes to
 
 Each part is a process of its own with a time budget. One that fails, or whose time is up, is written down as such, with
-the rows that it came to, and the others go on. ``--small`` is the same on a few images, to try the script out. It
-writes ``gpu.json`` and a dated Markdown table beside this file, or to ``--out``.
+the rows that it came to and the end of what it said, and the others go on. ``--small`` is the same on a few images, to
+try the script out. It writes ``gpu.json`` and a dated Markdown table beside this file, or to ``--out``.
 """
 
 import argparse
@@ -30,6 +31,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 SECONDS = 480.0
 """Of all parts together."""
+KEPT = 4000
+"""Characters of what a part that did not end well wrote to standard error, the last ones, in ``gpu.json``."""
 
 
 def supervise(command: list[str], lines: Path, budget: float) -> dict[str, Any]:
@@ -46,17 +49,20 @@ def supervise(command: list[str], lines: Path, budget: float) -> dict[str, Any]:
         )
         try:
             status = child.wait(budget)
-            errors.seek(0)
-            said = [line.strip() for line in errors if line.strip()]
-            ended = "whole" if status == 0 else f"failed: {said[-1] if said else f'status {status}'}"
+            ended = "whole" if status == 0 else f"failed: status {status}"
         except subprocess.TimeoutExpired:
             ended = f"stopped after its {budget:.0f} s"
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
+        errors.seek(0)
+        said = errors.read().strip()
+    if said and ended.startswith("failed"):
+        ended = f"failed: {said.splitlines()[-1].strip()}"
     rows = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-    return {"ended": ended, "seconds": time.monotonic() - start, "rows": rows}
+    stderr = "" if ended == "whole" else said[-KEPT:]
+    return {"ended": ended, "seconds": time.monotonic() - start, "rows": rows, "stderr": stderr}
 
 
 def run_part(name: str, lines: Path, small: bool, mirror: Path | None, budget: float) -> None:

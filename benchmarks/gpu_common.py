@@ -73,9 +73,10 @@ def fresh_generator(
 
 
 @contextmanager
-def tf32_allowed(allowed: bool) -> Iterator[None]:
+def tf32_allowed(convolutions: bool, products: bool) -> Iterator[None]:
+    """Where a GPU may round to tf32 within; torch's default is in convolutions alone."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ class Mode(NamedTuple):
     dtype: torch.dtype
     precision: str
     tf32: bool
+    """In convolutions, as torch's default is; never in products."""
     limits: dict[str, tuple[float, float]]
     """By variant: of the loss and its terms, relative to the largest, and of the gradient, relative to its length."""
 
@@ -52,7 +53,7 @@ def _one_step(variant: str, device: torch.device, mode: Mode, batch_size: int) -
     training = InversionTraining(generator, classifier, config, seed=1)
     training.step = config.steps // 2
     draws = type(draws)(*(d.to(device, mode.dtype if d.is_floating_point() else d.dtype) for d in draws))
-    with tf32_allowed(mode.tf32):
+    with tf32_allowed(mode.tf32, products=False):
         loss, terms = training.loss(draws, every_term=True)
         loss.backward()
     counts = {"accuracy", "worst_class"}

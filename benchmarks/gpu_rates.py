@@ -103,7 +103,7 @@ def _chip(options: Options) -> dict[str, float]:
         ("bfloat16", torch.bfloat16, True),
     ):
         a, b = (torch.randn(side, side, device=options.device, dtype=dtype) for _ in range(2))
-        with tf32_allowed(tf32):
+        with tf32_allowed(tf32, tf32):
             times = [timed(partial(torch.mm, a, b), options.device) for _ in range(5)]
         found[f"{name}_tflops"] = 2 * side**3 / min(times) / 1e12
     source = torch.randn(words, device=options.device)

@@ -56,7 +56,29 @@ def test_every_part_runs_on_a_few_images(scripts: Any, part: str) -> None:
     if part == "goals":
         assert len(rows) == 4
     if part == "fast":
-        assert [row.figures["steps_per_second"] > 0 for row in rows] == [True] * 5
+        assert [row.figures["steps_per_second"] > 0 for row in rows] == [True] * 6
+        assert rows[0].figures["ratio"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_nothing_is_compiled_while_a_compiled_training_is_timed(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    _, parts = scripts
+    goals = sys.modules["gpu_goals"]
+    timed, compiled = goals.timed, []
+
+    def watched(*arguments: Any) -> float:
+        before = counters["stats"]["unique_graphs"]
+        seconds: float = timed(*arguments)
+        compiled.append(counters["stats"]["unique_graphs"] - before)
+        return seconds
+
+    monkeypatch.setattr(goals, "timed", watched)
+    list(parts.PARTS["fast"][0](parts.Options(small=True, mirror=None, end=time.monotonic() + 600)))
+    assert counters["stats"]["unique_graphs"] > 0
+    assert compiled == [0] * len(compiled)
 
 
 def test_a_part_that_fails_or_takes_too_long_is_written_down_with_the_rows_it_came_to(
@@ -73,10 +95,16 @@ def test_a_part_that_fails_or_takes_too_long_is_written_down_with_the_rows_it_ca
 
     failed = ended("raise ValueError('no such kernel')", 60)
     assert failed["ended"] == "failed: ValueError: no such kernel"
-    slow = ended("import time; time.sleep(600)", 3)
-    assert slow["ended"] == "stopped after its 3 s"
+    assert failed["stderr"].startswith("Traceback")
+    assert failed["stderr"].endswith("ValueError: no such kernel")
+    talkative = ended("import sys; sys.exit('a' + 5000 * 'b' + 'c')", 60)
+    assert talkative["stderr"] == 3999 * "b" + "c"
+    assert ended("import os; os._exit(7)", 60)["ended"] == "failed: status 7"
+    slow = ended("import sys, time; print('at work', file=sys.stderr, flush=True); time.sleep(600)", 3)
+    assert (slow["ended"], slow["stderr"]) == ("stopped after its 3 s", "at work")
     assert slow["seconds"] < 60
-    assert ended("", 60)["ended"] == "whole"
+    whole = ended("import sys; print('a warning', file=sys.stderr)", 60)
+    assert (whole["ended"], whole["stderr"]) == ("whole", "")
     there = dict.fromkeys(("gpu", "processor", "cores", "threads", "torch", "cuda", "python"), "x")
     parts = {"first": failed, "second": slow}
     told = gpu.table({"date": "2026-01-01", "command": "gpu.py", "machine": there, "parts": parts})
