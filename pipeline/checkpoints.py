@@ -3,18 +3,31 @@
 import errno
 import hashlib
 import json
+import os
 import re
+import socket
 import sys
+import threading
+import time
 import uuid
+import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from netinv.core import InputError
 
 _ABANDONED = timedelta(days=1)
-"""Without a sign of life on storage that others may use: a stage at work writes at its every record."""
+"""Without a sign of life on storage that others may use, after which what a stage has left there is removed."""
+_BEAT = 5.0
+"""Seconds from one sign of life of a stage at work to the next."""
+_PATIENCE = 30.0
+"""Seconds without one after which a stage of another machine counts as dead."""
+_HOST = socket.gethostname()
+_OWNER = re.compile(r"owner\.(?P<host>.+)\.(?P<pid>\d{1,9})\.[0-9a-f]{32}")
+"""Names of the files of which each is one stage's sign of life."""
 MAX_BYTES = 2**37
 """Of a file that is read."""
 
@@ -35,7 +48,8 @@ class Checkpoints:
 
     Each file is there whole, or not at all. What the same stage has left at other settings is forgotten when this one
     begins: no other stage's, and on storage that several machines or experiments may share, only what nobody has
-    written to for a day.
+    written to for a day. There, a stage that begins while another is at work at the same settings has a folder of its
+    own, ``<key>-<number>``; and what a dead one has left goes to the next that begins.
 
     Args:
         storage: A folder, or a URL of any kind that fsspec knows, such as ``s3://bucket/path``.
@@ -51,9 +65,15 @@ class Checkpoints:
 
         try:
             self._fs, root = fsspec.url_to_fs(storage)
-            self._folder = f"{root.rstrip('/')}/{stage}/{key}"
+            place, alone = f"{root.rstrip('/')}/{stage}", _is_of_one_workspace(storage)
+            there = _listed(self._fs, place)
+            self._claim = None if alone else self._claimed(place, key, there)
+            self._folder = self._claim.folder if self._claim else f"{place}/{key}"
             self._fs.makedirs(self._folder, exist_ok=True)
-            self._forget_others(timedelta(0) if _is_of_one_workspace(storage) else _ABANDONED)
+            self._forget_others(place, there, timedelta(0) if alone else _ABANDONED)
+            for name in _listed(self._fs, self._folder):
+                if name.startswith("."):  # what a killed stage has not written to its end
+                    self._discard(name)
             if not self._is_file("run"):
                 self._discard("run")
             run = self._read("run")
@@ -93,17 +113,28 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Forget everything: the stage is done."""
+        if self._claim:
+            self._claim.release()
         with suppress(FileNotFoundError):  # whoever shares the storage may have cleared up
             self._fs.rm(self._folder, recursive=True)
 
-    def _forget_others(self, idle: timedelta) -> None:
+    def _claimed(self, place: str, key: str, there: list[str]) -> "_Claim":
+        """A folder in which no other stage is at work: one that a dead stage has left, or a new one."""
+        left = [name for name in there if name == key or name.startswith(f"{key}-")]
+        folders = iter(dict.fromkeys([*left, key, f"{key}-{uuid.uuid4().hex[:8]}"]))  # the last has never been there
+        while not (claim := _Claim(self._fs, f"{place}/{next(folders)}")).is_alone():
+            claim.release()
+        weakref.finalize(self, claim.ended.set)
+        return claim
+
+    def _forget_others(self, place: str, there: list[str], idle: timedelta) -> None:
         """Remove what the stage has left at other settings and has not written to for so long."""
-        stage, _, ours = self._folder.rpartition("/")
-        for other in self._fs.ls(stage, detail=False, refresh=True):
-            if other.rstrip("/").rpartition("/")[2] == ours:
-                continue
-            if not idle or datetime.now(UTC) - self._last_written(other) > idle:
-                self._fs.rm(other, recursive=True)
+        for other in (f"{place}/{name}" for name in there):
+            # Each kind of storage has its own errors. A file that has just gone is a sign of life, and what cannot be
+            # removed now is left to the next stage that begins.
+            with suppress(Exception):
+                if other != self._folder and (not idle or datetime.now(UTC) - self._last_written(other) > idle):
+                    self._fs.rm(other, recursive=True)
 
     def _last_written(self, folder: str) -> datetime:
         times = [self._fs.modified(file) for file in self._fs.find(folder)]
@@ -134,8 +165,74 @@ class Checkpoints:
 
     def _write(self, name: str, content: bytes) -> None:
         self._fs.makedirs(self._folder, exist_ok=True)  # another machine's idea of what is abandoned may differ
-        self._fs.pipe_file(f"{self._folder}/.{name}", content)
-        self._fs.mv(f"{self._folder}/.{name}", f"{self._folder}/{name}")
+        partial = f"{self._folder}/.{name}.{uuid.uuid4().hex}"  # of a name that nobody else writes to
+        self._fs.pipe_file(partial, content)
+        self._fs.mv(partial, f"{self._folder}/{name}")
+
+
+class _Claim:
+    """A stage's hold on a folder of shared storage: a file that is written anew every few seconds, until it lets go.
+
+    Others judge by whether its content changes, and by no clock, since those of machines differ. Each writes its own
+    file first and looks for others then, so that of two that begin at once no more than one finds itself alone.
+    """
+
+    def __init__(self, fs: Any, folder: str) -> None:
+        self.folder, self.ended = folder, threading.Event()
+        self._fs, self._name = fs, f"owner.{_HOST}.{os.getpid()}.{uuid.uuid4().hex}"
+        self._fs.makedirs(folder, exist_ok=True)
+        self._beat()
+        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._thread.start()
+
+    def is_alone(self) -> bool:
+        """Whether no other stage is at work here."""
+        owners = filter(_OWNER.fullmatch, _listed(self._fs, self.folder))
+        return not any(self._is_alive(name) for name in owners if name != self._name)
+
+    def release(self) -> None:
+        """Let go of the folder."""
+        self.ended.set()
+        self._thread.join()
+        with suppress(FileNotFoundError):
+            self._fs.rm(f"{self.folder}/{self._name}")
+
+    def _live(self) -> None:
+        while not self.ended.wait(_BEAT):
+            with suppress(Exception):  # a sign of life that fails is made up for by the next
+                self._beat()
+
+    def _beat(self) -> None:
+        self._fs.pipe_file(f"{self.folder}/{self._name}", uuid.uuid4().bytes)
+
+    def _is_alive(self, owner: str) -> bool:
+        """Whether a stage is at work, by its file; a dead one's is removed."""
+        import psutil
+
+        found, file = _OWNER.fullmatch(owner), f"{self.folder}/{owner}"
+        assert found
+        pid = int(found["pid"])
+        with suppress(FileNotFoundError):  # it has just let go
+            if found["host"] != _HOST or (pid != os.getpid() and psutil.pid_exists(pid)):
+                print(
+                    f"Looking for {_PATIENCE:.0f} s at most whether a stage is at work in {self.folder}",
+                    file=sys.stderr,
+                )
+                begun, content = time.monotonic(), self._fs.cat_file(file)
+                while time.monotonic() - begun < _PATIENCE:
+                    time.sleep(_BEAT / 10)
+                    if self._fs.cat_file(file) != content:
+                        return True
+            self._fs.rm(file)
+        return False
+
+
+def _listed(fs: Any, folder: str) -> list[str]:
+    """Names in a folder, as they are now; none where it is not there."""
+    try:
+        return [path.rstrip("/").rpartition("/")[2] for path in fs.ls(folder, detail=False, refresh=True)]
+    except FileNotFoundError:
+        return []
 
 
 def _history(content: bytes) -> History:

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 from netinv.core import InputError
+from pipeline import checkpoints as module
 from pipeline.checkpoints import Checkpoints, fingerprint
 
 HISTORY = [{"step": 25.0, "loss": 1.5}, {"step": 50.0, "loss": 0.1 + 0.2}]
@@ -99,12 +103,92 @@ def test_a_stage_whose_checkpoints_were_taken_away_goes_on(tmp_path: Path) -> No
     assert checkpoints.load(0) == ([], b"state")
 
 
+ANOTHER = """
+import sys
+from pipeline import checkpoints
+checkpoints._BEAT = 0.05
+mine = checkpoints.Checkpoints(sys.argv[1], "stage", "a")
+mine.save_state(0, b"its")
+print(mine.run, flush=True)
+while not sys.stdin.closed and mine.save_history(0, [{"step": 1.0}]) is None and mine.load(0)[1] == b"its":
+    pass
+"""
+
+
+def test_two_stages_at_the_same_settings_at_once_keep_their_own_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what the one leaves that is killed goes to the next."""
+    monkeypatch.setattr(module, "_BEAT", 0.05)
+    command = [sys.executable, "-c", ANOTHER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        run = other.stdout.readline().strip()
+        mine = Checkpoints(str(tmp_path), "stage", "a")
+        assert mine.run != run
+        assert mine.load(0) == ([], None)
+        for step in range(100):
+            mine.save_history(0, [{"step": float(step)}])
+            Checkpoints(str(tmp_path), "stage", "b").remove()
+        mine.remove()
+        assert other.poll() is None
+        other.kill()
+        assert other.communicate()[1] == ""
+    after = Checkpoints(str(tmp_path), "stage", "a")
+    assert after.run == run
+    assert after.load(0)[1] == b"its"
+
+
+def test_a_stage_of_another_machine_is_at_work_while_its_sign_of_life_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BEAT", 0.02)
+    monkeypatch.setattr(module, "_PATIENCE", 0.4)
+    folder, ended = tmp_path / "stage" / "a", threading.Event()
+    folder.mkdir(parents=True)
+    (folder / "0.pt").write_bytes(b"its")
+    sign = folder / f"owner.else.where.{os.getpid()}.{'0' * 32}"
+    sign.touch()
+
+    def beat() -> None:
+        while not ended.wait(0.02):
+            sign.write_text(str(time.monotonic()))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    beside = Checkpoints(str(tmp_path), "stage", "a")
+    ended.set()
+    thread.join()
+    assert beside.load(0) == ([], None)
+    del beside
+    assert Checkpoints(str(tmp_path), "stage", "a").load(0) == ([], b"its")
+    assert not sign.exists()
+
+
+def test_no_failure_of_the_clearing_up_refuses_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of another stage at work come and go while it is looked at."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    other = Checkpoints(str(tmp_path), "stage", "b")
+    other.save_state(0, b"state")
+
+    def gone(*_: object) -> None:
+        raise FileNotFoundError(".0.json")
+
+    monkeypatch.setattr(LocalFileSystem, "modified", gone)
+    Checkpoints(str(tmp_path), "stage", "a")
+    assert other.load(0) == ([], b"state")
+
+
 def test_no_unfinished_file_is_taken_for_a_checkpoint(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), "stage", "a")
     (tmp_path / "stage" / "a" / ".0.pt").write_bytes(b"half")
     assert checkpoints.load(0) == ([], None)
     checkpoints.save_state(0, b"whole")
-    assert {path.name for path in (tmp_path / "stage" / "a").iterdir()} == {"run", "0.pt"}
+    again = Checkpoints(str(tmp_path), "stage", "a")
+    assert again.load(0) == ([], b"whole")
+    kept = {path.name for path in (tmp_path / "stage" / "a").iterdir()}
+    assert {name for name in kept if not name.startswith("owner.")} == {"run", "0.pt"}
 
 
 @pytest.mark.parametrize("storage", ["nonsense://bucket", "/proc/nowhere"])
