@@ -1,6 +1,8 @@
 """A search of settings, with Ray Tune: Optuna draws them, and ASHA stops the lesser half of the trials early."""
 
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,7 +49,8 @@ def search(
         objectives: Keys of the records, in whose Pareto front Optuna looks on.
         num_trials: Draws.
         seed: Of the draws. What is drawn depends on which trial ends first as well.
-        folder: Keeps the search: where it holds one that was killed, that one goes on, its trials at work anew.
+        folder: Keeps the search: where it holds one that was killed, that one goes on, its trials at work anew; or
+            begins anew, if it cannot go on.
         resources: What a trial occupies; ``num_workers`` counts as 1.
         tell: Called with a trial at its every record and at its end; with its end once more where a search goes on.
 
@@ -78,10 +81,7 @@ def search(
 
     needs = {"CPU": bundle.num_cpus, "GPU": bundle.num_gpus}
     trainable = tune.with_resources(tune.with_parameters(work, shared=shared), needs)
-    if tune.Tuner.can_restore(folder):
-        tuner = tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
-    else:
-        tuner = _new_tuner(trainable, space, objectives, num_trials, seed, folder)
+    tuner = _restored(trainable, folder) or _new_tuner(trainable, space, objectives, num_trials, seed, folder)
     with heard_by(hear):
         tuner.fit()
     return sorted(known.values(), key=lambda trial: trial.name)
@@ -98,6 +98,29 @@ def _set_up_tune() -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _restored(trainable: Any, folder: Path) -> Any:
+    """The search that was killed, or ``None`` where the folder holds none that can go on; then it is cleared.
+
+    Tune writes itself before its first step, and what it has drawn after that; other versions of Ray or Optuna may read
+    neither. So all of it is read here, before :meth:`ray.tune.Tuner.fit` stakes the search on it.
+    """
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    if not folder.exists():
+        return None
+    try:
+        tuner = tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
+        tuner.get_results()
+        OptunaSearch().restore_from_dir(str(folder))
+    except Exception as error:  # what is damaged or of another version fails in every possible way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"warning: The search in {folder} cannot go on ({reason}): it begins anew.", file=sys.stderr)
+        shutil.rmtree(folder)
+        return None
+    return tuner
 
 
 def _new_tuner(

@@ -24,7 +24,7 @@ from netinv.core import InputError
 from netinv.interpretation import DictionaryConfig, Wanted, train_dictionary
 from pipeline import interpret
 from pipeline.cluster import check_address, cluster, connection, jobs_per_worker, resources, run_tasks, workarounds
-from pipeline.params import RayParams
+from pipeline.params import Range, RayParams
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own start-up warns of its future defaults
 
@@ -487,6 +487,29 @@ with cluster(None):
     )
 print("all", len(trials), *sorted({trial.outcome for trial in trials}))
 """
+
+
+@pytest.mark.parametrize("state", [None, "", "{", "{}"])
+def test_a_search_that_was_killed_before_it_had_drawn_anything_begins_anew(
+    state: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray Tune would restore it without its space, and fail at every later call."""
+    from ray import tune
+
+    from pipeline.cluster.search import _new_tuner, _restored
+
+    def work(settings: dict[str, Any]) -> None: ...
+
+    folder = tmp_path / "search"
+    assert _restored(work, folder) is None
+    assert capsys.readouterr().err == ""
+    _new_tuner(work, {"x": Range(low=0.0, high=1.0)}, ("a",), 4, 0, folder)
+    if state is not None:
+        (folder / "experiment_state-2026-01-01_00-00-00.json").write_text(state)
+    assert tune.Tuner.can_restore(folder)
+    assert _restored(work, folder) is None
+    assert not folder.exists()
+    assert "cannot go on" in capsys.readouterr().err
 
 
 @pytest.mark.slow  # two clusters start
