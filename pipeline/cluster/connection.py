@@ -28,7 +28,7 @@ _FOLDERS = "netinv-ray-"
 """Begins the names of the temporary folders of local clusters."""
 _NEEDED = ("gcs_server", "raylet")
 """Ray's processes that a local cluster cannot do without."""
-_ADDRESS = re.compile(r"(?:ray://)?(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]+)):(?P<port>\d+)")
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]+)):(?P<port>\d+)")
 
 
 @contextmanager
@@ -152,15 +152,18 @@ def check_address(address: str | None) -> None:
     """Fail within seconds where Ray would try for minutes.
 
     Raises:
-        InputError: The address is malformed, or nothing answers there, or something else than Ray.
+        InputError: The address is malformed or of Ray Client, or nothing answers there, or something else than Ray.
     """
     if address is None or address == "auto":
         return
+    if address.startswith("ray://"):
+        raise InputError(
+            f"RAY_ADDRESS={address} is of Ray Client, through which nothing comes of generators at work: "
+            "give the head's own address as host:6379, or submit the pipeline as a job."
+        )
     parts = _ADDRESS.fullmatch(address)
     if parts is None:
-        raise InputError(
-            f"RAY_ADDRESS={address} is no address: give host:port, [IPv6]:port, ray://host:port or auto, or unset it."
-        )
+        raise InputError(f"RAY_ADDRESS={address} is no address: give host:port, [IPv6]:port or auto, or unset it.")
     try:
         with socket.create_connection(
             (parts["ipv6"] or parts["host"], int(parts["port"])), timeout=PATIENCE
@@ -195,22 +198,20 @@ def _expect_grpc(connection: socket.socket) -> None:
 
 
 def _expect_service(address: str) -> None:
-    """Ask a head, or its server for clients, for a sign of life: of the right kind, and with the right token.
+    """Ask a head for a sign of life.
 
     Raises:
-        InputError: It is the other one, or the token is missing or wrong. Ray would try on for minutes.
+        InputError: It is none, or the token is missing or wrong. Ray would try on for minutes.
     """
     if os.environ.get("RAY_USE_TLS") == "1":
         return
     import grpc
 
-    head = not address.startswith("ray://")
-    method = "/ray.rpc.NodeInfoGcsService/CheckAlive" if head else "/ray.rpc.RayletDriver/ClusterInfo"
     token = _token()
-    channel = grpc.insecure_channel(address.removeprefix("ray://"), options=[("grpc.enable_http_proxy", 0)])
+    channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
     try:
         with channel:
-            call = channel.unary_unary(method)
+            call = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
             call(b"", timeout=PATIENCE, metadata=[("authorization", f"Bearer {token}")] if token else [])
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
@@ -220,10 +221,7 @@ def _expect_service(address: str) -> None:
                 "RAY_AUTH_TOKEN to the cluster's, or put that into ~/.ray/auth_token."
             ) from None
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-            raise InputError(
-                f"RAY_ADDRESS={address} is another port of Ray's: give the head's as host:6379, or that of its server "
-                "for clients as ray://host:10001."
-            ) from None
+            raise InputError(f"RAY_ADDRESS={address} is another port of Ray's: give the head's as host:6379.") from None
         # Whatever else it is, Ray itself tells more of it.
 
 

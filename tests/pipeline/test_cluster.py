@@ -341,10 +341,7 @@ def test_unreachable_address_is_refused_within_seconds(address: str, words: str)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0", None])
-@pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_what_is_not_ray_is_refused_within_seconds(
-    scheme: str, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_ray_is_refused_within_seconds(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers that close, speak HTTP, say too little, or nothing at all."""
     assert connection.PATIENCE == 5
     monkeypatch.setattr(connection, "PATIENCE", 0.5)
@@ -363,7 +360,7 @@ def test_what_is_not_ray_is_refused_within_seconds(
         thread = threading.Thread(target=serve)
         thread.start()
         begin = time.monotonic()
-        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+        address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(InputError, match=r"No Ray cluster answers at RAY_ADDRESS=.*(not Ray|timed out)"):
             check_address(address)
         assert time.monotonic() - begin < 3
@@ -426,14 +423,14 @@ def test_a_cluster_that_asks_for_a_token_or_is_of_another_kind_says_so_at_once(
     assert told == [("/ray.rpc.NodeInfoGcsService/CheckAlive", f"Bearer {token}" if token else None)]
 
 
-@pytest.mark.parametrize("address", ["[::1]:6379", "ray://[::1]:6379", "head.example:6379", "ray://10.0.0.1:10001"])
+@pytest.mark.parametrize("address", ["[::1]:6379", "head.example:6379", "10.0.0.1:6379"])
 def test_every_form_of_an_address_is_understood(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
     monkeypatch.setattr(connection, "_expect_grpc", lambda connection: None)
     monkeypatch.setattr(connection, "_expect_service", lambda address: None)
     monkeypatch.setattr(connection.socket, "create_connection", lambda to, timeout: asked.append(to) or socket.socket())
     check_address(address)
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     assert asked == [(host.strip("[]"), int(port))]
 
 
@@ -441,6 +438,13 @@ def test_every_form_of_an_address_is_understood(address: str, monkeypatch: pytes
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(InputError, match="is no address"):
         check_address(address)
+
+
+def test_ray_client_is_refused_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would connect, and refuse the first generator: it knows no streams."""
+    monkeypatch.setattr(connection.socket, "create_connection", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(InputError, match=r"is of Ray Client, .* host:6379, or submit the pipeline as a job"):
+        check_address("ray://10.0.0.1:10001")
 
 
 def test_the_workaround_for_reservations_of_dead_actors_is_still_needed(ray_cluster: None) -> None:
