@@ -102,12 +102,13 @@ def _training(
     from netinv.core import InputError, keep_freed_memory
     from netinv.generators import ConditionedGenerator
     from netinv.inversion import GlobalBatch, InversionTraining
+    from pipeline.cluster import device
 
     keep_freed_memory()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    freeze(classifier).to(device)
+    here = device()
+    freeze(classifier).to(here)
     torch.manual_seed(job.seed)
-    generator = ConditionedGenerator(job.architecture, classifier.num_classes, classifier.image_shape).to(device)
+    generator = ConditionedGenerator(job.architecture, classifier.num_classes, classifier.image_shape).to(here)
     shared = GlobalBatch(job.config.batch_size) if torch.distributed.is_initialized() else None
     training = InversionTraining(generator, classifier, job.config, job.seed, shared)
     if state is not None:

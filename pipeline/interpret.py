@@ -141,14 +141,13 @@ def _on_cluster(
 
 def train(rows: "dict[str, Tensor]", wanted: "Wanted", state: bytes | None) -> Iterator[Trained]:
     """One dictionary, on a GPU if this worker was given one. Runs on any node, needs no file."""
-    import torch
     from safetensors.torch import save
 
     from netinv.interpretation import train_dictionary
+    from pipeline.cluster import device
 
     if state is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = train_dictionary(rows[wanted.rows].to(device), wanted.config, wanted.source)
+        model = train_dictionary(rows[wanted.rows].to(device()), wanted.config, wanted.source)
         yield Trained(save({name: value.contiguous().cpu() for name, value in model.state_dict().items()}))
 
 

@@ -97,7 +97,7 @@ class RayParams(Config):
     """Workers that share the batch of one generator, each with the CPUs and GPUs below."""
     num_cpus: Cpus
     num_gpus: Gpus | None
-    """Share of a GPU; ``null`` is one whole GPU where the cluster has any, and none where it has not."""
+    """A share of a GPU, or several; ``null`` is one whole GPU where the cluster has any, and none where it has not."""
     generators_per_worker: Members | None = None
     """Generators that a worker trains as one program; ``null`` is one on CPUs, and on GPUs so many that none waits."""
     checkpoint_every: Steps
@@ -107,6 +107,8 @@ class RayParams(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RayParams":
+        if (gpus := self.num_gpus or 0) % 1 and not 0.0001 <= gpus < 1:
+            raise ValueError(f"num_gpus is 0, a share from 0.0001 to 1 or a whole number, not {gpus:g}")
         if self.num_workers > 1 and self.num_gpus and self.num_gpus % 1:
             raise ValueError("several workers of one generator need whole GPUs: set num_gpus to null, 0 or 1")
         if self.num_workers > 1 and (self.generators_per_worker or 1) > 1:

@@ -50,13 +50,14 @@ def train_trial(
     from netinv.classifiers import freeze
     from netinv.generators import ConditionedGenerator
     from netinv.inversion import InversionTraining, variant_of
+    from pipeline.cluster import device
 
     common, config = _merged(common, variant, settings)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    freeze(classifier).to(device)
+    here = device()
+    freeze(classifier).to(here)
     torch.manual_seed(common.seed)
     architecture = common.architecture(variant_of(config))
-    generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape).to(device)
+    generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape).to(here)
     due = list(SHARES)
     try:
         for record in InversionTraining(generator, classifier, config, common.seed):

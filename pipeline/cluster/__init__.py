@@ -15,8 +15,8 @@ worker or node is gone is started again from its last state, wherever the cluste
 """
 
 from pipeline.cluster.connection import check_address, cluster
-from pipeline.cluster.resources import jobs_per_worker
+from pipeline.cluster.resources import device, jobs_per_worker
 from pipeline.cluster.search import Trial, search
 from pipeline.cluster.tasks import run_tasks
 
-__all__ = ["Trial", "check_address", "cluster", "jobs_per_worker", "run_tasks", "search"]
+__all__ = ["Trial", "check_address", "cluster", "device", "jobs_per_worker", "run_tasks", "search"]

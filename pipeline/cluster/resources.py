@@ -1,6 +1,9 @@
 """What one job takes of a cluster, and whether the cluster can ever hold it."""
 
+import os
+import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from netinv.core import InputError
@@ -22,13 +25,15 @@ class ResourceBundle:
         """What the settings ask for.
 
         Raises:
-            InputError: The cluster, were it idle, could not hold one job.
+            InputError: The cluster, were it idle, could not hold one job, and nothing tells that it grows.
         """
         num_gpus = resources.num_gpus
         if num_gpus is None:
             num_gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in _nodes()) else 0.0
+            if not num_gpus and os.environ.get("RAY_ADDRESS"):
+                _tell("No node of the cluster has a GPU, so CPUs are used: ray.num_gpus=1 waits for GPUs to join.")
         bundle = cls(resources.num_cpus, num_gpus, num_workers)
-        if shortage := bundle.shortage():
+        if (shortage := bundle.shortage()) and not _may_grow():
             raise InputError(shortage)
         return bundle
 
@@ -55,7 +60,8 @@ class ResourceBundle:
 def jobs_per_worker(num_jobs: int, resources: "RayParams") -> int:
     """How many jobs a worker does as one program, where the settings leave it open.
 
-    On GPUs it is so many that no job waits. On CPUs it is one: two programs on a core each are faster than one on both.
+    On GPUs it is so many that no job waits, or one where no GPU has joined yet. On CPUs it is one: two programs on a
+    core each are faster than one on both.
 
     Raises:
         InputError: The cluster can never hold one worker.
@@ -63,7 +69,7 @@ def jobs_per_worker(num_jobs: int, resources: "RayParams") -> int:
     if resources.generators_per_worker is not None or resources.num_workers > 1:
         return resources.generators_per_worker or 1
     bundle = ResourceBundle.of(resources, 1)
-    return -(-num_jobs // bundle.capacity()) if bundle.num_gpus else 1
+    return -(-num_jobs // (bundle.capacity() or num_jobs)) if bundle.num_gpus else 1
 
 
 def _nodes() -> list[dict[str, float]]:
@@ -71,3 +77,30 @@ def _nodes() -> list[dict[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _may_grow() -> bool:
+    """Whether nodes were started for the cluster as members of groups, as Ray's autoscalers do.
+
+    Ray tells nobody whether an autoscaler is at work. But its cluster launcher and KubeRay name the group of each node,
+    which becomes a label, and ``ray start`` by hand does not.
+    """
+    import ray
+
+    labels = [node["Labels"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return any("ray.io/node-group" in own for own in labels)
+
+
+@cache
+def _tell(sentence: str) -> None:
+    """Say it once."""
+    print(sentence, file=sys.stderr)
+
+
+def device() -> str:
+    """What this process computes on: in a worker a GPU only where Ray has given it one, whatever it can see."""
+    import ray
+    import torch
+
+    given = not ray.is_initialized() or bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+    return "cuda" if given and torch.cuda.is_available() else "cpu"

@@ -82,6 +82,8 @@ def search(
     needs = {"CPU": bundle.num_cpus, "GPU": bundle.num_gpus}
     trainable = tune.with_resources(tune.with_parameters(work, shared=shared), needs)
     tuner = _restored(trainable, folder) or _new_tuner(trainable, space, objectives, num_trials, seed, folder)
+    if shortage := bundle.shortage():
+        print(f"waiting for a node to join: {shortage}", file=sys.stderr)
     with heard_by(hear):
         tuner.fit()
     return sorted(known.values(), key=lambda trial: trial.name)

@@ -100,6 +100,8 @@ def set_key(path: str, value: Any) -> Edit:
         ),
         ("ablation.num_seeds", 1, r"ablation\.num_seeds: expected greater than or equal to 2, got 1"),
         ("ray.num_cpus", 0, r"ray\.num_cpus: expected greater than or equal to 0\.01, got 0"),
+        ("ray.num_gpus", 1.5, r"num_gpus is 0, a share from 0\.0001 to 1 or a whole number, not 1\.5"),
+        ("ray.num_gpus", 0.00001, r"num_gpus is 0, a share .* not 1e-05"),
         ("ray", {**RAY, "num_workers": 2, "num_gpus": 0.5}, r"several workers of one generator need whole GPUs"),
         ("ray", {**RAY, "num_workers": 2, "generators_per_worker": 2}, r"workers share one generator or train several"),
         ("ray.generators_per_worker", 0, r"ray\.generators_per_worker: expected greater than or equal to 1, got 0"),
