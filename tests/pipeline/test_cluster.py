@@ -287,8 +287,13 @@ os.environ["RAY_NODE_TYPE_NAME"] = "headgroup"
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
 ray.init(address=cluster.address, logging_level="ERROR")
 needs = RayParams(num_workers=1, num_cpus=1, num_gpus=1, checkpoint_every=1, storage="unused")
-threading.Timer(8, lambda: cluster.add_node(num_cpus=1, num_gpus=1)).start()
-print([event.number for _, event in run_tasks(work, {0: 7}, (), {}, needs)])
+events = []
+driver = threading.Thread(target=lambda: events.extend(run_tasks(work, {0: 7}, (), {}, needs)))
+driver.start()
+driver.join(8)
+cluster.add_node(num_cpus=1, num_gpus=1)
+driver.join()
+print([event.number for _, event in events])
 ray.shutdown()
 cluster.shutdown()
 """
