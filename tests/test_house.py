@@ -160,6 +160,12 @@ def test_one_package_knows_each_tool(root: Path, tool: str, home: str) -> None:
     assert {path.relative_to(root / "pipeline").parts[0] for path in knowing} == {home}
 
 
+def test_one_file_uses_what_ray_does_not_make_public(root: Path) -> None:
+    inner = re.compile(r"ray\._private|ray\.core\.generated|/ray\.rpc|RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER|gcs_server")
+    using = [path for path in (root / "pipeline").rglob("*.py") if inner.search(path.read_text())]
+    assert using == [root / "pipeline/cluster/workarounds.py"]
+
+
 def test_the_folder_mlflow_does_not_shadow_the_library(root: Path) -> None:
     assert not list((root / "mlflow").rglob("*.py"))
     spec = importlib.util.find_spec("mlflow")

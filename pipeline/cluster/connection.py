@@ -16,7 +16,7 @@ from typing import Any
 
 from netinv.core import InputError, read_text
 from pipeline.cluster import guard
-from pipeline.cluster.workarounds import signals_kept
+from pipeline.cluster.workarounds import CHECK_ALIVE, LATE, NEEDED, signals_kept, stay_on_this_machine
 from pipeline.ending import done_at_the_end, end
 from pipeline.stage import locked
 
@@ -26,8 +26,6 @@ PATIENCE = 5.0
 """Seconds for each answer of a cluster that is there already."""
 _FOLDERS = "netinv-ray-"
 """Begins the names of the temporary folders of local clusters."""
-_NEEDED = ("gcs_server", "raylet")
-"""Ray's processes that a local cluster cannot do without."""
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]+)):(?P<port>\d+)")
 
 
@@ -75,9 +73,7 @@ def _local(**options: Any) -> Iterator[None]:
 
     Ray gives its processes 30 s to come up, and a busy machine may need longer.
     """
-    # Ray's way to have a node take 127.0.0.1 for its address, on which all its processes listen then; read when ray is
-    # imported. Otherwise they listen on every interface, and who reaches them can run code.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    stay_on_this_machine()
     import ray
 
     place = Path(os.environ.get("RAY_TMPDIR") or "/tmp")  # Ray's own choice: the paths of its sockets must be short
@@ -114,7 +110,7 @@ def _start(**options: Any) -> None:
             return
         except Exception as error:  # Ray raises no narrower one
             ray.shutdown()
-            if "timed out during startup" not in str(error) or attempt == STARTS:
+            if LATE not in str(error) or attempt == STARTS:
                 raise
 
 
@@ -124,7 +120,7 @@ def _watched() -> Iterator[None]:
     import psutil
 
     left = threading.Event()
-    needed = [process for process in psutil.Process().children() if process.name() in _NEEDED]
+    needed = [process for process in psutil.Process().children() if process.name() in NEEDED]
 
     def watch() -> None:
         while not left.wait(1):
@@ -211,7 +207,7 @@ def _expect_service(address: str) -> None:
     channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
     try:
         with channel:
-            call = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+            call = channel.unary_unary(CHECK_ALIVE)
             call(b"", timeout=PATIENCE, metadata=[("authorization", f"Bearer {token}")] if token else [])
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:

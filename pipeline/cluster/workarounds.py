@@ -1,9 +1,30 @@
-"""The uses of what Ray does not make public. Each says what for, and has a test that fails when it becomes needless."""
+"""The uses of what Ray does not make public; elsewhere ``_temp_dir`` of ``ray.init`` is the only one.
 
+tests/pipeline/test_cluster.py has a test for each: that of a workaround fails when it becomes needless, that of a name
+when Ray gives it up.
+"""
+
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+NEEDED = ("gcs_server", "raylet")
+"""Names of the processes that a local cluster cannot do without."""
+CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+"""What a head answers, and no other server of Ray's."""
+LATE = "timed out during startup"
+"""Words of the error of a node that has not come up in 30 s; it has no class of its own."""
+
+
+def stay_on_this_machine() -> None:
+    """Have a local cluster that is started by this process listen on 127.0.0.1 alone.
+
+    Ray's processes listen on every interface otherwise, and who reaches them can run code. Ray has no public way but to
+    give the node this address, as it does on Windows and macOS; it reads this when it is imported.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 
 def remove_reservations_of_dead_actors() -> None:
@@ -15,8 +36,7 @@ def remove_reservations_of_dead_actors() -> None:
 
     The public :func:`ray.util.placement_group_table` does not tell who has reserved; the same table in
     ``ray._private.state`` does. Its mark of dead actors is not enough: an actor that is told to die, because its owner
-    has died, may reserve a moment later. So the table of actors is asked, too. Needed in Ray 2.50 to 2.60;
-    tests/pipeline/test_cluster.py says when it no longer is.
+    has died, may reserve a moment later. So the table of actors is asked, too. Needed in Ray 2.50 to 2.60.
     """
     import ray
     from ray._private.state import state
@@ -39,7 +59,7 @@ def signals_kept() -> Iterator[None]:
 
     Ray sets three handlers of its own: two in Python, by which a stage would end as if it had failed, after half a
     minute, and one in C++, which prints a stack and aborts. When it stops it leaves none at all. Needed in Ray 2.50 to
-    2.60; tests/pipeline/test_cluster.py ends a stage by the signal.
+    2.60.
     """
     from ray._private import utils
 

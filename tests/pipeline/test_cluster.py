@@ -1,5 +1,6 @@
 """A real Ray, on this machine."""
 
+import inspect
 import os
 import signal
 import socket
@@ -575,6 +576,34 @@ def test_ray_client_is_refused_before_it_is_asked(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(connection.socket, "create_connection", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(InputError, match=r"is of Ray Client, .* host:6379, or submit the pipeline as a job"):
         check_address("ray://10.0.0.1:10001")
+
+
+SIGNALS = """
+import signal
+import ray
+
+def ours(*_): ...
+
+signal.signal(signal.SIGTERM, ours)
+ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
+print(signal.getsignal(signal.SIGTERM) is ours)
+ray.shutdown()
+print(signal.getsignal(signal.SIGTERM) is ours)
+"""
+
+
+@pytest.mark.slow  # a cluster of its own
+def test_the_workaround_for_signals_is_still_needed() -> None:
+    """Once Ray leaves a program's handlers alone, `signals_kept` can go."""
+    command = [sys.executable, "-W", "ignore", "-c", SIGNALS]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.stdout.split() == ["False", "False"], result.stderr[-2000:]
+
+
+def test_ray_still_says_that_a_node_is_late_in_the_words_that_are_looked_for() -> None:
+    from ray._private import node
+
+    assert workarounds.LATE in inspect.getsource(node)
 
 
 def test_the_workaround_for_reservations_of_dead_actors_is_still_needed(ray_cluster: None) -> None:
