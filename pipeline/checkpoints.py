@@ -120,7 +120,7 @@ class Checkpoints:
 
     def _claimed(self, place: str, key: str, there: list[str]) -> "_Claim":
         """A folder in which no other stage is at work: one that a dead stage has left, or a new one."""
-        left = [name for name in there if name == key or name.startswith(f"{key}-")]
+        left = [name for name in sorted(there) if name == key or name.startswith(f"{key}-")]
         folders = iter(dict.fromkeys([*left, key, f"{key}-{uuid.uuid4().hex[:8]}"]))  # the last has never been there
         while not (claim := _Claim(self._fs, f"{place}/{next(folders)}")).is_alone():
             claim.release()

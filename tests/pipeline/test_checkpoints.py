@@ -143,7 +143,6 @@ def test_a_stage_of_another_machine_is_at_work_while_its_sign_of_life_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BEAT", 0.02)
-    monkeypatch.setattr(module, "_PATIENCE", 0.4)
     folder, ended = tmp_path / "stage" / "a", threading.Event()
     folder.mkdir(parents=True)
     (folder / "0.pt").write_bytes(b"its")
@@ -160,7 +159,7 @@ def test_a_stage_of_another_machine_is_at_work_while_its_sign_of_life_changes(
     ended.set()
     thread.join()
     assert beside.load(0) == ([], None)
-    del beside
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
     assert Checkpoints(str(tmp_path), "stage", "a").load(0) == ([], b"its")
     assert not sign.exists()
 
