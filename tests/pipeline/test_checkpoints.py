@@ -110,8 +110,8 @@ checkpoints._BEAT = 0.05
 mine = checkpoints.Checkpoints(sys.argv[1], "stage", "a")
 mine.save_state(0, b"its")
 print(mine.run, flush=True)
-while not sys.stdin.closed and mine.save_history(0, [{"step": 1.0}]) is None and mine.load(0)[1] == b"its":
-    pass
+while mine.load(0)[1] == b"its":
+    mine.save_history(0, [{"step": 1.0}])
 """
 
 
@@ -127,7 +127,7 @@ def test_two_stages_at_the_same_settings_at_once_keep_their_own_states(
         mine = Checkpoints(str(tmp_path), "stage", "a")
         assert mine.run != run
         assert mine.load(0) == ([], None)
-        for step in range(100):
+        for step in range(30):
             mine.save_history(0, [{"step": float(step)}])
             Checkpoints(str(tmp_path), "stage", "b").remove()
         mine.remove()
