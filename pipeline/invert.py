@@ -135,7 +135,7 @@ def _trained(plan: "Plan", checkpoints: "Checkpoints", run: "Run", stack: ExitSt
     for (name, job), one in zip(plan.jobs.items(), followed, strict=True):
         assert one.state is not None
         network = trained(plan.classifier, job, one.state)
-        found[name] = Trained(one, network, class_accuracies(network, plan.classifier, job.config.sharpness))
+        found[name] = Trained(one, network, class_accuracies(network, plan.classifier, job.config))
     return found
 
 

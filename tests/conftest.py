@@ -119,7 +119,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
             architecture = GeneratorConfig(latent_dim=8, hidden_dim=120, width=8, max_width=16)
             generators.append(ConditionedGenerator(architecture, 3, shape))
             assert list(invert(generators[-1], classifier, config, seed))
-        if all(min(class_accuracies(generator, classifier, config.sharpness)) > 0.8 for generator in generators):
+        if all(min(class_accuracies(generator, classifier, config)) > 0.8 for generator in generators):
             break
     else:
         pytest.fail("no classifier of nine whose classes two generators draw")

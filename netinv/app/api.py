@@ -72,7 +72,7 @@ def invert(
         seed: Fixes weights and draws.
         attempts: How often it is tried at most, each time with the next seed, while a class cannot be drawn; the
             attempt that lacks the fewest counts. Which these are, ``missing`` of the result and a warning say.
-        max_hours: What one attempt may take: by the estimate from one step, more is refused before the work.
+        max_hours: What the steps of one attempt may take: by the estimate from one, more is refused before the work.
         progress: Show a bar, and before it what the training will take where that is more than a minute.
         on_record: Called with each record of the history as it comes.
 
@@ -129,8 +129,8 @@ def _expect_time_for(
     seconds = cost.seconds * config.steps
     if seconds > max_hours * 3600:
         raise InputError(
-            f"{cost.told(config.steps)} That is more than the {duration(max_hours * 3600)} of max_hours: take fewer "
-            f"steps, a smaller batch_size than {config.batch_size} or smaller images, or allow more."
+            f"{cost.told(config.steps)} The steps are more than the {duration(max_hours * 3600)} of max_hours: take "
+            f"fewer steps, a smaller batch_size than {config.batch_size} or smaller images, or allow more."
         )
     if progress and seconds > WORTH_SAYING:
         tqdm.write(cost.told(config.steps), file=sys.stderr)
@@ -167,7 +167,7 @@ def _trained(
     generator.eval()
     untested = Inversion(generator, config, history, names, accuracy=0.0)
     accuracy = inversion_accuracy(untested, classifier)
-    by_class = class_accuracies(untested.generator, classifier, untested.config.sharpness)
+    by_class = class_accuracies(generator, classifier, config)
     return replace(untested, accuracy=accuracy, class_accuracy=by_class)
 
 

@@ -14,13 +14,11 @@ from netinv.classifiers import ClassifierSource, InvertibleClassifier
 from netinv.core import InputError, listed, new_folder, read_json, read_numbers, save_csv, whole
 from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, draw_images, field_side, load_generator, save_generator
-from netinv.inversion import InversionConfig, missing_classes, variant_of
+from netinv.inversion import InversionConfig, missing_classes, read_as_asked, variant_of
 from netinv.sampling import grid
 
 JUDGED = 1000
 """Fresh images on which a finished generator's accuracy is measured."""
-BATCH = 100
-"""Images classified at a time."""
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
 """Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
 
@@ -45,7 +43,7 @@ class Inversion:
     accuracy: float
     """Inversion accuracy, the share of fresh images (without dropout) that the classifier reads as what was asked."""
     class_accuracy: tuple[float, ...] = ()
-    """The same of each of the K classes; empty where it was not measured."""
+    """The same of each of the K classes, on the more images the less clear it is; empty where it was not measured."""
     source: ClassifierSource | None = None
     """Where its classifier came from; ``None`` where that was an object of the caller's."""
 
@@ -190,13 +188,9 @@ class Inversion:
         export_generator(Path(path), self.generator, metadata)
 
 
-@torch.no_grad()
 def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int = JUDGED) -> float:
     """Share of fresh images that a classifier reads as the class they were drawn for."""
-    images, labels = inversion._draw(num, seed=1, labels=None)
-    pairs = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
-    right = [classifier(part.to(classifier.device)).argmax(dim=1).cpu() == wanted for part, wanted in pairs]
-    return float(torch.cat(right).float().mean())
+    return read_as_asked(inversion.generator, classifier, inversion.config, num, seed=1).sum().item() / num
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from netinv.generators.checkpoints import load_generator, load_generators, save_generator
 from netinv.generators.conditioning import Condition, condition_of, matrix_size, sample_condition
-from netinv.generators.drawing import draw_images, has_dropout
+from netinv.generators.drawing import draw_image_batches, draw_images, has_dropout
 from netinv.generators.network import BatchNorm, Bend, ConditionedGenerator, GeneratorConfig, field_side, up_sizes
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ConditionedGenerator",
     "GeneratorConfig",
     "condition_of",
+    "draw_image_batches",
     "draw_images",
     "field_side",
     "has_dropout",

@@ -1,19 +1,18 @@
 """Images from a generator: drawn, and the generator left as it was."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from netinv.generators.network import ConditionedGenerator
-from netinv.sampling import draw
+from netinv.sampling import draw_batches
 
 BATCH = 100
 """Images drawn at a time."""
 
 
-@torch.no_grad()
 def draw_images(
     generator: ConditionedGenerator,
     num: int,
@@ -40,27 +39,51 @@ def draw_images(
     Returns:
         images (N, C, H, W) in [0, 1] and condition vectors (N, K), float32, on the CPU.
     """
+    batches = draw_image_batches(
+        generator, num, seed=seed, sharpness=sharpness, labels=labels, dropout=dropout, batch_size=batch_size
+    )
+    size = max(num, 0)  # the draws refuse less
+    images = torch.empty(size, *generator.image_shape, dtype=torch.float32)
+    vectors = torch.empty(size, generator.num_classes, dtype=torch.float32)
+    places = zip(torch.split(images, batch_size), torch.split(vectors, batch_size), strict=True)
+    for (image, vector), drawn in zip(places, batches, strict=True):
+        image.copy_(drawn[0])
+        vector.copy_(drawn[1])
+    return images, vectors
+
+
+@torch.no_grad()
+def draw_image_batches(
+    generator: ConditionedGenerator,
+    num: int,
+    *,
+    seed: int,
+    sharpness: tuple[float, float],
+    labels: Sequence[int] | None = None,
+    dropout: bool = False,
+    batch_size: int = BATCH,
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """The images of :func:`draw_images`, a batch at a time, on the generator's device: memory does not grow with N.
+
+    The generator's mode and torch's random state are given back at the end: whoever may stop before it closes this.
+    """
     parameter = next(generator.parameters())
     device, dtype = parameter.device, parameter.dtype
-    latent, vector = (
-        torch.from_numpy(array)
-        for array in draw(
-            num,
-            latent_dim=generator.config.latent_dim,
-            num_classes=generator.num_classes,
-            seed=seed,
-            sharpness=sharpness,
-            labels=labels,
-        )
+    batches = draw_batches(
+        num,
+        latent_dim=generator.config.latent_dim,
+        num_classes=generator.num_classes,
+        seed=seed,
+        sharpness=sharpness,
+        labels=labels,
+        batch_size=batch_size,
     )
-    images = []
     with _evaluated(generator, dropout), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for z, p in zip(torch.split(latent, batch_size), torch.split(vector, batch_size), strict=True):
+        for z, p in ((torch.from_numpy(latent), torch.from_numpy(vector)) for latent, vector in batches):
             short = batch_size - len(z) if dropout else 0  # masks depend on the size of a batch, so that all are full
             drawn = generator(_filled(z, short).to(device, dtype), _filled(p, short).to(device, dtype))
-            images.append(drawn[: len(z)].float().cpu())
-    return torch.cat(images).contiguous(), vector
+            yield drawn[: len(z)].float(), p
 
 
 def has_dropout(generator: ConditionedGenerator) -> bool:

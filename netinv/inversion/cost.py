@@ -26,10 +26,10 @@ class StepCost(NamedTuple):
     """Bytes that the process, or on a GPU torch, has held at most so far."""
 
     def told(self, steps: int) -> str:
-        """A sentence on what so many steps will take."""
+        """A sentence on what so many steps will take. What follows them is done in their batches and their memory."""
         return (
             f"A step takes about {self.seconds:.2g} s, the {steps} steps {duration(steps * self.seconds)}, with "
-            f"{self.memory / 2**30:.1f} GiB of memory."
+            f"{self.memory / 2**30:.1f} GiB of memory. The measurement at the end and further attempts come on top."
         )
 
 

@@ -1,40 +1,97 @@
 """Which classes a generator cannot draw, by the classifier that it inverts: asked at the end of every inversion."""
 
 from collections.abc import Sequence
+from contextlib import closing
 
+import numpy as np
 import torch
+from scipy.special import bdtr
+from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
-from netinv.generators import ConditionedGenerator, draw_images
+from netinv.generators import ConditionedGenerator, draw_image_batches
+from netinv.inversion.config import InversionConfig
+from netinv.inversion.parts import in_parts
 
 DRAWN = 0.9
 """Inversion accuracy from which on a class counts as drawn."""
-MOST, FEWEST, TOTAL = 50, 5, 2000
-"""Images drawn of each class at most, at least, and of all classes together."""
+FIRST, FEWEST, TOTAL = 50, 10, 2000
+"""Images of each class at a first look, at least so many, and about so many of all classes together."""
+MOST, EFFORT = 400, 4
+"""Images of a class at most; images of all classes at most, as a multiple of those of the first look."""
+CHANCE = 0.001
+"""That any class which is drawn looks, before its last images, as if it surely were not."""
 BATCH = 100
-"""Images classified at a time."""
+"""Images drawn and classified at a time at most."""
 NAMED = 10
 """Classes that a message names."""
 
 
 @torch.no_grad()
-def class_accuracies(
-    generator: ConditionedGenerator, classifier: InvertibleClassifier, sharpness: tuple[float, float]
-) -> tuple[float, ...]:
-    """Inversion accuracy of each of K classes, in [0, 1], on fresh images, the same at every call.
+def read_as_asked(
+    generator: ConditionedGenerator,
+    classifier: InvertibleClassifier,
+    config: InversionConfig,
+    num: int,
+    seed: int,
+    labels: Sequence[int] | None = None,
+) -> Tensor:
+    """Which of so many fresh images the classifier reads as the class that they are drawn for: (N,), bool, on the CPU.
+
+    Takes no more memory than a step of the training did, however many there are.
 
     Args:
         generator: Its mode is left as it was.
         classifier: The one that it inverts.
-        sharpness: Range of the condition's sharpness.
+        config: Its training's: the range of sharpness, the batch, the images that the classifier works on at once.
+        num: N.
+        seed: Of the draws.
+        labels: Wanted label of each image, (N,); ``None`` leaves them to chance.
+    """
+    drawn = draw_image_batches(
+        generator,
+        num,
+        seed=seed,
+        sharpness=config.sharpness,
+        labels=labels,
+        batch_size=min(BATCH, config.batch_size),
+    )
+    with closing(drawn) as batches:
+        right = [
+            in_parts(classifier, config.images_at_once, images.to(classifier.device)).argmax(dim=1).cpu()
+            == vector.argmax(dim=1)
+            for images, vector in batches
+        ]
+    return torch.cat(right)
+
+
+def class_accuracies(
+    generator: ConditionedGenerator, classifier: InvertibleClassifier, config: InversionConfig
+) -> tuple[float, ...]:
+    """Inversion accuracy of each of K classes, in [0, 1], on fresh images, the same at every call.
+
+    A few images of each class are enough for most. Those of which it is not clear on which side of 9 in 10 they are get
+    as many again, and so on: a class is as good as drawn where one more miss would leave it there, and surely is not
+    where so few hits would hardly happen by chance in any of K classes.
+
+    Args:
+        generator: Its mode is left as it was.
+        classifier: The one that it inverts.
+        config: Its training's.
     """
     classes = generator.num_classes
-    num = min(MOST, max(FEWEST, TOTAL // classes))
-    labels = [label for label in range(classes) for _ in range(num)]
-    images, vector = draw_images(generator, len(labels), seed=3, sharpness=sharpness, labels=labels)
-    parts = zip(torch.split(images, BATCH), torch.split(vector.argmax(dim=1), BATCH), strict=True)
-    right = [classifier(part.to(classifier.device)).argmax(dim=1).cpu() == wanted for part, wanted in parts]
-    return tuple(torch.cat(right).float().view(classes, num).mean(dim=1).tolist())
+    more = first = min(FIRST, max(FEWEST, TOTAL // classes))
+    right, seen, unclear = np.zeros(classes, int), np.zeros(classes, int), np.arange(classes)
+    seed = 3
+    while len(unclear) and seen.max() + more <= MOST and seen.sum() + more * len(unclear) <= EFFORT * first * classes:
+        asked = np.repeat(unclear, more).tolist()
+        hits = read_as_asked(generator, classifier, config, len(asked), seed, asked)
+        right[unclear] += hits.view(-1, more).sum(dim=1).numpy()
+        seen[unclear] += more
+        clear = ((right - 1) / seen >= DRAWN) | (bdtr(right, seen, DRAWN) < CHANCE / classes)
+        unclear = np.flatnonzero(~clear)
+        more, seed = int(seen.max()), seed + 1
+    return tuple((right / seen).tolist())
 
 
 def missing_classes(classes: Sequence[str], accuracies: Sequence[float]) -> tuple[str, ...]:
@@ -45,7 +102,7 @@ def missing_classes(classes: Sequence[str], accuracies: Sequence[float]) -> tupl
 def told_missing(classes: Sequence[str], accuracies: Sequence[float]) -> str:
     """A sentence on them; at least one must be missing."""
     pairs = zip(classes, accuracies, strict=True)
-    worst = [f"{name} ({accuracy:.2f})" for name, accuracy in pairs if accuracy < DRAWN]
+    worst = [f"{name} ({accuracy:.3f})" for name, accuracy in pairs if accuracy < DRAWN]
     more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
     return (
         f"Of the classes {', '.join(worst[:NAMED])}{more} fewer than {DRAWN:.0%} of the images are read as asked: try "

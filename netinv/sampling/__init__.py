@@ -1,6 +1,6 @@
 """Draws, grids and exported generators, with numpy and onnxruntime alone."""
 
-from netinv.sampling.draws import draw, softmax
+from netinv.sampling.draws import draw, draw_batches, softmax
 from netinv.sampling.grids import Pixels, grid, to_pixels
 from netinv.sampling.metadata import Metadata
 from netinv.sampling.onnx_models import OnnxClassifier, OnnxGenerator, Samples
@@ -15,6 +15,7 @@ __all__ = [
     "check_place",
     "check_size",
     "draw",
+    "draw_batches",
     "grid",
     "save",
     "softmax",

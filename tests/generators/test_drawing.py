@@ -7,7 +7,7 @@ import torch
 from draws import seed_torch
 from torch import Tensor
 
-from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images, has_dropout
+from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_image_batches, draw_images, has_dropout
 from netinv.sampling import draw
 
 SHARPNESS = (1.0, 5.0)
@@ -48,6 +48,29 @@ def test_neither_the_batch_nor_the_number_nor_the_threads_change_an_image() -> N
         torch.testing.assert_close(images_of(generator, 130), images, rtol=0, atol=1e-5)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_batch_at_a_time_they_are_the_same() -> None:
+    generator = untrained().train()
+    state = torch.get_rng_state()
+    for dropout in (False, True):
+        batches = [*draw_image_batches(generator, 25, seed=7, sharpness=SHARPNESS, dropout=dropout, batch_size=10)]
+        assert [len(images) for images, _ in batches] == [10, 10, 5]
+        assert torch.equal(torch.cat([images for images, _ in batches]), images_of(generator, 25, dropout, 10))
+        assert not any(images.requires_grad for images, _ in batches)
+    first = draw_image_batches(generator, 25, seed=7, sharpness=SHARPNESS, batch_size=10)
+    next(first)
+    assert not any(module.training for module in generator.modules())
+    first.close()
+    assert all(module.training for module in generator.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_none_are_none_and_less_is_refused() -> None:
+    images, vector = draw_images(untrained(), 0, seed=7, sharpness=SHARPNESS)
+    assert (images.shape, vector.shape) == ((0, 1, 8, 8), (0, 10))
+    with pytest.raises(ValueError, match="num >= 0"):
+        draw_images(untrained(), -1, seed=7, sharpness=SHARPNESS)
 
 
 def test_dropout_drops_the_same_channels_whatever_the_number() -> None:

@@ -62,7 +62,7 @@ def test_it_is_said_what_the_training_will_take(
     network: Slow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("netinv.app.api.WORTH_SAYING", 0.3)
-    brief = {"config": InversionConfig(steps=2, batch_size=8), "generator": SMALL, "attempts": 1}
+    brief = {"config": InversionConfig(steps=2, batch_size=100), "generator": SMALL, "attempts": 1}
     with pytest.warns(UserWarning, match="Of the classes"):
         netinv.invert(network, image_shape=SHAPE, **brief)
     assert "the 2 steps 0 seconds, with" in capsys.readouterr().err
@@ -81,8 +81,9 @@ def test_neither_side_of_an_image_is_forgotten() -> None:
 
 
 def test_memory_is_told_in_gibibytes_and_long_work_in_days() -> None:
-    assert (
-        StepCost(0.5, 3 * 2**29).told(10) == "A step takes about 0.5 s, the 10 steps 5 seconds, with 1.5 GiB of memory."
+    assert StepCost(0.5, 3 * 2**29).told(10) == (
+        "A step takes about 0.5 s, the 10 steps 5 seconds, with 1.5 GiB of memory. The measurement at the end and "
+        "further attempts come on top."
     )
     assert duration(2 * 86_400) == "2.0 days"
     assert duration(2 * 86_400 - 1) == "48.0 hours"
