@@ -82,8 +82,10 @@ def test_what_is_not_clear_gets_more_images_within_bounds() -> None:
 
 def test_nine_of_ten_images_are_nine_in_ten() -> None:
     counted = torch.zeros(2, dtype=torch.long)
+    latents = set()
 
     def right(label: Tensor, latent: Tensor) -> Tensor:
+        latents.update(latent.tolist())
         places = []
         for k in label.tolist():
             places.append(counted[k].item())
@@ -93,6 +95,7 @@ def test_nine_of_ten_images_are_nine_in_ten() -> None:
     generator = Telling(2)
     accuracies = class_accuracies(generator, Reading(generator, right), CONFIG)  # type: ignore[arg-type]
     assert counted.tolist() == [200, 200]
+    assert len(latents) == 400  # each look draws images of its own
     assert accuracies == (0.9, 0.9)
     assert missing_classes("ab", accuracies) == ()
 
