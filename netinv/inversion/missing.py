@@ -48,21 +48,14 @@ def read_as_asked(
         seed: Of the draws.
         labels: Wanted label of each image, (N,); ``None`` leaves them to chance.
     """
-    drawn = draw_image_batches(
-        generator,
-        num,
-        seed=seed,
-        sharpness=config.sharpness,
-        labels=labels,
-        batch_size=min(BATCH, config.batch_size),
-    )
+    size = min(BATCH, config.batch_size)
+    drawn = draw_image_batches(generator, num, seed=seed, sharpness=config.sharpness, labels=labels, batch_size=size)
+    right = torch.empty(num, dtype=torch.bool)  # whole: small pieces kept between large ones would scatter the memory
     with closing(drawn) as batches:
-        right = [
-            in_parts(classifier, config.images_at_once, images.to(classifier.device)).argmax(dim=1).cpu()
-            == vector.argmax(dim=1)
-            for images, vector in batches
-        ]
-    return torch.cat(right)
+        for part, (images, vector) in zip(torch.split(right, size), batches, strict=True):
+            scores = in_parts(classifier, config.images_at_once, images.to(classifier.device))
+            torch.eq(scores.argmax(dim=1).cpu(), vector.argmax(dim=1), out=part)
+    return right
 
 
 def class_accuracies(
