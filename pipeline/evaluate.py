@@ -69,7 +69,7 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     runs, inverted = Path("runs"), Path("runs/invert") / f"{dataset}-{variant}.json"
     with (
-        replaced(out) as folder,
+        replaced(out, metrics) as folder,
         replaced(plots) as plot_folder,
         tracking.stage_run(
             "evaluate",

@@ -62,7 +62,7 @@ def generators(
     for network in (*networks, *judges.values()):
         _expect_of(spec, network)
     with (
-        replaced(out) as folder,
+        replaced(out, metrics) as folder,
         tracking.stage_run(
             "export",
             dataset=dataset,
@@ -107,7 +107,7 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
     spec = load_spec(data)
     run_files = {name: Path("runs/train") / f"{dataset}-{name}.json" for name in ("classifier", "evaluator")}
     with (
-        replaced(out) as folder,
+        replaced(out, metrics) as folder,
         tracking.stage_run("export", dataset=dataset, variant="classifiers", inputs=[*run_files.values()]) as run,
     ):
         measures: dict[str, float] = {}

@@ -35,7 +35,7 @@ def main(dataset: str, out: Path, metrics: Path) -> None:
         return dict(zip(data.classes, numbers, strict=True))
 
     with (
-        replaced(out) as folder,
+        replaced(out, metrics) as folder,
         tracking.stage_run("fetch", dataset=dataset, params=params.model_dump(mode="json")) as run,
     ):
         data = fetch_dataset(dataset, _reached(params))

@@ -59,7 +59,7 @@ def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, me
         *(runs / "invert" / f"{dataset}-{variant}.json" for variant in params.variants),
     ]
     with (
-        replaced(out) as folder,
+        replaced(out, metrics, plots) as folder,
         tracking.stage_run(
             "interpret", dataset=dataset, params=params.interpret.model_dump(mode="json"), inputs=inputs
         ) as run,

@@ -17,7 +17,7 @@ from typing import ParamSpec
 
 import click
 
-from netinv.core import FULL, InputError, keep_freed_memory, redacted
+from netinv.core import FULL, InputError, check_file, check_folder, keep_freed_memory, redacted, take_place
 from pipeline.ending import begin, end_with_parent, ending, tell_end
 
 P = ParamSpec("P")
@@ -38,16 +38,24 @@ MENDABLE = {
 
 
 @contextmanager
-def replaced(out: Path) -> Iterator[Path]:
+def replaced(out: Path, *files: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``out`` when the block ends well, and vanishes when it does not.
 
     A lock keeps a second process away from the same output, for instance the orphan of a killed ``dvc repro``. Where
     ``out`` is a link, its target is replaced.
 
+    Args:
+        out: The folder.
+        files: Other outputs, which the block writes itself, at the end of its work.
+
     Raises:
-        InputError: Another process is writing the same output, or there can be no folder.
+        InputError: Another process is writing the same output, or one of all these could not be written in the end.
+        OSError: Likewise: a file is where a folder belongs.
     """
     place = _place(out)
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        check_file(file)
     name = "-".join(Path(os.path.relpath(out)).parts)
     lock = SCRATCH / f"{name}.lock"
     with locked(lock, wait=False) as alone:
@@ -55,24 +63,20 @@ def replaced(out: Path) -> Iterator[Path]:
             raise InputError(f"Process {lock.read_text() or '?'} is still writing {out}: wait for it, or end it.")
         lock.write_text(str(os.getpid()))
         place.parent.mkdir(parents=True, exist_ok=True)
+        check_folder(place, replaces=".")  # whatever it holds
         another_disk = place.parent.stat().st_dev != SCRATCH.stat().st_dev
         partial = place.with_name(f".{place.name}.partial") if another_disk else SCRATCH / name
-        earlier = partial.with_name(f"{partial.name}.earlier")
         shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         partial.mkdir()
         try:
             yield partial
-            shutil.rmtree(earlier, ignore_errors=True)
-            if place.exists():
-                place.rename(earlier)
-            partial.rename(place)
+            take_place(partial, place)
         except OSError as error:
             if error.errno in FULL and error.filename is None:  # of a write, which tells no name
                 error.filename = str(out)
             raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _place(out: Path) -> Path:

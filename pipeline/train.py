@@ -45,7 +45,7 @@ def main(
         check_classifier_training(f"train.{model}", params, spec)
     unused = set() if params.source is None else {"architecture", "training"}
     with (
-        replaced(out) as folder,
+        replaced(out, metrics, plots) as folder,
         tracking.stage_run(
             "train",
             dataset=dataset,

@@ -226,6 +226,21 @@ def test_a_stage_depends_on_the_packages_that_it_uses_and_on_no_others(root: Pat
         assert others - SHARED <= {path.stem for path in own}, name
 
 
+def test_every_output_of_a_stage_is_tried_before_its_work(root: Path) -> None:
+    """``replaced`` tries what it is given; an output that the block alone knows of could cost all of its work."""
+    for name, stage in _stages(root).items():
+        outs = [*_outs(stage)]
+        options = dict(re.findall(r"--(\w+) (\S+)", stage["cmd"]))
+        written = {option for option, path in options.items() if any(f"{out}/".startswith(f"{path}/") for out in outs)}
+        module, command = re.findall(r"-m pipeline\.(\w+) (\w*)", stage["cmd"])[0]
+        tree = ast.parse((root / "pipeline" / f"{module}.py").read_text())
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        calls = [node for node in ast.walk(functions.get(command, functions["main"])) if isinstance(node, ast.Call)]
+        tried = {ast.unparse(part) for call in calls if ast.unparse(call.func) == "replaced" for part in call.args}
+        assert written, name
+        assert written <= tried, name
+
+
 def test_no_machine_path_and_no_registry_in_committed_files(root: Path) -> None:
     listing = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
     forbidden = re.compile(r"/root/|/home/\w|/work/|index-url|pypi\.org|files\.pythonhosted|registry\.npmjs")

@@ -3,7 +3,7 @@
 from netinv.core.classes import check_class_names, check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
 from netinv.core.errors import InputError, listed
-from netinv.core.files import FULL, check_file, check_folder, new_file, new_folder, save_csv, write_text
+from netinv.core.files import FULL, check_file, check_folder, new_file, new_folder, save_csv, take_place, write_text
 from netinv.core.memory import keep_freed_memory
 from netinv.core.numbers import whole
 from netinv.core.operations import forward_cost
@@ -111,6 +111,7 @@ __all__ = [
     "read_yaml",
     "redacted",
     "save_csv",
+    "take_place",
     "whole",
     "write_network",
     "write_text",

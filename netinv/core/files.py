@@ -72,13 +72,27 @@ def new_folder(path: Path, replaces: str | None = None) -> Iterator[Path]:
     with _told(path), _beside(place) as partial:
         partial.mkdir()
         yield partial
-        if place.exists():
-            earlier = partial.with_name(f"{partial.name}.earlier")
-            place.rename(earlier)
-            partial.rename(place)
-            shutil.rmtree(earlier)
-        else:
-            partial.rename(place)
+        take_place(partial, place)
+
+
+def take_place(partial: Path, place: Path) -> None:
+    """Rename a finished folder to ``place``, on the same file system; an earlier one there goes when that is done.
+
+    Raises:
+        OSError: It cannot be; an earlier one stays where it was.
+    """
+    earlier = partial.with_name(f"{partial.name}.earlier")
+    shutil.rmtree(earlier, ignore_errors=True)  # left by a process that was killed
+    replaces = place.exists()
+    if replaces:
+        place.rename(earlier)
+    try:
+        partial.rename(place)
+    except BaseException:
+        if replaces:
+            earlier.rename(place)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

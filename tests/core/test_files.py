@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from netinv.core import InputError, check_file, check_folder, new_file, new_folder, save_csv, write_text
+from netinv.core import InputError, check_file, check_folder, new_file, new_folder, save_csv, take_place, write_text
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,19 @@ def test_a_folder_of_the_same_kind_is_replaced_where_that_is_wanted() -> None:
     (Path("empty") / "mark").rename("empty/thesis.tex")
     with pytest.raises(InputError, match="empty holds other files: name a new folder"):
         check_folder(Path("empty"), replaces="mark")
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_earlier_one_there() -> None:
+    Path("place").mkdir()
+    (Path("place") / "earlier").touch()
+    with pytest.raises(OSError, match="partial"):
+        take_place(Path("partial"), Path("place"))
+    assert listing() == ["place"]
+    assert listing("place") == ["earlier"]
+    Path("partial").mkdir()
+    take_place(Path("partial"), Path("place"))
+    assert listing() == ["place"]
+    assert listing("place") == []
 
 
 @pytest.mark.parametrize("check", [check_file, check_folder, lambda path: check_folder(path, replaces="mark")])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from netinv.core import InputError, save_csv, write_text
+from pipeline import stage
 from pipeline.stage import replaced, stage_command
 
 
@@ -263,6 +264,38 @@ def test_a_file_where_a_folder_belongs_is_one_sentence(blocked: str) -> None:
     assert blocked in errors
     assert len(errors.splitlines()) == 1
     assert Path(blocked).read_text() == "mine"
+
+
+@pytest.mark.parametrize("blocked", ["metrics", "metrics/train"])
+def test_a_file_that_cannot_be_written_in_the_end_is_told_before_the_work(blocked: str) -> None:
+    Path(blocked).parent.mkdir(exist_ok=True)
+    Path(blocked).write_text("mine")
+    body = "with replaced(Path('out'), Path('metrics/train/x.json'), Path('plots/x.csv')): Path('work').touch()"
+    _, errors = _stage(body).communicate()
+    assert errors.startswith("error: A file is where a folder belongs, or the reverse: move it away (")
+    assert blocked in errors
+    assert len(errors.splitlines()) == 1
+    assert Path(blocked).read_text() == "mine"
+    assert not Path("work").exists()
+    assert not Path("out").exists()
+
+
+def test_nothing_is_begun_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("x.json").mkdir()
+    with (
+        pytest.raises(InputError, match=r"x\.json is a folder already: name a file"),
+        replaced(Path("out"), Path("x.json")),
+    ):
+        pytest.fail("the work was begun")
+
+    def refuse(path: Path, replaces: str) -> None:
+        assert Path(path).parent.is_dir()
+        raise InputError(f"{path} cannot be written.")
+
+    # As where its folder belongs to somebody else; a test that root runs may write everywhere.
+    monkeypatch.setattr(stage, "check_folder", refuse)
+    with pytest.raises(InputError, match="up/out cannot be written"), replaced(Path("up/out")):
+        pytest.fail("the work was begun")
 
 
 @pytest.mark.parametrize("most", [0, 100, 2000, 20_000])
