@@ -1,27 +1,37 @@
 """Settings that lie over one another: what is known, what is given, and the lower ones under the upper."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from netinv.core import Config
+
+NONE = "none"
+"""What is written for null where a null says nothing."""
 
 
 def unknown(values: dict[str, Any], kinds: list[type[Config]], where: str = "") -> Iterator[str]:
     """Keys that none of the kinds of settings has, those of null among them, which say nothing and are dropped."""
     for key, value in values.items():
-        found = [kind.model_fields[key].annotation for kind in kinds if key in kind.model_fields]
-        below = [part for one in found for part in (get_args(one) or (one,)) if isinstance(part, type)]
-        configs = [part for part in below if issubclass(part, Config)]
-        if not found:
+        types = [*_types(key, kinds)]
+        configs = _configs(types)
+        if not types:
             yield f"{where}{key}"
         elif isinstance(value, dict) and configs:
             yield from unknown(value, configs, f"{where}{key}.")
 
 
-def given(values: dict[str, Any]) -> dict[str, Any]:
-    """What is not null, mapping by mapping."""
-    parts = {key: given(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in parts.items() if value is not None and value != {}}
+def given(values: dict[str, Any], kinds: list[type[Config]]) -> dict[str, Any]:
+    """What is not null, mapping of settings by mapping; ``none`` is null for a key that can be null."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        types = [*_types(key, kinds)]
+        configs = _configs(types)
+        if isinstance(value, dict) and configs:
+            if below := given(value, configs):
+                found[key] = below
+        elif value is not None:
+            found[key] = None if value == NONE and type(None) in types else value
+    return found
 
 
 def overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -36,3 +46,22 @@ def overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+def at(values: Any, place: str) -> Any:
+    """What stands at a dotted place; ``None`` if nothing does."""
+    for name in place.split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
+def _types(key: str, kinds: list[type[Config]]) -> Iterator[Any]:
+    """What a key may hold, by the kinds of settings that have it."""
+    for kind in kinds:
+        if key in kind.model_fields:
+            annotation = kind.model_fields[key].annotation
+            yield from get_args(annotation) or (annotation,)
+
+
+def _configs(types: Iterable[Any]) -> list[type[Config]]:
+    return [part for part in types if isinstance(part, type) and issubclass(part, Config)]

@@ -33,7 +33,7 @@ from netinv.export import ExportConfig
 from netinv.generators import GeneratorConfig
 from netinv.interpretation import InterpretationConfig
 from netinv.inversion import InversionConfig
-from pipeline.layers import given, overlaid, unknown
+from pipeline.layers import at, given, overlaid, unknown
 
 
 class ModelParams(Config):
@@ -56,10 +56,10 @@ class TrainParams(Config):
 
 
 class RobustGenerator(Config):
-    """What standard generators are worse for: it takes the place of ``generator``'s own, where it is not 0."""
+    """What standard generators are worse for: it takes the place of ``generator``'s own, where it is not null."""
 
-    bending: Bending
-    softening: Share
+    bending: Bending | None
+    softening: Share | None
 
 
 class GeneratorParams(Config):
@@ -78,7 +78,7 @@ class GeneratorParams(Config):
     def architecture(self, variant: str) -> GeneratorConfig:
         """That of the generators of a variant."""
         robust = self.robust_generator.model_dump() if variant == "robust" else {}
-        own = {name: value for name, value in robust.items() if value}
+        own = {name: value for name, value in robust.items() if value is not None}
         return GeneratorConfig.parse({**self.generator.model_dump(mode="json"), **own})
 
 
@@ -217,7 +217,8 @@ class Params(Config):
     variants: Few[Variant] = Field(min_length=1)
     fetch: FetchConfig
     train: dict[str, Any]
-    """What holds for every data set, whatever its preset says; ``null`` leaves a value to the presets."""
+    """What holds for every data set, whatever its preset says; null leaves a value to the presets, and where it can be
+    null itself, ``none`` makes it so."""
     invert: dict[str, Any]
     """Likewise."""
     evaluate: EvaluationConfig
@@ -244,12 +245,17 @@ class Params(Config):
         if name != "default" and name in self.presets:
             values = overlaid(values, self.presets[name])
             DatasetParams.parse(values, where=f"presets.{name}")
-        return DatasetParams.parse(overlaid(values, given(general)))
+        # What is set of all generators holds for the robust ones, too: no preset's own of theirs stands in its way.
+        set_of_all = (
+            name for name in RobustGenerator.model_fields if at(general, f"invert.common.generator.{name}") is not None
+        )
+        own = {"invert": {"common": {"robust_generator": dict.fromkeys(set_of_all)}}}
+        return DatasetParams.parse(overlaid(values, overlaid(own, self.overrides)))
 
     @property
     def overrides(self) -> dict[str, Any]:
         """What is set over the presets, for every data set."""
-        return given({"train": self.train, "invert": self.invert})
+        return given({"train": self.train, "invert": self.invert}, [DatasetParams])
 
     def ablation_of(self, dataset: str) -> dict[str, tuple[GeneratorConfig, InversionConfig]]:
         """The settings of each condition of the ablation on a data set.
