@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import save_csv
+from netinv.core import check_file, save_csv
 from pipeline.stage import stage_command, verbose_option
 
 if TYPE_CHECKING:
@@ -43,16 +43,19 @@ WITH_DROPOUT = ("inversion_accuracy", "vendi_centred_ratio")
 def plan_conditions(
     dataset: str, params: "Params", classifier: "Classifier | AdaptedClassifier", model: Path
 ) -> "tuple[Plan, list[str]]":
-    """The generators of all conditions, and the condition of each."""
-    from pipeline.driver import Plan, fingerprint
-    from pipeline.estimates import check_inversion
+    """The generators of all conditions, and the condition of each.
+
+    Raises:
+        InputError: The settings of a condition do not fit each other or the classifier.
+    """
+    from pipeline.driver import Plan, check_settings, fingerprint
     from pipeline.generators import Job
 
     first = params.for_dataset(dataset).invert.common.seed
     seeds = range(first, first + params.ablation.num_seeds)
     conditions = params.ablation_of(dataset)
     for name, (generator, config) in conditions.items():
-        check_inversion(f"ablation.conditions.{name}", generator, config, classifier)
+        check_settings(f"ablation.conditions.{name}.inversion", generator, config, params.ray, classifier)
     names = [name for name in conditions for _ in seeds]
     jobs = {f"{name}, seed {seed}": Job(seed, *conditions[name]) for name in conditions for seed in seeds}
     settings = [name + repr(job) for name, job in jobs.items()]
@@ -101,6 +104,8 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
     from pipeline.params import load_params
 
     params = load_params()
+    table = out / f"{dataset}.csv"
+    check_file(table)
     data, models = data or Path("data") / dataset, models or Path("models") / dataset
     spec = load_spec(data)
     train = params.for_dataset(dataset).train
@@ -127,7 +132,7 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
         )
         followed = driver.resume(plan, checkpoints, run, stack)
         driver.consume(plan, followed)
-        save_csv(out / f"{dataset}.csv", measure(dataset, plan, names, followed, measured))
+        save_csv(table, measure(dataset, plan, names, followed, measured))
     checkpoints.remove()
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from netinv.classifiers import AdaptedClassifier, Classifier
+    from netinv.generators import GeneratorConfig
+    from netinv.inversion import InversionConfig
     from pipeline.params import RayParams
     from pipeline.tracking import Run
 
@@ -59,6 +61,34 @@ class Plan:
             jobs={name: job._replace(seed=job.seed + more) for name, job in jobs.items()},
             keys=tuple(f"{places[name]}-{attempt}" for name in names),
         )
+
+
+def check_settings(
+    where: str,
+    generator: "GeneratorConfig",
+    config: "InversionConfig",
+    ray: "RayParams",
+    classifier: "Classifier | AdaptedClassifier",
+) -> None:
+    """Refuse what would fail in a worker, before there is one.
+
+    Args:
+        where: The key of the inversion's settings, such as ``invert.robust``, for messages.
+        generator: Architecture of a generator.
+        config: How it is trained.
+        ray: On how many workers.
+        classifier: The one to be inverted.
+
+    Raises:
+        InputError: Names the key.
+    """
+    from netinv.classifiers import check_statistics
+    from pipeline.estimates import check_inversion
+    from pipeline.params import expect_equal_shares
+
+    expect_equal_shares(config.batch_size, ray.num_workers, f"{where}.batch_size: ")
+    check_inversion(where, generator, config, classifier)
+    check_statistics(config.pixel_statistics, config.layer_statistics, classifier, where=f"{where}.")
 
 
 def fingerprint(settings: list[str], model: Path, *stage: str) -> str:

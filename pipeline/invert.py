@@ -13,9 +13,8 @@ from netinv.core import VARIANTS, save_csv, write_text
 from pipeline.stage import replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
-    from netinv.classifiers import AdaptedClassifier, Classifier, ClassifierSource
-    from netinv.generators import ConditionedGenerator, GeneratorConfig
-    from netinv.inversion import InversionConfig
+    from netinv.classifiers import ClassifierSource
+    from netinv.generators import ConditionedGenerator
     from pipeline.checkpoints import Checkpoints
     from pipeline.driver import Followed, Plan
     from pipeline.params import InvertParams, RayParams
@@ -36,43 +35,17 @@ def plan_generators(
         InputError: The settings do not fit each other or the classifier.
     """
     from netinv.classifiers import load_checkpoint
-    from pipeline.driver import Plan, fingerprint
+    from pipeline.driver import Plan, check_settings, fingerprint
     from pipeline.generators import Job
 
     common, config = inversion.common, getattr(inversion, variant)
     classifier = load_checkpoint(model, named)
     architecture = common.architecture(variant)
-    check_settings(variant, architecture, config, ray, classifier)
-    seeds = enumerate(range(common.seed, common.seed + common.num_generators))
-    settings = [f"{dataset} {variant}", common.model_dump_json(), config.model_dump_json()]
-    return Plan(
-        title=f"invert {dataset} {variant}",
-        classifier=classifier,
-        jobs={f"generator {i}": Job(seed, architecture, config) for i, seed in seeds},
-        ray=ray,
-        fingerprint=fingerprint(settings, model, __file__),
-    )
-
-
-def check_settings(
-    variant: str,
-    generator: "GeneratorConfig",
-    config: "InversionConfig",
-    ray: "RayParams",
-    classifier: "Classifier | AdaptedClassifier",
-) -> None:
-    """Refuse what would fail in a worker.
-
-    Raises:
-        InputError: Names the key.
-    """
-    from netinv.classifiers import check_statistics
-    from pipeline.estimates import check_inversion
-    from pipeline.params import expect_equal_shares
-
-    expect_equal_shares(config.batch_size, ray.num_workers)
-    check_inversion(f"invert.{variant}", generator, config, classifier)
-    check_statistics(config.pixel_statistics, config.layer_statistics, classifier, where=f"invert.{variant}.")
+    check_settings(f"invert.{variant}", architecture, config, ray, classifier)
+    seeds = range(common.seed, common.seed + common.num_generators)
+    jobs = {f"generator {i}": Job(seed, architecture, config) for i, seed in enumerate(seeds)}
+    settings = [f"{dataset} {variant}", *map(repr, jobs.items())]
+    return Plan(f"invert {dataset} {variant}", classifier, jobs, ray, fingerprint(settings, model, __file__))
 
 
 class Trained(NamedTuple):
@@ -184,7 +157,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
     cluster.check_address(os.environ.get("RAY_ADDRESS"))
     logged = {"common": inversion.common, variant: getattr(inversion, variant)}
     with ExitStack() as stack:
-        folder = stack.enter_context(replaced(out))
+        folder = stack.enter_context(replaced(out, metrics, plots))
         checkpoints = plan.checkpoints()
         run = stack.enter_context(
             tracking.stage_run(

@@ -1,13 +1,13 @@
 """Search the settings of a variant: many generators with Ray Tune, most of them not trained to their end.
 
-The objectives are those of :mod:`netinv.objectives`. The best trial is that of their Pareto front with the largest
+The objectives are those of :mod:`netinv.evaluation`. The best trial is that of their Pareto front with the largest
 product, by which trials are stopped as well.
 """
 
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,12 +97,14 @@ def _merged(common: "GeneratorParams", variant: dict[str, Any], settings: dict[s
     return GeneratorParams.parse(shared, where="common"), InversionConfig.parse(values, where="variant")
 
 
-def check_space(params: "Params", dataset: str, variant: str) -> None:
-    """See that all ends of the search space are possible settings.
+def check_space(params: "Params", dataset: str, variant: str, classifier: "Classifier | AdaptedClassifier") -> None:
+    """See that all ends of the search space are possible settings, of a classifier that fits them.
 
     Raises:
         InputError: Names the key.
     """
+    from pipeline.driver import check_settings
+    from pipeline.layers import at
     from pipeline.params import Choices
 
     invert = params.for_dataset(dataset).invert
@@ -111,28 +113,22 @@ def check_space(params: "Params", dataset: str, variant: str) -> None:
         raise InputError(f"tune.{variant} names nothing to search.")
     general = params.overrides.get("invert", {})
     for key, part in space.items():
-        place = _place(variant, key)
-        if _at(general, place) is not None:
-            raise InputError(
-                f"tune.{variant}.{key}: invert.{place} is set for every data set and would overrule what is found: set "
-                "it to null."
-            )
-        ends = part.choices if isinstance(part, Choices) else (part.low, part.high)
-        own = place.startswith("common.robust_generator.") and 0 in ends
-        if own and getattr(invert.common.generator, place.split(".")[-1]):
-            raise InputError(
-                f"tune.{variant}.{key}: invert.common.{key} is not 0, and stands in where the robust "
-                "variant's own is 0: set it to 0, or search above 0."
-            )
-        for value in ends:
+        for place in (_place(variant, key), f"common.{key}"):
+            if at(general, place) is not None:
+                raise InputError(
+                    f"tune.{variant}.{key}: invert.{place} is set for every data set and would overrule what is found: "
+                    "set it to null."
+                )
+        for value in part.choices if isinstance(part, Choices) else (part.low, part.high):
             try:
-                _merged(invert.common, getattr(invert, variant).model_dump(mode="json"), {key: value})
+                common, config = _merged(invert.common, getattr(invert, variant).model_dump(mode="json"), {key: value})
+                check_settings(f"invert.{variant}", common.architecture(variant), config, params.ray, classifier)
             except InputError as error:
                 raise InputError(f"tune.{variant}.{key}: {error}") from None
 
 
 def overrides(dataset: str, variant: str, settings: dict[str, Any]) -> list[str]:
-    """Settings as arguments of ``dvc exp run``: they overrule the data set's preset, which overrules the general ones.
+    """Settings as arguments of ``dvc exp run``, into the data set's preset: none of them is set for every data set.
 
     >>> overrides("digits", "robust", {"gamma": 0.5, "generator.width": 8, "sharpness": 3.0})[0]
     '--set-param=++presets.digits.invert.robust.gamma=0.5'
@@ -152,14 +148,6 @@ def _place(variant: str, key: str) -> str:
     if variant == "robust" and name != key and name in RobustGenerator.model_fields:
         return f"common.robust_generator.{name}"
     return f"{variant if name == key else 'common'}.{key}"
-
-
-def _at(values: Mapping[str, Any], place: str) -> Any:
-    """What stands at a dotted place; ``None`` if nothing does."""
-    found: Any = values
-    for name in place.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
 
 
 def front(trials: "list[Trial]") -> "list[Trial]":
@@ -249,10 +237,10 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
     out = out or Path("tune") / f"{dataset}-{variant}"
     params = load_params()
     tune, space = params.tune, getattr(params.tune, variant)
-    check_space(params, dataset, variant)
     invert = params.for_dataset(dataset).invert
     config = getattr(invert, variant)
     classifier = load_checkpoint(model, params.for_dataset(dataset).train.classifier.source)
+    check_space(params, dataset, variant, classifier)
     address = os.environ.get("RAY_ADDRESS")
     cluster.check_address(address)
     settings = [f"{dataset} {variant}", *(part.model_dump_json() for part in (invert.common, config, tune))]

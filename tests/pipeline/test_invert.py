@@ -1,5 +1,6 @@
 """The work of the stage ``invert`` in one process: generators alone and together, from their beginning or a state."""
 
+import shutil
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,13 @@ import torch
 from draws import seed_torch
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, save_classifier
+from netinv.core import InputError
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig
-from pipeline import driver, invert
+from pipeline import ablation, driver, invert
 from pipeline.generators import Event, Job, _saved, groups, load_state, train_generator, train_generators
 from pipeline.invert import Trained
-from pipeline.params import RayParams, load_params
+from pipeline.params import ConditionParams, RayParams, load_params
 
 if TYPE_CHECKING:
     from pipeline.tracking import Run
@@ -29,7 +31,9 @@ CHECKPOINT_EVERY = 4
 @pytest.fixture
 def classifier() -> Classifier:
     seed_torch(0)
-    return build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, (1, 9, 8), (0.5,), (0.3,))
+    return build_classifier(
+        ConvClassifierConfig(channels=(8,), feature_dim=16, batch_norm=False), 3, (1, 9, 8), (0.5,), (0.3,)
+    )
 
 
 def test_only_those_of_one_kind_are_trained_together() -> None:
@@ -169,6 +173,43 @@ def test_robust_generators_alone_are_bent_and_softened(classifier: Classifier, t
         plan = invert.plan_generators("digits", variant, params.for_dataset("digits").invert, params.ray, tmp_path)
         architectures = [job.architecture for job in plan.jobs.values()]
         assert [(a.bending, a.softening) for a in architectures] == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"layer_statistics": 1.0}, r"layer_statistics needs a classifier with batch norm layers"),
+        ({"batch_size": 63}, r"batch_size: 2 workers \(ray\.num_workers\) cannot share a batch of 63"),
+        ({"shift": 20}, r"shift is 20, but the images have 9 x 8 pixels"),
+    ],
+)
+def test_what_would_fail_in_a_worker_is_refused_before_there_is_one(
+    classifier: Classifier, tmp_path: Path, root: Path, over: dict[str, float], words: str
+) -> None:
+    """In the plan of the stage, and in that of the ablation in each of its conditions."""
+    save_classifier(tmp_path, classifier)
+    params = load_params(root / "params.yaml")
+    params = params.model_copy(update={"ray": params.ray.model_copy(update={"num_workers": 2})})
+    above = params.model_copy(update={"invert": {"robust": over}})
+    with pytest.raises(InputError, match=rf"^invert\.robust\.{words}"):
+        invert.plan_generators("digits", "robust", above.for_dataset("digits").invert, params.ray, tmp_path)
+    for name in ("robust", "no KL"):
+        condition = ConditionParams.parse({"variant": params.ablation.conditions[name].variant, "inversion": over})
+        conditions = {**params.ablation.conditions, name: condition}
+        changed = params.model_copy(update={"ablation": params.ablation.model_copy(update={"conditions": conditions})})
+        with pytest.raises(InputError, match=rf"^ablation\.conditions\.{name}\.inversion\.{words}"):
+            ablation.plan_conditions("digits", changed, classifier, tmp_path)
+
+
+def test_the_table_of_the_ablation_is_tried_before_its_work(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(root / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("ablation").write_text("mine")
+    main: Any = ablation.main.callback
+    with pytest.raises(InputError, match=r"ablation/digits\.csv cannot be written"):
+        main.__wrapped__("digits", None, None, Path("ablation"))
 
 
 def test_whoever_draws_all_classes_is_trained_once(
