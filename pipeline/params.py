@@ -126,7 +126,7 @@ class AuditParams(Config):
     stop_at: Literal["fail", "investigate", "never"]
     """The mildest verdict that ends the pipeline, after the record is written."""
     policy: Policy
-    """What differs from the default limits."""
+    """Its limits."""
 
     @property
     def stopping(self) -> tuple[Verdict, ...]:

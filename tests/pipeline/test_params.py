@@ -1,5 +1,6 @@
 """params.yaml is refused before any work, in words that name the key, the expectation and the value."""
 
+import difflib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from netinv.audit import Policy
 from netinv.core import VARIANTS, InputError
 from netinv.inversion import variant_config
 from pipeline.layers import NONE, at, overlaid
@@ -162,24 +165,66 @@ def test_what_is_set_for_every_data_set_overrules_its_preset(edited: Callable[[E
     assert params.for_dataset("mnist").invert.robust.gamma == 1.0
 
 
+OF_ONES_OWN = {
+    "train": "compared with the settings of a data set",
+    "invert": "likewise",
+    "presets": "likewise; those of a data set hold what differs",
+    "fetch.folders": "names of data sets",
+    "ablation.conditions": "names of conditions, each with what it changes",
+    "tune.standard": "what is searched of the settings of a variant",
+    "tune.robust": "likewise",
+}
+"""Mappings whose keys are not those of a configuration, and why."""
+
+
 def test_every_setting_is_in_the_file(root: Path) -> None:
-    """Every field of every configuration, where a `null` does not leave out the whole of it."""
+    """Every field of every configuration, where a `null` does not leave out the whole of it: DVC sets no others."""
     values = YAML(typ="safe", pure=True).load(root / "params.yaml")
+    free = set()
 
     def compare(config: BaseModel, written: dict[str, Any], where: str) -> None:
         assert set(written) == set(type(config).model_fields), where
         for name in type(config).model_fields:
             part = getattr(config, name)
             if isinstance(part, BaseModel):
-                compare(part, written[name], f"{where}.{name}")
+                compare(part, written[name], f"{where}{name}.")
+            elif isinstance(part, dict):
+                free.add(f"{where}{name}")
 
     params = load_params(root / "params.yaml")
-    for name in ("fetch", "evaluate", "interpret", "export", "ray", "tune"):
-        compare(getattr(params, name), values[name], name)
-    assert set(values["ablation"]) == set(type(params.ablation).model_fields)
+    compare(params, values, "")
+    assert free == set(OF_ONES_OWN)
     default = params.for_dataset("default")
-    compare(default, values["presets"]["default"], "presets.default")
-    compare(default, {"train": values["train"], "invert": values["invert"]}, "general")
+    compare(default, values["presets"]["default"], "presets.default.")
+    compare(default, {"train": values["train"], "invert": values["invert"]}, "general.")
+
+
+def test_the_limits_of_the_audit_are_the_default_ones(root: Path) -> None:
+    assert load_params(root / "params.yaml").audit.policy == Policy()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("invert.robust.epsilon", 0.15),
+        ("invert.common.generator.bending", 0.02),
+        ("train.classifier.source", "none"),
+        ("audit.policy.membership.max_auc", 0.7),
+        ("ablation.evaluate.seed", 1),
+        ("presets.digits.invert.robust.epsilon", 0.2),
+    ],
+)
+def test_dvc_rewrites_no_line_but_that_of_the_setting(root: Path, tmp_path: Path, key: str, value: Any) -> None:
+    """As ``dvc exp run --set-param``, which writes the whole file anew: nulls, lists, long lines in its own form."""
+    before = (root / "params.yaml").read_text()
+    path = tmp_path / "params.yaml"
+    path.write_text(before)
+    apply_overrides(path, [f"{key}={value}"])
+    changed = [line for line in difflib.ndiff(before.splitlines(), path.read_text().splitlines()) if line[0] in "+-"]
+    name = key.split(".")[-1]
+    assert [line[2:].split(":")[0].strip() for line in changed if line[0] == "+"] == [name]
+    assert [line[2:].split(":")[0].strip() for line in changed if line[0] == "-"] in ([], [name])
+    load_params(path)
 
 
 def test_the_variants_are_those_of_the_library(root: Path) -> None:
