@@ -67,7 +67,7 @@ def _mixup(alpha: float, num_classes: int) -> Callable[[Tensor, Tensor], tuple[T
 def train_classifier(
     classifier: Classifier | FreshClassifier, data: LabelledImages, config: ClassifierTrainingConfig, seed: int
 ) -> Iterator[dict[str, float]]:
-    """Train in place, on the classifier's device.
+    """Train in place, on the classifier's device. Between two epochs it is in evaluation mode.
 
     Yields:
         After every epoch: ``epoch``, ``samples`` seen so far, mean training ``loss`` and ``accuracy`` of the epoch; of
@@ -86,36 +86,39 @@ def train_classifier(
     blend = _mixup(config.mixup, classifier.num_classes) if config.mixup else None
     for epoch in range(config.epochs):
         classifier.train()
-        total_loss = torch.zeros((), device=device)
-        correct = torch.zeros((), device=device)
-        order = torch.randperm(len(labels), generator=rng).to(device)
-        for index in _batches(order, config.batch_size):
-            batch = augment(to_float(images[index]), config.shift, config.flip, rng, config.distortion)
-            target = labels[index]
-            if blend:
-                batch, target = blend(batch, target)
-            with autocast(config.precision, device):
-                if config.epsilon:
-                    freeze(classifier)
-                    batch = batch + pgd(
-                        classifier,
-                        batch,
-                        target,
-                        config.epsilon,
-                        1,
-                        1.0,
-                        start=unit_ball(batch.shape, "linf", device=device),
-                    )
-                    classifier.train().requires_grad_(True)
-                logits = classifier(batch)
-            logits = logits.float()
-            loss = F.cross_entropy(logits, target)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            total_loss += loss.detach() * len(index)
-            correct += (logits.argmax(dim=1) == (target.argmax(dim=1) if blend else target)).sum()
+        try:
+            total_loss = torch.zeros((), device=device)
+            correct = torch.zeros((), device=device)
+            order = torch.randperm(len(labels), generator=rng).to(device)
+            for index in _batches(order, config.batch_size):
+                batch = augment(to_float(images[index]), config.shift, config.flip, rng, config.distortion)
+                target = labels[index]
+                if blend:
+                    batch, target = blend(batch, target)
+                with autocast(config.precision, device):
+                    if config.epsilon:
+                        freeze(classifier)
+                        batch = batch + pgd(
+                            classifier,
+                            batch,
+                            target,
+                            config.epsilon,
+                            1,
+                            1.0,
+                            start=unit_ball(batch.shape, "linf", device=device),
+                        )
+                        classifier.train().requires_grad_(True)
+                    logits = classifier(batch)
+                logits = logits.float()
+                loss = F.cross_entropy(logits, target)
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                optimizer.step()
+                schedule.step()
+                total_loss += loss.detach() * len(index)
+                correct += (logits.argmax(dim=1) == (target.argmax(dim=1) if blend else target)).sum()
+        finally:
+            classifier.eval()
         mean_loss = float(total_loss) / len(labels)
         if not math.isfinite(mean_loss):
             raise FloatingPointError(f"The classifier's loss is {mean_loss} after epoch {epoch + 1}; lower train.lr.")
@@ -125,7 +128,6 @@ def train_classifier(
             "loss": mean_loss,
             "accuracy": float(correct) / len(labels),
         }
-    classifier.eval()
 
 
 def _batches(order: Tensor, size: int) -> list[Tensor]:

@@ -113,6 +113,25 @@ def test_mixup_leaves_doubt_between_two_classes_and_not_within_one() -> None:
     assert 0.6 < surest[1.0][1] < surest[0.0][1]  # what is blended half and half is a toss-up
 
 
+@pytest.mark.parametrize("batches", [1, 25])
+def test_a_training_that_is_left_early_leaves_a_classifier_that_is_ready(batches: int) -> None:
+    """Between two epochs, or at a batch that fails."""
+    data = bars(600, seed=0)
+    classifier = build_classifier(CONV, 3, (1, 9, 8), *channel_statistics(data.images))
+    calls = iter([None] * batches)
+    classifier.register_forward_pre_hook(lambda *_: next(calls))
+    ready = []
+
+    def train() -> None:
+        for _ in train_classifier(classifier, data, QUICK, 0):
+            ready.append(not classifier.training)
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        train()
+    assert ready == [True] * (batches // 19)  # after each epoch that came to its end
+    assert not classifier.training
+
+
 def test_an_exploding_loss_stops_and_names_the_epoch() -> None:
     with pytest.raises(FloatingPointError, match="after epoch 1"):
         trained(QUICK.model_copy(update={"lr": 1e20}), CONV)
