@@ -233,6 +233,69 @@ WIRING = {
             "bending": "test_bending_is_how_far_the_first_latents_bend_an_image",
         },
     ),
+    "AblationParams": (
+        "pipeline/test_params_wiring.py",
+        dict.fromkeys(("num_seeds", "steps"), "test_conditions_are_run_from_as_many_seeds_for_so_many_steps")
+        | {
+            "evaluate": "test_the_ablation_is_measured_by_its_own_evaluation",
+            "conditions": "test_conditions_are_run_from_as_many_seeds_for_so_many_steps",
+        },
+    ),
+    "AuditParams": (
+        "pipeline/test_audit_stage.py",
+        {
+            "datasets": "test_datasets_are_those_that_dvc_audits",
+            "stop_at": "test_the_record_is_written_whatever_the_verdict_does",
+            "policy": "test_the_record_is_written_whatever_the_verdict_does",
+        },
+    ),
+    "Choices": ("pipeline/test_params_wiring.py", {"choices": "test_parts_of_a_space_are_drawn_as_they_say"}),
+    "ConditionParams": (
+        "pipeline/test_params_wiring.py",
+        dict.fromkeys(
+            ("variant", "generator", "inversion"), "test_conditions_are_run_from_as_many_seeds_for_so_many_steps"
+        ),
+    ),
+    "GeneratorParams": (
+        "pipeline/test_params_wiring.py",
+        {
+            "num_generators": "test_generators_are_as_many_and_their_seeds_count_up",
+            "seed": "test_generators_are_as_many_and_their_seeds_count_up",
+            "attempts": "test_attempts_are_those_of_each_generator",
+            "generator": "test_generators_are_as_many_and_their_seeds_count_up",
+            "robust_generator": "test_generators_are_as_many_and_their_seeds_count_up",
+        },
+    ),
+    "ModelParams": (
+        "pipeline/test_params_wiring.py",
+        dict.fromkeys(
+            ("seed", "architecture", "training"), "test_a_model_has_its_seed_its_architecture_and_its_training"
+        )
+        | {"source": "test_a_source_is_taken_in_place_of_a_training"},
+    ),
+    "Range": (
+        "pipeline/test_params_wiring.py",
+        dict.fromkeys(("low", "high", "log"), "test_parts_of_a_space_are_drawn_as_they_say"),
+    ),
+    "RayParams": (
+        "pipeline/test_params_wiring.py",
+        dict.fromkeys(("num_workers", "num_cpus", "num_gpus"), "test_workers_and_what_each_has_are_what_a_job_asks_for")
+        | {
+            "generators_per_worker": "test_generators_share_a_worker_and_keep_their_states_as_often",
+            "checkpoint_every": "test_generators_share_a_worker_and_keep_their_states_as_often",
+            "storage": "test_states_are_kept_in_the_storage",
+        },
+    ),
+    "RobustGenerator": (
+        "pipeline/test_params.py",
+        dict.fromkeys(("bending", "softening"), "test_robust_generators_have_something_of_their_own"),
+    ),
+    "TuneParams": (
+        "pipeline/test_params_wiring.py",
+        dict.fromkeys(("num_trials", "seed"), "test_a_search_has_its_trials_its_seed_and_its_space")
+        | dict.fromkeys(("samples_per_class", "epsilon", "attack_steps"), "test_a_trial_is_measured_as_the_search_says")
+        | dict.fromkeys(("standard", "robust"), "test_a_search_has_its_trials_its_seed_and_its_space"),
+    ),
     "ResidualClassifierConfig": (
         "classifiers/test_classifier_wiring.py",
         {
@@ -244,11 +307,14 @@ WIRING = {
 """For each configuration the file of its tests, and for each of its fields the one that fails where it is ignored."""
 ELSEWHERE = {"InversionConfig"}
 """Its fields are followed over a whole run in ``tests/inversion/test_wiring.py``."""
+SECTIONS = {"DatasetParams", "InvertParams", "Params", "TrainParams"}
+"""Parts of ``params.yaml`` that hold others, each of which is above."""
 RECORDS = {
     "AccuracyBin",
     "Audit",
     "AuditRecord",
     "CalibrationBin",
+    "Candidate",
     "Check",
     "CheckReport",
     "Comparison",
@@ -258,6 +324,7 @@ RECORDS = {
     "Files",
     "Finding",
     "InterpretationResults",
+    "Lineage",
     "Match",
     "NotMeasured",
     "Number",
@@ -267,6 +334,7 @@ RECORDS = {
     "Results",
     "RobustPoint",
     "Row",
+    "Standing",
     "Unit",
     "_Record",
     "_Settings",
@@ -276,21 +344,22 @@ RECORDS = {
 
 def settings(kind: type[Config] = Config) -> Iterator[type[Config]]:
     for own in kind.__subclasses__():
-        if own.__module__.startswith("netinv."):
+        if own.__module__.startswith(("netinv.", "pipeline.")):  # and not a test's
             yield own
         yield from settings(own)
 
 
 @pytest.fixture(scope="module")
 def configurations(root: Path) -> dict[str, type[Config]]:
-    """All of the library, by their names."""
-    for path in sorted((root / "netinv").rglob("*.py")):
+    """All of the library and of the pipeline, by their names."""
+    own = [path for path in (root / "pipeline").rglob("*.py") if "(Config)" in path.read_text()]
+    for path in [*sorted((root / "netinv").rglob("*.py")), *own]:
         importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
     return {config.__name__: config for config in settings()}
 
 
 def test_every_configuration_is_in_the_table(configurations: dict[str, type[Config]]) -> None:
-    assert set(configurations) == set(WIRING) | ELSEWHERE | RECORDS
+    assert set(configurations) == set(WIRING) | ELSEWHERE | SECTIONS | RECORDS
 
 
 @pytest.mark.parametrize("name", WIRING)

@@ -11,6 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from draws import torch_rng
+from ruamel.yaml import YAML
+from test_pipeline import set_params
 
 from netinv.audit import load_audit
 from netinv.classifiers import save_classifier
@@ -86,12 +88,9 @@ def project(root: Path, tmp_path: Path, exported: "Exported", monkeypatch: pytes
 def test_the_record_is_written_whatever_the_verdict_does(
     root: Path, project: Path, told: Told, stop_at: str, status: int
 ) -> None:
-    settings = (root / "params.yaml").read_text()
-    policy = "{samples: 60, membership: {shadows: null}, reconstruction: null}"
-    for key, value in (("stop_at: fail ", f"stop_at: {stop_at} "), ("policy: {} ", f"policy: {policy} ")):
-        assert key in settings
-        settings = settings.replace(key, value)
-    Path("params.yaml").write_text(settings)
+    shutil.copy(root / "params.yaml", project)
+    limits = {"samples": 60, "membership": {"shadows": None}, "reconstruction": None}
+    set_params(project, **{"audit.stop_at": stop_at, "audit.policy": limits})
     result = CliRunner().invoke(
         main, ["digits", "--data", "data", "--models", "models", "--onnx", "onnx", "--out", "audit/digits"]
     )
@@ -115,6 +114,11 @@ def test_each_verdict_ends_the_pipeline_as_asked(root: Path) -> None:
     assert (audit.datasets, audit.stop_at) == ((), "fail")
     ends = {stop: audit.model_copy(update={"stop_at": stop}).stopping for stop in ("fail", "investigate", "never")}
     assert ends == {"fail": ("fail",), "investigate": ("investigate", "fail"), "never": ()}
+
+
+def test_datasets_are_those_that_dvc_audits(root: Path) -> None:
+    stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
+    assert stages["audit"]["matrix"] == {"dataset": "${audit.datasets}"}
 
 
 def test_images_are_of_all_generators_in_turn_and_none_of_their_other_forms(exported: "Exported") -> None:
