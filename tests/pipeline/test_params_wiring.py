@@ -12,7 +12,7 @@ import torch
 from draws import seed_torch, torch_rng
 from test_pipeline import set_params
 
-from netinv import evaluation
+from netinv import classifiers, evaluation
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, save_classifier
 from netinv.data import LabelledImages, load_spec, load_split, save_dataset
 from pipeline import ablation, cluster, driver, invert, tracking, train, tune
@@ -84,7 +84,7 @@ def network() -> Classifier:
 # ---- ModelParams
 
 
-def test_a_model_has_its_seed_its_architecture_and_its_training(project: Path) -> None:
+def test_a_model_has_its_seed_its_architecture_and_its_training(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, data = load_spec(Path("data/digits")), load_split(Path("data/digits"), "train")
     architecture = {"kind": "conv", "channels": [4], "feature_dim": 8}
 
@@ -99,6 +99,9 @@ def test_a_model_has_its_seed_its_architecture_and_its_training(project: Path) -
     assert all(torch.equal(again[name], first[name]) for name in first)
     assert any(not torch.equal(other[name], first[name]) for name in first)
     assert trained(3).config == ConvClassifierConfig(channels=(4,), feature_dim=8)
+    records = [{"epoch": epoch, "loss": 1.0, "accuracy": 0.5, "samples": 80} for epoch in (1, 2)]
+    monkeypatch.setattr(classifiers, "train_classifier", lambda *_: iter(records))
+    assert not torch.equal(trained(3).head.weight, trained(4).head.weight)  # at the beginning, too
 
 
 def test_a_source_is_taken_in_place_of_a_training(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
