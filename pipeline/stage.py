@@ -50,11 +50,9 @@ def replaced(out: Path, *files: Path) -> Iterator[Path]:
 
     Raises:
         InputError: Another process is writing the same output, or one of all these could not be written in the end.
-        OSError: Likewise: a file is where a folder belongs.
     """
     place = _place(out)
     for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
         check_file(file)
     name = "-".join(Path(os.path.relpath(out)).parts)
     lock = SCRATCH / f"{name}.lock"
