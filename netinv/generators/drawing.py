@@ -58,7 +58,7 @@ def draw_image_batches(
     num: int,
     *,
     seed: int,
-    sharpness: tuple[float, float],
+    sharpness: float | tuple[float, float],
     labels: Sequence[int] | None = None,
     dropout: bool = False,
     batch_size: int = BATCH,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from netinv.core import redacted, write_text
+from netinv.core import check_file, redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.journal import JOURNAL, Run, delivery_lock, flatten, journals, read_json
 from pipeline.tracking.lineage import Lineage, read_lineage
@@ -53,11 +53,13 @@ def stage_run(
         for_pipeline: What the run logs stands in the pipeline's run as well, where there is one.
 
     Raises:
-        InputError: The tracking server does not answer, or refuses the credentials.
+        InputError: The tracking server does not answer, or refuses the credentials, or the file cannot be written.
     """
     uri = tracking_uri()
     check_server(uri)
     name = "-".join(filter(None, (dataset, variant)))
+    record = Path("runs") / stage / f"{name}.json"
+    check_file(record)
     tags = {"stage": stage, "dataset": dataset, **({"variant": variant} if variant else {}), **_environment(stage)}
     earlier: dict[str, dict[str, str]] = {}  # parameters by stage and variant
     for path in inputs:
@@ -84,7 +86,7 @@ def stage_run(
             children=run.children,
             params={**earlier, "/".join(filter(None, (stage, variant))): own},
         )
-        write_text(Path("runs") / stage / f"{name}.json", lineage.model_dump_json() + "\n")
+        write_text(record, lineage.model_dump_json() + "\n")
 
 
 def _inherited(origin: str, variant: str | None, params: Mapping[str, str]) -> dict[str, str]:

@@ -178,6 +178,13 @@ def test_a_run_that_is_gone_gets_its_earlier_points_again_and_one_that_is_there_
             store.delete_run(found.info.run_id)
 
 
+def test_a_record_that_cannot_be_written_is_told_before_the_work(store: MlflowClient) -> None:
+    Path("runs").mkdir(exist_ok=True)
+    Path("runs/blocked").write_text("a file where a folder is needed")
+    with pytest.raises(InputError, match="runs/blocked"), tracking.stage_run("blocked", "digits"):
+        pytest.fail("the work has begun")
+
+
 def test_image_names_are_those_of_mlflow(store: MlflowClient, tmp_path: Path) -> None:
     image = np.zeros((4, 4), np.uint8)
     with tracking.stage_run("evaluate", "digits", "names") as run:
