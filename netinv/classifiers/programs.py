@@ -1,10 +1,10 @@
 """Programs of ``torch.export`` as networks: without unpickling, for any batch, with their features marked."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, fx, nn
@@ -43,15 +43,16 @@ def read_program(path: Path, source: ClassifierSource) -> Network:
     if known is not None and adapter.input_shape is None and known != source.image_shape:
         adapter = adapter.model_copy(update={"input_shape": known})
     image_shape = source.image_shape or (known if known is not None and len(known) == 3 else shape_of(source))
-    network: nn.Module = module
+    network: nn.Module = Program(module)
     if isinstance(batch, int):
-        network = InParts(module, batch, fixed=True)
+        network = InParts(network, batch, fixed=True)
     else:
         limit = program.range_constraints[batch.node.expr].upper
         if limit.is_Integer:
-            network = InParts(module, int(limit), fixed=False)
-    if network is not module and adapter.feature_layer is not None:
-        adapter = adapter.model_copy(update={"feature_layer": f"network.{adapter.feature_layer}"})
+            network = InParts(network, int(limit), fixed=False)
+    if adapter.feature_layer is not None:
+        place = next(name for name, part in network.named_modules() if part is module)
+        adapter = adapter.model_copy(update={"feature_layer": f"{place}.{adapter.feature_layer}"})
     return Network(network, image_shape, source.num_classes, adapter)
 
 
@@ -97,6 +98,50 @@ def _mark_features(program: fx.GraphModule) -> bool:
             program.recompile()
             return True
     return False
+
+
+class Program(nn.Module):
+    """A program that goes to another device as a whole.
+
+    An export writes the device that it was made on into every tensor that the program makes by itself, and keeps
+    tensors that are no weights where a module's ``to`` does not find them.
+
+    Args:
+        graph: What ``torch.export.ExportedProgram.module`` gives.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__()
+        self.graph = graph
+        for module in graph.modules():
+            for name, value in list(vars(module).items()):
+                if isinstance(value, Tensor):
+                    delattr(module, name)
+                    module.register_buffer(name, value, persistent=False)
+
+    def forward(self, images: Tensor) -> Any:
+        """What the program gives."""
+        return self.graph(images)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Do something to every tensor, as all of torch's ways to another device do."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if (like := next(self.parameters(), next(self.buffers(), None))) is not None:
+            _move(self.graph, like.device)
+        return self
+
+
+def _move(program: fx.GraphModule, device: torch.device) -> None:
+    """Have a program, and the programs within it, make its tensors on a device."""
+
+    def moved(value: Any) -> Any:
+        return device if isinstance(value, torch.device) else value
+
+    for module in program.modules():
+        if isinstance(module, fx.GraphModule):
+            for node in module.graph.nodes:
+                node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), moved)
+            module.recompile()
 
 
 class InParts(nn.Module):

@@ -221,3 +221,28 @@ def test_a_program_that_was_exported_in_training_mode_is_refused(
             load_classifier_from(source)
         torch.export.save(torch.export.export(network.eval(), (images,)), path)
     assert load_classifier_from(source)(images).shape == (5, K)
+
+
+class Constants(nn.Module):
+    """It makes tensors by itself, also in a part without gradients, and keeps one that is no weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.out = torch.linspace(1, 2, 3 * 16 * 16), nn.Linear(3 * 16 * 16, K)
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            ones = torch.ones(3 * 16 * 16, device=images.device)
+        rows = images.flatten(1).to(images.device, torch.float32) * self.scale * ones
+        return self.out(rows + torch.arange(3 * 16 * 16, device=images.device))
+
+
+@pytest.mark.parametrize("batch", [None, torch.export.Dim("n")], ids=["fixed", "any"])
+def test_a_program_goes_to_another_device_as_a_whole(batch: Any, images: Tensor, tmp_path: Path) -> None:
+    network = Constants()
+    path = export(network, tmp_path / "network.pt2", images[:2], batch)
+    classifier = load_classifier_from(ClassifierSource(model=str(path)))
+    torch.testing.assert_close(classifier(images), network(images))
+    moved = classifier.to("meta").network  # the one other device that every machine has
+    scores = moved(torch.empty(5, *SHAPE, device="meta"))
+    assert (scores.device.type, scores.shape) == ("meta", (5, K))
