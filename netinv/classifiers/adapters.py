@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from netinv.classifiers.calls import bare, call
+from netinv.classifiers.calls import InParts, bare, call
 from netinv.classifiers.outputs import OutputKind, detect_output, find_scores, to_logits
 from netinv.core import Config, Count, Deviation, InputError, Number
 
@@ -231,22 +231,26 @@ class AdaptedClassifier(nn.Module):
         """Features (N, D): averaged over tokens or pixels where the layer sees those."""
         if not captured:
             raise InputError(f"The feature layer {self.feature_layer!r} is not used: name another one.")
-        # A network that works through the batch in parts calls its layer once for each part, the last one filled up.
-        features = torch.cat(captured)[:num]
-        if len(features) != num:
+        rows = [len(features) for features in captured]
+        if not self._one_each(rows, num):
             raise InputError(
-                f"The feature layer {self.feature_layer!r} sees {len(features)} rows of {num} images: name another one."
+                f"The feature layer {self.feature_layer!r} sees {sum(rows)} rows of {num} images: name another one."
             )
+        features = captured[0] if len(captured[0]) == num else torch.cat(captured)[:num]
         if features.ndim == 3:
             features = features.mean(dim=1)  # (N, tokens, D)
         elif features.ndim > 3:
             features = features.flatten(2).mean(dim=2)  # (N, D, H, W)
         return features.float()
 
+    def _one_each(self, rows: list[int], num: int) -> bool:
+        """Whether so many rows, in each call of a layer, are one for each image: at once, or part by part."""
+        return rows[0] == num or sum(rows) == (self.network.rows(num) if isinstance(self.network, InParts) else num)
+
     def _trace(self, images: Tensor, num_classes: int | None) -> tuple[list[tuple[str, Tensor]], Tensor]:
         """Linear and convolutional layers in the order of their use, with their outputs, and the network's scores.
 
-        Of outputs that are no rows of numbers only the shape is kept.
+        Only those with one row for each image. Of outputs that are no rows of numbers only the shape is kept.
         """
         used: list[tuple[str, Tensor]] = []
 
@@ -272,7 +276,8 @@ class AdaptedClassifier(nn.Module):
                 f"The classifier gives {len(scores)} rows of scores for {len(inputs)} images of shape "
                 f"{tuple(inputs.shape[1:])}: check image_shape, or give the input_shape that it takes."
             )
-        return used, scores
+        rows = {name: [len(output) for used_name, output in used if used_name == name] for name, _ in used}
+        return [(name, output) for name, output in used if self._one_each(rows[name], len(inputs))], scores
 
     def _sigmoid(self, scores: Tensor) -> OutputKind:
         """Whether scores come after their sigmoid: then they stay in [0, 1] whatever the network is given."""

@@ -111,3 +111,53 @@ def bare(network: Any) -> nn.Module:
             "outside of that."
         )
     return network
+
+
+class InParts(nn.Module):
+    """A network that takes a fixed or bounded batch, for any batch.
+
+    Args:
+        network: Images to scores.
+        size: Images that it takes at once.
+        fixed: It takes no fewer either; the last part is filled up with copies of its last image.
+    """
+
+    def __init__(self, network: nn.Module, size: int, fixed: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        self.fixed = fixed
+
+    def rows(self, num: int) -> int:
+        """Rows that the network sees of so many images, with those that fill up the last part, behind all others."""
+        return num + -num % self.size if self.fixed else num
+
+    def forward(self, images: Tensor) -> Any:
+        """What the network gives, put together."""
+        num = len(images)
+        if short := self.rows(num) - num:
+            images = torch.cat([images, images[-1:].expand(short, *images.shape[1:])])
+        parts = [self.network(part) for part in torch.split(images, self.size)]
+        if isinstance(parts[0], Tensor) and not parts[0].ndim:  # a squeezed score of one image
+            parts = [part[None] for part in parts]
+        return _joined(parts, num, alone=self.fixed and self.size == 1)
+
+
+def _joined(parts: list[Any], num: int, alone: bool) -> Any:
+    """Outputs of one structure as one output of ``num`` rows.
+
+    Args:
+        parts: In order.
+        num: Rows that are meant; what fills up the last part comes behind them.
+        alone: Each part is of one image: it may have been squeezed, and then has no row for it.
+    """
+    first = parts[0]
+    if isinstance(first, Tensor):
+        if alone and first.ndim and first.shape[0] != 1:
+            parts = [part[None] for part in parts]
+        return torch.cat(parts)[:num] if first.ndim else first
+    if isinstance(first, Mapping):
+        return {key: _joined([part[key] for part in parts], num, alone) for key in first}
+    if isinstance(first, (tuple, list)):
+        return [_joined(list(column), num, alone) for column in zip(*parts, strict=True)]
+    return first

@@ -113,7 +113,8 @@ def behaviour(classifier: AdaptedClassifier) -> Iterator[Finding]:
         yield Finding(
             severity="note",
             code="features",
-            message="No linear layer was found, so that the logits stand in for the features: name a feature_layer.",
+            message="No linear layer was found that sees one row for each image, so that the logits stand in for the "
+            "features: name a feature_layer.",
         )
 
 

@@ -1,7 +1,7 @@
 """Programs of ``torch.export`` as networks: without unpickling, for any batch, with their features marked."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netinv.classifiers.archives import check_archive
+from netinv.classifiers.calls import InParts
 from netinv.classifiers.sources import ClassifierSource, Network, check_whole, shape_of
 from netinv.core import InputError
 
@@ -37,7 +38,7 @@ def read_program(path: Path, source: ClassifierSource) -> Network:
     module = program.module(check_guards=False)  # guards are Python code, which torch would execute
     assert isinstance(module, fx.GraphModule)
     adapter = source.adapter
-    if adapter.feature_layer is None and _mark_features(module):
+    if adapter.feature_layer is None and _mark_features(module, batch):
         adapter = adapter.model_copy(update={"feature_layer": MARK})
     known = tuple(shape) if all(isinstance(side, int) for side in shape) else None
     if known is not None and adapter.input_shape is None and known != source.image_shape:
@@ -85,12 +86,17 @@ def _no_unpickling(path: Path) -> Iterator[None]:
             os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
 
 
-def _mark_features(program: fx.GraphModule) -> bool:
-    """Send the input of the last linear operation through an identity, where an adapter can read it."""
+def _mark_features(program: fx.GraphModule, batch: int | torch.SymInt) -> bool:
+    """Send the input of the last linear operation through an identity, where an adapter can read it.
+
+    Not so where that has not one row for each of the images, as of a network that cuts them into pieces.
+    """
     places = {torch.ops.aten.linear.default: 0, torch.ops.aten.addmm.default: 1}
     for node in reversed(program.graph.nodes):
         place = places.get(node.target)
         if place is not None:
+            if str(node.args[place].meta["val"].shape[0]) != str(batch):  # as formulas, which no guard comes of
+                return False
             program.add_submodule(MARK, nn.Identity())
             with program.graph.inserting_before(node):
                 marked = program.graph.call_module(MARK, (node.args[place],))
@@ -142,50 +148,3 @@ def _move(program: fx.GraphModule, device: torch.device) -> None:
             for node in module.graph.nodes:
                 node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), moved)
             module.recompile()
-
-
-class InParts(nn.Module):
-    """A network that takes a fixed or bounded batch, for any batch.
-
-    Args:
-        network: Images to scores.
-        size: Images that it takes at once.
-        fixed: It takes no fewer either; the last part is filled up with copies of its last image.
-    """
-
-    def __init__(self, network: nn.Module, size: int, fixed: bool) -> None:
-        super().__init__()
-        self.network = network
-        self.size = size
-        self.fixed = fixed
-
-    def forward(self, images: Tensor) -> Any:
-        """What the network gives, put together."""
-        num = len(images)
-        short = -num % self.size
-        if self.fixed and short:
-            images = torch.cat([images, images[-1:].expand(short, *images.shape[1:])])
-        parts = [self.network(part) for part in torch.split(images, self.size)]
-        if isinstance(parts[0], Tensor) and not parts[0].ndim:  # a squeezed score of one image
-            parts = [part[None] for part in parts]
-        return _joined(parts, num, alone=self.fixed and self.size == 1)
-
-
-def _joined(parts: list[Any], num: int, alone: bool) -> Any:
-    """Outputs of one structure as one output of ``num`` rows.
-
-    Args:
-        parts: In order.
-        num: Rows that are meant; what fills up the last part comes behind them.
-        alone: Each part is of one image: it may have been squeezed, and then has no row for it.
-    """
-    first = parts[0]
-    if isinstance(first, Tensor):
-        if alone and first.ndim and first.shape[0] != 1:
-            parts = [part[None] for part in parts]
-        return torch.cat(parts)[:num] if first.ndim else first
-    if isinstance(first, Mapping):
-        return {key: _joined([part[key] for part in parts], num, alone) for key in first}
-    if isinstance(first, (tuple, list)):
-        return [_joined(list(column), num, alone) for column in zip(*parts, strict=True)]
-    return first

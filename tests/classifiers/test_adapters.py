@@ -243,6 +243,34 @@ def test_a_network_that_works_in_parts_keeps_its_features_in_order(images: Tenso
         torch.testing.assert_close(features, network.embed(images))
 
 
+class Pieces(ConvNet):
+    """Cuts each image into four, and averages what it says of them."""
+
+    def forward(self, x: Tensor) -> Any:
+        pieces = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)  # (4 N, 3, 8, 8)
+        return self.out(self.embed(pieces)).unflatten(0, (-1, 4)).mean(dim=1)
+
+
+def test_rows_of_pieces_are_no_features_of_images(images: Tensor) -> None:
+    adapted = AdaptedClassifier(Pieces(), SHAPE)
+    logits, features = adapted(images, return_features=True)
+    assert adapted.feature_layer is None
+    assert torch.equal(features, logits)
+    with pytest.raises(InputError, match="'out' sees 8 rows of 2 images: name another one"):
+        AdaptedClassifier(Pieces(), SHAPE, config=AdapterConfig(feature_layer="out"))
+
+
+def test_a_layer_that_is_used_again_shows_each_image_once(images: Tensor) -> None:
+    class Mirrored(ConvNet):
+        def forward(self, x: Tensor) -> Any:
+            return (ConvNet.forward(self, x) + ConvNet.forward(self, x.flip(3))) / 2
+
+    network = Mirrored()
+    _, features = AdaptedClassifier(network, SHAPE)(images, return_features=True)
+    with frozen(network):
+        torch.testing.assert_close(features, network.embed(images))
+
+
 @pytest.mark.parametrize(
     ("network", "shape", "num_classes", "config", "message"),
     [

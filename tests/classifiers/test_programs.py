@@ -21,6 +21,7 @@ from netinv.classifiers import (
 )
 from netinv.classifiers.calls import frozen
 from netinv.core import InputError
+from tests.classifiers.test_adapters import Pieces
 
 SHAPE = (3, 16, 16)
 
@@ -246,3 +247,11 @@ def test_a_program_goes_to_another_device_as_a_whole(batch: Any, images: Tensor,
     moved = classifier.to("meta").network  # the one other device that every machine has
     scores = moved(torch.empty(5, *SHAPE, device="meta"))
     assert (scores.device.type, scores.shape) == ("meta", (5, K))
+
+
+@pytest.mark.parametrize("batch", [None, torch.export.Dim("n")], ids=["fixed", "any"])
+def test_rows_of_pieces_are_no_features_of_images(batch: Any, images: Tensor, tmp_path: Path) -> None:
+    path = export(Pieces(), tmp_path / "network.pt2", images[:2], batch)
+    classifier = load_classifier_from(ClassifierSource(model=str(path)))
+    logits, features = classifier(images, return_features=True)
+    assert torch.equal(features, logits)

@@ -8,7 +8,7 @@ from draws import library_torch_rng, numpy_rng, seed_torch, torch_rng
 from torch import Tensor, nn
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, adapt, build_classifier, freeze
-from netinv.classifiers.programs import InParts
+from netinv.classifiers.calls import InParts
 from netinv.interpretation import Site, SparseAutoencoder
 from netinv.interpretation.measures import (
     Ablated,
