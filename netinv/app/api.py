@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from netinv.app.inversions import History, Inversion, MissingClasses, inversion_accuracy
+from netinv.app.inversions import DoubtfulClassifier, History, Inversion, MissingClasses, inversion_accuracy
 from netinv.classifiers import (
     DEFAULT,
     AdapterConfig,
@@ -57,7 +57,8 @@ def invert(
 ) -> Inversion:
     """Train a generator that draws images of whatever class of a classifier you ask for.
 
-    The classifier is left as it was found: mode, gradients, hooks, device; so is torch's random state.
+    The classifier is left as it was found: mode, gradients, hooks, device; so is torch's random state. What makes the
+    result doubtful, such as pixels in another range than it was trained on, is a warning (``DoubtfulClassifier``).
 
     Args:
         classifier: Any network that maps a batch of images to one score for each class. One adapted already is taken
@@ -90,11 +91,15 @@ def invert(
     if config is None:
         config, left_out = settings_of(variant or "standard", adapted)
         if left_out:
-            warnings.warn(left_out, stacklevel=2)
+            warnings.warn(left_out, stacklevel=3)  # behind the decorator's own call
     elif variant is not None:
         raise InputError("Both a variant and a config were given: change variant_config(name) and give that alone.")
-    if errors := [finding.message for finding in behaviour(adapted) if finding.severity == "error"]:
+    findings = [*behaviour(adapted)]
+    if errors := [finding.message for finding in findings if finding.severity == "error"]:
         raise InputError(" ".join(errors))
+    for finding in findings:
+        if finding.severity == "warning":
+            warnings.warn(finding.message, DoubtfulClassifier, stacklevel=3)
     check_statistics(config.pixel_statistics, config.layer_statistics, adapted)
     names = classes or tuple(str(label) for label in range(adapted.num_classes))
     check_class_names(names)
@@ -113,7 +118,7 @@ def invert(
         tried.append(_trained(adapted, config, generator, names, seed + len(tried), title, progress, on_record))
     best = max(tried, key=lambda inversion: (-len(inversion.missing), inversion.accuracy))
     if best.missing:
-        warnings.warn(told_missing(best.classes, best.class_accuracy), MissingClasses, stacklevel=2)
+        warnings.warn(told_missing(best.classes, best.class_accuracy), MissingClasses, stacklevel=3)
     return best
 
 

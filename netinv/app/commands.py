@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import click
 
 from netinv.app.options import as_json, read_data, read_subject, source_options, subject_options
 from netinv.app.parsing import parse_classes, parse_pairs, parse_source
-from netinv.app.telling import tell_evaluation, tell_inversion, told
+from netinv.app.telling import tell_evaluation, tell_inversion, told, warnings_in_lines
 from netinv.core import VARIANTS, InputError
 
 
@@ -85,7 +84,7 @@ def invert(
     """
     from netinv.app.api import invert as invert_classifier
     from netinv.app.api import settings_of
-    from netinv.app.inversions import MissingClasses
+    from netinv.app.inversions import DoubtfulClassifier, MissingClasses
     from netinv.app.records import RECORD, placed
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder
@@ -106,7 +105,7 @@ def invert(
         print(f"note: {left_out}", file=sys.stderr)
     config = InversionConfig.parse(settings_there.model_dump(mode="json") | changes, where="--set")
     try:
-        with warnings.catch_warnings(action="ignore", category=MissingClasses):  # told below
+        with warnings_in_lines(MissingClasses, DoubtfulClassifier):
             inversion = invert_classifier(
                 classifier,
                 image_shape=classifier.image_shape,

@@ -29,6 +29,10 @@ class MissingClasses(UserWarning):
     """Some class of an inversion cannot be drawn."""
 
 
+class DoubtfulClassifier(UserWarning):
+    """A classifier can be inverted as it is, but what comes of that may mean nothing."""
+
+
 @dataclass(frozen=True, repr=False)
 class Inversion:
     """A trained generator, and how it came about. In a notebook it shows as a grid with a row for each class."""

@@ -3,6 +3,9 @@
 import json
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -54,6 +57,19 @@ class Output:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # or Python's own last flush fails as well
         if not isinstance(error, BrokenPipeError):
             raise InputError(f"The standard output cannot be written ({error.strerror}).") from None
+
+
+@contextmanager
+def warnings_in_lines(told_elsewhere: type[Warning], told_here: type[Warning]) -> Iterator[None]:
+    """Print warnings of one kind on stderr, each as a line when it comes, and none of another kind."""
+
+    def show(message: Warning | str, *where: Any, **more: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings(action="ignore", category=told_elsewhere):
+        warnings.simplefilter("always", told_here)
+        warnings.showwarning = show
+        yield
 
 
 def tell_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:

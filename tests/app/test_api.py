@@ -20,7 +20,7 @@ from zoo import ZOO, ConvNet, Probabilities, Residual
 
 import netinv
 from netinv.app.api import settings_of
-from netinv.app.inversions import Inversion, MissingClasses, inversion_accuracy
+from netinv.app.inversions import DoubtfulClassifier, Inversion, MissingClasses, inversion_accuracy
 from netinv.classifiers import AdaptedClassifier, adapt
 from netinv.core import InputError
 from netinv.data import load_digits, to_float
@@ -435,3 +435,17 @@ def test_missing_classes_are_those_below_nine_in_ten(classifier: nn.Module, tmp_
     assert inversion.missing == tuple(str(label) for label, share in enumerate(accuracies) if share < 0.9) != ()
     inversion.save(tmp_path / "inversion")
     assert Inversion.load(tmp_path / "inversion").missing == inversion.missing
+
+
+def test_what_makes_an_inversion_doubtful_is_a_warning() -> None:
+    seed_torch(0)
+    network = ConvNet(in_channels=1)
+    norm = network.convolutions[1]
+    norm.running_var.fill_(1e5)
+    norm.num_batches_tracked.fill_(1)
+    quick: dict[str, Any] = QUICK | {"config": netinv.InversionConfig(steps=1, batch_size=4)}
+    with pytest.warns(DoubtfulClassifier, match=r"Was it trained on pixels in 0\.\.255\?") as warned:
+        netinv.invert(network, image_shape=(1, 8, 8), **quick)
+    assert [warning.filename for warning in warned if warning.category is DoubtfulClassifier] == [__file__]
+    norm.running_var.fill_(1)
+    netinv.invert(network, image_shape=(1, 8, 8), **quick)  # without one, since here warnings are errors

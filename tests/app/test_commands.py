@@ -12,7 +12,7 @@ import pytest
 import torch
 from draws import numpy_rng, seed_torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from zoo import ConvNet
 
 from netinv import evaluation, invert
@@ -140,6 +140,16 @@ def test_the_robust_variant_in_one_word(shell: Shell, weights: Path, tmp_path: P
     assert "note: The variant robust compares" in told
     changes = {"steps": 2, "batch_size": 8, "epsilon": 0.05, "pixel_statistics": 0.0}
     assert Inversion.load(tmp_path / "inversion").config == variant_config("robust").model_copy(update=changes)
+
+
+def test_what_makes_an_inversion_doubtful_is_a_line(shell: Shell, weights: Path, tmp_path: Path) -> None:
+    state = load_file(weights)
+    state["convolutions.1.running_var"].fill_(1e5)
+    save_file(state, tmp_path / "weights.safetensors")
+    invert = ("invert", *colours(tmp_path / "weights.safetensors"), "--steps", 1, *TINY, "--attempts", 1)
+    _, _, told = shell(*invert, "--out", tmp_path / "inversion")
+    assert "\nwarning: Was it trained on pixels in 0..255? " in f"\n{told}"
+    assert "UserWarning" not in told
 
 
 def test_images_of_five_channels_are_kept_and_shown(shell: Shell, tmp_path: Path) -> None:
