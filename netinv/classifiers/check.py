@@ -132,11 +132,7 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findin
     if data is None:
         add("note", "data", "Without labelled images, accuracy, normalisation and channel order cannot be tested.")
         if _undecided(classifier):
-            add(
-                "warning",
-                "untrained",
-                "Was it trained? Its scores for the classes of an image are nearly equal: are these its weights?",
-            )
+            add("warning", "untrained", _why_undecided(classifier))
         return _Measured(None, 0)
     if tuple(data.images.shape[1:]) != classifier.image_shape:
         add("error", "data", f"The labelled images are {tuple(data.images.shape[1:])}, not {classifier.image_shape}.")
@@ -197,6 +193,36 @@ def _undecided(classifier: AdaptedClassifier) -> bool:
     return float(logits.std(dim=1).mean()) < EQUAL_LOGITS
 
 
+def _why_undecided(classifier: AdaptedClassifier) -> str:
+    """What may be the cause, in words: as of small pixels, too, where larger ones would set a class apart."""
+    equal = "Its scores for the classes of an image are nearly equal"
+    try:
+        small = not _undecided(_instead(classifier, _in_255(classifier)))
+    except InputError:  # it does not bear larger ones
+        small = False
+    if small:
+        return (
+            f"Was it trained on pixels in 0..255? {equal}, and with such pixels they are not: if so, set mean to 0 and "
+            "std to 1/255 for each channel; if not, are these its weights?"
+        )
+    return f"Was it trained? {equal}: are these its weights?"
+
+
+def _instead(classifier: AdaptedClassifier, config: AdapterConfig) -> AdaptedClassifier:
+    """The network behind another adapter.
+
+    Raises:
+        InputError: It does not bear such images.
+    """
+    return AdaptedClassifier(classifier.network, classifier.image_shape, classifier.num_classes, config)
+
+
+def _in_255(classifier: AdaptedClassifier) -> AdapterConfig:
+    """The adapter's settings with pixels in 0..255."""
+    channels = classifier.input_shape[0]
+    return classifier.config.model_copy(update={"mean": (0.0,) * channels, "std": (1 / 255,) * channels})
+
+
 def _predict(classifier: AdaptedClassifier, images: Tensor) -> Tensor:
     """Predicted labels, (N,)."""
     with torch.no_grad():
@@ -217,9 +243,7 @@ def _better(classifier: AdaptedClassifier, images: Tensor, labels: Tensor, accur
     best = None
     for alternative in _alternatives(classifier, images):
         try:
-            other = AdaptedClassifier(
-                classifier.network, classifier.image_shape, classifier.num_classes, alternative.config
-            )
+            other = _instead(classifier, alternative.config)
             measured = float((_predict(other, images) == labels).float().mean())
         except InputError:  # a network may not bear pixels of another kind, and then it is not meant for them
             continue
@@ -237,7 +261,7 @@ def _alternatives(classifier: AdaptedClassifier, images: Tensor) -> Iterator[_Al
         return config.model_copy(update={"mean": mean, "std": std})
 
     yield _Alternative(
-        changed(zero, (1 / 255,) * channels),
+        _in_255(classifier),
         "pixel_range",
         "It was trained on pixels in 0..255: set mean to 0 and std to 1/255 for each channel",
     )

@@ -156,6 +156,25 @@ def test_pixels_in_0_to_255_shown_by_the_batch_norm_of_a_perceptron() -> None:
     assert "pixel_range" not in codes(check_classifier(network, SHAPE, config=cured))
 
 
+def test_pixels_in_0_to_255_shown_by_scores_that_are_nearly_equal() -> None:
+    """Without batch norm nothing remembers the pixels, but that scores are far apart only for large ones."""
+    seed_torch(0)
+    layers = (nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7 * 7, CLASSES))
+    network = nn.Sequential(*layers)
+    with torch.no_grad():  # scores as small as those of a network that learned from pixels of 255
+        network[3].weight.mul_(0.05)
+        network[3].bias.zero_()
+    report = check_classifier(network, SHAPE)
+    assert codes(report) == {"untrained"}
+    assert "trained on pixels in 0..255? Its scores for the classes" in message(report, "untrained")
+    assert "set mean to 0 and std to 1/255" in message(report, "untrained")
+    cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
+    assert codes(check_classifier(network, SHAPE, config=cured)) == set()
+    with torch.no_grad():
+        network[3].weight.mul_(1e-3)
+    assert message(check_classifier(network, SHAPE), "untrained").startswith("Was it trained? ")
+
+
 def test_mean_and_std_in_units_of_0_to_255(network: nn.Module) -> None:
     report = check_classifier(network, SHAPE, config=AdapterConfig(mean=(0, 0, 0), std=(0.001, 0.001, 0.001)))
     assert codes(report) == {"pixel_range"}
