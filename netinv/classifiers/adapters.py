@@ -14,14 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from netinv.classifiers.calls import InParts, bare, call
+from netinv.classifiers.calls import InParts, bare, call, first_tensor
+from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
 from netinv.classifiers.outputs import OutputKind, detect_output, find_scores, to_logits
 from netinv.core import Config, Count, Deviation, InputError, Number
-
-GREY = (0.299, 0.587, 0.114)
-"""Luminance weights of red, green and blue (ITU-R BT.601)."""
-PROBES = 8
-"""Images on which a network is tried out."""
 
 
 class AdapterConfig(Config):
@@ -58,17 +54,15 @@ class AdapterConfig(Config):
 DEFAULT = AdapterConfig()
 
 
-def probe_images(image_shape: tuple[int, int, int], num: int = PROBES) -> Tensor:
-    """The images on which a network is tried out, (N, C, H, W): noise of growing contrast about growing grey levels.
+def expect_config(config: Any) -> AdapterConfig:
+    """What is given as an adapter's settings, if it is that.
 
-    They are what a generator gives: channels last in memory, and asking for gradients.
+    Raises:
+        InputError: It is something else.
     """
-    rng = torch.Generator().manual_seed(0)
-    noise = torch.rand(num, *image_shape, generator=rng) - 0.5
-    contrast = torch.linspace(0.2, 1, num)[:, None, None, None]
-    level = torch.linspace(0.2, 0.8, num)[:, None, None, None]
-    images = (level + contrast * noise).clamp(0, 1)
-    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).requires_grad_()
+    if not isinstance(config, AdapterConfig):
+        raise InputError(f"The adapter is a {type(config).__name__}: give netinv.AdapterConfig(mean=..., std=...).")
+    return config
 
 
 class AdaptedClassifier(nn.Module):
@@ -95,13 +89,8 @@ class AdaptedClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.network = bare(network)
-        if len(image_shape) != 3:
-            raise InputError(
-                f"image_shape is (channels, height, width), such as (1, 28, 28) for grey images, not {image_shape}."
-            )
-        channels, height, width = image_shape
-        self.image_shape = image_shape = (channels, height, width)
-        self.config = config
+        self.image_shape = image_shape = expect_shape(image_shape)
+        self.config = config = expect_config(config)
         like = next(self.network.parameters(), next(self.network.buffers(), torch.zeros(())))
         self.dtype = like.dtype if like.is_floating_point() else torch.float32
         input_shape = config.input_shape if config.input_shape and len(config.input_shape) == 3 else image_shape
@@ -138,8 +127,14 @@ class AdaptedClassifier(nn.Module):
         if self.feature_layer is not None and self.feature_layer not in dict(self.network.named_modules()):
             known = ", ".join(name for name, _ in layers[-3:])
             raise InputError(f"The classifier has no module {self.feature_layer!r}; the last ones in use are: {known}.")
+        self.needs_gradients = False
+        """Whether it fails without gradients, as where it registers hooks on its activations."""
         with torch.no_grad():
-            _, features = self(probes[:2], return_features=True)
+            try:
+                _, features = self(probes[:2], return_features=True)
+            except InputError:
+                self.needs_gradients = True
+                _, features = self(probes[:2], return_features=True)
         self.feature_dim: int = features.shape[1]
 
     @property
@@ -165,6 +160,15 @@ class AdaptedClassifier(nn.Module):
         Returns:
             Logits (N, K), or (logits, features) with features (N, D), both float32.
         """
+        if not self.needs_gradients or (torch.is_grad_enabled() and images.requires_grad):
+            results = self._classified(images, return_features)
+        else:
+            with torch.inference_mode(mode=False), torch.enable_grad():
+                results = [x.detach() for x in self._classified(images.clone().requires_grad_(), return_features)]
+        return (results[0], results[1]) if return_features else results[0]
+
+    def _classified(self, images: Tensor, return_features: bool) -> list[Tensor]:
+        """The logits (N, K), and if wanted the features (N, D)."""
         num = images.shape[0]  # not len(), which tracing for an export would fix
         captured: list[Tensor] = []
         # In the network's own precision, whatever the caller's: it may not bear another, nor may what it gives.
@@ -175,10 +179,9 @@ class AdaptedClassifier(nn.Module):
             scores = find_scores(output, self.config.output_entry, self.num_classes, self.config.output == "sigmoid")
             logits = to_logits(scores, self.output)
             if not return_features:
-                return logits[:num]
-            if self.feature_layer is None:
-                return logits[:num], logits[:num]
-            return logits[:num], self._features(captured, len(inputs))[:num]
+                return [logits[:num]]
+            features = logits if self.feature_layer is None else self._features(captured, len(inputs))
+            return [logits[:num], features[:num]]
 
     def logits_through(self, network: nn.Module, images: Tensor) -> Tensor:
         """Logits (N, K) of another network of the same kind, in the mode that it is in, with gradients for its weights.
@@ -220,7 +223,7 @@ class AdaptedClassifier(nn.Module):
             return
         layer = self.network.get_submodule(self.feature_layer)
         handle = layer.register_forward_pre_hook(
-            lambda module, inputs, kwargs: captured.append((*inputs, *kwargs.values())[0].clone()), with_kwargs=True
+            lambda _, *call: captured.extend(x.clone() for x in first_tensor(*call)), with_kwargs=True
         )
         try:
             yield
@@ -254,11 +257,13 @@ class AdaptedClassifier(nn.Module):
         """
         used: list[tuple[str, Tensor]] = []
 
-        def recorder(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-            # A copy, since what follows may change it in place.
-            return lambda module, inputs, output: used.append(
-                (name, output.detach().clone() if output.ndim == 2 else output.detach().to("meta"))
-            )
+        def recorder(name: str) -> Callable[[nn.Module, Any, Any], None]:
+            def record(module: nn.Module, inputs: Any, output: Any) -> None:
+                if isinstance(output, Tensor) and output.ndim:
+                    # A copy, since what follows may change it in place.
+                    used.append((name, output.detach().clone() if output.ndim == 2 else output.detach().to("meta")))
+
+            return record
 
         inputs = self._inputs(images)
         handles: list[RemovableHandle] = []
@@ -281,19 +286,13 @@ class AdaptedClassifier(nn.Module):
 
     def _sigmoid(self, scores: Tensor) -> OutputKind:
         """Whether scores come after their sigmoid: then they stay in [0, 1] whatever the network is given."""
-        strong = 100 * (probe_images(self.image_shape).detach().to(self.device) - 0.5)
+        strong = 100 * (probe_images(self.image_shape).to(self.device) - 0.5)
         try:
             output = call(self.network, self._inputs(torch.cat([strong, -strong])))
             more = find_scores(output, self.config.output_entry, None, single=True).detach()
         except InputError:  # it bears no other images than those that there are
             more = scores
         return "sigmoid" if all(bool(((x >= 0) & (x <= 1)).all()) for x in (scores, more)) else "logits"
-
-
-def to_grey(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) as grey ones, (N, 1, H, W)."""
-    weights = torch.tensor(GREY, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
 
 
 def adapt(
@@ -310,7 +309,7 @@ def adapt(
     if not isinstance(network, AdaptedClassifier):
         return AdaptedClassifier(network, image_shape, num_classes, config)
     for name, given, known in (
-        ("image_shape", tuple(image_shape), tuple(network.image_shape)),
+        ("image_shape", expect_shape(image_shape), network.image_shape),
         ("num_classes", num_classes or network.num_classes, network.num_classes),
         ("adapter", network.config if config == DEFAULT else config, network.config),
     ):

@@ -1,18 +1,13 @@
 """Calls of other people's networks: they are left as they were found, and what fails inside is told as theirs."""
 
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from netinv.core import InputError
-
-OURS = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])
-"""Folders of code that is not the network's author's."""
+from netinv.core import InputError, out_of_memory, reason
 
 
 @contextmanager
@@ -21,7 +16,8 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
     The flags are set one by one and not through ``eval()``, which some networks refuse or overrule.
     """
-    training = {module: module.training for module in network.modules()}
+    # Those that torch.jit.freeze has been through have no mode any more.
+    training = {module: module.training for module in network.modules() if hasattr(module, "training")}
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
         for module in training:
@@ -48,6 +44,11 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
     except Exception as error:
         # Its author sees where it failed, and not the way there through this library.
         theirs = error.__traceback__.tb_next if error.__traceback__ else None
+        if out_of_memory(error):
+            raise InputError(
+                f"The classifier runs out of memory on a batch of shape {tuple(inputs.shape)}: set images_at_once to "
+                "fewer images, or take a smaller batch."
+            ) from error.with_traceback(theirs)
         raise InputError(
             f"The classifier fails on a batch of shape {tuple(inputs.shape)} ({reason(error)}): mend it there, check "
             "image_shape, or give the input_shape that it takes."
@@ -62,15 +63,9 @@ def _uncompiled(network: nn.Module) -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
-def reason(error: Exception) -> str:
-    """What went wrong in a network, and where, in words: the last line that is neither torch's nor this library's."""
-    first = str(error).strip().partition("\n")[0]
-    if not isinstance(error, RuntimeError) or not first:
-        first = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((*OURS, "<"))
-    ]
-    return f"{first}, in {frames[-1].filename}, line {frames[-1].lineno}" if frames else first
+def first_tensor(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> list[Tensor]:
+    """The first tensor that a module is called with, by place or by name; none where there is none."""
+    return [value for value in (*arguments, *named.values()) if isinstance(value, Tensor)][:1]
 
 
 def bare(network: Any) -> nn.Module:

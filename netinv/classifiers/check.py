@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, probe_images, to_grey
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, expect_config
 from netinv.classifiers.calls import bare
 from netinv.classifiers.findings import Code, Finding, Severity, as_found, behaviour
+from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
 from netinv.classifiers.outputs import OutputKind
-from netinv.core import Config, InputError
+from netinv.core import Config, InputError, backward_pass
 from netinv.data import LabelledImages, channel_statistics, to_float
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -31,7 +32,7 @@ class CheckReport(Config):
     findings: tuple[Finding, ...]
     parameters: int
     image_shape: tuple[int, ...]
-    """(C, H, W) of the images that it is asked about."""
+    """(C, H, W) of the images that it is asked about; empty where no such shape was given."""
     input_shape: tuple[int, ...] | None = None
     """What the network itself is given."""
     num_classes: int | None = None
@@ -74,15 +75,16 @@ def check_classifier(
         data: Labelled images, uint8 or float in [0, 1], on which the beliefs can be tested.
     """
     findings: list[Finding] = []
-    parameters = 0
+    parameters, shape = 0, tuple[int, ...]()
     try:
+        shape, config = expect_shape(image_shape), expect_config(config)
         network = bare(network)
         findings += as_found(network, config)
         parameters = sum(parameter.numel() for parameter in network.parameters())
         classifier, more = _adapt(network, image_shape, num_classes, config)
     except InputError as error:
         findings.append(Finding(severity="error", code="unusable", message=str(error)))
-        return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=tuple(image_shape))
+        return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=shape)
     findings += more
     findings += behaviour(classifier)
     measured = _measured(classifier, data, findings)
@@ -297,7 +299,8 @@ def _throughput(classifier: AdaptedClassifier, batch_size: int = 16) -> float:
         if done == 0:
             start = time.perf_counter()
         given = images.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(classifier(given).sum(), given)
+        with backward_pass():
+            (gradient,) = torch.autograd.grad(classifier(given).sum(), given)
         float(gradient.sum())  # waits for a GPU
         done += 1
     return done * batch_size / (time.perf_counter() - start)

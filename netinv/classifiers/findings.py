@@ -6,9 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from netinv.classifiers.adapters import AdaptedClassifier, AdapterConfig, probe_images
-from netinv.classifiers.calls import reason
-from netinv.core import Config
+from netinv.classifiers.adapters import AdaptedClassifier, AdapterConfig
+from netinv.classifiers.calls import first_tensor
+from netinv.classifiers.inputs import probe_images
+from netinv.core import Config, InputError, reason
 
 Severity = Literal["error", "warning", "note"]
 Code = Literal[
@@ -154,8 +155,9 @@ def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: 
         # Twice in a row, as in training, and for one tensor, so that what is kept of the first call would be met again.
         images = images.detach().requires_grad_()
         gradients = [_gradient(classifier, images) for _ in range(2)]
-    except RuntimeError as error:
-        yield Finding(severity="error", code="gradients", message=_failure(error))
+    except Exception as error:  # its backward pass may be its author's own code
+        message = str(error) if isinstance(error, InputError) else _failure(error)
+        yield Finding(severity="error", code="gradients", message=message)
         return
     if not all(depends for depends, _ in gradients):
         message = f"Gradients are blocked: the scores do not depend on the images as far as torch knows. {advice}"
@@ -180,7 +182,7 @@ def _gradient(classifier: AdaptedClassifier, images: Tensor) -> tuple[bool, Tens
     return True, torch.autograd.grad(total, images, allow_unused=True)[0]
 
 
-def _failure(error: RuntimeError) -> str:
+def _failure(error: Exception) -> str:
     """Why gradients cannot be had, in words."""
     what = f"Gradients fail ({reason(error)})"
     if "second time" in str(error):
@@ -197,7 +199,7 @@ def _scale_findings(classifier: AdaptedClassifier, images: Tensor) -> Iterator[F
     if not norms or norms[0].running_var is None:
         return
     seen: list[Tensor] = []
-    handle = norms[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    handle = norms[0].register_forward_pre_hook(lambda _, *call: seen.extend(first_tensor(*call)), with_kwargs=True)
     try:
         with torch.no_grad():
             classifier(images)

@@ -74,7 +74,8 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
             "with a checkpoint (config.json and weights.safetensors)."
         )
     for part in network.module.modules():
-        part.training = False  # and not through eval(), which exported programs refuse
+        if hasattr(part, "training"):  # torch.jit.freeze takes it away
+            part.training = False  # and not through eval(), which exported programs refuse
     return network._replace(module=network.module.to(device))
 
 

@@ -66,6 +66,10 @@ def find_scores(output: Any, entry: int | str | None, num_classes: int | None, s
             scores = scores.reshape(-1, 1)
         if scores.ndim == 2:
             known = _columns(scores)
+            if single and num_classes == 1:
+                raise InputError(
+                    "A single score, which output sigmoid takes, is that of class 1 of two: num_classes is 2."
+                )
             if num_classes not in (None, known):
                 raise InputError(
                     f"The classifier gives {known} scores for each image, but num_classes is {num_classes}."

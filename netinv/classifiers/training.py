@@ -21,6 +21,7 @@ from netinv.core import (
     Precision,
     Shift,
     autocast,
+    backward_pass,
 )
 from netinv.data import LabelledImages, to_float
 from netinv.perturbations import augment, pgd, unit_ball
@@ -112,7 +113,8 @@ def train_classifier(
                 logits = logits.float()
                 loss = F.cross_entropy(logits, target)
                 optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
+                with backward_pass():
+                    torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
                 total_loss += loss.detach() * len(index)

@@ -1,5 +1,6 @@
 """What every room stands on: settings, errors, files, precision, weights on disk. Imports torch only when asked to."""
 
+from netinv.core.blame import backward_pass, out_of_memory, reason
 from netinv.core.classes import check_class_names, check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
 from netinv.core.errors import InputError, listed
@@ -90,6 +91,7 @@ __all__ = [
     "Width",
     "__version__",
     "autocast",
+    "backward_pass",
     "check_class_names",
     "check_file",
     "check_folder",
@@ -102,6 +104,7 @@ __all__ = [
     "listed",
     "new_file",
     "new_folder",
+    "out_of_memory",
     "parse_json",
     "read_config",
     "read_json",
@@ -109,6 +112,7 @@ __all__ = [
     "read_numbers",
     "read_text",
     "read_yaml",
+    "reason",
     "redacted",
     "save_csv",
     "take_place",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
-from netinv.core import InputError
+from netinv.core import InputError, backward_pass
 from netinv.generators import ConditionedGenerator
 from netinv.inversion.bounds import ClassBounds
 from netinv.inversion.config import InversionConfig
@@ -70,7 +70,8 @@ def train(training: Training) -> Iterator[list[Record]]:
                 training.step += 1
                 loss, terms = training.loss(training.draw(), every_term=training.step == due)
                 training.optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss.sum())
+                with backward_pass():
+                    torch.autograd.backward(loss.sum())
                 training.combine_gradients()
                 training.optimizer.step()
                 training.schedule.step()

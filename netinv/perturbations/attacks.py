@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netinv.core import InputError
+from netinv.core import InputError, backward_pass
 
 Norm = Literal["linf", "l2"]
 
@@ -124,7 +124,8 @@ def pgd(
         with torch.enable_grad():
             moved = (images + delta).requires_grad_()
             loss = F.cross_entropy(classifier(moved).to(images.dtype), label, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, moved)
+            with backward_pass():
+                (gradient,) = torch.autograd.grad(loss, moved)
             gradient = gradient.nan_to_num(
                 0.0, 0.0, 0.0
             )  # such as of a root at 0: no direction, and not an image of it

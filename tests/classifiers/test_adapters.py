@@ -1,5 +1,6 @@
 """Adapters: every family gives its own logits and features, and is left as it was found."""
 
+import re
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from draws import seed_torch, torch_rng
 from torch import Tensor, nn
 from zoo import ZOO, ConvHead, ConvNet, InPlace, K, NamedOutput, PairOutput, Perceptron, Probabilities
 
-from netinv.classifiers import AdaptedClassifier, AdapterConfig
-from netinv.classifiers.adapters import probe_images
+from netinv.classifiers import AdaptedClassifier, AdapterConfig, check_classifier
 from netinv.classifiers.calls import frozen
+from netinv.classifiers.inputs import probe_images
 from netinv.classifiers.outputs import detect_output
 from netinv.core import InputError
 
@@ -291,6 +292,7 @@ def test_a_layer_that_is_used_again_shows_each_image_once(images: Tensor) -> Non
         (PairOutput(), SHAPE, None, {"output_entry": 5}, r"no entry 5; it has: 0 \(8, 10\), 1 \(8, 24\)"),
         (nn.Conv2d(3, 4, 3), SHAPE, None, {}, r"one row of scores for each image, .* shape \(8, 4, 14, 14\)"),
         (ConvNet(num_classes=1), SHAPE, None, {}, "one score for each image: set output to sigmoid"),
+        (ConvNet(num_classes=1), SHAPE, 1, {"output": "sigmoid"}, "is that of class 1 of two: num_classes is 2"),
     ],
 )
 def test_says_what_does_not_fit(
@@ -299,6 +301,22 @@ def test_says_what_does_not_fit(
     with pytest.raises(InputError, match=message):
         AdaptedClassifier(network, shape, num_classes, AdapterConfig(**config))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("shape", [16, (16, 16), (3, 16.0, 16.0), (3, 0, 16), "3,16,16"])
+def test_what_is_no_shape_is_refused(shape: Any) -> None:
+    words = "image_shape is (channels, height, width), such as (1, 28, 28) for grey images, in whole numbers"
+    with pytest.raises(InputError, match=re.escape(words)):
+        AdaptedClassifier(ConvNet(), shape)
+    assert check_classifier(ConvNet(), shape).findings[0].message.startswith(words)
+    assert AdaptedClassifier(ConvNet(), [*SHAPE]).image_shape == SHAPE
+
+
+def test_settings_of_an_adapter_are_no_mapping() -> None:
+    settings: Any = {"output": "logits"}
+    with pytest.raises(InputError, match=r"The adapter is a dict: give netinv\.AdapterConfig"):
+        AdaptedClassifier(ConvNet(), SHAPE, None, settings)
+    assert "The adapter is a dict" in check_classifier(ConvNet(), SHAPE, None, settings).findings[0].message
 
 
 def test_refuses_outputs_that_are_not_finite() -> None:

@@ -10,12 +10,15 @@ from draws import seed_torch, torch_rng
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from netinv import InversionConfig, invert, refine
 from netinv.classifiers import (
+    AdaptedClassifier,
     AdapterConfig,
     CheckReport,
     ClassifierSource,
     ClassifierTrainingConfig,
     ResidualClassifierConfig,
+    behaviour,
     build_classifier,
     check_classifier,
     load_classifier_from,
@@ -156,3 +159,98 @@ def test_a_last_image_alone_joins_the_batch_before() -> None:
     config = ClassifierTrainingConfig(epochs=2, batch_size=64)
     records = list(train_classifier(classifier, LabelledImages(images, torch.arange(129) % 3), config, seed=0))
     assert [record["samples"] for record in records] == [129, 258]
+
+
+class Brittle(torch.autograd.Function):
+    """The identity, which goes back so many times."""
+
+    left = 0
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        Brittle.left -= 1
+        assert Brittle.left >= 0, "no way back"
+        return gradient
+
+
+TOLD = rf"\(AssertionError: no way back, in .*{Path(__file__).name}, line \d+\)"
+
+
+def test_a_backward_pass_that_fails_is_told_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Perceptron(1, 3, Brittle.apply)
+    assert re.search(TOLD, " ".join(errors(check_classifier(network, (1, 8, 8)))))
+    with pytest.raises(InputError, match=f"backward pass fails {TOLD}"):  # an attack's
+        refine(torch.rand(2, 1, 8, 8), network, 1, epsilon=1.0)
+    monkeypatch.setattr(Brittle, "left", 2)  # what the check before the work takes
+    quick = InversionConfig(steps=2, batch_size=4)
+    with pytest.raises(InputError, match=f"backward pass fails {TOLD}"):
+        invert(network, image_shape=(1, 8, 8), config=quick, progress=False)
+
+
+class Apart(nn.Linear):
+    """Gives more than its scores."""
+
+    def forward(self, input: Tensor) -> Any:
+        return super().forward(input), None
+
+
+class Peculiar(nn.Module):
+    """Calls its layers in ways of its own."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.hidden, self.out = nn.Linear(64, 16), (Apart if how == "tuple" else nn.Linear)(16, 3)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.hidden(images.flatten(1)).relu()
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.embed(images)
+        if self.how == "watched":
+            features.register_hook(lambda gradient: None)
+        scores = self.out(input=features)
+        return scores[0] if self.how == "tuple" else scores
+
+
+@pytest.mark.parametrize("how", ["by name", "tuple", "watched"])
+def test_layers_that_are_called_in_ways_of_their_own(how: str) -> None:
+    network = Peculiar(how)
+    config = AdapterConfig(feature_layer="out" if how == "tuple" else None)
+    classifier = AdaptedClassifier(network, (1, 8, 8), config=config)
+    assert not [*behaviour(classifier)]
+    images = torch.rand(5, 1, 8, 8, generator=torch_rng(1))
+    with torch.no_grad():
+        logits, features = classifier(images, return_features=True)
+        torch.testing.assert_close(features, network.embed(images))
+        assert not logits.requires_grad
+    with torch.inference_mode():
+        assert torch.equal(classifier(images), logits)
+    (gradient,) = torch.autograd.grad(classifier(images.requires_grad_()).sum(), images)
+    assert gradient.any()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_frozen_script_has_no_mode() -> None:
+    network = Perceptron(1, 3).layers.eval()
+    images = torch.rand(5, 1, 8, 8, generator=torch_rng(1))
+    frozen = torch.jit.freeze(torch.jit.script(network))
+    classifier = AdaptedClassifier(frozen, (1, 8, 8))
+    assert {finding.code for finding in behaviour(classifier)} <= {"features"}
+    torch.testing.assert_close(classifier(images), network(images))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(), None])
+def test_missing_memory_is_told_as_such(error: Exception | None) -> None:
+    def last(scores: Tensor) -> Tensor:
+        if error is not None:
+            raise error
+        return scores + torch.empty(2**55)
+
+    words = r"out of memory on a batch of shape \(8, 1, 8, 8\): set images_at_once to fewer images, or take a smaller"
+    with pytest.raises(InputError, match=words):
+        AdaptedClassifier(Perceptron(1, 3, last), (1, 8, 8))

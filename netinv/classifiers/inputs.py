@@ -1,0 +1,49 @@
+"""The images that other people's classifiers are given: their shape, grey ones of coloured, some to try them out on."""
+
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netinv.core import InputError
+
+GREY = (0.299, 0.587, 0.114)
+"""Luminance weights of red, green and blue (ITU-R BT.601)."""
+PROBES = 8
+"""Images on which a network is tried out."""
+
+
+def expect_shape(image_shape: Any) -> tuple[int, int, int]:
+    """A shape of images, (C, H, W), as plain numbers.
+
+    Raises:
+        InputError: It is none.
+    """
+    sides = tuple(image_shape) if isinstance(image_shape, (tuple, list)) else ()
+    if len(sides) != 3 or not all(isinstance(side, Integral) and int(side) > 0 for side in sides):
+        raise InputError(
+            "image_shape is (channels, height, width), such as (1, 28, 28) for grey images, in whole numbers, not "
+            f"{image_shape}."
+        )
+    channels, height, width = map(int, sides)
+    return channels, height, width
+
+
+def probe_images(image_shape: tuple[int, int, int], num: int = PROBES) -> Tensor:
+    """The images on which a network is tried out, (N, C, H, W): noise of growing contrast about growing grey levels.
+
+    They are what a generator gives: channels last in memory, and asking for gradients.
+    """
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.rand(num, *image_shape, generator=rng) - 0.5
+    contrast = torch.linspace(0.2, 1, num)[:, None, None, None]
+    level = torch.linspace(0.2, 0.8, num)[:, None, None, None]
+    images = (level + contrast * noise).clamp(0, 1)
+    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).requires_grad_()
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) as grey ones, (N, 1, H, W)."""
+    weights = torch.tensor(GREY, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
