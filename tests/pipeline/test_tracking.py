@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from netinv.core import InputError
 from netinv.data import DatasetSpec
 from pipeline import tracking
 from pipeline.tracking import delivery, journal
