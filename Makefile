@@ -49,7 +49,8 @@ paper: repository install ## The paper's data sets in both variants, JOBS at onc
 
 # The tests of a file stay together, and the longest file begins (tests/conftest.py). One process more than cores, since
 # several tests wait for a server or a cluster.
-WORKERS := -n $(shell $(PYTHON) -c "import os; print(min(len(os.sched_getaffinity(0)) + 1, 5))") --dist loadfile --no-loadscope-reorder
+WORKERS = -n $(shell $(PYTHON) -c "import os; count = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count())); \
+	print(min(len(count(0)) + 1, 5))") --dist loadfile --no-loadscope-reorder
 
 test: install lint ## Check style and types, then run the default tests
 	python -m pytest $(WORKERS)

@@ -120,6 +120,13 @@ class Followed:
     def _metrics(self, record: Mapping[str, float]) -> dict[str, float]:
         return {f"{self._prefix}/{name}": value for name, value in record.items() if name != "samples"}
 
+    def begin_anew(self) -> int:
+        """Forget what a discarded training told; returns how many of its steps were known."""
+        known = self.step
+        self.history, self.state = [], None
+        self._checkpoints.save_history(self._index, self.history)
+        return known
+
     def take(self, record: dict[str, float], grid: "np.ndarray[Any, Any] | None" = None, state: Any = None) -> int:
         """Log and keep what is new in a record; returns how many steps are new.
 
@@ -181,6 +188,7 @@ def consume(plan: Plan, followed: list[Followed]) -> None:
                     f"warning: The checkpoint of {names[index]} is from another kind of device than its worker's, "
                     "whose random numbers are others, and discarded: it begins anew."
                 )
+                progress.advance(-followed[index].begin_anew(), _standing(jobs, followed))
             new = followed[index].take(event.record, event.grid, event.state)
             if new:
                 progress.advance(new, _standing(jobs, followed))

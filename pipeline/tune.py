@@ -111,7 +111,7 @@ def check_space(params: "Params", dataset: str, variant: str, classifier: "Class
     space = getattr(params.tune, variant)
     if not space:
         raise InputError(f"tune.{variant} names nothing to search.")
-    general = params.overrides.get("invert", {})
+    general = params.invert  # as written: a value of ``none`` is set, too
     for key, part in space.items():
         for place in (_place(variant, key), f"common.{key}"):
             if at(general, place) is not None:

@@ -45,6 +45,11 @@ class Site:
         known = listed([name for name in given if name in shapes], MAX_NAMED)
         if layer is None:
             head = classifier.feature_layer if isinstance(classifier, AdaptedClassifier) else "head"
+            if head is None and known:
+                raise InputError(
+                    "The classifier has no last linear layer that sees one row for each image: name a layer; those "
+                    f"with activations are: {known}."
+                )
             if head not in given or self._first_weighted(given) == head:
                 raise InputError("The classifier has no hidden layer: no activations lie between images and scores.")
             if sum(given[head][:-1]) >= PROBES:  # all images have gone in, and then more

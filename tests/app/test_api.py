@@ -79,7 +79,7 @@ def test_a_variant_goes_by_its_name(classifier: nn.Module) -> None:
 def test_without_mean_and_std_the_robust_variant_says_what_it_leaves_out(classifier: nn.Module) -> None:
     config, left_out = settings_of("robust", adapt(classifier, SHAPE, 10, netinv.AdapterConfig()))
     assert config == netinv.variant_config("robust").model_copy(update={"pixel_statistics": 0.0})
-    assert "not known: this is left out. Give mean and std" in left_out
+    assert "not known (a mean of 0 or 0.5 is a scale): this is left out." in left_out
 
 
 def test_a_perceptrons_images_are_compared_with_what_its_norms_have_seen() -> None:

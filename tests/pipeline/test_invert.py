@@ -16,6 +16,7 @@ from netinv.core import InputError
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig
 from pipeline import ablation, driver, invert
+from pipeline.checkpoints import Checkpoints
 from pipeline.generators import Event, Job, _saved, groups, load_state, train_generator, train_generators
 from pipeline.invert import Trained
 from pipeline.params import ConditionParams, RayParams, load_params
@@ -107,6 +108,10 @@ def test_a_state_of_another_kind_of_device_is_told_and_the_training_begins_anew(
             self.taken.append(record)
             return 1
 
+        def begin_anew(self) -> int:
+            assert not self.taken
+            return 0
+
     def local(task: Any, jobs: Any, shared: Any, states: Any, _: Any) -> Any:
         for index, job in jobs.items():
             for event in task(*shared, job, states.get(index)):
@@ -124,6 +129,21 @@ def test_a_state_of_another_kind_of_device_is_told_and_the_training_begins_anew(
     told = capsys.readouterr().err
     assert [f"checkpoint of {name} is from another kind of device" in told for name in jobs] == [False, True, True]
     assert told.count("begins anew") == 2
+
+
+def test_a_training_that_begins_anew_leaves_nothing_of_the_one_before(tmp_path: Path) -> None:
+    logged: list[dict[str, float]] = []
+    run = cast(
+        "Run", SimpleNamespace(log_earlier_metrics=lambda *_: None, log_metrics=lambda m, step: logged.append(m))
+    )
+    checkpoints = Checkpoints(str(tmp_path), "stage", "key")
+    checkpoints.save_history(0, [{"step": float(step), "samples": 4.0 * step, "accuracy": 0.9} for step in (1, 2)])
+    followed = driver.Followed(0, checkpoints, run, "invert")
+    assert followed.begin_anew() == 2
+    record = {"step": 1.0, "samples": 4.0, "accuracy": 0.5}
+    assert followed.take(record) == 1
+    assert followed.history == checkpoints.load(0)[0] == [record]
+    assert logged == [{"invert/step": 1.0, "invert/accuracy": 0.5}]
 
 
 def test_what_is_done_already_tells_nothing_more(classifier: Classifier) -> None:
