@@ -92,6 +92,7 @@ def test_an_impossible_space_is_refused(
     [
         ("gamma", {"robust": {"gamma": 0.5}}),
         ("generator.bending", {"common": {"robust_generator": {"bending": 0.0}}}),
+        ("generator.bending", {"common": {"robust_generator": {"bending": "none"}}}),
         ("generator.bending", {"common": {"generator": {"bending": 0.1}}}),
     ],
 )
