@@ -12,6 +12,7 @@ from measuring import Arithmetic, fresh_classifier, synchronize, timed
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from netinv.core import OutOfMemory
 from netinv.inversion import JointTraining
 
 
@@ -52,7 +53,7 @@ def rates(options: Options) -> Iterator[Row]:
                     trainings = several(options, config, classifier, size)
                     work = iter(JointTraining(trainings)) if size > 1 else iter(trainings[0])
                     rate = _rate(partial(next, work), size * samples, options)
-                except torch.OutOfMemoryError:
+                except (torch.OutOfMemoryError, OutOfMemory):
                     yield Row(f"{name}: {size} generators as one program", "does not fit", "", {"fits": False})
                     continue
                 one = one or rate["median"]

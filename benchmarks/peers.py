@@ -186,7 +186,7 @@ KEY = ("data", "network", "method", "seed", "budget", "per_class", "epsilon", "l
 
 def key(row: Row) -> str:
     """Of a line."""
-    return json.dumps([row[name] for name in KEY])
+    return json.dumps([row.get(name) for name in KEY])
 
 
 def all_rows(setting: Setting, networks: list[str], methods: list[str], seeds: int, path: Path) -> Iterator[Row]:
@@ -264,7 +264,7 @@ def by_judge(rows: list[Row], ours: str, judge: str) -> str:
     """What one judge reads at the end, of a network's finished images: the means hide which of them sees nothing."""
     read = {name: mean(row["judges"][judge] for row in own) for (name,), own in grouped(rows, ("method",)).items()}
     peer = max((name for name in read if not name.startswith("netinv")), key=lambda name: read[name])
-    strange = sorted({row["method"] for row in rows if judge in row["one_answer"]})
+    strange = sorted({row["method"] for row in rows if judge in row.get("one_answer", ())})
     sentence = f"At the end {judge} reads {read[ours]:.3f} of {ours} and {read[peer]:.3f} of {peer}."
     return sentence + (f" It has one answer for everything of {', '.join(strange)}." if strange else "")
 
@@ -279,7 +279,7 @@ def grouped(rows: list[Row], names: tuple[str, ...]) -> dict[tuple[Any, ...], li
 
 def table(rows: list[Row]) -> str:
     """All of it as Markdown."""
-    groups = grouped(rows, ("data", "network", "method", "budget", "per_class", "epsilon"))
+    groups = grouped(rows, ("data", "network", "method", "budget", "per_class"))
     header = HEADER.format(judges=" / ".join(rows[0]["judges"]))
     lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1), *map(line, groups.values())]
     return "\n".join([*lines, "", *reading(rows), ""])
@@ -316,6 +316,9 @@ def main() -> None:
         zoo.read_data(options),
         options.epsilon,
     )
+    others = {name for row in rows_of(options.out) for name in row["judges"]} ^ set(setting.judges)
+    if options.out.exists() and others:
+        raise SystemExit(f"{options.out} holds lines of other judges ({', '.join(sorted(others))}): name another file.")
     for row in all_rows(setting, networks, methods, options.seeds, options.out):
         print(line([row]), flush=True)
     options.out.with_suffix(".md").write_text(table(rows_of(options.out)))

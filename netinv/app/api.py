@@ -15,6 +15,7 @@ from netinv.classifiers import (
     AdapterConfig,
     InvertibleClassifier,
     adapt,
+    as_found,
     behaviour,
     check_statistics,
     has_pixel_statistics,
@@ -94,7 +95,7 @@ def invert(
             warnings.warn(left_out, stacklevel=3)  # behind the decorator's own call
     elif variant is not None:
         raise InputError("Both a variant and a config were given: change variant_config(name) and give that alone.")
-    findings = [*behaviour(adapted)]
+    findings = [*as_found(adapted.network, adapted.config), *behaviour(adapted)]
     if errors := [finding.message for finding in findings if finding.severity == "error"]:
         raise InputError(" ".join(errors))
     for finding in findings:

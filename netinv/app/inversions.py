@@ -47,7 +47,8 @@ class Inversion:
     accuracy: float
     """Inversion accuracy, the share of fresh images (without dropout) that the classifier reads as what was asked."""
     class_accuracy: tuple[float, ...] = ()
-    """The same of each of the K classes, on the more images the less clear it is; empty where it was not measured."""
+    """The same of each of the K classes, on the more images the less clear it is, and so a little too high near 0.9;
+    empty where it was not measured."""
     source: ClassifierSource | None = None
     """Where its classifier came from; ``None`` where that was an object of the caller's."""
 

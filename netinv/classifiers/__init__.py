@@ -10,7 +10,7 @@ from netinv.classifiers.batch_norm import (
 )
 from netinv.classifiers.check import CheckReport, check_classifier
 from netinv.classifiers.checkpoints import load_classifier, save_classifier
-from netinv.classifiers.findings import behaviour
+from netinv.classifiers.findings import as_found, behaviour
 from netinv.classifiers.fresh import FreshClassifier, fresh_copy
 from netinv.classifiers.imported import ImportedClassifier, import_classifier, load_checkpoint
 from netinv.classifiers.loading import load_classifier_from, load_network
@@ -42,6 +42,7 @@ __all__ = [
     "InvertibleClassifier",
     "ResidualClassifierConfig",
     "adapt",
+    "as_found",
     "behaviour",
     "build_classifier",
     "check_classifier",

@@ -118,7 +118,7 @@ class AdaptedClassifier(nn.Module):
             raise InputError("The classifier's outputs are not finite: check its weights and its normalisation.")
         self.num_classes = max(scores.shape[1], 2)
         single = config.output == "sigmoid"
-        self.detected_output = self._sigmoid(scores) if single else detect_output(scores, self.dtype)
+        self.detected_output = self.sigmoid_or_logits(scores) if single else detect_output(scores, self.dtype)
         believed = self.detected_output if config.output in ("auto", "sigmoid") else config.output
         self.output = cast(OutputKind, believed)
         self.output_range = float(scores.min()), float(scores.max())
@@ -284,7 +284,8 @@ class AdaptedClassifier(nn.Module):
         rows = {name: [len(output) for used_name, output in used if used_name == name] for name, _ in used}
         return [(name, output) for name, output in used if self._one_each(rows[name], len(inputs))], scores
 
-    def _sigmoid(self, scores: Tensor) -> OutputKind:
+    @torch.no_grad()
+    def sigmoid_or_logits(self, scores: Tensor) -> OutputKind:
         """Whether scores come after their sigmoid: then they stay in [0, 1] whatever the network is given."""
         strong = 100 * (probe_images(self.image_shape).to(self.device) - 0.5)
         try:

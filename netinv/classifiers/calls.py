@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netinv.core import InputError, out_of_memory, reason
+from netinv.core import InputError, OutOfMemory, out_of_memory, reason
 
 
 @contextmanager
@@ -45,9 +45,9 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
         # Its author sees where it failed, and not the way there through this library.
         theirs = error.__traceback__.tb_next if error.__traceback__ else None
         if out_of_memory(error):
-            raise InputError(
-                f"The classifier runs out of memory on a batch of shape {tuple(inputs.shape)}: set images_at_once to "
-                "fewer images, or take a smaller batch."
+            raise OutOfMemory(
+                f"The classifier runs out of memory on a batch of shape {tuple(inputs.shape)}: take a smaller batch, "
+                "or for an inversion set images_at_once to fewer images."
             ) from error.with_traceback(theirs)
         raise InputError(
             f"The classifier fails on a batch of shape {tuple(inputs.shape)} ({reason(error)}): mend it there, check "

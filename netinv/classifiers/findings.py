@@ -137,7 +137,9 @@ def _output_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
     elif believed == "log_probabilities" and shown == "probabilities":
         message = "Probabilities are taken for log-probabilities. Set output to probabilities, or to auto."
     else:
-        if shown == "logits" and classifier.config.output != "sigmoid" and low >= 0 and high <= 1:
+        within = shown == "logits" and classifier.config.output != "sigmoid" and low >= 0 and high <= 1
+        # A few logits lie there by chance.
+        if within and classifier.sigmoid_or_logits(torch.tensor([low, high])) == "sigmoid":
             yield Finding(
                 severity="warning",
                 code="output",

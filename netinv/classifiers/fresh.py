@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -82,17 +83,31 @@ def fresh_copy(
 @torch.no_grad()
 def _renewed(network: nn.Module) -> nn.Module | None:
     """A copy in float32 of which nothing trained is left, or ``None``: what no layer makes anew stays NaN."""
+    if any(_reset_of(module) is None and list(module.parameters(recurse=False)) for module in network.modules()):
+        return None
+    states = torch.get_rng_state(), torch.cuda.get_rng_state_all()
+    renewed = _made_anew(network)
+    if renewed is None:  # what takes its place is the same as if nothing had been tried
+        torch.set_rng_state(states[0])
+        torch.cuda.set_rng_state_all(states[1])
+    return renewed
+
+
+def _made_anew(network: nn.Module) -> nn.Module | None:
     try:
         renewed = copy.deepcopy(network).float().requires_grad_(True)
         for tensor in _trained(renewed):
             tensor.fill_(math.nan)
         for module in renewed.modules():
-            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-            if reset is not None:
+            if (reset := _reset_of(module)) is not None:
                 reset()
     except Exception:  # copying and making anew are code of the network's author, which may fail in any way
         return None
     return None if any(bool(tensor.isnan().any()) for tensor in _trained(renewed)) else renewed
+
+
+def _reset_of(module: nn.Module) -> Callable[[], None] | None:
+    return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
 
 
 def _trained(network: nn.Module) -> list[Tensor]:

@@ -47,7 +47,11 @@ def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> N
     Raises:
         InputError: The file cannot be read without unpickling, or no place or several places fit.
     """
-    own = {name: tensor for name, tensor in network.state_dict(keep_vars=True).items() if isinstance(tensor, Tensor)}
+    try:
+        state = network.state_dict(keep_vars=True)  # in which tied weights are one object
+    except TypeError:  # a state_dict of its author's own
+        state = network.state_dict()
+    own = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     wanted = _under("", own)
     tensors = renamed(read_tensors(path), wanted)
     places = _places(tensors, wanted)

@@ -3,7 +3,7 @@
 from netinv.core.blame import backward_pass, out_of_memory, reason
 from netinv.core.classes import check_class_names, check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
-from netinv.core.errors import InputError, listed
+from netinv.core.errors import InputError, OutOfMemory, listed
 from netinv.core.files import FULL, check_file, check_folder, new_file, new_folder, save_csv, take_place, write_text
 from netinv.core.memory import keep_freed_memory
 from netinv.core.numbers import whole
@@ -75,6 +75,7 @@ __all__ = [
     "LearningRate",
     "Members",
     "Number",
+    "OutOfMemory",
     "PixelBound",
     "Positive",
     "Precision",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from netinv.core.errors import InputError
+from netinv.core.errors import InputError, OutOfMemory
 
 
 def _theirs(error: BaseException) -> list[traceback.FrameSummary]:
@@ -38,7 +38,7 @@ def backward_pass() -> Iterator[None]:
 
     Raises:
         InputError: Its author's code fails; tells what went wrong, and the line of its author's at which. Or the memory
-            does not hold a batch.
+            does not hold a batch (:class:`OutOfMemory`).
     """
     try:
         yield
@@ -46,9 +46,9 @@ def backward_pass() -> Iterator[None]:
         raise
     except Exception as error:
         if out_of_memory(error):
-            raise InputError(
-                "The classifier's gradients do not fit into memory: set images_at_once to fewer images, or take a "
-                "smaller batch."
+            raise OutOfMemory(
+                "A batch's gradients do not fit into memory: take a smaller batch, or for an inversion set "
+                "images_at_once to fewer images."
             ) from error
         if not _theirs(error):
             raise

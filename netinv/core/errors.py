@@ -19,6 +19,10 @@ class InputError(ValueError):
         return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} ... and {len(text) - MAX_LENGTH:,} characters"
 
 
+class OutOfMemory(InputError):
+    """The memory of a device does not hold what a classifier makes of a batch."""
+
+
 def listed(items: Sequence[str], most: int = 20) -> str:
     """Names in a sentence, the first few of many.
 

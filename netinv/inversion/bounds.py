@@ -76,4 +76,4 @@ class ClassBounds:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from a state."""
-        self.epsilon, self.surviving, self.seen = (state[name].to(self.epsilon.device) for name in _STATE)
+        self.epsilon, self.surviving, self.seen = (state[name].to(self.epsilon.device, copy=True) for name in _STATE)

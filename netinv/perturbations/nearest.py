@@ -84,7 +84,7 @@ def _nearest(
     high = torch.where(succeeded[:, None, None, None], low, epsilon)  # the smallest bound that may do
     bound = high
     for attempt in range(HALVINGS + 1):
-        delta = pgd(contest, images, first, bound, steps, max(STEP_SIZE, 2 / steps), norm)
+        delta = pgd(contest, images, first, bound, steps, max(STEP_SIZE, 2 / max(steps, 1)), norm)
         hit = read(images + delta)
         does = hit[:, None, None, None]
         found, succeeded = torch.where(does, images + delta, found), succeeded | hit

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zoo import ZOO, ByView, ConvNet, K, OneScore, PixelsByView, Segmentation
 
 import netinv
-from netinv.classifiers import AdaptedClassifier, AdapterConfig, check_classifier
+from netinv.classifiers import AdaptedClassifier, AdapterConfig, behaviour, check_classifier
 from netinv.classifiers.calls import frozen
 from netinv.core import InputError
 from netinv.generators import GeneratorConfig
@@ -251,6 +251,10 @@ def test_a_sigmoid_for_each_class() -> None:
     network = wrap(torch.sigmoid)
     report = check_classifier(network, SHAPE)
     assert "set output to sigmoid" in " ".join(finding.message for finding in report.findings)
+    # Logits, those of the probes in [0, 1].
+    by_chance = AdaptedClassifier(wrap(lambda scores: 0.5 + 0.1 * scores), SHAPE)
+    assert 0 <= by_chance.output_range[0] < by_chance.output_range[1] <= 1
+    assert "output" not in {finding.code for finding in behaviour(by_chance)}
     images = torch.rand(3, *SHAPE, generator=torch_rng(0))
     logits = AdaptedClassifier(network, SHAPE, K, AdapterConfig(output="sigmoid"))(images)
     with frozen(network):

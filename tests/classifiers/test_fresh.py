@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from draws import torch_rng
+from draws import seed_torch, torch_rng
 from torch import nn
 from torch.nn.utils import prune
 from torchvision.ops import FrozenBatchNorm2d
@@ -105,6 +105,11 @@ def test_a_copy_that_keeps_a_trained_weight_is_no_fresh_one(change: Callable[[Co
     change(network)
     fresh = fresh_copy(adapt(network, SHAPE, 2), (0.25,) * 3, (0.5,) * 3)
     assert fresh.architecture == "a convolutional stand-in (32-64 channels) for ConvNet"
+    seed_torch(3)
+    first = fresh_copy(adapt(network, SHAPE, 2), (0.25,) * 3, (0.5,) * 3).state_dict()
+    seed_torch(3)  # the stand-in is the same whether anything else was tried before it or not
+    asked = fresh_copy(adapt(network, SHAPE, 2), (0.25,) * 3, (0.5,) * 3, stand_in=True).state_dict()
+    assert all(torch.equal(first[name], asked[name]) for name in asked)
     assert all(bool(tensor.isfinite().all()) for tensor in fresh.state_dict().values())
 
 

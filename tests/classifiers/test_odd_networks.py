@@ -25,7 +25,7 @@ from netinv.classifiers import (
     load_network,
     train_classifier,
 )
-from netinv.core import InputError
+from netinv.core import InputError, OutOfMemory
 from netinv.data import LabelledImages
 from tests.classifiers.test_programs import export
 
@@ -251,6 +251,6 @@ def test_missing_memory_is_told_as_such(error: Exception | None) -> None:
             raise error
         return scores + torch.empty(2**55)
 
-    words = r"out of memory on a batch of shape \(8, 1, 8, 8\): set images_at_once to fewer images, or take a smaller"
-    with pytest.raises(InputError, match=words):
+    words = r"out of memory on a batch of shape \(8, 1, 8, 8\): take a smaller batch, or for an inversion set"
+    with pytest.raises(OutOfMemory, match=words):
         AdaptedClassifier(Perceptron(1, 3, last), (1, 8, 8))

@@ -109,6 +109,8 @@ def test_a_state_is_taken_up_where_the_bounds_are() -> None:
     assert {*tried.state_dict()} == {*names}
     for name in names:
         assert torch.equal(tried.state_dict()[name], state[name])
+    state["epsilon"] += 1  # what was taken up is a copy
+    assert not torch.equal(tried.epsilon, state["epsilon"])
     elsewhere = ClassBounds(tried.config, 2, torch.device("meta"))
     elsewhere.load_state_dict(state)
     assert {getattr(elsewhere, name).device.type for name in names} == {"meta"}
