@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from netinv.app.api import settings_of
+from netinv.app import settings_of
 from netinv.classifiers import AdaptedClassifier
 from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images
 from netinv.inversion import InversionTraining

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from netinv.app.api import invert
+    from netinv.app.api import invert, settings_of
     from netinv.app.command import main
     from netinv.app.interpreting import interpret
     from netinv.app.inversions import Inversion, classifier_vendi
@@ -18,13 +18,14 @@ __all__ = [
     "invert",
     "main",
     "refine",
+    "settings_of",
 ]
 
 # The command draws from exported generators in an install without torch, which the rest needs.
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "api": ["invert"],
+        "api": ["invert", "settings_of"],
         "command": ["main"],
         "interpreting": ["interpret"],
         "inversions": ["Inversion", "classifier_vendi"],
