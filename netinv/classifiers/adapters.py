@@ -284,12 +284,12 @@ class AdaptedClassifier(nn.Module):
         rows = {name: [len(output) for used_name, output in used if used_name == name] for name, _ in used}
         return [(name, output) for name, output in used if self._one_each(rows[name], len(inputs))], scores
 
-    @torch.no_grad()
+    @torch.enable_grad()  # a network may hook into its own gradients, and fails where there are none
     def sigmoid_or_logits(self, scores: Tensor) -> OutputKind:
         """Whether scores come after their sigmoid: then they stay in [0, 1] whatever the network is given."""
         strong = 100 * (probe_images(self.image_shape).to(self.device) - 0.5)
         try:
-            output = call(self.network, self._inputs(torch.cat([strong, -strong])))
+            output = call(self.network, self._inputs(torch.cat([strong, -strong]).requires_grad_()))
             more = find_scores(output, self.config.output_entry, None, single=True).detach()
         except InputError:  # it bears no other images than those that there are
             more = scores

