@@ -34,8 +34,7 @@ else
 	dvc repro
 endif
 
-# Each data set as an experiment of its own, side by side. The last one has them all; it runs their stages again, as DVC
-# keeps no run cache of outputs that persist.
+# Each data set as an experiment of its own, side by side; the last one finds their stages in DVC's run cache.
 PAPER ?= mnist,fashion_mnist,svhn,cifar10
 JOBS ?= $(shell $(BIN)/python -c "import psutil as p; \
 	print(max(1, min(p.cpu_count() // 2, p.virtual_memory().available // 2**32)))")

@@ -92,12 +92,11 @@ def _outs(stage: dict[str, Any]) -> Iterator[str]:
         yield from [entry] if isinstance(entry, str) else entry
 
 
-def test_what_a_stage_refuses_costs_no_output(root: Path) -> None:
-    """DVC removes an output before the stage runs, unless it persists."""
+def test_no_output_persists(root: Path) -> None:
+    """DVC has no run cache of a stage with an output that does: what a job made would not come home."""
     for name, stage in _stages(root).items():
         for entry in (entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])):
-            assert isinstance(entry, dict), f"{name}: {entry}"
-            assert all(options["persist"] for options in entry.values()), f"{name}: {entry}"
+            assert isinstance(entry, str) or not any("persist" in options for options in entry.values()), name
 
 
 def test_every_package_of_the_library_has_its_floor(root: Path) -> None:
