@@ -84,13 +84,13 @@ def _up_convolution(
     in_channels: int, out_channels: int, source: tuple[int, int], target: tuple[int, int], transposed: bool
 ) -> nn.Module:
     """Source size to target size: a transposed convolution if each side doubles or stays, else convolve and resize."""
-    stride = tuple(1 if s == t else 2 for s, t in zip(source, target, strict=True))
-    doubles = all(-(-t // by) == s for s, t, by in zip(source, target, stride, strict=True))
+    down, across = (1 if s == t else 2 for s, t in zip(source, target, strict=True))
+    doubles = -(-target[0] // down) == source[0] and -(-target[1] // across) == source[1]
     # The first step, from M x M, is transposed only where both sides double: stored generators are made so.
-    if transposed and doubles and (stride == (2, 2) or source[0] != source[1]):
+    if transposed and doubles and (down == across == 2 or source[0] != source[1]):
         # At a stride of 2 a kernel of 4 reaches an even side exactly, and 3 an odd one; at 1, 3 keeps a side.
-        kernel = tuple(4 - t % 2 if by == 2 else 3 for t, by in zip(target, stride, strict=True))
-        return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride, padding=1, bias=False)  # type: ignore[arg-type]
+        high, wide = (4 - t % 2 if by == 2 else 3 for t, by in zip(target, (down, across), strict=True))
+        return nn.ConvTranspose2d(in_channels, out_channels, (high, wide), (down, across), padding=1, bias=False)
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     # Resizing last costs source over target of the arithmetic of resizing first, and draws smoother images.
     return convolution if source == target else nn.Sequential(convolution, nn.Upsample(size=target, mode="bilinear"))

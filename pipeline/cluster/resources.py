@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netinv.core import InputError
 
@@ -72,11 +72,16 @@ def jobs_per_worker(num_jobs: int, resources: "RayParams") -> int:
     return -(-num_jobs // (bundle.capacity() or num_jobs)) if bundle.num_gpus else 1
 
 
-def _nodes() -> list[dict[str, float]]:
-    """What each living node has, by resource."""
+def _living() -> list[dict[str, Any]]:
+    """What Ray says of each living node."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node has, by resource."""
+    return [node["Resources"] for node in _living()]
 
 
 def _may_grow() -> bool:
@@ -85,10 +90,7 @@ def _may_grow() -> bool:
     Ray tells nobody whether an autoscaler is at work. But its cluster launcher and KubeRay name the group of each node,
     which becomes a label, and ``ray start`` by hand does not.
     """
-    import ray
-
-    labels = [node["Labels"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return any("ray.io/node-group" in own for own in labels)
+    return any("ray.io/node-group" in node["Labels"] for node in _living())
 
 
 @cache

@@ -77,5 +77,6 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(change: dict[str, Any], t
 def test_numbers_are_numpys_too_and_one_sharpness_is_a_range() -> None:
     inversion = Inversion(Condition().eval(), InversionConfig(), [], tuple("abc"), 0.0)
     plain = inversion.sample(2, label=1, seed=3, sharpness=(5.0, 5.0))
-    one = np.int64(1)
-    assert torch.equal(inversion.sample(2 * one, label=one, seed=3 * one, sharpness=np.float32(5)), plain)  # type: ignore[arg-type]
+    one: Any = np.int64(1)
+    five: Any = np.float32(5)
+    assert torch.equal(inversion.sample(2 * one, label=one, seed=3 * one, sharpness=five), plain)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -121,9 +122,9 @@ def spread() -> nn.Module:
 
 
 def compiled() -> nn.Module:
-    network = ConvNet()
-    network.convolutions = nn.DataParallel(network.convolutions)  # type: ignore[assignment]
-    return torch.compile(network)  # type: ignore[return-value]
+    network: Any = ConvNet()
+    network.convolutions = nn.DataParallel(network.convolutions)
+    return cast("nn.Module", torch.compile(network))
 
 
 @pytest.mark.parametrize("factory", [Extra, spread, compiled])

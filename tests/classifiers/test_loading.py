@@ -158,10 +158,10 @@ def test_a_weight_that_is_tied_to_another_may_be_missing(tmp_path: Path) -> None
 def test_a_network_with_wrapped_layers_takes_the_weights_of_a_plain_one(network: nn.Module, tmp_path: Path) -> None:
     torch.save({"ema": {"module": network.state_dict()}}, tmp_path / "weights.pt")
     for prefix in (None, "ema", "ema.module"):
-        fresh = ConvNet()
-        fresh.convolutions = nn.DataParallel(fresh.convolutions)  # type: ignore[assignment]
+        fresh: Any = ConvNet()
+        fresh.convolutions = nn.DataParallel(fresh.convolutions)
         load_weights(fresh, tmp_path / "weights.pt", prefix)
-        assert torch.equal(fresh.convolutions.module[0].weight, network.convolutions[0].weight)  # type: ignore[index]
+        assert torch.equal(fresh.convolutions.module[0].weight, network.get_parameter("convolutions.0.weight"))
 
 
 class Teacher(nn.Linear):
