@@ -1,0 +1,127 @@
+"""Which addresses are taken for a cluster of Ray, before anything is started there."""
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netinv.core import InputError
+from pipeline.cluster import check_address, cluster, connection
+
+pytestmark = pytest.mark.filterwarnings("default")  # Ray's own start-up warns of its future defaults
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("127.0.0.1:9", "No Ray cluster answers at RAY_ADDRESS=127.0.0.1:9"), ("nonsense", "is no address")],
+)
+def test_unreachable_address_is_refused_within_seconds(address: str, words: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(InputError, match=words), cluster(address):
+        pass
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0", None])
+def test_what_is_not_ray_is_refused_within_seconds(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that close, speak HTTP, say too little, or nothing at all."""
+    assert connection.PATIENCE == 5
+    monkeypatch.setattr(connection, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def serve() -> None:
+            connected, _ = server.accept()
+            with connected:
+                connected.recv(64)
+                if answer is not None:
+                    connected.sendall(answer)
+                if answer is None or answer == b"\0":
+                    ended.wait(20)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        begin = time.monotonic()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(InputError, match=r"No Ray cluster answers at RAY_ADDRESS=.*(not Ray|timed out)"):
+            check_address(address)
+        assert time.monotonic() - begin < 3
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "given", "words"),
+    [
+        ("UNAUTHENTICATED", {}, "asks for a token, and is given none: set RAY_AUTH_MODE=token"),
+        ("UNAUTHENTICATED", {"RAY_AUTH_TOKEN": "of-another"}, "asks for a token, and refuses the one"),
+        ("UNIMPLEMENTED", {}, "is another port of Ray's"),
+        (None, {"RAY_AUTH_TOKEN": "its"}, ""),
+    ],
+)
+def test_a_cluster_that_asks_for_a_token_or_is_of_another_kind_says_so_at_once(
+    refusal: str | None, given: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import grpc
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    told: list[Any] = []
+
+    class Head(grpc.GenericRpcHandler):
+        def service(self, call: Any) -> Any:
+            def answer(request: bytes, context: Any) -> bytes:
+                told.append((call.method, dict(context.invocation_metadata()).get("authorization")))
+                if refusal:
+                    context.abort(grpc.StatusCode[refusal], "no")
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Head()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    begun = time.monotonic()
+    try:
+        if refusal is None:
+            check_address(f"127.0.0.1:{port}")
+        else:
+            with pytest.raises(InputError, match=words):
+                check_address(f"127.0.0.1:{port}")
+    finally:
+        server.stop(0)
+    assert time.monotonic() - begun < 5
+    token = given.get("RAY_AUTH_TOKEN")
+    assert told == [("/ray.rpc.NodeInfoGcsService/CheckAlive", f"Bearer {token}" if token else None)]
+
+
+@pytest.mark.parametrize("address", ["[::1]:6379", "head.example:6379", "10.0.0.1:6379"])
+def test_every_form_of_an_address_is_understood(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(connection, "_expect_grpc", lambda connection: None)
+    monkeypatch.setattr(connection, "_expect_service", lambda address: None)
+    monkeypatch.setattr(connection.socket, "create_connection", lambda to, timeout: asked.append(to) or socket.socket())
+    check_address(address)
+    host, _, port = address.rpartition(":")
+    assert asked == [(host.strip("[]"), int(port))]
+
+
+@pytest.mark.parametrize("address", ["[::1]", "::1:6379", "[]:6379", "host:", ":6379", "host:port", "http://host:6379"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match="is no address"):
+        check_address(address)
+
+
+def test_ray_client_is_refused_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would connect, and refuse the first generator: it knows no streams."""
+    monkeypatch.setattr(connection.socket, "create_connection", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(InputError, match=r"is of Ray Client, .* host:6379, or submit the pipeline as a job"):
+        check_address("ray://10.0.0.1:10001")
