@@ -79,7 +79,7 @@ mutants: install ## Put small faults into PACKAGES, one by one, and count those 
 lint: install ## Check style and types only
 	ruff check .
 	ruff format --check .
-	mypy
+	MYPY_NUM_WORKERS=auto mypy
 
 format: install ## Bring the code into the house style
 	ruff check --fix .

@@ -62,6 +62,13 @@ def global_draws() -> None:
         seed_torch(0)
 
 
+@pytest.fixture(autouse=True)
+def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many images a second a classifier takes is timed for a moment only: a hundred tests check classifiers."""
+    if check := sys.modules.get("netinv.classifiers.check"):
+        monkeypatch.setattr(check, "TIMED_SECONDS", 0.01)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

@@ -5,6 +5,7 @@ shows.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,6 +41,7 @@ from netinv.report.words import description
 from netinv.results import Finding, Measure, findings
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from markupsafe import Markup
 
 NOISE_ROWS = ", in the rows of the classes that the classifier takes it for"
@@ -116,6 +118,18 @@ def render(inverted: Sequence[Inverted], ablations: Sequence[Ablation] = (), on_
     for one in inverted:
         _expect_distinct([e.variant for e in one.variants])
     check_inputs(inverted)
+    found = {one.name: one.variants for one in inverted}
+    return _template().render(
+        sets=[_set_view(one) for one in inverted],
+        headline=headline_table(found),
+        comparison=comparison_charts(found),
+        ablations=[(ablation.title, ablation_table(ablation)) for ablation in ablations],
+        on_server=on_server,
+    )
+
+
+@cache
+def _template() -> "Template":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -125,14 +139,7 @@ def render(inverted: Sequence[Inverted], ablations: Sequence[Ablation] = (), on_
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found = {one.name: one.variants for one in inverted}
-    return environment.get_template("page.html").render(
-        sets=[_set_view(one) for one in inverted],
-        headline=headline_table(found),
-        comparison=comparison_charts(found),
-        ablations=[(ablation.title, ablation_table(ablation)) for ablation in ablations],
-        on_server=on_server,
-    )
+    return environment.get_template("page.html")
 
 
 def _expect_distinct(names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ after the first moment), ``records.jsonl`` (append-only), ``files/`` (copies of 
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import posixpath
@@ -303,9 +304,8 @@ def _key(name: str, taken: Mapping[str, str]) -> str:
         posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == "."
     ):  # MLflow fears that it is a path
         name = name.replace("/", "_").lstrip(".") or "_"
-    return next(
-        each for each in (name, *(f"{name[: MAX_KEY_LENGTH - 4]}_{i}" for i in range(2, 1000))) if each not in taken
-    )
+    others = (f"{name[: MAX_KEY_LENGTH - 4]}_{i}" for i in itertools.count(2))
+    return next(each for each in itertools.chain((name,), others) if each not in taken)
 
 
 def journals() -> Path:

@@ -27,7 +27,7 @@ from netinv.inversion import variant_config
 pytestmark = pytest.mark.filterwarnings("ignore:Of the classes")
 
 SHAPE = (3, 16, 16)
-SHORT = {"steps": 2, "batch_size": 4, "log_every": 1}
+SHORT = {"steps": 2, "batch_size": 50, "log_every": 1}
 SMALL = GeneratorConfig(latent_dim=4, hidden_dim=120, width=4, max_width=8)
 
 

@@ -159,17 +159,25 @@ def write_variant(folders: Folders, dataset: str, variant: str, found: Results) 
     write_text(folders.runs / "invert" / f"{dataset}-{variant}.json", json.dumps({"run_id": f"run-of-{variant}"}))
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> Folders:
-    """Two data sets in two variants."""
-    folders = Folders(*(tmp_path / name for name in Folders._fields))
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of two data sets in two variants, to be copied: drawing their pictures takes a while."""
+    root = tmp_path_factory.mktemp("written")
+    folders = Folders(*(root / name for name in Folders._fields))
     for dataset in ("digits", "mnist"):
         for variant, accuracy in (("standard", 0.31), ("robust", 0.93)):
             write_variant(folders, dataset, variant, results(("cat", HOSTILE), accuracy))
         for model in ("classifier", "evaluator"):
             history = [{"epoch": epoch, "samples": 100, "loss": 1.0, "accuracy": 0.9} for epoch in (1, 2)]
             save_csv(folders.plots / "train" / f"{dataset}-{model}.csv", history)
-    return folders
+    return root
+
+
+@pytest.fixture
+def folders(written: Path, tmp_path: Path) -> Folders:
+    """Two data sets in two variants."""
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    return Folders(*(tmp_path / name for name in Folders._fields))
 
 
 @pytest.fixture
