@@ -1,7 +1,7 @@
 """One self-contained page on everything that was inverted.
 
-This module says what the page consists of; ``page.html``, ``page.css`` and ``page.js`` say how it looks and behaves. The
-other modules of the package make what it shows.
+This module says what the page consists of; ``page.html``, ``page.css`` and ``page.js`` say how it looks and what it
+does. The other modules of the package make what it shows.
 """
 
 from collections.abc import Sequence
