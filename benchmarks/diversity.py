@@ -8,8 +8,8 @@ work, and the table of all of them is written beside it.
 """
 
 import argparse
-import importlib
 import json
+import sys
 import time
 from pathlib import Path
 from statistics import mean, stdev
@@ -64,7 +64,7 @@ def trained(way: Way, preset: Any, classifier: Classifier, seed: int) -> tuple[C
     if way.prepare:
         way.prepare(generator)
     term = way.term(classifier) if way.term else None
-    loop = importlib.import_module("netinv.inversion.loop")
+    loop = sys.modules[invert.__module__]  # what it calls a way may change, and no front door has that
     plain = loop.inversion_loss
 
     def weighed(batch: Batch, *arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
