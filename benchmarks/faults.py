@@ -24,50 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from preload import CLOCK, compiled
 from projects import environment, equal, fresh_project, generator_runs, generators, run
 from ray_work import several_nodes
 
 SETTINGS = {"ray.checkpoint_every": 40, "invert.standard.steps": 400, "invert.common.num_generators": 2}
 STAGE = "invert@digits-standard"
-CLOCK = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-static int (*real)(clockid_t, struct timespec *);
-static long shift(void) {
-    static long away, looked;
-    struct timespec now;
-    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-    real(CLOCK_MONOTONIC, &now);
-    if (now.tv_sec == looked) return away;
-    looked = now.tv_sec;
-    const char *back = getenv("CLOCK_BACK"), *forth = getenv("CLOCK_FORTH");
-    return away = forth && !access(forth, F_OK) ? 86400 : back && !access(back, F_OK) ? -3600 : 0;
-}
-int clock_gettime(clockid_t clock, struct timespec *time) {
-    long away = shift();
-    int result = real(clock, time);
-    if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) time->tv_sec += away;
-    return result;
-}
-int gettimeofday(struct timeval *time, void *zone) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    time->tv_sec = now.tv_sec;
-    time->tv_usec = now.tv_nsec / 1000;
-    return 0;
-}
-time_t time(time_t *place) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (place) *place = now.tv_sec;
-    return now.tv_sec;
-}
-"""
-"""The time of day, an hour early from when one file is there and a day late from when another is."""
 Row = tuple[str, str, bool]
 """What was done, what came of it, whether that is enough."""
 
@@ -111,9 +73,7 @@ def told(same: bool, runs: dict[str, dict[str, Any]], wanted: int, points: int) 
 
 def clock(project: Path, undisturbed: list[dict[str, torch.Tensor]], points: int) -> Row:
     """The time of day jumps."""
-    source, library = project.parent / "clock.c", project.parent / "clock.so"
-    source.write_text(CLOCK)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    library = compiled(CLOCK, project.parent / "clock.so")
     before = generator_runs(project)
     back, forth = project.parent / "back", project.parent / "forth"
     stage = repro(project, LD_PRELOAD=str(library), CLOCK_BACK=str(back), CLOCK_FORTH=str(forth))

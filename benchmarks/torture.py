@@ -27,46 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from damages import HOW, spoil
+from preload import SHIM, compiled
 from projects import change
 
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <unistd.h>
-static long room = -1, seen = 0;
-static char under[4096];
-void fault_arm(long writes, const char *folder) { room = writes; seen = 0; strncpy(under, folder, sizeof under - 1); }
-long fault_seen(void) { return seen; }
-static int full(int fd) {
-    char name[64], path[4096];
-    struct stat found;
-    if (room < 0 || fstat(fd, &found) || !S_ISREG(found.st_mode)) return 0;
-    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
-    long length = readlink(name, path, sizeof path - 1);
-    if (length < 0) return 0;
-    path[length] = 0;
-    if (strncmp(path, under, strlen(under))) return 0;
-    if (seen++ < room) return 0;
-    errno = ENOSPC;
-    return 1;
-}
-#define WRAP(name, arguments, call) \
-    ssize_t name arguments { \
-        static ssize_t (*real) arguments; \
-        if (!real) real = dlsym(RTLD_NEXT, #name); \
-        return full(fd) ? -1 : real call; \
-    }
-WRAP(write, (int fd, const void *data, size_t size), (fd, data, size))
-WRAP(writev, (int fd, const struct iovec *parts, int num), (fd, parts, num))
-WRAP(pwrite, (int fd, const void *data, size_t size, off_t place), (fd, data, size, place))
-WRAP(pwrite64, (int fd, const void *data, size_t size, off64_t place), (fd, data, size, place))
-"""
-"""Writes to files under a folder, of which the first so many succeed: a disk that fills."""
 NEVER = 2**40
 LIMIT = 120.0
 """Seconds that a stage may take here: several times what the slowest one does."""
@@ -151,7 +114,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if "NETINV_SHIM" not in os.environ:
-            shim = compiled(Path(scratch))
+            shim = compiled(SHIM, Path(scratch) / "shim.so")
             environment = {**os.environ, "NETINV_SHIM": str(shim), "LD_PRELOAD": str(shim), "OMP_NUM_THREADS": "1"}
             sys.exit(subprocess.call([sys.executable, *sys.argv], env=environment))
         whole = Path(scratch) / "whole"
@@ -160,14 +123,6 @@ def main() -> None:
     print("| done to a stage | tried | survived | of these refused | outputs lost | longest, s |\n|" + "---|" * 6)
     for kind, line in table.items():
         print(f"| {kind} | {line.tried} | {line.survived} | {line.refused} | {line.lost} | {line.longest:.0f} |")
-
-
-def compiled(folder: Path) -> Path:
-    """The shim as a library."""
-    source, library = folder / "shim.c", folder / "shim.so"
-    source.write_text(SHIM)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    return library
 
 
 def prepare(whole: Path) -> None:
