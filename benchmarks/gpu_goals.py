@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 from gpu_common import BLOCK, CONFIGS, Options, Row, fresh_generator, tf32_allowed
-from measuring import timed
+from measuring import timed, timed_epochs
 from torch import nn
 
 from netinv.classifiers import (
@@ -18,8 +18,6 @@ from netinv.classifiers import (
     ResidualClassifierConfig,
     build_classifier,
     freeze,
-    predict,
-    train_classifier,
 )
 from netinv.data import Dataset, FetchConfig, channel_statistics, fetch_dataset
 from netinv.generators import ConditionedGenerator, draw_images
@@ -34,13 +32,7 @@ def _trained(
     torch.manual_seed(0)
     shape = (int(data.train.images.shape[1]), int(data.train.images.shape[2]), int(data.train.images.shape[3]))
     classifier = build_classifier(architecture, len(data.classes), shape, mean, std).to(options.device)
-    epochs = train_classifier(classifier, data.train, config, seed=0)
-    seconds, history = 0.0, []
-    for _ in range(config.epochs):
-        seconds += timed(partial(next, epochs), options.device)
-        logits, _ = predict(classifier.eval(), data.test.images)
-        right = (logits.argmax(dim=1).cpu() == data.test.labels).float().mean()
-        history.append({"seconds": seconds, "test_accuracy": float(right)})
+    history = timed_epochs(classifier, data.train, data.test, config)
     freeze(classifier)
     return classifier, history
 

@@ -24,79 +24,26 @@ import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import baseline
 import torch
+from inversion_common import BLOCK, CONFIGS, STANDARD, Row, trainings
+from inversion_goals import classifier_part, goals_part
+from inversion_processes import memory_part, pipeline_part, sampling_part
 from measuring import Arithmetic, fresh_classifier, machine_rates, processor, spread, synchronize, timed, told
-from torch import Tensor, nn
 
-from netinv.classifiers import (
-    Classifier,
-    ClassifierTrainingConfig,
-    ConvClassifierConfig,
-    build_classifier,
-    freeze,
-    load_classifier,
-    predict,
-    train_classifier,
-)
-from netinv.data import channel_statistics, load_spec, load_split
-from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition
-from netinv.inversion import InversionConfig, InversionTraining, JointTraining, invert
+from netinv.classifiers import Classifier
+from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.inversion import InversionTraining, JointTraining
 
-STANDARD = InversionConfig(steps=400, batch_size=64, log_every=5)
-ROBUST = InversionConfig(
-    steps=600,
-    batch_size=64,
-    sharpness=(10.0, 10.0),
-    alpha=0.1,
-    gamma=1.0,
-    total_variation=0.3,
-    pixel_statistics=1.0,
-    shift=2,
-    perturbation="pgd",
-    epsilon=0.2,
-    log_every=5,
-)
-CONFIGS = {"standard": STANDARD, "robust": ROBUST}
-"""What both contenders implement, looked at often: of MNIST's presets the steps, batches and bounds, without the second
-step of the attack, the distortions and the latent field, and with a sharpness of 10 in the robust variant."""
-GOALS = {"standard": 0.99, "robust": 0.95}
-"""Accuracy under the inverted classifier, and under the evaluator."""
-BLOCK = 5
-"""Steps between two turns, and between two looks at the clock."""
 TOGETHER = 8
 """Generators at once."""
-
-Row = tuple[str, ...]
-"""Of the table: what, netinv, baseline, ratio."""
-
-
-def trainings(
-    classifier: Classifier, variant: str, seed: int, steps: int | None = None
-) -> dict[str, tuple[nn.Module, Iterator[Any]]]:
-    """Both contenders, each a generator and an iterator that trains it by ``BLOCK`` steps at a time."""
-    config = CONFIGS[variant] if steps is None else CONFIGS[variant].model_copy(update={"steps": steps})
-    torch.manual_seed(seed)
-    ours = ConditionedGenerator(GeneratorConfig(), classifier.num_classes, classifier.image_shape)
-    plain = baseline.Generator(classifier.num_classes, classifier.image_shape)
-    ours.to(classifier.device), plain.to(classifier.device)
-
-    def blocks() -> Iterator[int]:
-        steps = baseline.invert(plain, classifier, config.steps, config.batch_size, variant == "robust")
-        return (step for step in steps if step % BLOCK == 0)
-
-    return {"netinv": (ours, invert(ours, classifier, config, seed)), "baseline": (plain, blocks())}
 
 
 def step_times(classifier: Classifier, variant: str, turns: int) -> dict[str, Any]:
@@ -218,176 +165,6 @@ def together_part(arguments: argparse.Namespace, device: torch.device) -> Iterat
                         told(ratio),
                     ),
                 )
-
-
-MEMORY = """
-import re, sys, torch
-sys.path.insert(0, sys.argv[1])
-import inversion
-from pipeline.generators import Job, train_generator
-torch.set_num_threads(1)
-classifier = inversion.fresh_classifier((1, 28, 28), torch.device("cpu"))
-config = inversion.CONFIGS[sys.argv[2]].model_copy(update={"steps": 40, "log_every": 20})
-events = list(train_generator(classifier, 20, Job(0, inversion.GeneratorConfig(), config), None))
-print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-"""
-
-
-def memory_part(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Any, Row]]:
-    """Of a fresh process that does what a worker of the pipeline does."""
-    for variant in CONFIGS:
-        command = [sys.executable, "-c", MEMORY, str(Path(__file__).parent), variant]
-        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
-        gib = int(done.stdout.split()[-1]) / 2**20
-        yield variant, {"peak_gib": gib}, (f"{variant}, MNIST: peak memory of a process, GiB", f"{gib:.2f}", "", "")
-
-
-def sampling_part(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Any, Row]]:
-    """An exported generator on one thread of the CPU, against torch eager."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out.json"
-        script = Path(__file__).with_name("onnx_sampling.py")
-        subprocess.run(
-            [sys.executable, script, "--sizes", "28", "--out", out],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        result = json.loads(out.read_text())["sizes"][0]
-    times = {(row["batch"], row["contender"]): row["cpu_ms_median"] for row in result["throughput"]}
-    for batch in sorted({batch for batch, _ in times}):
-        ours, plain = times[batch, "onnxruntime float32"], times[batch, "torch eager"]
-        rates = [batch / value * 1000 for value in (ours, plain)]
-        yield (
-            f"batch {batch}",
-            {"samples_per_second": rates[0], "torch_eager": rates[1]},
-            (
-                f"sampling by ONNX, batch {batch}, one thread: samples a second",
-                f"{rates[0]:.0f}",
-                f"{rates[1]:.0f} (torch eager)",
-                f"{plain / ours:.2f}",
-            ),
-        )
-
-
-@torch.no_grad()
-def accuracy(generator: nn.Module, judge: Callable[[Tensor], Tensor], variant: str) -> float:
-    """Share of 1,000 fresh images, in evaluation mode, that a judge reads as what they were drawn for."""
-    device = next(generator.parameters()).device
-    rng = torch.Generator(device).manual_seed(1)
-    condition = sample_condition(1000, 10, rng, CONFIGS[variant].sharpness)
-    latent = torch.randn(1000, 64, generator=rng, device=device)
-    generator.eval()
-    label = torch.cat(
-        [
-            judge(generator(*part)).argmax(dim=1)
-            for part in zip(latent.split(100), condition.vector.split(100), strict=True)
-        ]
-    )
-    generator.train()
-    return float((label == condition.label).float().mean())
-
-
-def times_to_goal(classifier: Classifier, judge: nn.Module, variant: str, seed: int) -> dict[str, Any]:
-    """Seconds of training until the judge's accuracy reaches the goal, looks at it not counted; None if it never does.
-
-    Both train in turn, a block of steps at a time. Each is looked at every 25 steps, and trained to the preset's end at
-    most.
-    """
-    seconds = dict.fromkeys(("netinv", "baseline"), 0.0)
-    reached: dict[str, float | None] = dict.fromkeys(seconds)
-    best = dict.fromkeys(seconds, 0.0)
-    contenders = trainings(classifier, variant, seed)
-    for block in range(1, CONFIGS[variant].steps // BLOCK + 1):
-        for name, (generator, steps) in contenders.items():
-            if reached[name] is not None:
-                continue
-            seconds[name] += timed(partial(next, steps), classifier.device)
-            if block % 5 == 0:
-                best[name] = max(best[name], accuracy(generator, judge, variant))
-                if best[name] >= GOALS[variant]:
-                    reached[name] = seconds[name]
-    return {"seed": seed, "reached_s": reached, "trained_s": seconds, "best_accuracy": best}
-
-
-def goals_part(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Any, Row]]:
-    """Both variants on MNIST. Where the obvious loop never arrives, the ratio is at least what is told."""
-    classifier, evaluator = (
-        load_classifier(arguments.models / name).to(device) for name in (arguments.classifier, "evaluator")
-    )
-    freeze(classifier), freeze(evaluator)
-    for variant, judge, judged in (("standard", classifier, "inversion"), ("robust", evaluator, "evaluator")):
-        runs = [times_to_goal(classifier, judge, variant, seed) for seed in range(arguments.repeats)]
-        ratios = [
-            run["trained_s"]["baseline"] / run["reached_s"]["netinv"] if run["reached_s"]["netinv"] else None
-            for run in runs
-        ]
-        cells = [
-            ", ".join(
-                f"{run['reached_s'][name]:.1f}"
-                if run["reached_s"][name]
-                else f"not within {run['trained_s'][name]:.0f} (best {run['best_accuracy'][name]:.3f})"
-                for run in runs
-            )
-            for name in ("netinv", "baseline")
-        ]
-        all_arrive = all(run["reached_s"]["baseline"] for run in runs)
-        yield (
-            variant,
-            {"goal": GOALS[variant], "runs": runs, "ratios": ratios, "baseline_always_arrives": all_arrive},
-            (
-                f"{variant}, MNIST: seconds to {GOALS[variant]} {judged} accuracy, a seed each",
-                *cells,
-                ", ".join(
-                    f"{'' if run['reached_s']['baseline'] else 'over '}{ratio:.2f}" if ratio else "-"
-                    for run, ratio in zip(runs, ratios, strict=True)
-                ),
-            ),
-        )
-
-
-def classifier_part(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Any, Row]]:
-    """Seconds until the pipeline's MNIST classifier reaches its goal on test images, judged after each epoch."""
-    data = arguments.data
-    spec, train, test = load_spec(data), load_split(data, "train"), load_split(data, "test")
-    mean, std = channel_statistics(train.images)
-    torch.manual_seed(0)
-    config = ConvClassifierConfig(channels=(16, 32), batch_norm=False)
-    classifier = build_classifier(config, spec.num_classes, spec.image_shape, mean, std).to(device)
-    epochs = train_classifier(
-        classifier, train, ClassifierTrainingConfig(epochs=4, batch_size=128, shift=1, epsilon=0.05), seed=0
-    )
-    seconds, history = 0.0, []
-    for _ in range(4):
-        seconds += timed(partial(next, epochs), device)
-        logits, _ = predict(classifier.eval(), test.images)
-        reached = float((logits.argmax(dim=1).cpu() == test.labels).float().mean())
-        history.append({"seconds": seconds, "test_accuracy": reached})
-    goal = next((record["seconds"] for record in history if record["test_accuracy"] >= 0.99), None)
-    yield (
-        "mnist",
-        {"seconds_to_0.99": goal, "history": history},
-        ("classifier, MNIST: seconds to 0.99 test accuracy", f"{goal:.1f}" if goal else "not reached", "", ""),
-    )
-
-
-def pipeline_part(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Any, Row]]:
-    """From nothing to the report, standard variant."""
-    import overhead  # needs what a machine without the pipeline lacks
-
-    result = overhead.measure("mnist")
-    yield (
-        "mnist",
-        result,
-        (
-            "pipeline, MNIST, standard: seconds of `dvc repro`, of the science in it",
-            f"{result['wall_s']:.0f}, {result['science_s']:.0f}",
-            "",
-            f"overhead {result['overhead']:.1%}",
-        ),
-    )
-    for name, seconds in result["science_by_function_s"].items():
-        yield name, seconds, (f"of which {name}, seconds", f"{seconds:.1f}", "", "")
 
 
 PARTS = {

@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from torch.utils.flop_counter import flop_registry
 
 from netinv.classifiers import (
     Classifier,
+    ClassifierTrainingConfig,
     ConvClassifierConfig,
     build_classifier,
     freeze,
+    predict,
+    train_classifier,
 )
+from netinv.data import LabelledImages
 
 
 def synchronize(device: torch.device) -> None:
@@ -55,6 +60,20 @@ def fresh_classifier(shape: tuple[int, int, int], device: torch.device) -> Class
     classifier = build_classifier(config, 10, shape, (0.3,) * shape[0], (0.3,) * shape[0]).to(device)
     freeze(classifier)
     return classifier
+
+
+def timed_epochs(
+    classifier: Classifier, train: LabelledImages, test: LabelledImages, config: ClassifierTrainingConfig
+) -> list[dict[str, float]]:
+    """Train a classifier; after each epoch the seconds of training until then, and the accuracy on test images."""
+    epochs = train_classifier(classifier, train, config, seed=0)
+    seconds, history = 0.0, []
+    for _ in range(config.epochs):
+        seconds += timed(partial(next, epochs), classifier.device)
+        logits, _ = predict(classifier.eval(), test.images)
+        right = (logits.argmax(dim=1).cpu() == test.labels).float().mean()
+        history.append({"seconds": seconds, "test_accuracy": float(right)})
+    return history
 
 
 def machine_rates(device: torch.device) -> dict[str, float]:
