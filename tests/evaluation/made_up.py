@@ -14,6 +14,7 @@ from netinv.data import LabelledImages
 from netinv.evaluation import EvaluationConfig
 from netinv.evaluation.samples import SampleSet
 from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.results import NotMeasured
 from netinv.sampling import draw
 
 K = 3
@@ -34,6 +35,10 @@ ONE = EvaluationConfig(
     student=None,
     distillation=None,
 )
+
+
+def no(why: str) -> NotMeasured:
+    return NotMeasured(not_measured=why)
 
 
 def source(num: int = 60, seed: int = 0, name: str = "generator 0", **changes: Any) -> SampleSet:

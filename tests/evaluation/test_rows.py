@@ -3,20 +3,18 @@
 import dataclasses
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from draws import library_numpy_rng, library_torch_rng
-from made_up import ONE, SHAPE, K, Spy, data, network, source
-from PIL import Image
+from draws import library_numpy_rng
+from made_up import ONE, SHAPE, K, Spy, data, network, no, source
 
 from netinv.classifiers import predict
 from netinv.core import InputError
 from netinv.data import LabelledImages, to_float
-from netinv.evaluation import EvaluationConfig, evaluate, rows, save_evaluation
+from netinv.evaluation import EvaluationConfig, evaluate, rows
 from netinv.evaluation.controls import one_picture
 from netinv.evaluation.diversity import (
     overall_diversity,
@@ -26,7 +24,7 @@ from netinv.evaluation.diversity import (
     vendi_ratio,
     vendi_scores,
 )
-from netinv.evaluation.evaluate import BATCH, Evaluation
+from netinv.evaluation.evaluate import BATCH
 from netinv.evaluation.headline import headline
 from netinv.evaluation.measures import (
     accuracies,
@@ -44,15 +42,10 @@ from netinv.evaluation.privacy import Pools, audit, membership, not_audited
 from netinv.evaluation.rows import MEASURES, Reference, empty_row, measured_row, reference_for
 from netinv.evaluation.samples import ensemble, first, observe, to_uint8
 from netinv.generators import draw_images
-from netinv.results import Bootstrap, Estimate, Measure, NotMeasured, Row
-from netinv.sampling import grid
+from netinv.results import Bootstrap, Estimate, Measure
 
 SHARPNESS = (2.0, 4.0)
 CONFIG = ONE.model_copy(update={"num_samples": 48, "privacy_pool": 55, "seed": 3, "sharpness": (5.0, 0.5)})
-
-
-def no(why: str) -> NotMeasured:
-    return NotMeasured(not_measured=why)
 
 
 def drawn(generator: Spy, name: str, num: int, sharpness: tuple[float, float], dropout: bool = False) -> Any:
@@ -297,147 +290,6 @@ def test_a_broken_row_is_empty_but_for_its_reason() -> None:
     assert (row.by_class, row.confusion) == ({}, {})
     assert row.by_gap == row.by_sharpness == row.calibration == row.robustness == ()
     assert row.audit == not_audited(why)
-
-
-# Headline
-
-
-def made_up_row(name: str, kind: Any, offset: int, missing: tuple[str, ...] = ()) -> Row:
-    def measure(i: int, name: str) -> Measure:
-        return no(f"{name} of {offset}") if name in missing else Estimate(value=offset + i, low=0, high=1, n=10)
-
-    measures = {m: measure(i, m) for i, m in enumerate(MEASURES)}
-    dropout = {m: measure(100 + i, m) for i, m in enumerate(MEASURES)}
-    return empty_row(name, kind, 10, "made up").model_copy(update={"measures": measures, "dropout": dropout})
-
-
-ROWS = [
-    made_up_row("generator 0", "generator", 2000),
-    made_up_row("generator 1", "generator", 1000),
-    made_up_row("ensemble", "ensemble", 3000),
-    made_up_row("real_train", "reference", 4000),
-    made_up_row("real_test", "reference", 5000),
-    made_up_row("noise", "reference", 6000),
-]
-
-
-def test_the_headline_takes_each_number_from_its_row() -> None:
-    found = headline(ROWS)
-    place = {name: i for i, name in enumerate(MEASURES)}
-    from_rows = {
-        "inversion_accuracy_min": 1000 + place["inversion_accuracy"],
-        "evaluator_accuracy_min": 1000 + place["evaluator_accuracy"],
-        "classifier_test_accuracy": 5000 + place["inversion_accuracy"],
-        "evaluator_test_accuracy": 5000 + place["evaluator_accuracy"],
-        "inversion_accuracy_dropout": 3100 + place["inversion_accuracy"],
-        "evaluator_accuracy_dropout": 3100 + place["evaluator_accuracy"],
-        "vendi_centred_ratio_dropout": 3100 + place["vendi_centred_ratio"],
-        "frechet_floor": 4000 + place["frechet"],
-        "student_noise_accuracy": 6000 + place["student_accuracy"],
-        "student_real_accuracy": 4000 + place["student_accuracy"],
-    }
-    together = (
-        "inversion_accuracy",
-        "evaluator_accuracy",
-        "inversion_accuracy_gap",
-        "kl",
-        "intensity_error",
-        "vendi_ratio",
-        "vendi_centred_ratio",
-        "vendi_pixels_ratio",
-        "cosine_within",
-        "density",
-        "coverage",
-        "frechet",
-        "robust_accuracy",
-        "student_accuracy",
-    )
-    from_rows |= {name: 3000 + place[name] for name in together}
-    assert {name: m.value for name, m in found.items() if isinstance(m, Estimate)} == from_rows
-
-
-def test_the_worst_generator_is_among_those_with_a_number() -> None:
-    rows = [made_up_row("generator 0", "generator", 2000, ("evaluator_accuracy",)), *ROWS[1:]]
-    found = headline(rows)
-    assert found["evaluator_accuracy_min"] == ROWS[1].measures["evaluator_accuracy"]
-    both = [rows[0], made_up_row("generator 1", "generator", 1000, ("evaluator_accuracy",)), *ROWS[2:]]
-    none = headline(both)
-    assert none["evaluator_accuracy_min"] == no("evaluator_accuracy of 2000")
-
-
-# Pictures
-
-
-def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
-    train, test = data(70, 1), data(60, 2)
-    config = ONE.model_copy(update={"num_samples": 48, "epsilons": (0.1,), "sharpness": ()})
-    found = evaluate([Spy(0), Spy(1)], network(7), network(1), "abc", train, test, config)
-    figure = save_evaluation(tmp_path, found, train, test)
-    assert (tmp_path / "results.json").read_text() == found.results.model_dump_json(indent=1) + "\n"
-    names = {"generator-0", "generator-1", "ensemble", "real_train", "real_test", "noise", "one_picture"}
-    neighbours = {f"{name}-neighbours" for name in ("generator-0", "generator-1", "ensemble")}
-    assert {path.stem for path in tmp_path.glob("*.png")} == names | neighbours | {"figure2"}
-
-    def picture(cells: list[Any], columns: int) -> np.ndarray:
-        images = np.stack([np.full(SHAPE, 255, np.uint8) if cell is None else cell for cell in cells])
-        large = images.repeat(8, axis=2).repeat(8, axis=3) / np.float32(255)
-        return grid([large.astype(np.float32)], len(cells), (1, 64, 64), columns)[:, :, 0]
-
-    def read(name: str) -> np.ndarray:
-        with Image.open(tmp_path / f"{name}.png") as image:
-            return np.asarray(image)
-
-    def of_class(name: str, k: int) -> list[Any]:
-        images, labels = found.images[name]
-        return [image.numpy() for image in images[labels == k]]
-
-    lying = picture([of_class(f"generator {i}", k)[i] for i in range(2) for k in range(K)], K)
-    assert np.array_equal(figure, lying)
-    standing = picture([of_class(f"generator {i}", k)[i] for k in range(K) for i in range(2)], 2)
-    assert np.array_equal(read("figure2"), standing)
-    for name in ("noise", "ensemble"):
-        cells = [(of_class(name, k) + [None] * 10)[j] for k in range(K) for j in range(10)]
-        assert np.array_equal(read(name), picture(cells, 10))
-    row = found.results.rows[1]
-    pairs = {(pair.label, pair.distance): pair for pair in row.audit.pairs}
-    cells = []
-    for k in range(K):
-        for distance in ("pixel", "ssim", "feature"):
-            pair = pairs[k, distance]  # type: ignore[index]
-            made = found.images["generator 1"].images[pair.sample]
-            cells += [made.numpy(), train.images[pair.train].numpy(), test.images[pair.test].numpy()]
-    assert np.array_equal(read("generator-1-neighbours"), picture(cells, 9))
-    (tmp_path / "alone").mkdir()
-    for given in ((None, test), (train, None)):
-        save_evaluation(tmp_path / "alone", found, *given)
-        assert not list((tmp_path / "alone").glob("*neighbours*"))
-
-
-def test_pictures_of_colour_and_of_large_images_and_of_many_classes(tmp_path: Path) -> None:
-    shape = (3, 70, 50)
-    images = torch.randint(0, 256, (50, *shape), generator=library_torch_rng(0), dtype=torch.uint8)
-    labels = torch.arange(50) % 25
-    row = empty_row("generator 0", "generator", 50, "made up")
-    results = evaluate(
-        [Spy(0)], network(7), None, "abc", None, None, ONE.model_copy(update={"num_samples": 10})
-    ).results
-    results = results.model_copy(
-        update={
-            "classes": tuple(map(str, range(25))),
-            "image_shape": shape,
-            "rows": (row, row.model_copy(update={"name": "lost"})),
-        }
-    )
-    found = Evaluation(
-        results, {"generator 0": LabelledImages(images, labels), "lost": LabelledImages(images[:0], labels[:0])}
-    )
-    figure = save_evaluation(tmp_path, found, None, None)
-    assert figure.shape == (2 * 71 - 1, 20 * 51 - 1, 3)  # 20 classes at most
-    assert np.array_equal(figure[:70, :50], images[0].permute(1, 2, 0))
-    assert (figure[71:] == 255).all()  # nothing was drawn there
-    assert np.array_equal(figure[:70, 51:101], images[1].permute(1, 2, 0))
-    with Image.open(tmp_path / "generator-0.png") as image:
-        assert image.size == (10 * 51 - 1, 20 * 71 - 1)
 
 
 def test_the_classifiers_answers_are_those_of_its_images() -> None:
