@@ -360,3 +360,7 @@ class Bomb:
 
     def __reduce__(self) -> Any:
         return exec, ("import sys; sys.modules['exploded'] = sys",)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
