@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+collect_ignore_glob = ["*conftest.py"]
+"""Searched for doctests, they would be imported once more, and all go by one name."""
+
 if "MUTANT_UNDER_TEST" in os.environ:  # what takes seconds is done once, before a process parts for each mutant
     import torch
 
