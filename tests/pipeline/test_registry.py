@@ -238,7 +238,7 @@ def test_what_is_not_known_of_a_version_is_said(exported: "Exported", folder: Pa
 
 
 def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: Path) -> None:
-    from test_report import results
+    from made_up_results import results
 
     from netinv.classifiers import save_classifier
     from netinv.data import DatasetSpec
@@ -284,7 +284,7 @@ def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: P
 
 def test_an_evaluator_of_any_form_tells_what_measured(tmp_path: Path) -> None:
     """One from an exported program has no weights.safetensors."""
-    from test_report import results
+    from made_up_results import results
 
     from netinv.data import DatasetSpec
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_report import number, results
+from made_up_results import number, results
 
 from netinv.core import InputError, write_text
 from netinv.report import summary
