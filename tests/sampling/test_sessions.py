@@ -1,0 +1,90 @@
+"""Files as sessions of onnxruntime: threads, batches, and what is no such file."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from tiny_models import classifier, generator
+
+from netinv.core import InputError
+from netinv.sampling import OnnxClassifier, OnnxGenerator
+from netinv.sampling.sessions import open_session
+
+
+def test_threads_are_those_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = generator(tmp_path).path, classifier(tmp_path).path
+    opened: list[Any] = []
+    real = onnxruntime.InferenceSession
+
+    def session(path: str, options: Any, **rest: Any) -> Any:
+        opened.append((options.intra_op_num_threads, options.log_severity_level, rest))
+        return real(path, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    for kind, path in zip((OnnxGenerator, OnnxClassifier), paths, strict=True):
+        kind(path, num_threads=3), kind(path)
+    rest = {"providers": ["CPUExecutionProvider"]}
+    assert opened == [(3, 4, rest), (0, 4, rest)] * 2
+
+
+def test_any_number_of_rows_goes_through_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = classifier(tmp_path)
+    sizes: list[int] = []
+
+    class Counting:
+        get_inputs = network._session.get_inputs
+
+        def run(self, outputs: None, feeds: dict[str, np.ndarray], options: Any) -> list[np.ndarray]:
+            assert outputs is None
+            sizes.append(len(feeds["images"]))
+            return [feeds["images"].reshape(-1, 8)[:, :3], np.zeros(1)]
+
+    images = np.arange(130 * 8, dtype=np.float32).reshape(130, 1, 2, 4)
+    network._session = Counting()  # type: ignore[assignment]
+    assert np.array_equal(network(images), images.reshape(-1, 8)[:, :3])
+    assert sizes == [64, 64, 2]
+    assert network(images[:0]).shape == (0, 3)
+    assert sizes[3:] == [0]
+
+
+def test_a_file_is_opened_only_as_what_it_is(tmp_path: Path) -> None:
+    path = generator(tmp_path).path
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))} is a generator: name an exported classifier.$"):
+        open_session(path, "classifier", None)
+    missing = tmp_path / "missing.onnx"
+    with pytest.raises(InputError, match=r"missing\.onnx is not a file: name an exported generator.$"):
+        open_session(missing, "generator", None)
+    model = onnx.load(path)
+    for entry in model.metadata_props:
+        if entry.key in ("netinv.noise_dim", "netinv.num_generators"):
+            entry.value = "2"
+    onnx.save(model, path)
+    expected = "{'latent': (2,), 'condition': (3,), 'noise': (2,), 'generator': ()}"
+    got = "{'latent': (2,), 'condition': (3,)}"
+    told = f"does not fit its metadata: expected the inputs {expected}, got {got}."
+    with pytest.raises(InputError, match=re.escape(told)):
+        open_session(path, "generator", None)
+
+
+def test_what_onnxruntime_says_of_a_file_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = generator(tmp_path).path
+
+    def refuse(*arguments: Any, **rest: Any) -> None:
+        raise RuntimeError("it is\n  broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", refuse)
+        told = (
+            rf"plain-0\.onnx is not an ONNX file that onnxruntime {onnxruntime.__version__} opens \(it is broken\)\.$"
+        )
+        with pytest.raises(InputError, match=told):
+            open_session(path, "generator", None)
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))} was not written by this project's export"):
+        open_session(path, "generator", None)
