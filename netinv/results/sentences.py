@@ -8,7 +8,7 @@ has the bars as a table.
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from netinv.results.estimates import Estimate, Measure, NotMeasured
+from netinv.results.estimates import MIN_SAMPLES, Estimate, Measure, NotMeasured
 from netinv.results.numbers import number, percentage
 from netinv.results.schema import Results, Row
 
@@ -197,7 +197,10 @@ class _Judge:
             for mine, real, name in zip(ours, theirs, self.results.classes, strict=False)
             if isinstance(mine, Estimate) and isinstance(real, Estimate)
         ]
-        return f"; least so in class {min(known)[1]}" if known else ""
+        if not known:
+            return ""
+        among = f" of the {len(known)} that can be compared" if len(known) < len(self.results.classes) else ""
+        return f"; least so in class {min(known)[1]}{among}"
 
     def teaching(self, share: float) -> Finding:
         one = {"on one real picture a class, bent": self.one["student_accuracy"]}
@@ -215,21 +218,33 @@ class _Judge:
         return Finding(grade, f"{sentence.format(percentage(share))}{_aside({'on real images': real, **worthless})}.")
 
     def _worst(self, name: str, grade: Grade) -> tuple[Grade, str]:
-        """The grade as the worst class leaves it, next to real images of that class, and a clause on it."""
+        """The grade as the worst class leaves it, next to real images of that class, and a clause on it.
+
+        Nothing is good of which some classes have no number.
+        """
         unknown = (NotMeasured(not_measured="no real images were given"),) * len(self.results.classes)
         ours, real = (source.by_class.get(name, unknown) for source in (self.row, self.references["real_test"]))
+        few, num = sum(isinstance(share, NotMeasured) for share in ours), len(ours)
+        if few == num:
+            return _lower(grade, "unknown"), f"; no class has the {MIN_SAMPLES} images that a share needs"
+        grade = _lower(grade, "fair") if few else grade
+        unjudged = f"; {few} of {num} classes have too few images to be judged" if few else ""
         known = [
             (share.value / (_value(of_real, 1.0) or 1.0), share, of_real, label)
             for label, share, of_real in zip(self.results.classes, ours, real, strict=True)
             if isinstance(share, Estimate) and share.value < 1
         ]
         if not known:
-            return grade, ""
+            return grade, unjudged
         ratio, share, of_real, label = min(known, key=lambda each: each[0])
         of_worst = WORST[name].grade(ratio)
         clause = f"class {label} is as good as missing" if of_worst == "bad" else f"worst is class {label}"
         aside = _aside({"real images": of_real})
-        return min(grade, of_worst, key=ORDER.index), f"; {clause}, {percentage(share.value)}{aside}"
+        return _lower(grade, of_worst), f"; {clause}, {percentage(share.value)}{aside}{unjudged}"
+
+
+def _lower(first: Grade, second: Grade) -> Grade:
+    return min(first, second, key=ORDER.index)
 
 
 def _placed(name: str, value: float, nothing: Estimate, real: Estimate) -> Grade:

@@ -1,0 +1,82 @@
+"""Sentences on results in which classes have too few images for a number."""
+
+from typing import Any
+
+import pytest
+
+from netinv.core import Config
+from netinv.results import Audit, Estimate, Measure, NotMeasured, Results, Row, findings
+
+FEW = NotMeasured(not_measured="2 samples, at least 10 are needed")
+ACCURACIES = ("inversion_accuracy", "evaluator_accuracy")
+
+
+def known(value: float) -> Estimate:
+    return Estimate(value=value, low=value, high=value, n=100)
+
+
+def made(cls: type[Config], **values: Any) -> Any:
+    """A record of which nothing is read but these values."""
+    return cls.model_construct(**values)
+
+
+def results(share: float, by_class: list[Measure]) -> tuple[Results, Row]:
+    """Generated images that get one share of everything, beside controls that are as they should be."""
+    num = len(by_class)
+
+    def row(name: str, kind: str, value: float, each: list[Measure]) -> Row:
+        measures = dict.fromkeys(
+            (*ACCURACIES, "robust_accuracy", "density", "coverage", "student_accuracy"), known(value)
+        )
+        audit = made(Audit, verdict="No sign of memorised training images.", memorised=False)
+        made_row: Row = made(
+            Row,
+            name=name,
+            kind=kind,
+            measures={**measures, "vendi_centred": known(1 + 3 * value)},
+            by_class={**dict.fromkeys(ACCURACIES, tuple(each)), "vendi": tuple(each)},
+            audit=audit,
+        )
+        return made_row
+
+    every: list[Measure] = [known(1.0)] * num
+    drawn = row("generator 0", "generator", share, by_class)
+    references = [row(name, "reference", 1.0, every) for name in ("real_train", "real_test")]
+    references += [row(name, "reference", 0.0, every) for name in ("noise", "one_picture")]
+    students = {f"student_{control}_accuracy": known(value) for control, value in (("noise", 0.0), ("real", 1.0))}
+    found: Results = made(
+        Results,
+        classes=tuple(f"c{k}" for k in range(num)),
+        rows=(drawn, *references),
+        headline=students,
+        settings={"robust_epsilon": 0.1},
+    )
+    return found, drawn
+
+
+@pytest.mark.parametrize(
+    ("by_class", "grade", "clause"),
+    [
+        ([known(1.0)] * 4, "good", ""),
+        ([FEW] * 4, "unknown", "; no class has the 10 images that a share needs."),
+        ([known(1.0), FEW, known(1.0), FEW], "fair", "; 2 of 4 classes have too few images to be judged."),
+        ([known(0.95), FEW, known(1.0)], "fair", "; worst is class c0, 95.0% (real images: 100%); 1 of 3 classes"),
+        ([known(0.01), FEW, known(1.0)], "bad", "; class c0 is as good as missing, 1.0% (real images: 100%); 1 of 3"),
+    ],
+)
+def test_what_is_not_known_of_every_class_is_not_good(by_class: list[Measure], grade: str, clause: str) -> None:
+    read, recognised = findings(*results(0.995, by_class))[:2]
+    for finding in (read, recognised):
+        assert finding.grade == grade, finding
+        assert clause in finding.text
+        assert ("; " in finding.text) == bool(clause)
+
+
+def test_what_is_bad_of_all_stays_bad_without_a_number_of_any_class() -> None:
+    assert [finding.grade for finding in findings(*results(0.1, [FEW] * 4))[:2]] == ["bad", "bad"]
+
+
+def test_the_least_diverse_class_is_named_among_those_that_are_known() -> None:
+    diversity = findings(*results(0.9, [known(0.5), FEW, known(0.9)]))[5]
+    assert diversity.text.endswith("; least so in class c0 of the 2 that can be compared.")
+    assert findings(*results(0.9, [known(0.5), known(0.9)]))[5].text.endswith("; least so in class c0.")
