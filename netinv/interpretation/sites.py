@@ -4,7 +4,8 @@ Activations are rows: one for each image, or one for each position where a layer
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -29,18 +30,18 @@ class Site:
     Args:
         classifier: Of this project, or behind an adapter. It is left as it is found.
         layer: Dotted name of a module whose output is meant; ``None`` is the penultimate features, which are the input
-            of the last linear layer. Channels are the second axis of four (N, D, H, W), else the last of (N, P, D) or
-            (N, D).
+            of the last linear layer. Channels may be the second axis, (N, D, H, W) or (N, D, L), or the last one,
+            (N, H, W, D), (N, P, D) or (N, D).
 
     Raises:
         InputError: There is no such layer, or none of its activations belongs to one image, such as of a layer that is
-            used twice for it; names those that do.
+            used twice for it; names those that do. Or which of its axes is that of the channels cannot be told.
     """
 
     def __init__(self, classifier: Classifier | AdaptedClassifier, layer: str | None = None) -> None:
         self.classifier = classifier
         root = classifier.network if isinstance(classifier, AdaptedClassifier) else classifier
-        self._modules = dict(root.named_modules())
+        self._root, self._modules = root, dict(root.named_modules())
         given, shapes = self._recorded()
         known = listed([name for name in given if name in shapes], MAX_NAMED)
         if layer is None:
@@ -64,6 +65,7 @@ class Site:
             self.layer, self.reads_input = layer, False
         self.name = layer or "penultimate features"
         """For people."""
+        self._channels_last = self._told_channels_last(given)
         self.batch = PROBES
         """Images that go through the classifier at a time."""
         _, self.positions, self.dim = self.read(self._probes(), positions=None).shape
@@ -109,6 +111,49 @@ class Site:
         """The first of the layers that has weights of its own."""
         return next((n for n in names if next(self._modules[n].parameters(recurse=False), None) is not None), None)
 
+    def _told_channels_last(self, used: Iterable[str]) -> bool:
+        """Whether the channels are the last axis, and not the second: they are as many for larger images.
+
+        Where the network takes no larger ones, they are as many as those of the last weighted layer up to here.
+        """
+        shape, larger = self._shape(self.classifier, self._probes()), self._shape(self._root, self._larger())
+        if self.reads_input:
+            return len(shape) != 3 or isinstance(self._modules[self.layer], nn.Linear)
+        if len(shape) == 1:
+            return True
+        second, last = (len(shape) == len(larger) and shape[i] == larger[i] for i in (0, -1))
+        if second == last:
+            so_far = [*takewhile(lambda name: name != self.layer, used), self.layer]
+            counts = ((self._modules[name], _num_channels(self._modules[name])) for name in reversed(so_far))
+            maker, num = next(((module, num) for module, num in counts if num), (None, 0))
+            second, last = shape[0] == num, shape[-1] == num
+            if second and last:
+                second = not isinstance(maker, nn.Linear | nn.LayerNorm)
+                last = not second
+        if second == last:
+            raise InputError(
+                f"Which axis of what {self.layer!r} gives, {shape} for an image, is that of the channels cannot be "
+                "told: name the convolution, the linear layer or the normalisation before or after it."
+            )
+        return last
+
+    def _larger(self) -> Tensor:
+        """Probes of twice the height and width, as the network itself takes them."""
+        shape: tuple[int, ...] = self.classifier.image_shape
+        dtype = torch.float32
+        if isinstance(self.classifier, AdaptedClassifier):
+            shape, dtype = self.classifier.input_shape, self.classifier.dtype
+        rng = torch.Generator().manual_seed(0)
+        return torch.rand(PROBES, shape[0], *(2 * side for side in shape[1:]), generator=rng).to(dtype)
+
+    @torch.no_grad()
+    def _shape(self, network: nn.Module, images: Tensor) -> tuple[int, ...]:
+        """That of the activations of one image; empty where the network fails before it gets there."""
+        seen: list[tuple[int, ...]] = []
+        with suppress(Exception), self._hooked(lambda tensor: seen.append(tuple(tensor.shape[1:]))):
+            network(images.to(self.classifier.device))
+        return seen[0] if seen else ()
+
     @contextmanager
     def _hooked(self, function: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
         """Show activations to a function as they come; what it returns takes their place."""
@@ -134,7 +179,7 @@ class Site:
     def activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, K) and activations (N, P, D) of images (N, C, H, W), with gradients where those are on."""
         seen: list[Tensor] = []
-        with self._hooked(lambda tensor: seen.append(_rows(tensor))):
+        with self._hooked(lambda tensor: seen.append(self._rows(tensor))):
             logits = self.classifier(images)
         return logits, torch.cat(seen)[: len(images)].float()
 
@@ -166,22 +211,26 @@ class Site:
         """Logits (N, K) of images where a function of the activations (N, P, D) takes their place."""
 
         def replace(tensor: Tensor) -> Tensor:
-            return _like(function(_rows(tensor).float()), tensor)
+            return self._like(function(self._rows(tensor).float()), tensor)
 
         with self._hooked(replace):
             logits: Tensor = self.classifier(images)
         return logits
 
+    def _rows(self, tensor: Tensor) -> Tensor:
+        """A layer's activations as (N, P, D)."""
+        if tensor.ndim == 2:
+            return tensor[:, None]
+        return tensor.flatten(1, -2) if self._channels_last else tensor.flatten(2).transpose(1, 2)
 
-def _rows(tensor: Tensor) -> Tensor:
-    """A layer's activations as (N, P, D)."""
-    if tensor.ndim == 4:
-        return tensor.flatten(2).transpose(1, 2)
-    return tensor[:, None] if tensor.ndim == 2 else tensor
+    def _like(self, rows: Tensor, tensor: Tensor) -> Tensor:
+        """Activations (N, P, D) in the shape and precision of a layer's own."""
+        return (rows if self._channels_last else rows.transpose(1, 2)).reshape(tensor.shape).to(tensor.dtype)
 
 
-def _like(rows: Tensor, tensor: Tensor) -> Tensor:
-    """Activations (N, P, D) in the shape and precision of a layer's own."""
-    if tensor.ndim == 4:
-        rows = rows.transpose(1, 2)
-    return rows.reshape(tensor.shape).to(tensor.dtype)
+def _num_channels(module: nn.Module) -> int:
+    """Channels of what a layer gives, if it says so, else 0."""
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return module.normalized_shape[-1]
+    names = ("out_channels", "num_features", "num_channels", "out_features")
+    return next((num for name in names if isinstance(num := getattr(module, name, None), int)), 0)

@@ -175,3 +175,89 @@ def test_hooks_are_gone_when_a_function_fails() -> None:
     with pytest.raises(ZeroDivisionError):
         site.logits_with(_images(), fails)
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in classifier.modules())
+
+
+class _Grid(nn.Module):
+    """Channels last, as in a Swin transformer: a grid of 8 x 12 with 12 channels."""
+
+    def __init__(self, fixed: bool) -> None:
+        super().__init__()
+        self.patch, self.block, self.act, self.head = (
+            nn.Conv2d(1, 12, 2, 2),
+            nn.Linear(12, 12),
+            nn.GELU(),
+            nn.Linear(12, 3),
+        )
+        self.place = nn.Parameter(torch.randn(8, 12, 12) if fixed else torch.zeros(1, 1, 12))
+
+    def forward(self, images: Tensor) -> Tensor:
+        cells = self.patch(images).permute(0, 2, 3, 1) + self.place
+        return self.head(self.act(self.block(cells)).mean(dim=(1, 2)))
+
+
+class _Signal(nn.Module):
+    """An image as a line, under a convolution of one dimension."""
+
+    def __init__(self, fixed: bool) -> None:
+        super().__init__()
+        self.length = 64 if fixed else -1
+        self.line, self.act, self.head = nn.Conv1d(1, 6, 3, padding=1), nn.ReLU(), nn.Linear(6, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.act(self.line(images.reshape(len(images), 1, self.length))).mean(dim=2))
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("layer", ["block", "act"])
+def test_channels_may_be_the_last_of_four_axes(layer: str, fixed: bool) -> None:
+    seed_torch(0)
+    network, images = _Grid(fixed), torch.rand(5, 1, 16, 24, generator=library_torch_rng(2))
+    site = Site(AdaptedClassifier(network, (1, 16, 24), 3), layer)
+    assert (site.positions, site.dim) == (96, 12)
+    cells = network.block(network.patch(images).permute(0, 2, 3, 1) + network.place)
+    wanted = cells if layer == "block" else network.act(cells)
+    assert torch.allclose(site.read(images, None), wanted.flatten(1, 2), atol=1e-5)
+    assert torch.allclose(site.logits_with(images, lambda rows: rows), network(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("layer", ["line", "act"])
+def test_channels_may_be_the_second_of_three_axes(layer: str, fixed: bool) -> None:
+    seed_torch(0)
+    network, images = _Signal(fixed), _images()
+    site = Site(_adapted(network), layer)
+    assert (site.positions, site.dim) == (64, 6)
+    line = network.line(images.reshape(5, 1, 64))
+    wanted = line if layer == "line" else network.act(line)
+    assert torch.allclose(site.read(images, None), wanted.transpose(1, 2), atol=1e-5)
+    assert torch.allclose(site.logits_with(images, lambda rows: rows), network(images), atol=1e-5)
+
+
+class _Square(nn.Module):
+    """As many channels as rows and columns, for images of one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.lines, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8, 8), nn.Linear(512, 3)
+        self.place = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.lines(self.conv(images + self.place)).flatten(1))
+
+
+def test_where_all_axes_are_alike_the_kind_of_layer_tells() -> None:
+    seed_torch(0)
+    network, images = _Square(), _images()
+    maps = network.conv(images + network.place)
+    assert torch.allclose(Site(_adapted(network), "conv").read(images, None), maps.flatten(2).mT, atol=1e-5)
+    assert torch.allclose(
+        Site(_adapted(network), "lines").read(images, None), network.lines(maps).flatten(1, 2), atol=1e-5
+    )
+
+
+def test_where_nothing_tells_which_axis_the_channels_are_the_layer_is_refused() -> None:
+    network = nn.Sequential(
+        nn.Flatten(), nn.Unflatten(1, (4, 4, 4)), nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 3)
+    )
+    with pytest.raises(InputError, match=r"Which axis of what '1' gives, \(4, 4, 4\) for an image, .* cannot be told"):
+        Site(_adapted(network), "1")
