@@ -1,5 +1,7 @@
 """Audits of networks and samples that are known to leak, and of such as do not: small versions of the controls."""
 
+import hashlib
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -188,6 +190,21 @@ def test_digests_tell_values_and_nothing_else() -> None:
     assert digest(values) == digest(values | {"a": torch.arange(6.0).view(3, 2).t().contiguous().t().reshape(2, 3)})
     for changed in ({"a": torch.arange(6.0)}, {"a": torch.arange(6.0).view(2, 3).double()}, {"c": torch.ones(1)}):
         assert digest(values) != digest(values | changed)
+
+
+def test_a_digest_is_of_names_types_shapes_and_bytes_that_are_not_copied() -> None:
+    values = {"b": torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=torch.uint8), "a": torch.zeros(0, 2)}
+    text = b"a torch.float32 (0, 2)\nb torch.uint8 (2, 3)\n\x01\x02\x03\x04\x05\x06"
+    assert digest(values) == hashlib.sha256(text).hexdigest()
+    turned = b"c torch.uint8 (3, 2)\n\x01\x04\x02\x05\x03\x06"
+    assert digest({"c": values["b"].T}) == hashlib.sha256(turned).hexdigest()
+    large = {"images": torch.zeros(2_000_000, dtype=torch.uint8)}
+    tracemalloc.start()
+    try:
+        digest(large)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_does_not_fit_is_refused(digits: LabelledImages, honest: Classifier) -> None:
