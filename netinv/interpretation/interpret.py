@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -256,7 +255,7 @@ def _matches(dictionaries: Mapping[str, SparseAutoencoder], measured: _Measured)
                 wanted=wanted,
                 among=among,
                 cosine=measured.bootstrap.mean(cosines),
-                found=measured.bootstrap.mean((cosines >= FOUND).astype(np.float64)),
+                found=measured.bootstrap.mean(cosines >= FOUND),
             )
         )
     return found

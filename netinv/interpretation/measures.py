@@ -131,8 +131,8 @@ def fidelity_measures(found: Fidelity, without: Ablated, bootstrap: Bootstrap) -
     return {
         "explained_variance": kept_share(found.error, without.deviation, bootstrap, least=0.0),
         "active_units": bootstrap.mean(found.active),
-        "dead_units": bootstrap.mean(dead.double().numpy()),
-        "accuracy": bootstrap.mean(found.correct),
+        "dead_units": bootstrap.mean(dead.numpy()),
+        "accuracy": bootstrap.mean(found.correct > 0),
         **{
             f"{name}_recovered_{kind}": kept_share(lost, missing, bootstrap)
             for name, kind, lost, missing in (

@@ -57,10 +57,10 @@ class Bootstrap(NamedTuple):
     def mean(self, values: NDArray[np.generic]) -> Measure:
         """Mean of independent values, one for each sample, (N,), with its percentile interval.
 
-        Where every value is 0, or every value 1, resampling shows no spread at all; a proportion of none or all of n
-        is then given the exact (Clopper-Pearson) bound.
+        Where all values are equal, resampling shows no spread at all. A proportion of none or all of n, so of values
+        of type bool, is then given the exact (Clopper-Pearson) bound.
         """
-        values = values.astype(np.float64)
+        proportion, values = values.dtype == bool, values.astype(np.float64)
         num = len(values)
         if num < MIN_SAMPLES:
             return NotMeasured(not_measured=f"{num} samples, at least {MIN_SAMPLES} are needed")
@@ -69,7 +69,7 @@ class Bootstrap(NamedTuple):
         mean = float(values.mean())
         rng = np.random.default_rng(self.seed)
         distinct, counts = np.unique(values, return_counts=True)
-        if len(distinct) == 1 and mean in (0.0, 1.0):
+        if proportion and len(distinct) == 1:
             margin = 1 - ((1 - LEVEL) / 2) ** (1 / num)
             low, high = (0.0, margin) if mean == 0 else (1 - margin, 1.0)
             return Estimate(value=mean, low=low, high=high, n=num)

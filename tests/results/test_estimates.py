@@ -35,16 +35,17 @@ def test_the_short_cut_for_few_distinct_values_is_the_bootstrap() -> None:
     assert (short.low, short.high) == pytest.approx((long.low, long.high), abs=0.004)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_none_or_all_of_n_gets_the_exact_bound(value: float) -> None:
+@pytest.mark.parametrize("value", [False, True])
+def test_none_or_all_of_n_gets_the_exact_bound(value: bool) -> None:
     found = estimate(Bootstrap(0).mean(np.full(50, value)))
     assert found.value == value
     bound = found.high if value == 0 else 1 - found.low
     assert binom.cdf(0, 50, bound) == pytest.approx(0.025)
 
 
-def test_equal_values_other_than_proportions_have_no_spread() -> None:
-    assert Bootstrap(0).mean(np.full(20, 3.5)) == Estimate(value=3.5, low=3.5, high=3.5, n=20)
+@pytest.mark.parametrize("value", [0.0, 1.0, 3.5])
+def test_equal_values_other_than_proportions_have_no_spread(value: float) -> None:
+    assert Bootstrap(0).mean(np.full(20, value)) == Estimate(value=value, low=value, high=value, n=20)
 
 
 def test_an_interval_holds_its_value_to_the_last_digit() -> None:
