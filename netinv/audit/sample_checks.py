@@ -48,17 +48,16 @@ def check_leak(subject: Subject, pools: Pools | None, size: int) -> Check:
         ).comparisons
         made = {kind: c for kind in DECISIVE if isinstance(c := found.get(kind), Comparison)}
         for kind, comparison in made.items():
-            p = min(comparison.p_value, comparison.copies_p_value)
-            if p <= bound:
-                leaking.append(f"{name} by {kind} distance, p = {p:.1g} where {bound:.1g} is the bound")
+            for p, what in (
+                (comparison.p_value, "lies closer to training images than to test images"),
+                (comparison.copies_p_value, "holds more near copies of training images than of test images"),
+            ):
+                if p <= bound:
+                    leaking.append(f"{name} {what} by {kind} distance, p = {p:.1g} where {bound:.1g} is the bound")
         numbers += [number for kind, c in made.items() for number in _numbers(name, kind, c, policy.max_copies)]
     outcome, why = concluded([number for number in numbers if number.outcome != "fail"], shortage)
     if leaking:
-        which = "; ".join(leaking)
-        finding = (
-            f"Training images leak: more than chance allows, samples lie closer to training images than to test images "
-            f"({which})."
-        )
+        finding = f"Training images leak, more than chance allows: {'; '.join(leaking)}."
         return Check(name="leak", outcome="fail", finding=finding + seen, numbers=tuple(numbers))
     beyond = [number for number in numbers if number.outcome == "fail"]
     if beyond:

@@ -62,7 +62,7 @@ class Pools:
     """Training and test images in equal numbers, joined: the training images first.
 
     Args:
-        train: Training images, (N, C, H, W) in [0, 1], at least ``len(test)`` of them or all there are.
+        train: Training images, (N, C, H, W) in [0, 1], as many as test images.
         test: Test images, likewise.
         train_features: Features of the training images, (N, D), or ``None``.
         test_features: Features of the test images.
@@ -320,23 +320,27 @@ def _judge(comparisons: dict[str, Comparison | NotMeasured]) -> tuple[bool, str]
     bound = SIGNIFICANCE / (2 * sum(kind in made for kind in DECISIVE))
     closer = [kind for kind, c in made.items() if c.p_value <= bound]
     copies = [kind for kind, c in made.items() if c.copies_p_value <= bound]
-    found = [kind for kind in DECISIVE if kind in (*closer, *copies)]
-    if found:
-        kind = found[0]
-        comparison = made[kind]
-        shares = [m.value for m in (comparison.copies_train, comparison.copies_test) if isinstance(m, Estimate)]
-        return True, (
-            f"Training images leak: by {' and '.join(found)} distance the generated images lie closer to training "
-            f"images than to test images, more than chance allows; {shares[0]:.1%} are near copies of a training "
-            f"image, {shares[1]:.1%} of a test image."
-        )
+    clauses = []
+    if near := [kind for kind in DECISIVE if kind in closer]:
+        distance = f"by {' and '.join(near)} distance"
+        clauses.append(f"the generated images lie closer to training images than to test images ({distance})")
+    if found := [f"{kind}: {_shares(made[kind])}" for kind in DECISIVE if kind in copies]:
+        clauses.append(f"near copies of training images outnumber those of test images ({', '.join(found)})")
+    if clauses:
+        return True, f"Training images leak: {' and '.join(clauses)}, by more than chance allows."
     if "feature" in (*closer, *copies):
+        what = "put them closer to training images" if "feature" in closer else "find near copies of training images"
         return False, (
             "No training image was found copied: by pixels and structure the generated images lie no closer to "
-            "training than to test images. The evaluator's features put them closer to training images, which its own "
-            "training can explain."
+            f"training than to test images. The evaluator's features {what}, which its own training can explain."
         )
     return False, (
         "No sign of memorised training images: the generated images lie no closer to training images than to test "
         "images, by any distance measured."
     )
+
+
+def _shares(found: Comparison) -> str:
+    """Near copies of training images, beside those of test images."""
+    train, test = (f"{m.value:.1%}" for m in (found.copies_train, found.copies_test) if isinstance(m, Estimate))
+    return f"{train} against {test}"

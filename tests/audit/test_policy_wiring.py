@@ -112,13 +112,13 @@ def test_a_section_that_is_null_is_left_out() -> None:
 # Leak
 
 
-def compared(monkeypatch: pytest.MonkeyPatch, p_value: float, **settings: Any) -> Check:
-    """The check where the comparison of set a gives such a p-value by pixels."""
+def compared(monkeypatch: pytest.MonkeyPatch, p_value: float, copies: float = 0.5, **settings: Any) -> Check:
+    """The check where the comparison of set a gives such p-values by pixels."""
     whole = sample_checks.compare
 
     def compare(*arguments: Any) -> Any:
         audited = whole(*arguments)
-        of_pixels = audited.comparisons["pixel"].model_copy(update={"p_value": p_value})
+        of_pixels = audited.comparisons["pixel"].model_copy(update={"p_value": p_value, "copies_p_value": copies})
         calm = {"p_value": 0.5, "copies_p_value": 0.5}
         of_structure = audited.comparisons["ssim"].model_copy(update=calm)
         return audited.model_copy(update={"comparisons": {"pixel": of_pixels, "ssim": of_structure}})
@@ -135,6 +135,17 @@ def test_significance_is_shared_by_all_tests(monkeypatch: pytest.MonkeyPatch, si
         assert compared(patch, significance / 4, significance=significance).outcome == "fail"
     with monkeypatch.context() as patch:
         assert compared(patch, significance / 3.9, significance=significance).outcome != "fail"
+
+
+@pytest.mark.parametrize(("p_value", "copies"), [(1e-5, 0.5), (0.5, 1e-5), (1e-5, 1e-6)])
+def test_a_leak_says_what_it_is(monkeypatch: pytest.MonkeyPatch, p_value: float, copies: float) -> None:
+    finding = compared(monkeypatch, p_value, copies).finding
+    closer = "a lies closer to training images than to test images by pixel distance, p = 1e-05 where"
+    surplus = (
+        f"a holds more near copies of training images than of test images by pixel distance, p = {copies:.1g} where"
+    )
+    assert (closer in finding) == (p_value < 0.5)
+    assert (surplus in finding) == (copies < 0.5)
 
 
 def test_max_copies_is_the_limit_of_their_surplus() -> None:
@@ -240,7 +251,9 @@ def test_architecture_is_its_own_or_the_stand_in(monkeypatch: pytest.MonkeyPatch
 
 def test_steps_and_batches_and_rates_are_those_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"steps": 33, "batch_size": 40, "lr": 0.125, "weight_decay": 0.25}
-    for config, num in trainings(monkeypatch, models=2, **settings)[0]:
+    seen = trainings(monkeypatch, models=2, **settings)[0]
+    assert len(seen) == 2
+    for config, num in seen:
         assert (config.batch_size, config.lr, config.weight_decay) == (40, 0.125, 0.25)
         assert num == 120
         assert config.epochs == 11  # of 3 batches each
