@@ -1,7 +1,7 @@
 """Every measure of a set of generators, with its controls. ``docs/measures.md`` says what each number means.
 
-A row of the result is a set of samples: each generator, their ensemble, and as references real training images,
-real test images and uniform noise, so that no number has to be read alone.
+A row of the result is a set of samples: each generator, their ensemble, and as references real training images, real
+test images, uniform noise and one bent picture of each class, so that no number has to be read alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from netinv.data import LabelledImages, to_float
 from netinv.evaluation import controls
 from netinv.evaluation.config import EvaluationConfig
 from netinv.evaluation.headline import headline, verdict
-from netinv.evaluation.measures import Measures
+from netinv.evaluation.measures import Measures, missing
 from netinv.evaluation.privacy import MIN_POOL, Pools, membership
 from netinv.evaluation.rows import NEED_REAL, REAL, Draws, Reference, empty_row, measured_row, reference_for
 from netinv.evaluation.samples import SampleSet, broken, ensemble, first, observe, to_uint8
@@ -102,7 +102,7 @@ def evaluate(
         vendi_n=reference.vendi_n,
         headline=headline(rows)
         | {"membership_auc": told}
-        | _distilled(generators, real, noise, test, config, bootstrap, classifier),
+        | _distilled(generators, train, test, config, bootstrap, classifier),
         verdict=sentence,
         leak=leak,
         rows=tuple(rows),
@@ -233,32 +233,43 @@ def _ensemble(draws: Sequence[Draws]) -> Draws:
 
 def _distilled(
     generators: Sequence[ConditionedGenerator],
-    real: dict[str, SampleSet],
-    noise: SampleSet,
+    train: LabelledImages | None,
     test: LabelledImages | None,
     config: EvaluationConfig,
     bootstrap: Bootstrap,
     classifier: InvertibleClassifier,
 ) -> Measures:
-    """``distilled_accuracy`` of all generators together, and its two controls. Not of every row: it takes minutes."""
+    """``distilled_accuracy`` of all generators together, and its two controls. Not of every row: it takes minutes.
 
-    def accuracy(images: Tensor) -> Measure:
-        return distilled_accuracy(images, test, config.student_architecture, config.distillation, classifier, bootstrap)
+    Each student is taught by as many images as the others, or by all real training images where those are fewer.
+    """
+    lessons, names = config.distillation, ("distilled_accuracy", "distilled_real_accuracy", "distilled_noise_accuracy")
+    if lessons is None:
+        return missing(names, "evaluate.distillation is null")
+    num, rng = -(-lessons.images // len(generators)), np.random.default_rng(config.seed)
+    total = num * len(generators)
 
-    controls = {
-        "distilled_noise_accuracy": accuracy(noise.images),
-        "distilled_real_accuracy": accuracy(real["real_train"].images)
-        if "real_train" in real
-        else NotMeasured(not_measured="no real images were given"),
-    }
-    if config.distillation is None:
-        return {"distilled_accuracy": controls["distilled_noise_accuracy"], **controls}
-    num, sharpness = -(-config.distillation.images // len(generators)), config.distillation.sharpness
-    drawn = [
-        draw_images(g, num, seed=config.seed + i, sharpness=sharpness, batch_size=BATCH)[0]
-        for i, g in enumerate(generators)
-    ]
-    return {"distilled_accuracy": accuracy(torch.cat(drawn)), **controls}
+    def drawn() -> Tensor:
+        parts = [
+            draw_images(g, num, seed=config.seed + i, sharpness=lessons.sharpness, batch_size=BATCH)[0]
+            for i, g in enumerate(generators)
+        ]
+        return torch.cat(parts)
+
+    def real() -> Tensor | None:
+        chosen = rng.permutation(0 if train is None else len(train.labels))[:total]
+        return None if train is None or not len(chosen) else to_float(train.images[chosen])
+
+    def noise() -> Tensor:
+        return torch.from_numpy(rng.random((total, *classifier.image_shape), dtype=np.float32))
+
+    def accuracy(images: Tensor | None) -> Measure:
+        if images is None:
+            return NotMeasured(not_measured="no real images were given")
+        return distilled_accuracy(images, test, config.student_architecture, lessons, classifier, bootstrap)
+
+    # Made one after another: together they would take three times the memory.
+    return {name: accuracy(images()) for name, images in zip(names, (drawn, real, noise), strict=True)}
 
 
 def _expect_sound_evaluator(real: dict[str, SampleSet]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import library_seed_torch, library_torch_rng
-from made_up import ONE, SHAPE, K, Spy, network, pictures
+from made_up import ONE, SHAPE, K, Spy, data, network, pictures
 from torch import Tensor, nn
 
 from netinv.evaluation import evaluate
@@ -30,10 +30,34 @@ def test_images_and_their_sharpness_are_those_of_the_distilled_student(monkeypat
     changes = {"num_samples": 20, "sharpness": (), "epsilons": (0.1,), "seed": 5, "distillation": distillation}
     config = ONE.model_copy(update=changes)
     evaluate(generators, network(7), None, "abc", None, None, config)
-    assert len(shown[-1]) == 2 * 16
+    assert len(shown[0]) == 2 * 16
     for i, generator in enumerate(generators):
         expected = pictures(generator, 16, distillation.sharpness, 5 + i)[0]
-        torch.testing.assert_close(shown[-1][16 * i : 16 * (i + 1)], expected)
+        torch.testing.assert_close(shown[0][16 * i : 16 * (i + 1)], expected)
+
+
+@pytest.mark.parametrize("num_real", [90, 30, 0])
+def test_the_controls_are_taught_with_as_many_images(monkeypatch: pytest.MonkeyPatch, num_real: int) -> None:
+    shown: list[Tensor] = []
+
+    def accuracy(images: Tensor, *rest: Any) -> NotMeasured:
+        shown.append(images)
+        return NotMeasured(not_measured="in this test")
+
+    monkeypatch.setattr(sys.modules["netinv.evaluation.evaluate"], "distilled_accuracy", accuracy)
+    changes = {"num_samples": 20, "sharpness": (), "distillation": DistillationConfig(images=61)}
+    train = data(num_real, 1) if num_real else None
+    found = evaluate(
+        [Spy(0), Spy(1)], network(7), None, "abc", train, None, ONE.model_copy(update=changes)
+    ).results.headline
+    assert [len(images) for images in shown] == [62, *([min(num_real, 62)] if num_real else []), 62]
+    assert all(images.min() >= 0 and images.max() <= 1 for images in shown)
+    if train is None:
+        assert found["distilled_real_accuracy"] == NotMeasured(not_measured="no real images were given")
+    else:
+        assert len(torch.unique(shown[1].flatten(1), dim=0)) == min(num_real, 62)
+        given = {tuple(image.flatten().tolist()) for image in train.images}
+        assert {tuple(image.mul(255).round().int().flatten().tolist()) for image in shown[1]} <= given
 
 
 class Teacher(nn.Module):

@@ -35,6 +35,7 @@ def test_a_wide_terminal_has_intervals(folders: list[Path]) -> None:
     lines = summary(folders, 160).splitlines()
     assert "50.0% (49.0 to 51.0%)" in lines[1]
     assert 80 < max(map(len, lines)) <= 160
+    assert "50.0% (" not in summary(folders, 159)
 
 
 def test_many_variants_go_below_each_other(tmp_path: Path) -> None:
