@@ -30,25 +30,16 @@ def missing(names: Iterable[str], why: str) -> Measures:
 # Accuracy
 
 
-def _meaningless(samples: SampleSet) -> str | None:
-    """Why the classifier's accuracy says nothing about samples, if it does not."""
-    if samples.num_classes < 2:
-        return "with one class every answer is right"
-    return "noise is labelled by the classifier itself" if samples.name == "noise" else None
-
-
-def _no_evaluator(samples: SampleSet) -> str:
-    return "with one class every answer is right" if samples.num_classes < 2 else "no evaluator was given"
-
-
 def accuracies(samples: SampleSet, bootstrap: Bootstrap, chosen: Bools | None = None) -> Measures:
     """``inversion_accuracy`` and ``evaluator_accuracy``, of all or of chosen samples."""
     chosen = np.ones(len(samples.label), bool) if chosen is None else chosen
-    why, judged = _meaningless(samples), samples.evaluator_correct
+    judged = samples.evaluator_correct
     return {
-        "inversion_accuracy": NotMeasured(not_measured=why) if why else bootstrap.mean(samples.correct[chosen]),
-        "evaluator_accuracy": NotMeasured(not_measured=_no_evaluator(samples))
-        if judged is None or samples.num_classes < 2
+        "inversion_accuracy": NotMeasured(not_measured="noise is labelled by the classifier itself")
+        if samples.name == "noise"
+        else bootstrap.mean(samples.correct[chosen]),
+        "evaluator_accuracy": NotMeasured(not_measured="no evaluator was given")
+        if judged is None
         else bootstrap.mean(judged[chosen]),
     }
 
@@ -114,8 +105,6 @@ def intensity(samples: SampleSet, bootstrap: Bootstrap) -> Measures:
     names = ("kl", "intensity_error", "intensity_correlation")
     if samples.vector is None:
         return missing(names, "there is no condition vector")
-    if samples.num_classes < 2:
-        return missing(names, "with one class the output is always 1")
     log_q = F.log_softmax(samples.logits.double(), dim=1)
     p = samples.vector.double()
     kl = (torch.xlogy(p, p) - p * log_q).sum(dim=1).numpy()
@@ -156,7 +145,7 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 def calibration(samples: SampleSet, bootstrap: Bootstrap) -> tuple[CalibrationBin, ...]:
     """Intensity obtained in bins of the intensity wanted; none for samples without a condition."""
-    if samples.vector is None or samples.num_classes < 2:
+    if samples.vector is None:
         return ()
     wanted, obtained = _intensities(samples)
     place = np.digitize(wanted, INTENSITY_EDGES[1:-1])

@@ -55,7 +55,7 @@ class SampleSet:
     @property
     def gap(self) -> NDArray[np.float32] | None:
         """Difference of the two largest entries of the condition, (N,)."""
-        if self.vector is None or self.num_classes < 2:
+        if self.vector is None:
             return None
         top = self.vector.topk(2, dim=1).values
         return (top[:, 0] - top[:, 1]).numpy()

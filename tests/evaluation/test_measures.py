@@ -22,10 +22,6 @@ def no(why: str) -> NotMeasured:
     return NotMeasured(not_measured=why)
 
 
-def one_class(num: int = 20) -> Any:
-    return source(num, label=torch.zeros(num, dtype=torch.long), logits=torch.zeros(num, 1), vector=torch.ones(num, 1))
-
-
 # Samples
 
 
@@ -49,7 +45,6 @@ def test_the_gap_is_between_the_two_largest() -> None:
     assert gap is not None
     assert gap.tolist() == pytest.approx([0.5, 0.25, 0.1])
     assert source(3, vector=None).gap is None
-    assert one_class().gap is None
     two = source(1, vector=torch.tensor([[0.25, 0.75]]), logits=torch.zeros(1, 2)).gap
     assert two is not None
     assert two.tolist() == [0.5]
@@ -156,16 +151,12 @@ def test_accuracies_are_means_of_what_is_correct() -> None:
 
 
 def test_accuracies_that_mean_nothing_say_why() -> None:
-    single = measures.accuracies(one_class(), BOOTSTRAP)
-    assert set(single.values()) == {no("with one class every answer is right")}
     noise = measures.accuracies(source(name="noise"), BOOTSTRAP)
     assert noise["inversion_accuracy"] == no("noise is labelled by the classifier itself")
     assert isinstance(noise["evaluator_accuracy"], Estimate)
     alone = measures.accuracies(source(evaluator_logits=None), BOOTSTRAP)
     assert alone["evaluator_accuracy"] == no("no evaluator was given")
     assert isinstance(alone["inversion_accuracy"], Estimate)
-    nobody = measures.accuracies(dataclasses.replace(one_class(), evaluator_logits=None), BOOTSTRAP)
-    assert nobody["evaluator_accuracy"] == no("with one class every answer is right")
     two = source(20, logits=torch.zeros(20, 2), label=torch.arange(20) % 2, evaluator_logits=None)
     assert measures.accuracies(two, BOOTSTRAP)["evaluator_accuracy"] == no("no evaluator was given")
 
@@ -283,10 +274,7 @@ def test_without_a_condition_there_is_no_intensity() -> None:
     assert measures.intensity(source(vector=None), BOOTSTRAP) == dict.fromkeys(
         names, no("there is no condition vector")
     )
-    single = measures.intensity(one_class(), BOOTSTRAP)
-    assert single == dict.fromkeys(names, no("with one class the output is always 1"))
     assert measures.calibration(source(vector=None), BOOTSTRAP) == ()
-    assert measures.calibration(one_class(), BOOTSTRAP) == ()
     two = source(20, vector=torch.rand(20, 2), logits=torch.rand(20, 2), label=torch.arange(20) % 2)
     assert len(measures.calibration(two, BOOTSTRAP)) == 10
 
