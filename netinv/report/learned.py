@@ -70,6 +70,7 @@ def learned(found: Interpreted) -> LearnedView:
     return LearnedView(
         sentences(results),
         f"{results.layer}: {results.dim} numbers"
+        + (f", {results.constant} of them always the same" if results.constant else "")
         + (f" at each of {results.positions} positions" if results.positions > 1 else ""),
         [(kind, _table(results, kind)) for kind in kinds],
         _matches(results),
@@ -88,6 +89,12 @@ def sentences(results: InterpretationResults) -> list[str]:
         told.append(
             f"A dictionary of {units} units, of which an activation uses {active}, keeps {percentage(variance.value)} "
             f"of the variance{kept} on generated images that it was not trained on."
+        )
+    alike, own = numbers["monosemanticity"], results.neurons
+    if isinstance(alike, Estimate) and isinstance(own, Estimate):
+        told.append(
+            f"Images that fire one of its units are alike by {number(alike.value)} (monosemanticity), those that raise "
+            f"one of the layer's own numbers by {number(own.value)}."
         )
     controls = {name: numbers[f"transfer_{name}"] for name in ("random", "untrained", "noise")}
     transfer = numbers["transfer"]

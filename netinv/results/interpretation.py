@@ -16,7 +16,7 @@ class DictionaryRow(Config):
     """One dictionary, and what it is worth on each kind of images."""
 
     name: str
-    """Such as ``real`` or ``generated, seed 1``."""
+    """Such as ``real``, ``generated, again`` (with another seed) or ``generated, 4 active``."""
     source: str
     """The images whose activations it was trained on, or the control that it is."""
     active: PositiveInt

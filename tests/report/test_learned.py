@@ -44,8 +44,19 @@ def _with(results: InterpretationResults, **numbers: float) -> InterpretationRes
 
 
 def test_without_real_images_the_question_is_not_answered(found: Interpretation) -> None:
-    assert len(sentences(found.results)) == 1
-    assert "24 units, of which an activation uses 3" in sentences(found.results)[0]
+    told = sentences(found.results)
+    assert "24 units, of which an activation uses 3" in told[0]
+    assert not any("real images" in sentence for sentence in told)
+
+
+def test_units_stand_beside_the_numbers_of_the_layer_itself(found: Interpretation) -> None:
+    results = _with(found.results, monosemanticity=0.375)
+    own = Estimate(value=0.125, low=0.1, high=0.15, n=20)
+    told = sentences(results.model_copy(update={"neurons": own}))
+    assert told[1] == (
+        "Images that fire one of its units are alike by 0.375 (monosemanticity), those that raise one of the layer's "
+        "own numbers by 0.125."
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,6 +101,8 @@ def test_every_unit_has_a_picture_and_its_facts(found: Interpretation, tmp_path:
     assert told >= {"fires on", "raises", "switched off", "made image"}
     assert len(view.curves) == 2
     assert [kind for kind, _ in view.tables] == ["generated"]
+    still = found.results.model_copy(update={"constant": 2})
+    assert ", 2 of them always the same" in learned(Interpreted(still, tmp_path / "out")).layer
     (tmp_path / "out" / f"unit-{found.results.units[0].unit}.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"unit-\d+\.png is not a readable picture"):
         learned(Interpreted(found.results, tmp_path / "out"))
