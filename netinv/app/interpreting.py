@@ -25,7 +25,6 @@ def interpret(
     classifier: "nn.Module",
     inversions: "Sequence[Inversion]",
     *,
-    image_shape: tuple[int, int, int] | None = None,
     adapter: "AdapterConfig | None" = None,
     config: "InterpretationConfig | None" = None,
     evaluator: "nn.Module | None" = None,
@@ -38,7 +37,6 @@ def interpret(
     Args:
         classifier: The network that was inverted.
         inversions: Of it, in any variants.
-        image_shape: (C, H, W); ``None`` is that of the inversions.
         adapter: What the network takes and gives, as for :func:`netinv.invert`.
         config: Which layer, how many units; ``None`` is 256 units on the penultimate features.
         evaluator: Another network for the same images, in whose features images are alike or not.
@@ -58,7 +56,7 @@ def interpret(
 
     if not inversions:
         raise InputError("There is no inversion to draw images from: give one at least.")
-    shape, classes = image_shape or inversions[0].generator.image_shape, inversions[0].classes
+    shape, classes = inversions[0].generator.image_shape, inversions[0].classes
     return interpret_classifier(
         adapt(classifier, shape, len(classes), adapter or DEFAULT),
         by_variant(inversions),

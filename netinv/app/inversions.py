@@ -199,19 +199,18 @@ def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, n
 
 
 @torch.no_grad()
-def classifier_vendi(inversion: Inversion, classifier: InvertibleClassifier, num: int = 50) -> float:
-    """Diversity within the inverted classifier: Vendi score of its own features, mean over classes.
+def classifier_vendi(inversion: Inversion, classifier: InvertibleClassifier) -> float:
+    """Diversity within the inverted classifier: Vendi score of its own features of 50 images, mean over classes.
 
     It needs no data, but those features are what the training spreads: never the only evidence of diversity.
 
     Args:
         inversion: Draws the images.
         classifier: The one that was inverted.
-        num: Images of each class.
     """
     scores = []
     for label in range(len(inversion.classes)):
-        images = inversion.sample(num, label=label, seed=2)
+        images = inversion.sample(50, label=label, seed=2)
         _, features = classifier(images.to(classifier.device), return_features=True)
         scores.append(vendi_score(features[(features != 0).any(dim=1)].cpu()))
     return float(torch.stack(scores).mean())

@@ -1,4 +1,7 @@
-"""The questions of an audit about a classifier: membership, robustness, agreement. Each gives a check."""
+"""The questions of an audit about a classifier and its data: strangers, membership, robustness, agreement.
+
+Each gives a check.
+"""
 
 from collections.abc import Sequence
 

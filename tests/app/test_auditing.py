@@ -156,7 +156,9 @@ def test_images_far_behind_in_a_set_are_looked_at(
         assert run(monkeypatch, place, *words) == STATUS["fail"]
         assert f"250 of the 500 images of {name}." in capsys.readouterr().out
         record = load_audit(out / "audit.json")
-        assert all(pair.sample == 250 + pair.train for pair in record.recognised if pair.flagged)
+        flagged = [pair for pair in record.recognised if pair.flagged]
+        assert flagged
+        assert all(pair.sample == 250 + pair.train for pair in flagged)
         assert (out / "audit.html").read_text().count("data:image/png") == len(record.recognised)
 
 
