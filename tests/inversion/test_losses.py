@@ -120,7 +120,7 @@ def test_latent_field_is_the_cosine_of_strokes_and_latents() -> None:
 def test_latent_field_heeds_strokes_and_no_noise() -> None:
     latent = torch.randn(64, 20, generator=torch_rng(1))
     field = F.interpolate(latent[:, -16:].view(-1, 1, 4, 4), size=(28, 28))
-    assert latent_field_loss((0.5 + field / 8).clamp(0, 1), latent, 0.1) == 0
+    assert latent_field_loss((0.5 + field / 4).clamp(0, 1), latent, 0.1) == 0
     hidden = (0.5 + field / 100).clamp(0, 1)  # the same below the bound
     assert latent_field_loss(hidden, latent, 0.1) == pytest.approx(0.5)
     assert latent_field_loss((0.5 - field / 8).clamp(0, 1), latent, 0.1) > 1.3
