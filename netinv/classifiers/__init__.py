@@ -4,7 +4,6 @@ from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfi
 from netinv.classifiers.batch_norm import (
     BatchNormInputs,
     check_statistics,
-    has_batch_norm,
     has_pixel_statistics,
     norms_see_vectors,
 )
@@ -50,7 +49,6 @@ __all__ = [
     "check_statistics",
     "freeze",
     "fresh_copy",
-    "has_batch_norm",
     "has_pixel_statistics",
     "import_classifier",
     "load_checkpoint",

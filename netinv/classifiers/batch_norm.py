@@ -23,16 +23,21 @@ class BatchNormInputs(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._moments: list[Tensor] = []
-        self.of_vectors: list[bool] = []
-        """Of each batch norm, whether its input was one vector an image, without positions."""
+        self.shapes: list[torch.Size] = []
+        """Of the input of each batch norm."""
 
     def moments(self, images: Tensor) -> Tensor:
         """Mean over the pixels of each input channel, and of its square, (N, 2, S); S is 0 where nothing was noted.
 
+        Where a batch norm sees several rows of each image, such as its patches, they stand together, and the moments
+        are those of them all. One that sees no whole number of rows of each, such as a part of the batch, is left out.
+
         Args:
             images: The batch that was classified, (N, C, H, W).
         """
-        return torch.cat(self._moments, dim=2) if self._moments else images.new_zeros(len(images), 2, 0)
+        num = len(images)
+        found = [block.view(num, -1, *block.shape[1:]).mean(dim=1) for block in self._moments if len(block) % num == 0]
+        return torch.cat(found, dim=2) if found else images.new_zeros(num, 2, 0)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -55,31 +60,32 @@ class BatchNormInputs(TorchFunctionMode):
     ) -> None:
         if training:  # it has no statistics to compare with
             return
-        self.of_vectors.append(input.ndim == 2)
+        self.shapes.append(input.shape)
         values = input.to(running_mean.dtype).flatten(2) if input.ndim > 2 else input.to(running_mean.dtype)[:, :, None]
         values = (values - running_mean[:, None]) * torch.rsqrt(running_var + eps)[:, None]  # (N, S, pixels)
         self._moments.append(torch.stack([values.mean(dim=2), values.square().mean(dim=2)], dim=1))
 
 
 @torch.no_grad()
-def _watched(classifier: InvertibleClassifier) -> list[bool]:
-    """Of each batch norm of a frozen classifier that can be watched, whether it sees vectors."""
+def _watched(classifier: InvertibleClassifier) -> tuple[Tensor, BatchNormInputs]:
+    """Images, and what the batch norms of a frozen classifier see of them."""
     images = torch.zeros(2, *classifier.image_shape, device=classifier.device)
     inputs = BatchNormInputs()
     with inputs:
         classifier(images)
-    return inputs.of_vectors
+    return images, inputs
 
 
 def has_batch_norm(classifier: InvertibleClassifier) -> bool:
     """Whether a frozen classifier has batch norms that can be watched."""
-    return bool(_watched(classifier))
+    images, inputs = _watched(classifier)
+    return inputs.moments(images).shape[2] > 0
 
 
 def norms_see_vectors(classifier: InvertibleClassifier) -> bool:
     """Whether a frozen classifier has batch norms, and all of them see one vector an image, as a perceptron's do."""
-    seen = _watched(classifier)
-    return bool(seen) and all(seen)
+    images, inputs = _watched(classifier)
+    return bool(inputs.shapes) and all(len(shape) == 2 and shape[0] == len(images) for shape in inputs.shapes)
 
 
 def has_pixel_statistics(classifier: InvertibleClassifier) -> bool:
@@ -112,4 +118,7 @@ def check_statistics(
             "classifier's inputs by them (a mean of 0 or 0.5 is a scale, and tells nothing of images)."
         )
     if layer_statistics and not has_batch_norm(classifier):
-        raise InputError(f"{where}layer_statistics needs a classifier with batch norm layers: set it to 0.")
+        raise InputError(
+            f"{where}layer_statistics needs a classifier with batch norm layers that see all images of a batch at "
+            "once: set it to 0."
+        )

@@ -21,12 +21,16 @@ from netinv.classifiers import (
     behaviour,
     build_classifier,
     check_classifier,
+    check_statistics,
     load_classifier_from,
     load_network,
+    norms_see_vectors,
     train_classifier,
 )
 from netinv.core import InputError, OutOfMemory
 from netinv.data import LabelledImages
+from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.inversion import InversionTraining
 from tests.classifiers.test_programs import export
 
 COLOURS = LabelledImages(
@@ -254,3 +258,36 @@ def test_missing_memory_is_told_as_such(error: Exception | None) -> None:
     words = r"out of memory on a batch of shape \(8, 1, 8, 8\): take a smaller batch, or for an inversion set"
     with pytest.raises(OutOfMemory, match=words):
         AdaptedClassifier(Perceptron(1, 3, last), (1, 8, 8))
+
+
+class Normed(nn.Module):
+    """A perceptron with batch norm that sees images whole, patch by patch or one by one."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        size = 16 if how == "patches" else 64
+        self.layers = nn.Sequential(nn.Linear(size, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.how == "patches":
+            patches = F.unfold(images, 4, stride=4).transpose(1, 2).reshape(-1, 16)
+            return self.layers(patches).view(len(images), -1, 3).mean(dim=1)
+        rows = images.flatten(1)
+        return torch.cat([self.layers(row[None]) for row in rows]) if self.how == "one by one" else self.layers(rows)
+
+
+@pytest.mark.parametrize("how", ["whole", "patches", "one by one"])
+def test_batch_norms_that_see_other_rows_than_images(how: str) -> None:
+    """Those of patches are compared with what they know when that is asked for, and as little by themselves as maps."""
+    classifier = AdaptedClassifier(Normed(how), (1, 8, 8))
+    assert norms_see_vectors(classifier) == (how == "whole")
+    if how == "one by one":
+        with pytest.raises(InputError, match="batch norm layers that see all images of a batch at once: set it to 0"):
+            check_statistics(0, 1, classifier)
+        return
+    check_statistics(0, 1, classifier)
+    config = InversionConfig(steps=1, batch_size=4, layer_statistics=1.0)
+    generator = ConditionedGenerator(GeneratorConfig(width=2), 3, (1, 8, 8))
+    (record,) = InversionTraining(generator, classifier, config, seed=0)
+    assert record["layer_statistics"] > 0

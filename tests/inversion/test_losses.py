@@ -178,6 +178,23 @@ def test_layer_statistics() -> None:
     assert layer_statistics_loss(moments).item() == pytest.approx(sum(terms) / 5, rel=1e-9)
 
 
+@torch.no_grad()
+def test_layer_statistics_of_patches_are_those_of_their_images() -> None:
+    """A batch norm that sees eight pairs of pixels of each image, one that sees a part of the batch, one as usual."""
+    pairs, whole = nn.BatchNorm1d(2).eval(), nn.BatchNorm2d(1).eval()
+    images = torch.rand(6, 1, 4, 4, generator=torch_rng(0))
+    with BatchNormInputs() as inputs:
+        pairs(images.view(48, 2))
+        whole(images[:4])
+        whole(images)
+    moments = inputs.moments(images)
+    expected = images.view(6, 8, 2) / math.sqrt(1 + pairs.eps)
+    torch.testing.assert_close(moments[:, :, :2], torch.stack([expected.mean(dim=1), expected.square().mean(dim=1)], 1))
+    expected = images.flatten(1) / math.sqrt(1 + whole.eps)
+    torch.testing.assert_close(moments[:, 0, 2:], expected.mean(dim=1, keepdim=True))
+    assert moments.shape == (6, 2, 3)
+
+
 def test_batch_norms_in_training_and_networks_without_them_say_nothing() -> None:
     images = torch.rand(4, 1, 4, 4)
     with BatchNormInputs() as inputs:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from netinv.classifiers import adapt
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, InversionTraining, JointTraining
+from netinv.inversion.step import classify
 
 SHAPE = (1, 9, 8)
 SMALL = GeneratorConfig(latent_dim=4, hidden_dim=8, width=4, max_width=8)
@@ -82,13 +83,21 @@ def test_parts_give_the_training_of_the_whole_batch(name: str, size: int) -> Non
     whole = InversionConfig.model_validate(EVERYTHING | CASES[name])
     expected, weights, sizes = trained(whole, size)
     assert set(sizes) == {12 * size}
-    for at_once in (5, 100):
+    for at_once in (*([1] if name == "plain" else []), 5, 12 * size - 1, 100):
         records, got, sizes = trained(whole.model_copy(update={"images_at_once": at_once}), size)
         torch.testing.assert_close(got, weights, rtol=1e-6, atol=1e-9)
         for own, others in zip(records, expected, strict=True):
             for one, other in zip(own, others, strict=True):
                 assert one == pytest.approx(other, rel=1e-6)
-        assert max(sizes) == min(at_once, 12 * size)
+        assert max(sizes) == max(2, min(at_once, 12 * size))  # an image alone is given twice
+
+
+def test_an_image_alone_is_seen_as_it_is_in_company() -> None:
+    library_seed_torch(0)
+    classifier = adapt(Counting(), SHAPE)
+    images = torch.rand(3, *SHAPE)
+    alone = [classify(image[None], classifier, moments=True) for image in images]
+    torch.testing.assert_close(tuple(map(torch.cat, zip(*alone, strict=True))), classify(images, classifier, True))
 
 
 def test_a_part_is_computed_again_for_its_gradient_and_nothing_of_it_is_kept_before() -> None:
