@@ -5,6 +5,7 @@ from torch import Tensor
 
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.losses import Batch
+from netinv.perturbations import reads_as
 
 MEMORY = 64
 """Samples of a class that the average of its survival is about, once there have been so many."""
@@ -51,7 +52,7 @@ class ClassBounds:
 
         The batch of several generators is (G, N, ...), and the result (G,).
         """
-        survived = (batch.logits.argmax(dim=-1) == batch.label).to(self.epsilon)
+        survived = reads_as(batch.logits, batch.label).to(self.epsilon)
         count = torch.zeros_like(self.epsilon).scatter_add_(-1, batch.label, torch.ones_like(survived))
         right = torch.zeros_like(self.epsilon).scatter_add_(-1, batch.label, survived)
         share = 1 - (1 - 1 / MEMORY) ** count  # of the new samples in the average

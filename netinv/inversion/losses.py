@@ -11,6 +11,7 @@ from torch import Tensor
 
 from netinv.generators import field_side
 from netinv.inversion.config import InversionConfig
+from netinv.perturbations import reads_as
 
 FIELD_COSINE = 0.5
 """The cosine that :func:`latent_field_loss` asks for; all of it would leave the image no room for its class."""
@@ -37,7 +38,7 @@ class Batch(NamedTuple):
     @property
     def accuracy(self) -> Tensor:
         """Share of the samples that the classifier reads as asked, a scalar."""
-        return (self.logits.argmax(dim=1) == self.label).float().mean()
+        return reads_as(self.logits, self.label).float().mean()
 
 
 def inversion_loss(

@@ -12,6 +12,7 @@ from netinv.classifiers import InvertibleClassifier
 from netinv.generators import ConditionedGenerator, draw_image_batches
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.parts import in_parts
+from netinv.perturbations import reads_as
 
 DRAWN = 0.9
 """Inversion accuracy from which on a class counts as drawn."""
@@ -54,7 +55,7 @@ def read_as_asked(
     with closing(drawn) as batches:
         for part, (images, vector) in zip(torch.split(right, size), batches, strict=True):
             scores = in_parts(classifier, config.images_at_once, images.to(classifier.device))
-            torch.eq(scores.argmax(dim=1).cpu(), vector.argmax(dim=1), out=part)
+            part.copy_(reads_as(scores.cpu(), vector.argmax(dim=1)))
     return right
 
 

@@ -1,6 +1,15 @@
 """What an image can undergo: augmentations, attacks within a bound, the way to another class."""
 
-from netinv.perturbations.attacks import Norm, noise, pgd, robust_accuracy, robust_mask, unit_ball, unit_sphere
+from netinv.perturbations.attacks import (
+    Norm,
+    noise,
+    pgd,
+    reads_as,
+    robust_accuracy,
+    robust_mask,
+    unit_ball,
+    unit_sphere,
+)
 from netinv.perturbations.augmentations import (
     affine,
     augment,
@@ -26,6 +35,7 @@ __all__ = [
     "noise",
     "pgd",
     "random_affine",
+    "reads_as",
     "robust_accuracy",
     "robust_mask",
     "translate",

@@ -151,6 +151,19 @@ def tempered(logits: Tensor, label: Tensor) -> Tensor:
     return logits / (lead / LEAD).clamp(min=1, max=1e30)
 
 
+def reads_as(logits: Tensor, label: Tensor) -> Tensor:
+    """Which samples are read as a label, (...), bool: its score is the highest, and finite.
+
+    Of scores that are not numbers the arg-max is one of them, such as class 0 where none is.
+
+    Args:
+        logits: (..., K).
+        label: (...).
+    """
+    best = logits.max(dim=-1)
+    return (best.indices == label) & best.values.isfinite()
+
+
 def robust_mask(
     classifier: Callable[[Tensor], Tensor],
     images: Tensor,
@@ -175,7 +188,7 @@ def robust_mask(
             seen = partial(_tempered, classifier, y)
             x = x + pgd(seen, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, start)
         with torch.no_grad():
-            kept.append(classifier(x).argmax(dim=1) == y)
+            kept.append(reads_as(classifier(x), y))
     return torch.cat(kept)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netinv.perturbations.attacks import Norm, pgd, tempered
+from netinv.perturbations.attacks import Norm, pgd, reads_as, tempered
 
 HALVINGS = 12
 """Of the interval of bounds: the last one is 0.02 % of the first."""
@@ -75,8 +75,7 @@ def _nearest(
 
     def read(x: Tensor) -> Tensor:
         with torch.no_grad():
-            scores = classifier(x)
-            return (scores.argmax(dim=1) == label) & scores.isfinite().all(dim=1)
+            return reads_as(classifier(x), label)
 
     order = torch.inf if norm == "linf" else 2
     found, succeeded = images, read(images)

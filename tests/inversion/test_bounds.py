@@ -58,6 +58,14 @@ def test_survival_is_an_average_over_the_last_samples_of_a_class() -> None:
     torch.testing.assert_close(tried.surviving, torch.stack([before[0], torch.tensor(share(2) / share(3))]))
     assert worst == tried.surviving.min()
     assert tried.of_samples(3) is None
+
+
+def test_an_answer_that_is_no_number_does_not_survive() -> None:
+    tried, seen = bounds(survival=0.0), batch([0, 0], [0, 0])
+    seen.logits[0] = torch.nan
+    tried.follow(seen)
+    assert tried.surviving.tolist() == [0.5, 0.0]
+    assert seen.accuracy == 0.5
     assert (tried.epsilon == 0).all()
 
 

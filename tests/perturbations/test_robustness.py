@@ -5,7 +5,7 @@ import torch
 from draws import seed_torch, torch_rng
 from torch import Tensor, nn
 
-from netinv.perturbations import Norm, noise, pgd, robust_accuracy, robust_mask, unit_ball, unit_sphere
+from netinv.perturbations import Norm, noise, pgd, reads_as, robust_accuracy, robust_mask, unit_ball, unit_sphere
 from netinv.perturbations.attacks import tempered
 
 NUM_CLASSES = 5
@@ -139,6 +139,18 @@ def test_survival_is_that_of_each_image(network: nn.Module, images: Tensor, labe
     assert torch.equal(kept, robust_mask(network, images, label, 0.02, steps=20))  # the seed fixes it
     # In other batches the random starts differ, the outcome hardly.
     assert (kept == robust_mask(network, images, label, 0.02, steps=20, batch_size=10)).float().mean() > 0.95
+
+
+def test_what_is_no_number_is_read_as_no_class(network: nn.Module, images: Tensor) -> None:
+    nan, inf = torch.nan, torch.inf
+    logits = torch.tensor([[1.0, 0], [0, -inf], [0, 1], [nan, nan], [0, nan], [nan, 0], [inf, 0], [-inf, -inf]])
+    for shape in ((8,), (2, 4)):
+        read = reads_as(logits.view(*shape, 2), torch.zeros(shape, dtype=torch.long))
+        assert read.flatten().tolist() == [True, True, *[False] * 6]
+    for epsilon in (0.0, 0.1):
+        assert not robust_mask(
+            lambda x: torch.nan * network(x), images, torch.zeros(64, dtype=torch.long), epsilon
+        ).any()
 
 
 @pytest.mark.parametrize("shape", [(4000, 2, 3, 1), (5000, 1, 2, 2)])
