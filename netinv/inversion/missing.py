@@ -22,8 +22,6 @@ MOST, EFFORT = 400, 4
 """Images of a class at most; images of all classes at most, as a multiple of those of the first look."""
 CHANCE = 0.001
 """That any class which is drawn looks, before its last images, as if it surely were not."""
-BATCH = 100
-"""Images drawn and classified at a time at most."""
 NAMED = 10
 """Classes that a message names."""
 
@@ -39,7 +37,8 @@ def read_as_asked(
 ) -> Tensor:
     """Which of so many fresh images the classifier reads as the class that they are drawn for: (N,), bool, on the CPU.
 
-    Takes no more memory than a step of the training did, however many there are.
+    Takes no more memory than a step of the training did, however many there are, and gives the classifier only batches
+    of sizes that it was trained with: some bear no others.
 
     Args:
         generator: Its mode is left as it was.
@@ -49,14 +48,17 @@ def read_as_asked(
         seed: Of the draws.
         labels: Wanted label of each image, (N,); ``None`` leaves them to chance.
     """
-    size = min(BATCH, config.batch_size)
-    drawn = draw_image_batches(generator, num, seed=seed, sharpness=config.sharpness, labels=labels, batch_size=size)
-    right = torch.empty(num, dtype=torch.bool)  # whole: small pieces kept between large ones would scatter the memory
+    size = config.batch_size
+    whole = num + -num % size
+    if labels is not None:
+        labels = [*labels, *[0] * (whole - num)]
+    drawn = draw_image_batches(generator, whole, seed=seed, sharpness=config.sharpness, labels=labels, batch_size=size)
+    right = torch.empty(whole, dtype=torch.bool)  # at once: small pieces between large ones would scatter the memory
     with closing(drawn) as batches:
         for part, (images, vector) in zip(torch.split(right, size), batches, strict=True):
             scores = in_parts(classifier, config.images_at_once, images.to(classifier.device))
             part.copy_(reads_as(scores.cpu(), vector.argmax(dim=1)))
-    return right
+    return right[:num]
 
 
 def class_accuracies(
