@@ -56,7 +56,7 @@ def _one_step(variant: str, device: torch.device, mode: Mode, batch_size: int) -
     with tf32_allowed(mode.tf32, products=False):
         loss, terms = training.loss(draws, every_term=True)
         loss.backward()
-    counts = {"accuracy", "worst_class"}
+    counts = {"accuracy", "worst_class", "broken"}
     values = [loss, *(terms[name] for name in sorted(terms.keys() - counts))]
     gradient = [parameter.grad.flatten() for parameter in generator.parameters() if parameter.grad is not None]
     return torch.stack([v.detach().double().cpu() for v in values]), torch.cat(gradient).double().cpu()

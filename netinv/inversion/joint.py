@@ -85,7 +85,8 @@ class JointTraining:
         each = Batch(*map(self._each, batch))
         worst = self.bounds.follow(each)
         loss, terms = vmap(weigh)(each)
-        return loss, {"accuracy": vmap(lambda batch: batch.accuracy)(each), "worst_class": worst, **terms}
+        accuracy, broken = vmap(lambda batch: (batch.accuracy, batch.broken))(each)
+        return loss, {"accuracy": accuracy, "worst_class": worst, "broken": broken, **terms}
 
     def combine_gradients(self) -> None:
         """Nothing to do: the gradients are those of each generator's own batch."""

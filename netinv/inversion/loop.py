@@ -37,7 +37,10 @@ class Training(Protocol):
         """The random numbers of a step."""
 
     def loss(self, draws: StepDraws, every_term: bool) -> tuple[Tensor, Terms]:
-        """Loss of the step, its terms by name, ``accuracy`` and ``worst_class``: of weights, draws, class bounds."""
+        """Loss of the step, its terms by name, ``accuracy``, ``worst_class`` and ``broken``, whether the classifier is.
+
+        A function of weights, draws, class bounds.
+        """
 
     def combine_gradients(self) -> None:
         """Called after each backward pass."""
@@ -58,17 +61,20 @@ def train(training: Training) -> Iterator[list[Record]]:
         ``loss`` and each of its terms, unweighted, whether or not its weight is 0 (but for ``layer_statistics``).
 
     Raises:
-        FloatingPointError: The loss is not finite; names the step.
+        InputError: The loss is not finite since the classifier's scores are not.
+        FloatingPointError: It is not finite for another reason; names the step.
     """
     config = training.config
     while training.step < config.steps:
         due = min(config.steps, (training.step // config.log_every + 1) * config.log_every)
         for generator in training.generators:
             generator.train()
+        broken: Tensor | bool = False  # in any step: the weights are lost with it, and later images say nothing
         try:
             while training.step < due:
                 training.step += 1
                 loss, terms = training.loss(training.draw(), every_term=training.step == due)
+                broken = terms.pop("broken") | broken
                 training.optimizer.zero_grad(set_to_none=True)
                 with backward_pass():
                     torch.autograd.backward(loss.sum())
@@ -78,17 +84,27 @@ def train(training: Training) -> Iterator[list[Record]]:
         finally:
             for generator in training.generators:
                 generator.eval()
-        yield _records(training, {**terms, "loss": loss})
+        yield _records(training, {**terms, "loss": loss, "broken": torch.as_tensor(broken)})
 
 
 def _records(training: Training, values: Terms) -> list[Record]:
     """Numbers of each generator, ``values`` being scalars of one or (G,) of several."""
-    table = torch.stack([value.detach().reshape(-1) for value in values.values()], dim=1).tolist()  # one transfer
+    columns = [value.detach().reshape(-1).to(values["loss"]) for value in values.values()]
+    table = torch.stack(columns, dim=1).tolist()  # one transfer
     done = {"step": training.step, "samples": training.step * training.config.batch_size}
     records = [{**done, **dict(zip(values, row, strict=True))} for row in table]
     for record in records:
+        broken = record.pop("broken")
         if not math.isfinite(record["loss"]):
-            raise FloatingPointError(f"The inversion loss is {record['loss']} at step {training.step}; lower the lr.")
+            if broken:
+                raise InputError(
+                    f"The classifier's scores are not finite for some generated images, by step {training.step}: mend "
+                    "it there, such as a logarithm, a root or a division at 0."
+                )
+            raise FloatingPointError(
+                f"The inversion loss is {record['loss']} at step {training.step}; lower the lr, or mend the "
+                "classifier if its gradients are not finite."
+            )
     return records
 
 
@@ -149,7 +165,7 @@ class InversionTraining:
             batch = Batch(*map(self.shared.gather, batch))
         worst = self.bounds.follow(batch)
         loss, terms = inversion_loss(batch, classifier.mean, classifier.std, config, every_term)
-        return loss, {"accuracy": batch.accuracy, "worst_class": worst, **terms}
+        return loss, {"accuracy": batch.accuracy, "worst_class": worst, "broken": batch.broken, **terms}
 
     def combine_gradients(self) -> None:
         """Make the gradients of this worker's rows those of the whole batch."""

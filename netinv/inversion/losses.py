@@ -40,6 +40,11 @@ class Batch(NamedTuple):
         """Share of the samples that the classifier reads as asked, a scalar."""
         return reads_as(self.logits, self.label).float().mean()
 
+    @property
+    def broken(self) -> Tensor:
+        """Whether the images are sound and the classifier's scores of them are not, a scalar, bool."""
+        return self.images.isfinite().all() & ~self.logits.isfinite().all()
+
 
 def inversion_loss(
     batch: Batch, mean: Tensor, std: Tensor, config: InversionConfig, every_term: bool = False

@@ -8,12 +8,13 @@ import pytest
 import torch
 from draws import seed_torch, torch_rng
 from pydantic import ValidationError
+from torch import nn
 
-from netinv.classifiers import AdaptedClassifier, Classifier, ConvClassifierConfig, build_classifier, freeze
+from netinv.classifiers import AdaptedClassifier, Classifier, ConvClassifierConfig, adapt, build_classifier, freeze
 from netinv.core import InputError
 from netinv.core.precision import lower_precision
 from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition
-from netinv.inversion import InversionConfig, InversionTraining, invert
+from netinv.inversion import InversionConfig, InversionTraining, JointTraining, invert
 from netinv.inversion.step import dropout_at
 from netinv.perturbations import robust_accuracy
 
@@ -290,6 +291,29 @@ def test_the_classifier_is_left_alone(classifier: Classifier) -> None:
     inverted(classifier, InversionConfig(steps=3, batch_size=8, perturbation="pgd", epsilon=0.1))
     assert all(torch.equal(before[name], value) for name, value in classifier.state_dict().items())
     assert all(weight.grad is None for weight in classifier.parameters())
+
+
+class Lapsing(nn.Module):
+    """Gives no numbers the third time that it is asked, and after it numbers for whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.asked = nn.Linear(72, 3), -2  # twice by the adapter
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.asked += 1
+        return self.layer(images.flatten(1)) * (torch.nan if self.asked == 3 else 1)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_scores_that_are_not_finite_are_told_as_the_classifier_s(several: bool) -> None:
+    """Also where they were so some steps before the record, and the generator draws nothing sound any more."""
+    classifier = adapt(Lapsing(), (1, 9, 8))
+    config = InversionConfig(steps=8, batch_size=8, log_every=5)
+    trainings = [InversionTraining(ConditionedGenerator(SMALL, 3, (1, 9, 8)), classifier, config, s) for s in (0, 1)]
+    told = "^The classifier's scores are not finite for some generated images, by step 5: mend it there"
+    with pytest.raises(InputError, match=told):
+        list(JointTraining(trainings) if several else trainings[0])
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(classifier: Classifier) -> None:
