@@ -122,6 +122,8 @@ class AdaptedClassifier(nn.Module):
         believed = self.detected_output if config.output in ("auto", "sigmoid") else config.output
         self.output = cast(OutputKind, believed)
         self.output_range = float(scores.min()), float(scores.max())
+        self.saturated = bool(((scores == 0) | (scores == 1)).all())
+        """Whether each score on the images of the trial is 0 or 1."""
         self.feature_layer: str | None = config.feature_layer or _feature_layer(layers, scores)
         """Name of the module whose input is the features; ``None`` where the logits stand in for them."""
         if self.feature_layer is not None and self.feature_layer not in dict(self.network.named_modules()):

@@ -51,7 +51,8 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
             ) from error.with_traceback(theirs)
         raise InputError(
             f"The classifier fails on a batch of shape {tuple(inputs.shape)} ({reason(error)}): mend it there, check "
-            "image_shape, or give the input_shape that it takes."
+            "image_shape, give the input_shape that it takes, or wrap it in a module whose forward takes one float "
+            "tensor (N, C, H, W)."
         ) from error.with_traceback(theirs)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from netinv.classifiers.adapters import AdaptedClassifier, AdapterConfig
 from netinv.classifiers.calls import first_tensor
-from netinv.classifiers.inputs import probe_images
+from netinv.classifiers.inputs import PROBES, probe_images
 from netinv.core import Config, InputError, reason
 
 Severity = Literal["error", "warning", "note"]
@@ -109,6 +109,7 @@ def behaviour(classifier: AdaptedClassifier) -> Iterator[Finding]:
             message="An image's scores depend on the other images of its batch: the network was exported in training "
             "mode, or its batch norm keeps no running statistics. Export it after eval().",
         )
+    yield from _flat_findings(classifier)
     yield from _scale_findings(classifier, images)
     if classifier.feature_layer is None:
         yield Finding(
@@ -167,11 +168,40 @@ def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: 
         return
     gradient = gradients[-1][1]
     if gradient is None or not bool(gradient.any()):
-        if not constant:
+        if classifier.saturated and classifier.output in ("probabilities", "sigmoid"):
+            message = (
+                "Gradients are blocked: its soft-max or sigmoid is saturated, all scores are exactly 0 or 1. Have it "
+                "give the scores before that."
+            )
+            yield Finding(severity="error", code="gradients", message=message)
+        elif not constant:
             message = f"Gradients are blocked: they are 0 for every image. {advice}"
             yield Finding(severity="error", code="gradients", message=message)
     elif not bool(gradient.isfinite().all()):
-        yield Finding(severity="error", code="gradients", message="Gradients of the scores are not finite.")
+        message = (
+            "Gradients of the scores are not finite: look for a root, a logarithm or a division at 0 in its forward, "
+            "and keep it away from 0, as in x.clamp(min=1e-6).sqrt()."
+        )
+        yield Finding(severity="error", code="gradients", message=message)
+
+
+def _flat_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
+    """Whether it bears flat images: what a fresh generator draws is almost that."""
+    level = torch.arange(PROBES) % 3 / 2  # black, grey, white
+    images = level.to(classifier.device)[:, None, None, None].repeat(1, *classifier.image_shape).requires_grad_()
+    try:
+        logits = classifier(images)
+        (gradient,) = torch.autograd.grad(logits.sum(), images)
+        sound = bool(logits.isfinite().all() & gradient.isfinite().all())
+    except Exception:  # of its author's own code
+        sound = False
+    if not sound:
+        yield Finding(
+            severity="warning",
+            code="gradients",
+            message="It does not bear flat images, black, grey or white: it fails, or its scores or their gradients "
+            "are not finite. Inversion fails where it meets one: look for a root, a logarithm or a division at 0.",
+        )
 
 
 def _gradient(classifier: AdaptedClassifier, images: Tensor) -> tuple[bool, Tensor | None]:

@@ -284,6 +284,53 @@ def test_blocked_gradients(forward: Any) -> None:
     assert report.images_per_second is None
 
 
+class Treated(ConvNet):
+    """Computes with what a function makes of the images, and gives what another makes of the scores."""
+
+    def __init__(self, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.before, self.after = before, after
+
+    def forward(self, images: Tensor) -> Any:
+        return self.after(super().forward(self.before(images)))
+
+
+def same(x: Tensor) -> Tensor:
+    return x
+
+
+@pytest.mark.parametrize("output", ["auto", "sigmoid"])
+def test_a_saturated_soft_max_is_told_from_blocked_gradients(output: Any) -> None:
+    def after(scores: Tensor) -> Tensor:
+        scores = 1e9 * scores
+        return scores.sigmoid() if output == "sigmoid" else scores.softmax(dim=1)
+
+    report = check_classifier(Treated(same, after), SHAPE, config=AdapterConfig(output=output))
+    assert codes(report, "error") == {"gradients"}
+    assert "its soft-max or sigmoid is saturated" in message(report, "gradients")
+
+
+def test_gradients_that_are_not_finite_are_told_with_a_way_on() -> None:
+    report = check_classifier(Treated(lambda images: images + (images - images).sqrt(), same), SHAPE)
+    assert codes(report, "error") == {"gradients"}
+    assert "look for a root, a logarithm or a division at 0" in message(report, "gradients")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda images: (images - images.mean((1, 2, 3), keepdim=True)) / images.std((1, 2, 3), keepdim=True),
+        lambda images: images + images.var((1, 2, 3), keepdim=True).sqrt(),
+    ],
+    ids=["scores", "gradients"],
+)
+def test_flat_images_that_a_network_does_not_bear(before: Callable[[Tensor], Tensor]) -> None:
+    report = check_classifier(Treated(before, same), SHAPE)
+    assert report.ok
+    assert codes(report) - {"untrained"} == {"gradients"}
+    assert message(report, "gradients").startswith("It does not bear flat images")
+
+
 def test_constant_output() -> None:
     network = ConvNet()
     with torch.no_grad():

@@ -189,7 +189,7 @@ def test_a_backward_pass_that_fails_is_told_with_its_line(monkeypatch: pytest.Mo
     assert re.search(TOLD, " ".join(errors(check_classifier(network, (1, 8, 8)))))
     with pytest.raises(InputError, match=f"backward pass fails {TOLD}"):  # an attack's
         refine(torch.rand(2, 1, 8, 8), network, 1, epsilon=1.0)
-    monkeypatch.setattr(Brittle, "left", 2)  # what the check before the work takes
+    monkeypatch.setattr(Brittle, "left", 3)  # what the check before the work takes
     quick = InversionConfig(steps=2, batch_size=4)
     with pytest.raises(InputError, match=f"backward pass fails {TOLD}"):
         invert(network, image_shape=(1, 8, 8), config=quick, progress=False)
@@ -291,3 +291,15 @@ def test_batch_norms_that_see_other_rows_than_images(how: str) -> None:
     generator = ConditionedGenerator(GeneratorConfig(width=2), 3, (1, 8, 8))
     (record,) = InversionTraining(generator, classifier, config, seed=0)
     assert record["layer_statistics"] > 0
+
+
+class ByName(Perceptron):
+    """Takes its images by name alone."""
+
+    def forward(self, *, pixel_values: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(pixel_values)
+
+
+def test_another_way_of_calling_is_told_with_a_way_on() -> None:
+    with pytest.raises(InputError, match=r"or wrap it in a module whose forward takes one float tensor \(N, C, H, W\)"):
+        AdaptedClassifier(ByName(1, 3), (1, 8, 8))
