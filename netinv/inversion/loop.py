@@ -84,7 +84,7 @@ def train(training: Training) -> Iterator[list[Record]]:
         finally:
             for generator in training.generators:
                 generator.eval()
-        yield _records(training, {**terms, "loss": loss, "broken": torch.as_tensor(broken)})
+        yield _records(training, {**terms, "loss": loss, "broken": torch.as_tensor(broken, device=loss.device)})
 
 
 def _records(training: Training, values: Terms) -> list[Record]:
