@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
-from netinv.classifiers.archives import is_program
+from netinv.classifiers.archives import entries, is_program
 from netinv.classifiers.calls import bare
 from netinv.classifiers.checkpoints import load_classifier
 from netinv.classifiers.programs import read_program
 from netinv.classifiers.sources import ClassifierSource, Network, check_known, check_named, check_whole, shape_of
-from netinv.classifiers.weights import load_weights, renamed
+from netinv.classifiers.weights import load_weights, read_tensors, renamed
 from netinv.core import InputError, listed, read_config
 
 if TYPE_CHECKING:
@@ -62,10 +62,7 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
     elif path.is_dir() and (path / "config.json").exists():
         network = _from_folder(path, source)
     elif path.is_file():
-        raise InputError(
-            f"{path} holds no architecture: name the factory that builds the network as the model, "
-            "package.module:function or torchvision:NAME, and this file as its weights."
-        )
+        raise InputError(_no_model(path))
     elif ":" in source.model:
         network = _from_factory(source)
     else:
@@ -77,6 +74,23 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
         if hasattr(part, "training"):  # torch.jit.freeze takes it away
             part.training = False  # and not through eval(), which exported programs refuse
     return network._replace(module=network.module.to(device))
+
+
+def _no_model(path: Path) -> str:
+    """Why a file is no model by itself, and what to do about it."""
+    factory = "name the factory that builds the network as the model, package.module:function or torchvision:NAME"
+    names = entries(path)
+    if "constants.pkl" in names:
+        return (
+            f"{path} is a TorchScript archive: name as the model a factory of yours, package.module:function, that "
+            "gives torch.jit.load(path)."
+        )
+    if names:  # written by torch.save, of tensors or of anything
+        try:
+            read_tensors(path)
+        except InputError as error:
+            return f"{error} Then {factory}, and that file as its weights."
+    return f"{path} holds no architecture: {factory}, and this file as its weights."
 
 
 def _from_folder(folder: Path, source: ClassifierSource) -> Network:

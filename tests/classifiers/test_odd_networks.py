@@ -303,3 +303,25 @@ class ByName(Perceptron):
 def test_another_way_of_calling_is_told_with_a_way_on() -> None:
     with pytest.raises(InputError, match=r"or wrap it in a module whose forward takes one float tensor \(N, C, H, W\)"):
         AdaptedClassifier(ByName(1, 3), (1, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_file_that_is_no_model_is_told_by_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Perceptron(1, 3).layers.eval()
+    torch.jit.save(torch.jit.script(network), tmp_path / "script.pt")
+    torch.save(network, tmp_path / "pickled.pt")
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    for name, words in (
+        ("script", r"is a TorchScript archive: name as the model a factory .* that gives torch.jit.load\(path\)"),
+        ("pickled", r"holds Python objects, .* by torch.save\(.*\)\. Then name the factory .*, and that file as its"),
+        ("weights", r"holds no architecture: name the factory .*, and this file as its weights"),
+    ):
+        with pytest.raises(InputError, match=rf"^\S*{name}.pt {words}"):
+            load_network(ClassifierSource(model=str(tmp_path / f"{name}.pt"), image_shape=(1, 8, 8)))
+    (tmp_path / "scripted_factory.py").write_text(
+        "import torch\n\n\ndef build():\n    return torch.jit.load('script.pt')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    images = torch.rand(4, 1, 8, 8, generator=torch_rng(1))
+    classifier = load_classifier_from(ClassifierSource(model="scripted_factory:build", image_shape=(1, 8, 8)))
+    torch.testing.assert_close(classifier(images), network(images))
