@@ -19,7 +19,7 @@ from netinv.classifiers import (
     load_classifier,
 )
 from netinv.data import channel_statistics, load_spec, load_split
-from netinv.generators import sample_condition
+from netinv.generators import condition_of, draw_condition
 
 GOALS = {"standard": 0.99, "robust": 0.95}
 """Accuracy under the inverted classifier, and under the evaluator."""
@@ -30,7 +30,8 @@ def accuracy(generator: nn.Module, judge: Callable[[Tensor], Tensor], variant: s
     """Share of 1,000 fresh images, in evaluation mode, that a judge reads as what they were drawn for."""
     device = next(generator.parameters()).device
     rng = torch.Generator(device).manual_seed(1)
-    condition = sample_condition(1000, 10, rng, CONFIGS[variant].sharpness)
+    sharpness = CONFIGS[variant].sharpness
+    condition = condition_of(*draw_condition(1000, 10, sharpness, rng), sharpness)
     latent = torch.randn(1000, 64, generator=rng, device=device)
     generator.eval()
     label = torch.cat(

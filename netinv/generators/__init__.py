@@ -1,17 +1,17 @@
 """The conditioned generator: what it is asked for, the network, its files."""
 
 from netinv.generators.checkpoints import load_generator, load_generators, save_generator
-from netinv.generators.conditioning import Condition, condition_of, matrix_size, sample_condition
+from netinv.generators.conditioning import condition_of, draw_condition, matrix_size
 from netinv.generators.drawing import draw_image_batches, draw_images, has_dropout
 from netinv.generators.network import BatchNorm, Bend, ConditionedGenerator, GeneratorConfig, field_side, up_sizes
 
 __all__ = [
     "BatchNorm",
     "Bend",
-    "Condition",
     "ConditionedGenerator",
     "GeneratorConfig",
     "condition_of",
+    "draw_condition",
     "draw_image_batches",
     "draw_images",
     "field_side",
@@ -19,7 +19,6 @@ __all__ = [
     "load_generator",
     "load_generators",
     "matrix_size",
-    "sample_condition",
     "save_generator",
     "up_sizes",
 ]

@@ -20,43 +20,40 @@ class Condition(NamedTuple):
     """Arg-max of each vector, (N,), int64."""
 
 
-def sample_condition(
-    batch_size: int,
-    num_classes: int,
-    rng: torch.Generator | None = None,
-    sharpness: tuple[float, float] = (1.0, 1.0),
-) -> Condition:
-    """Draw condition vectors p = softmax(s * e) with e ~ N(0, I_K).
+def draw_condition(
+    num: int, num_classes: int, sharpness: tuple[float, float], rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The random numbers of N conditions, of which :func:`condition_of` makes them.
 
     Args:
-        batch_size: N.
+        num: N.
         num_classes: K.
-        rng: Random state; its device is the device of the result. ``None`` is torch's global one on the CPU.
-        sharpness: Range (low, high) of s. Each sample draws its own s, uniform in its logarithm, so that one
-            generator covers soft and hard conditions; low == high == 1 is the paper.
+        sharpness: Range (low, high) of s, 0 < low <= high.
+        rng: Random state; its device is that of the result.
 
-    Example:
-        >>> condition = sample_condition(4, 10, torch.Generator().manual_seed(0))
-        >>> condition.vector.shape, condition.label.shape
-        (torch.Size([4, 10]), torch.Size([4]))
+    Returns:
+        e ~ N(0, I_K), (N, K), and the place of each s in its range, in [0, 1), (N, 1), or (N, 0) where that is one
+        number.
     """
     low, high = sharpness
-    if not 0 < low <= high:
-        raise ValueError(f"Expected sharpness as a range 0 < low <= high, got {sharpness}")
-    device = rng.device if rng is not None else torch.device("cpu")
-    normal = torch.randn(batch_size, num_classes, generator=rng, device=device)
-    # One sharpness needs no draw.
-    uniform = torch.rand(batch_size, int(high > low), generator=rng, device=device)
-    return condition_of(normal, uniform, sharpness)
+    normal = torch.randn(num, num_classes, generator=rng, device=rng.device)
+    return normal, torch.rand(num, int(high > low), generator=rng, device=rng.device)
 
 
 def condition_of(normal: Tensor, uniform: Tensor, sharpness: tuple[float, float]) -> Condition:
-    """The conditions that random numbers stand for; see :func:`sample_condition`.
+    """Conditions p = softmax(s e), of the random numbers of :func:`draw_condition`.
 
     Args:
-        normal: e ~ N(0, I_K), (N, K).
-        uniform: Places of the sharpness in its range, in [0, 1], (N, 1), or (N, 0) where the range is one number.
-        sharpness: Range (low, high) of s.
+        normal: e, (N, K).
+        uniform: Places of the sharpness in its range, (N, 1) or (N, 0).
+        sharpness: Range (low, high) of s. Each sample has its own s, uniform in its logarithm, so that one generator
+            covers soft and hard conditions; low == high == 1 is the paper.
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> condition = condition_of(*draw_condition(4, 10, (1.0, 1.0), rng), (1.0, 1.0))
+        >>> condition.vector.shape, condition.label.shape
+        (torch.Size([4, 10]), torch.Size([4]))
     """
     low, high = sharpness
     scale = low * (high / low) ** uniform if uniform.shape[1] else low

@@ -1,4 +1,20 @@
-"""The inversion: losses, the step, the loop; over several workers, and of several generators at once."""
+"""The inversion: losses, the step, the loop; over several workers, and of several generators at once.
+
+In the order in which they are best read:
+
+| module | what it holds |
+|---|---|
+| `variants`, `config` | standard and robust, and all that they set |
+| `step` | one step: its random numbers, and a pure function of them and the weights |
+| `losses` | the loss, with the paper's symbols |
+| `loop` | the loop, which goes on from any of its states |
+| `bounds` | a perturbation bound for each class |
+| `joint` | several generators as one program |
+| `parallel` | one generator on several workers |
+| `parts` | a batch in parts |
+| `missing` | which classes a generator cannot draw |
+| `cost` | what an inversion will take |
+"""
 
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.cost import batch_size_for, duration, step_cost

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from netinv.classifiers import BatchNormInputs, InvertibleClassifier
 from netinv.core import autocast
-from netinv.generators import ConditionedGenerator, condition_of
+from netinv.generators import ConditionedGenerator, condition_of, draw_condition
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.losses import Batch
 from netinv.inversion.parts import in_parts, recomputed
@@ -32,8 +32,6 @@ from netinv.perturbations import (
 Terms = dict[str, Tensor]
 Generate = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """Images (N, C, H, W) of latents (N, Z), conditions (N, K), what dropout decides by (N, U), and its probability."""
-Weigh = Callable[[Batch], tuple[Tensor, Terms]]
-"""The loss of a batch, and its terms."""
 
 
 class StepDraws(NamedTuple):
@@ -60,18 +58,25 @@ def draw_step(config: InversionConfig, generator: ConditionedGenerator, rng: tor
     num, device = config.batch_size, rng.device
     none = torch.empty(num, 0, device=device)
     shape = (num, *generator.image_shape)
-    low, high = config.sharpness
+    normal, uniform = draw_condition(num, generator.num_classes, config.sharpness, rng)
     return StepDraws(
-        normal=torch.randn(num, generator.num_classes, generator=rng, device=device),
-        uniform=torch.rand(num, int(high > low), generator=rng, device=device),
+        normal=normal,
+        uniform=uniform,
         latent=torch.randn(num, generator.config.latent_dim, generator=rng, device=device),
         dropped=torch.rand(num, generator.noise_dim, generator=rng, device=device),
         offsets=draw_offsets(num, config.shift, rng) if config.shift else none,
         maps=draw_maps(num, rng) if config.distortion else none,
-        direction={"none": lambda: none, "noise": lambda: unit_sphere(shape, config.norm, rng)}.get(
-            config.perturbation, lambda: unit_ball(shape, config.norm, rng)
-        )(),
+        direction=_draw_direction(config, shape, rng),
     )
+
+
+def _draw_direction(config: InversionConfig, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """Of the noise, or where the attack starts."""
+    if config.perturbation == "noise":
+        return unit_sphere(shape, config.norm, rng)
+    if config.perturbation == "pgd":
+        return unit_ball(shape, config.norm, rng)
+    return torch.empty(shape[0], 0, device=rng.device)
 
 
 def epsilon_at(step: int, config: InversionConfig) -> float:

@@ -8,7 +8,7 @@ import torch
 from draws import seed_torch, torch_rng
 from torch import nn
 
-from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition, up_sizes
+from netinv.generators import ConditionedGenerator, GeneratorConfig, up_sizes
 from netinv.generators.conditioning import matrix_size
 
 SHAPES = [
@@ -43,8 +43,8 @@ STORED = {
 
 def draw(generator: ConditionedGenerator, num: int = 3, seed: int = 0) -> torch.Tensor:
     rng = torch_rng(seed)
-    condition = sample_condition(num, generator.num_classes, rng)
-    return generator(torch.randn(num, generator.config.latent_dim, generator=rng), condition.vector)
+    vector = torch.randn(num, generator.num_classes, generator=rng).softmax(dim=1)
+    return generator(torch.randn(num, generator.config.latent_dim, generator=rng), vector)
 
 
 @pytest.mark.parametrize("conditioning", ["vector_matrix", "vector", "embedding"])
@@ -148,7 +148,7 @@ def test_latent_and_batch_neighbours() -> None:
     """In evaluation mode an image depends on its own latent and condition, and on nothing else in the batch."""
     seed_torch(0)
     generator = ConditionedGenerator(GeneratorConfig(), 3, (1, 12, 12)).eval()
-    latent, vector = torch.randn(5, 64), sample_condition(5, 3).vector
+    latent, vector = torch.randn(5, 64), torch.randn(5, 3).softmax(dim=1)
     with torch.no_grad():
         together = generator(latent, vector)
         alone = generator(latent[2:3], vector[2:3])

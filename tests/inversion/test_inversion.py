@@ -13,7 +13,7 @@ from torch import nn
 from netinv.classifiers import AdaptedClassifier, Classifier, ConvClassifierConfig, adapt, build_classifier, freeze
 from netinv.core import InputError
 from netinv.core.precision import lower_precision
-from netinv.generators import ConditionedGenerator, GeneratorConfig, sample_condition
+from netinv.generators import ConditionedGenerator, GeneratorConfig, condition_of, draw_condition
 from netinv.inversion import InversionConfig, InversionTraining, JointTraining, invert
 from netinv.inversion.step import dropout_at
 from netinv.perturbations import robust_accuracy
@@ -61,7 +61,7 @@ def inverted(
 @torch.no_grad()
 def samples(generator: ConditionedGenerator, config: InversionConfig) -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch_rng(99)
-    condition = sample_condition(500, 3, rng, config.sharpness)
+    condition = condition_of(*draw_condition(500, 3, config.sharpness, rng), config.sharpness)
     return generator(torch.randn(500, 8, generator=rng), condition.vector), condition.label
 
 
