@@ -140,6 +140,8 @@ def test_a_dictionary_that_keeps_everything_and_one_that_keeps_the_mean() -> Non
     assert isinstance(dead, Estimate)
     assert isinstance(active, Estimate)
     assert (dead.value, active.value) == (1, 0)
+    assert dead.low < 1  # a share of all of twelve
+    assert active.high == 0
 
 
 def test_losses_are_cross_entropies_of_the_classifier_itself() -> None:
