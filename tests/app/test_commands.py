@@ -5,100 +5,29 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from draws import numpy_rng, seed_torch
+from draws import seed_torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from shells import FACTORY, TINY, Shell, colours
 from zoo import ConvNet
 
-from netinv import evaluation, invert
-from netinv.app import command
+from netinv import invert
 from netinv.app.inversions import Inversion
 from netinv.app.options import parse_evaluator, parse_source, read_data, train_evaluator
 from netinv.app.parsing import parse_pairs
-from netinv.classifiers import ClassifierTrainingConfig, load_classifier_from
+from netinv.classifiers import load_classifier_from
 from netinv.core import InputError
-from netinv.evaluation import EvaluationConfig
-from netinv.evaluation.students import DistillationConfig
 from netinv.inversion import variant_config
 from netinv.report import read_evaluations
 from netinv.report.tables import robustness_table
 from netinv.results import load_results
 from netinv.sampling import OnnxGenerator
 
-FACTORY = ("zoo:ConvNet", "--image-shape", "3,8,8", "--device", "cpu")
-TINY = ("--set", "batch_size=8", "--set", "generator.width=8", "--set", "generator.max_width=8")
-
-
-class ShortLessons(EvaluationConfig):
-    """An evaluation that takes seconds."""
-
-    student: ClassifierTrainingConfig | None = ClassifierTrainingConfig(epochs=1)
-    distillation: DistillationConfig | None = DistillationConfig(images=100, steps=5)
-
-
-class Shell:
-    """Runs the command in this process; knows what it printed and how it ended."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capsys = monkeypatch, capsys
-
-    def __call__(self, *words: Any) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["netinv", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            command.main()
-        printed = self.capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(monkeypatch, capsys)
-
-
-@pytest.fixture(autouse=True)
-def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Students would take most of an evaluation's time, and are tested by themselves."""
-    monkeypatch.setattr(evaluation, "EvaluationConfig", ShortLessons)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image folder of two classes, red and blue."""
-    root = tmp_path_factory.mktemp("images")
-    rng = numpy_rng(0)
-    for split, num in (("train", 300), ("test", 40)):
-        for channel, name in ((2, "blue"), (0, "red")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(num):
-                pixels = rng.integers(0, 80, (8, 8, 3), dtype=np.uint8)
-                pixels[:, :, channel] += 150
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def weights(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that tells red from blue."""
-    seed_torch(0)
-    train = read_data(folder, (3, 8, 8)).train
-    network = ConvNet(num_classes=2)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for _ in range(15):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(train.images / 255), train.labels).backward()
-        optimizer.step()
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    save_file(network.state_dict(), path)
-    return path
-
-
-def colours(weights: Path) -> tuple[str, ...]:
-    return (*FACTORY, "--weights", str(weights), "--argument", "num_classes=2")
+pytestmark = pytest.mark.usefixtures("short_lessons")
 
 
 def test_help_needs_no_torch(root: Path) -> None:
