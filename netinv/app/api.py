@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from netinv.app.inversions import DoubtfulClassifier, History, Inversion, MissingClasses, inversion_accuracy
 from netinv.classifiers import (
     DEFAULT,
+    AdaptedClassifier,
     AdapterConfig,
     InvertibleClassifier,
     adapt,
@@ -21,7 +22,7 @@ from netinv.classifiers import (
     has_pixel_statistics,
     norms_see_vectors,
 )
-from netinv.core import InputError, Variant, check_class_names
+from netinv.core import InputError, Variant, check_class_names, network_digest
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import (
     VECTOR_STATISTICS,
@@ -143,7 +144,7 @@ def _expect_time_for(
 
 
 def _trained(
-    classifier: InvertibleClassifier,
+    classifier: AdaptedClassifier,
     config: InversionConfig,
     architecture: GeneratorConfig,
     names: tuple[str, ...],
@@ -171,7 +172,8 @@ def _trained(
             if on_record is not None:
                 on_record(record)
     generator.eval()
-    untested = Inversion(generator, config, history, names, accuracy=0.0)
+    digest = network_digest(classifier.network)
+    untested = Inversion(generator, config, history, names, accuracy=0.0, seed=seed, classifier_sha256=digest)
     accuracy = inversion_accuracy(untested, classifier)
     by_class = class_accuracies(generator, classifier, config)
     return replace(untested, accuracy=accuracy, class_accuracy=by_class)

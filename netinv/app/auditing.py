@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.app.options import as_json, read_data, source_options
+from netinv.app.options import as_json, read_data, read_inversion, source_options
 from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_source
 from netinv.core import InputError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from netinv.audit import AuditRecord
+    from netinv.classifiers import AdaptedClassifier
 
 
 @click.command()
@@ -61,6 +62,7 @@ def audit(
 
     Writes audit.json, junit.xml and audit.html. Exit status: 0 it passes, 3 a person must look into it, 1 it fails.
     """
+    from netinv.app.records import expect_inverted
     from netinv.audit import STATUS, Policy, load_policy, save_audit
     from netinv.audit import audit as audited
     from netinv.classifiers import load_classifier_from
@@ -71,8 +73,9 @@ def audit(
     policy = Policy() if policy_file is None else load_policy(policy_file)
     source, device = parse_source(options)
     classifier = load_classifier_from(source, device)
+    expect_inverted(options["model"], classifier)
     dataset = read_data(data, classifier.image_shape)
-    draw = partial(_drawn, num=policy.samples, seed=policy.seed)
+    draw = partial(_drawn, model=options["model"], classifier=classifier, num=policy.samples, seed=policy.seed)
     samples = {
         name: drawn
         for paths, read in ((generators, draw), (image_sets, partial(_read, image_shape=classifier.image_shape)))
@@ -103,7 +106,7 @@ def _named(paths: tuple[Path, ...], read: "Callable[[Path], Tensor]") -> "list[t
     return [(name, read(path)) for name, path in zip(names, paths, strict=True)]
 
 
-def _drawn(path: Path, num: int, seed: int) -> "Tensor":
+def _drawn(path: Path, model: str, classifier: "AdaptedClassifier", num: int, seed: int) -> "Tensor":
     """Images of a generator at its own sharpness, (N, C, H, W)."""
     import torch
 
@@ -111,9 +114,7 @@ def _drawn(path: Path, num: int, seed: int) -> "Tensor":
         from netinv.sampling import OnnxGenerator
 
         return torch.from_numpy(OnnxGenerator(path).sample(num, seed=seed).images)
-    from netinv.app.inversions import Inversion
-
-    return Inversion.load(path).sample(num, seed=seed)
+    return read_inversion(path, model, classifier).sample(num, seed=seed)
 
 
 def _read(path: Path, image_shape: tuple[int, int, int]) -> "Tensor":

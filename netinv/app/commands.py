@@ -151,7 +151,7 @@ def evaluate(
 
     check_folder(out)
     config = EvaluationConfig.parse({"num_samples": num_samples, "seed": seed}, where="evaluate")
-    subject = read_subject(folders, data, evaluator, evaluator_set, seed, options)
+    subject = read_subject(folders, data, evaluator, evaluator_set, seed, options, alike=True)
     inversions, (train, test) = subject.inversions, subject.splits
     if config.distillation is not None:  # smaller images than most cannot be moved as far
         room = min(subject.classifier.image_shape[1:]) - 1
@@ -176,6 +176,8 @@ def evaluate(
         settings |= {"evaluator_set": " ".join(evaluator_set)} if evaluator_set else {}
         settings |= inversions[0].generator.config.model_dump(mode="json")
         settings |= inversions[0].config.model_dump(mode="json")
+        seeds = [inversion.seed for inversion in inversions]
+        settings |= {"seeds": seeds} if None not in seeds else {}
         (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     vendi = [classifier_vendi(inversion, subject.classifier) for inversion in inversions]
     if as_json:

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from netinv.app.records import RECORD, Record
+from netinv.app.records import RECORD, Record, read_record
 from netinv.classifiers import ClassifierSource, InvertibleClassifier
-from netinv.core import InputError, listed, new_folder, read_json, read_numbers, save_csv, whole
+from netinv.core import InputError, listed, new_folder, read_numbers, save_csv, whole
 from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, draw_images, field_side, load_generator, save_generator
 from netinv.inversion import InversionConfig, missing_classes, read_as_asked, variant_of
@@ -51,6 +51,10 @@ class Inversion:
     empty where it was not measured."""
     source: ClassifierSource | None = None
     """Where its classifier came from; ``None`` where that was an object of the caller's."""
+    seed: int | None = None
+    """The seed of the attempt that counts; ``None`` where it is not known."""
+    classifier_sha256: str | None = None
+    """Digest of its classifier's weights; ``None`` where it is not known."""
 
     def __repr__(self) -> str:
         """In a line: the records of its training alone would fill pages."""
@@ -141,7 +145,9 @@ class Inversion:
                 accuracy=self.accuracy,
                 class_accuracy=self.class_accuracy,
                 config=self.config,
+                seed=self.seed,
                 classifier=self.source,
+                classifier_sha256=self.classifier_sha256,
             )
             (partial / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
             save_csv(partial / "history.csv", self.history)
@@ -155,7 +161,7 @@ class Inversion:
             InputError: The folder does not hold an inversion, or holds a damaged one.
         """
         path = Path(folder) / RECORD
-        record = Record.parse(read_json(path, "invert again"), where=str(path))
+        record = read_record(Path(folder))
         history = read_numbers(Path(folder) / "history.csv", "invert again")
         generator = load_generator(Path(folder))
         if generator.num_classes != len(record.classes):
@@ -165,8 +171,9 @@ class Inversion:
             )
         if record.class_accuracy and len(record.class_accuracy) != len(record.classes):
             raise InputError(f"{path} names {len(record.classes)} classes and {len(record.class_accuracy)} accuracies.")
-        about = record.classes, record.accuracy, record.class_accuracy, record.classifier
-        return cls(generator, record.config, history, *about)
+        about = record.classes, record.accuracy, record.class_accuracy
+        came = record.classifier, record.seed, record.classifier_sha256
+        return cls(generator, record.config, history, *about, *came)
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the generator as one ONNX file, checked against torch; ``netinv sample`` draws from it without torch.

@@ -103,13 +103,23 @@ def read_subject(
     evaluator_set: tuple[str, ...],
     seed: int,
     options: Mapping[str, Any],
+    alike: bool = False,
 ) -> Subject:
     """What the options name, read and checked; an evaluator is trained where there are data and none is named.
+
+    Args:
+        folders: As the options of the same names, like what follows.
+        data: Real images.
+        evaluator: Independent classifier.
+        evaluator_set: Its options.
+        seed: Of an evaluator that is trained.
+        options: Those of :func:`source_options`.
+        alike: Whether all inversions are to be of one variant, sharpness and architecture.
 
     Raises:
         InputError: One of them is not what it should be, or they do not speak of the same classes.
     """
-    from netinv.app.inversions import Inversion
+    from netinv.app.records import expect_inverted
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_same_classes
 
@@ -117,7 +127,10 @@ def read_subject(
     folders = folders or _inversion_in(options["model"])
     source, device = parse_source(dict(options))
     classifier = load_classifier_from(source, device)
-    inversions = [Inversion.load(folder) for folder in folders]
+    expect_inverted(options["model"], classifier)
+    inversions = [read_inversion(folder, options["model"], classifier) for folder in folders]
+    if alike:
+        _expect_alike(folders, inversions)
     dataset = None if data is None else read_data(data, classifier.image_shape)
     orders = {str(folder): inversion.classes for folder, inversion in zip(folders, inversions, strict=True)}
     check_same_classes(orders if dataset is None else orders | {str(data): dataset.classes})
@@ -129,6 +142,42 @@ def read_subject(
     for inversion in inversions:
         inversion.generator.to(device)
     return Subject(source, classifier, inversions, dataset, judge)
+
+
+def read_inversion(folder: Path, model: str, classifier: "AdaptedClassifier") -> "Inversion":
+    """The inversion in a folder, whose images the classifier of a MODEL must take and have the classes of.
+
+    Raises:
+        InputError: It does not; says what differs.
+    """
+    from netinv.app.inversions import Inversion
+
+    inversion = Inversion.load(folder)
+    drawn, taken = tuple(inversion.generator.image_shape), tuple(classifier.image_shape)
+    if (drawn, len(inversion.classes)) != (taken, classifier.num_classes):
+        raise InputError(
+            f"{folder} draws images {drawn} of {len(inversion.classes)} classes, but {model} takes {taken} and knows "
+            f"{classifier.num_classes}: name what belongs together."
+        )
+    return inversion
+
+
+def _expect_alike(folders: tuple[Path, ...], inversions: "list[Inversion]") -> None:
+    """Refuse to measure as one what was made in different ways.
+
+    Raises:
+        InputError: Two inversions differ; names them.
+    """
+    from netinv.inversion import variant_of
+
+    kinds = [(variant_of(made.config), made.config.sharpness, made.generator.config) for made in inversions]
+    for folder, kind in zip(folders, kinds, strict=True):
+        for what, ours, theirs in zip(("variant", "sharpness", "generator"), kinds[0], kind, strict=True):
+            if ours != theirs:
+                raise InputError(
+                    f"{folders[0]} and {folder} differ in their {what}: evaluate each by itself, and `netinv report` "
+                    "puts them side by side."
+                )
 
 
 def _inversion_in(model: str) -> tuple[Path]:

@@ -1,10 +1,14 @@
 """What the folder of an inversion says of it, and where its classifier came from."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from netinv.classifiers import ClassifierSource, check_named
-from netinv.core import Config, InputError, Share, read_json
+from netinv.core import Config, InputError, Seed, Share, network_digest, read_json
 from netinv.inversion import InversionConfig
+
+if TYPE_CHECKING:
+    from netinv.classifiers import AdaptedClassifier
 
 RECORD = "inversion.json"
 """File that marks the folder of an inversion, and says how it came about."""
@@ -17,7 +21,41 @@ class Record(Config):
     accuracy: Share
     class_accuracy: tuple[Share, ...] = ()
     config: InversionConfig
+    seed: Seed | None = None
     classifier: ClassifierSource | None = None
+    classifier_sha256: str | None = None
+
+
+def read_record(folder: Path) -> Record:
+    """What the folder of an inversion says of it.
+
+    Raises:
+        InputError: Nothing that can be read.
+    """
+    path = folder / RECORD
+    return Record.parse(read_json(path, "invert again"), where=str(path))
+
+
+def expect_inverted(model: str, classifier: "AdaptedClassifier") -> None:
+    """Refuse, where the folder of an inversion stands for its classifier, another one than was inverted.
+
+    Args:
+        model: Where the classifier comes from. Of anything but such a folder, nothing is known.
+        classifier: What came from there.
+
+    Raises:
+        InputError: Its weights are others than they were.
+    """
+    if not (Path(model) / RECORD).is_file():
+        return
+    record = read_record(Path(model))
+    if record.classifier_sha256 not in (None, network_digest(classifier.network)):
+        source = record.classifier
+        named = "its classifier" if source is None else source.weights or source.model
+        raise InputError(
+            f"{named} has other weights now than those that were inverted for {model} (the file was changed, or a "
+            "factory makes random ones): bring them back, or invert again."
+        )
 
 
 def source_of(folder: Path, named: ClassifierSource) -> ClassifierSource:
@@ -31,7 +69,7 @@ def source_of(folder: Path, named: ClassifierSource) -> ClassifierSource:
         InputError: The folder does not say, or would run code that is not named, or more is said than that.
     """
     path = folder / RECORD
-    source = Record.parse(read_json(path, "invert again"), where=str(path)).classifier
+    source = read_record(folder).classifier
     if source is None:
         raise InputError(f"{path} does not say where its classifier came from: name that as the MODEL.")
     if named != ClassifierSource(model=named.model, factory=named.factory, arguments=named.arguments):

@@ -1,6 +1,5 @@
 """What is audited: the networks, the real images, the samples."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from torch import Tensor
 from netinv.audit.policy import Policy
 from netinv.audit.record import Files
 from netinv.classifiers import AdaptedClassifier, InvertibleClassifier, predict
-from netinv.core import InputError
+from netinv.core import InputError, digest, network_digest
 from netinv.data import LabelledImages, to_float
 from netinv.evaluation import MIN_POOL, Pools
 
@@ -158,20 +157,10 @@ def model_files(name: str, classifier: InvertibleClassifier) -> Files:
     """A classifier's name, the digest of its weights, and how many there are."""
     module = module_of(classifier)
     num = sum(parameter.numel() for parameter in module.parameters())
-    return Files(name=name, sha256=digest(module.state_dict()), num=num)
+    return Files(name=name, sha256=network_digest(module), num=num)
 
 
 def image_files(name: str, images: Tensor, labels: Tensor | None = None) -> Files:
     """A set of images: its name, digest and size."""
     tensors = {"images": images} | ({} if labels is None else {"labels": labels})
     return Files(name=name, sha256=digest(tensors), num=len(images))
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors by name, whatever their order, device and place in memory."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.flatten().view(torch.uint8).numpy().data)  # no copy: data sets are large
-    return total.hexdigest()

@@ -47,7 +47,7 @@ from netinv.core.reading import expect_regular, parse_json, read_json, read_numb
 from netinv.core.redaction import is_secret, redacted
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
-from netinv.core.weights import read_config, read_network, write_network
+from netinv.core.weights import digest, network_digest, read_config, read_network, write_network
 
 __all__ = [
     "FULL",
@@ -97,12 +97,14 @@ __all__ = [
     "check_file",
     "check_folder",
     "check_same_classes",
+    "digest",
     "expect_regular",
     "explain",
     "forward_cost",
     "is_secret",
     "keep_freed_memory",
     "listed",
+    "network_digest",
     "new_file",
     "new_folder",
     "out_of_memory",

@@ -1,6 +1,8 @@
 """A trained network on disk: ``weights.safetensors`` and ``config.json`` in one folder. Nothing is pickled."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,7 +12,7 @@ from netinv.core.reading import expect_regular, read_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
+    from torch import Tensor, nn
 
 Network = TypeVar("Network", bound="nn.Module")
 
@@ -24,6 +26,31 @@ def write_network(folder: Path, network: "nn.Module", config: dict[str, Any]) ->
     weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     (folder / "weights.safetensors").write_bytes(weights)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def digest(tensors: "Mapping[str, Tensor]") -> str:
+    """SHA-256 of tensors by name, whatever their order, device and place in memory."""
+    import torch
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return total.hexdigest()
+
+
+def network_digest(network: "nn.Module") -> str:
+    """SHA-256 of a network's weights and buffers; other objects that its state may hold are left out."""
+    import torch
+
+    state = network.state_dict().items()
+    plain = {
+        name: value
+        for name, value in state
+        if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
+    }
+    return digest(plain)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
