@@ -1,5 +1,6 @@
 """What the commands print of a check, an inversion, a measure."""
 
+import io
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from netinv.core import InputError
 
 if TYPE_CHECKING:
     from netinv.app.inversions import Inversion
-    from netinv.classifiers import CheckReport
+    from netinv.classifiers import CheckReport, ClassifierSource
     from netinv.results import Measure, Results
 
 
@@ -25,6 +26,8 @@ class Output:
     """
 
     def __init__(self, stream: IO[str]) -> None:
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # its encoding may lack a letter
+            stream.reconfigure(errors="backslashreplace")
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
@@ -72,13 +75,24 @@ def warnings_in_lines(told_elsewhere: type[Warning], told_here: type[Warning]) -
         yield
 
 
+def warn_of_random_weights(source: "ClassifierSource") -> None:
+    """Say on stderr that a model of torchvision's was named without weights."""
+    if source.model.startswith("torchvision:") and source.weights is None:
+        print(
+            f"warning: {source.model} without weights has random ones: name a file with --weights, or DEFAULT for "
+            "torchvision's own.",
+            file=sys.stderr,
+        )
+
+
 def tell_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
     """What came of an inversion; ends with status 3 if a class is missing."""
     from netinv.inversion import told_missing
 
     worst = min(inversion.class_accuracy)
     if as_json:
-        told = {"out": str(out), "accuracy": inversion.accuracy, "worst_class": worst, "missing": inversion.missing}
+        told: dict[str, Any] = {"out": str(out), "seed": inversion.seed, "accuracy": inversion.accuracy}
+        told |= {"worst_class": worst, "missing": inversion.missing}
         print(json.dumps(told | {"steps": inversion.config.steps, "last": inversion.history[-1]}))
     else:
         print(

@@ -62,6 +62,15 @@ def test_without_any_output_a_command_ends_as_it_would(exported: Exported, tmp_p
         assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_the_encoding_lacks_is_written_in_ascii(exported: Exported, tmp_path: Path) -> None:
+    save_classifier(tmp_path / "größe", exported.classifier)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", COMMAND, "check", str(tmp_path / "größe")]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"gr\\xf6\\xdfe" in done.stdout
+
+
 @pytest.mark.parametrize("unbuffered", [False, True])
 def test_an_output_without_room_is_one_sentence(exported: Exported, tmp_path: Path, unbuffered: bool) -> None:
     words = ["sample", str(exported.folder / "generator-0.onnx"), "--num", "2", "--out", str(tmp_path / "grid.png")]
