@@ -59,12 +59,16 @@ def verdicts(samples: Samples, generator: OnnxGenerator, classifiers: list[Path]
     """What each fitting classifier reads in each image, and a line on all of them in Markdown."""
     names = generator.metadata.classes
     captions = [f"wanted {names[label]}" for label in samples.labels]
-    summary = [f"**{len(samples.labels)} images**"]
+    summary, left_out = [f"**{len(samples.labels)} images**"], list[str]()
     for path in classifiers:
         classifier = OnnxClassifier(path)
-        ours, theirs = classifier.metadata, generator.metadata
-        if (ours.dataset, ours.image_shape, ours.classes) != (theirs.dataset, theirs.image_shape, theirs.classes):
+        if classifier.metadata.dataset != generator.metadata.dataset:
             continue  # it is of another model's
+        try:
+            classifier.check_fits(generator)
+        except InputError as error:
+            left_out.append(f"Left out: {error}")
+            continue
         shares = softmax(classifier(samples.images))  # (N, K)
         read = shares.argmax(axis=1)
         name = classifier.metadata.variant or path.stem
@@ -73,7 +77,7 @@ def verdicts(samples: Samples, generator: OnnxGenerator, classifiers: list[Path]
             for caption, wanted, label, share in zip(captions, samples.labels, read, shares.max(axis=1), strict=True)
         ]
         summary.append(f"{name} reads **{np.mean(read == samples.labels):.1%}** as wanted")
-    return captions, " · ".join(summary)
+    return captions, "\n\n".join([" · ".join(summary), *left_out])
 
 
 def _temporary_folder() -> Path:

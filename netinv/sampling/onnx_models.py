@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netinv.core import InputError, listed, whole
+from netinv.core import InputError, check_same_classes, listed, whole
 from netinv.sampling.draws import BATCH_SIZE, Floats, Integers, draw_batches, sharpness_range
 from netinv.sampling.sessions import open_session, run_session
 
@@ -320,10 +320,10 @@ class OnnxClassifier:
         Raises:
             InputError: It does not; says what differs.
         """
-        for name in ("image_shape", "classes"):
-            ours, theirs = getattr(self.metadata, name), getattr(generator.metadata, name)
-            if ours != theirs:
-                raise InputError(f"{self.path} does not fit {generator.path}: their {name} are {ours} and {theirs}.")
+        ours, theirs = self.metadata.image_shape, generator.metadata.image_shape
+        if ours != theirs:
+            raise InputError(f"{self.path} does not fit {generator.path}: their image_shape are {ours} and {theirs}.")
+        check_same_classes({str(file.path): file.metadata.classes for file in (self, generator)})
 
 
 def _checked_seed(seed: int) -> int:

@@ -15,7 +15,7 @@ MAX_PIXELS, MAX_BYTES, MAX_FILES = 2**28, 2**34, 1_000_000
 
 
 def save(
-    path: Path,
+    path: str | Path,
     batches: Iterable[Samples],
     num: int,
     generator: OnnxGenerator,
@@ -36,6 +36,7 @@ def save(
     Raises:
         InputError: As :func:`check_place` and :func:`check_size`, or other than ``num`` samples come.
     """
+    path = Path(path)
     check_place(path)
     check_size(path, num, generator, columns, scale)
     batches = _in_all(batches, num)

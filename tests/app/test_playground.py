@@ -69,6 +69,7 @@ def test_a_classifier_of_another_model_says_nothing(exported: Exported, tmp_path
     assert all(len(caption.splitlines()) == 2 and "\njudge " in caption for caption in captions)
     assert summary.count("reads") == 1
     assert "judge reads **" in summary
+    assert f"\n\nLeft out: The classes of {tmp_path / 'other.onnx'} are red, green, blue" in summary
 
 
 def test_missing_gradio_is_one_sentence(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:

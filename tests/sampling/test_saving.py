@@ -68,7 +68,7 @@ def test_what_is_saved_is_what_was_drawn(tmp_path: Path, channels: int) -> None:
     pixels = to_pixels(images).transpose(0, 2, 3, 1)
     pixels = pixels[..., 0] if channels == 1 else pixels
 
-    save(tmp_path / "grid.png", batches, 5, network, columns=4)
+    save(str(tmp_path / "grid.png"), batches, 5, network, columns=4)
     picture = grid([images], 5, (channels, 2, 4), 4)
     with Image.open(tmp_path / "grid.png") as image:
         assert image.format == "PNG"
