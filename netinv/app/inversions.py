@@ -90,9 +90,7 @@ class Inversion:
         Raises:
             InputError: An argument is out of its range; says what is possible.
         """
-        if whole(num, "The number of images") < 0 or whole(seed, "The seed") < 0:
-            raise InputError(f"The number of images is {num} and the seed {seed}: give 0 or more.")
-        labels = None if label is None else [self._label(label)] * num
+        labels = None if label is None else [self._label(label)] * whole(num, "The number of images")
         images, _ = self._draw(num, seed, labels, sharpness)
         return images
 
@@ -109,6 +107,8 @@ class Inversion:
         self, num: int, seed: int, labels: list[int] | None, sharpness: float | tuple[float, float] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) and their labels (N,), on the CPU."""
+        if whole(num, "The number of images") < 0 or whole(seed, "The seed") < 0:
+            raise InputError(f"The number of images is {num} and the seed {seed}: give 0 or more.")
         own = self.config.sharpness if sharpness is None else sharpness
         images, vector = draw_images(self.generator, num, seed=seed, sharpness=own, labels=labels)
         return images, vector.argmax(dim=1)
@@ -118,10 +118,9 @@ class Inversion:
         classes = min(len(self.classes), GRID_ROWS)
         labels = [label for label in range(classes) for _ in range(GRID_COLUMNS)]
         images, _ = self._draw(len(labels), seed, labels)
-        channels, height, width = images.shape[1:]
-        scale = max(1, GRID_SIDE // max(height, width))
-        images = images.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-        pixels = grid([images.numpy()], len(labels), (channels, scale * height, scale * width), GRID_COLUMNS)
+        shape = self.generator.image_shape
+        scale = max(1, GRID_SIDE // max(shape[1:]))
+        pixels = grid([images.numpy()], len(labels), shape, GRID_COLUMNS, scale)
         return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
     def _repr_png_(self) -> bytes:

@@ -79,7 +79,8 @@ def draw_image_batches(
         batch_size=batch_size,
     )
     with _evaluated(generator, dropout), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        if dropout:
+            torch.manual_seed(seed)  # torch takes none from 2**64 on, and the draws do
         for z, p in ((torch.from_numpy(latent), torch.from_numpy(vector)) for latent, vector in batches):
             short = batch_size - len(z) if dropout else 0  # masks depend on the size of a batch, so that all are full
             drawn = generator(_filled(z, short).to(device, dtype), _filled(p, short).to(device, dtype))

@@ -46,10 +46,15 @@ def grid(
 
     Returns:
         (rows * (scale * H + 1) - 1, columns * (scale * W + 1) - 1, 3), or 1 in place of 3 where C is not 3.
+
+    Raises:
+        InputError: The scale, or the number of columns, is no whole number from 1 on.
     """
+    if whole(scale, "The scale") < 1 or (columns is not None and whole(columns, "The number of columns") < 1):
+        raise InputError(f"The scale is {scale} and the columns are {columns}: give 1 or more.")
     channels = 3 if image_shape[0] == 3 else 1
     height, width = scale * image_shape[1], scale * image_shape[2]
-    columns = columns or math.isqrt(max(num, 1) - 1) + 1
+    columns = math.isqrt(max(num, 1) - 1) + 1 if columns is None else columns
     rows = -(-max(num, 1) // columns)
     canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)
     index = 0
