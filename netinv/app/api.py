@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Real
 
 import torch
 from torch import nn
@@ -21,8 +22,9 @@ from netinv.classifiers import (
     check_statistics,
     has_pixel_statistics,
     norms_see_vectors,
+    untrained,
 )
-from netinv.core import InputError, Variant, check_class_names, network_digest
+from netinv.core import InputError, Variant, check_class_names, network_digest, whole
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import (
     VECTOR_STATISTICS,
@@ -88,7 +90,12 @@ def invert(
         >>> inversion.sample(label=3, num=16).shape  # doctest: +SKIP
         torch.Size([16, 1, 28, 28])
     """
-    generator = generator or GeneratorConfig()
+    generator = GeneratorConfig() if generator is None else GeneratorConfig.expect(generator, "generator")
+    if config is not None:
+        InversionConfig.expect(config, "config")
+    if classes is not None:
+        check_class_names(classes)
+    _expect_numbers(seed, attempts, max_hours)
     adapted = adapt(classifier, image_shape, num_classes, adapter)
     if config is None:
         config, left_out = settings_of(variant or "standard", adapted)
@@ -96,23 +103,18 @@ def invert(
             warnings.warn(left_out, stacklevel=3)  # behind the decorator's own call
     elif variant is not None:
         raise InputError("Both a variant and a config were given: change variant_config(name) and give that alone.")
-    findings = [*as_found(adapted.network, adapted.config), *behaviour(adapted)]
+    findings = [*as_found(adapted.network, adapted.config), *behaviour(adapted), *untrained(adapted)]
     if errors := [finding.message for finding in findings if finding.severity == "error"]:
         raise InputError(" ".join(errors))
     for finding in findings:
         if finding.severity == "warning":
             warnings.warn(finding.message, DoubtfulClassifier, stacklevel=3)
     check_statistics(config.pixel_statistics, config.layer_statistics, adapted)
-    names = classes or tuple(str(label) for label in range(adapted.num_classes))
-    check_class_names(names)
+    names = tuple(map(str, range(adapted.num_classes)) if classes is None else classes)
     if len(names) != adapted.num_classes:
         raise InputError(
             f"{len(names)} class names were given, but the classifier knows {adapted.num_classes} classes."
         )
-    if not 0 <= seed < 2**31:
-        raise InputError(f"The seed is {seed}: give 0 to {2**31 - 1}.")
-    if attempts < 1:
-        raise InputError(f"attempts is {attempts}: at least one is needed.")
     _expect_time_for(adapted, config, generator, max_hours, progress)
     tried: list[Inversion] = []
     while len(tried) < attempts and (not tried or tried[-1].missing):
@@ -122,6 +124,16 @@ def invert(
     if best.missing:
         warnings.warn(told_missing(best.classes, best.class_accuracy), MissingClasses, stacklevel=3)
     return best
+
+
+def _expect_numbers(seed: int, attempts: int, max_hours: float) -> None:
+    """Refuse numbers that are none, or out of their range."""
+    if not 0 <= whole(seed, "The seed") < 2**31:
+        raise InputError(f"The seed is {seed}: give 0 to {2**31 - 1}.")
+    if whole(attempts, "attempts") < 1:
+        raise InputError(f"attempts is {attempts}: at least one is needed.")
+    if isinstance(max_hours, bool) or not isinstance(max_hours, Real) or not max_hours > 0:
+        raise InputError(f"max_hours is {max_hours!r}: give a number above 0.")
 
 
 def _expect_time_for(

@@ -52,8 +52,11 @@ def interpret(
         >>> found.save("interpretation")  # doctest: +SKIP
     """
     from netinv.classifiers import DEFAULT, adapt
+    from netinv.interpretation import InterpretationConfig
     from netinv.interpretation import interpret as interpret_classifier
 
+    if config is not None:
+        InterpretationConfig.expect(config, "config")
     if not inversions:
         raise InputError("There is no inversion to draw images from: give one at least.")
     shape, classes = inversions[0].generator.image_shape, inversions[0].classes

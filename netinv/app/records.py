@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netinv.classifiers import ClassifierSource, check_named
-from netinv.core import Config, InputError, Seed, Share, network_digest, read_json
+from netinv.core import Config, InputError, Share, network_digest, read_json
 from netinv.inversion import InversionConfig
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Record(Config):
     accuracy: Share
     class_accuracy: tuple[Share, ...] = ()
     config: InversionConfig
-    seed: Seed | None = None
+    seed: int | None = None
     classifier: ClassifierSource | None = None
     classifier_sha256: str | None = None
 

@@ -7,7 +7,7 @@ from netinv.classifiers.batch_norm import (
     has_pixel_statistics,
     norms_see_vectors,
 )
-from netinv.classifiers.check import CheckReport, check_classifier
+from netinv.classifiers.check import CheckReport, check_classifier, untrained
 from netinv.classifiers.checkpoints import load_classifier, save_classifier
 from netinv.classifiers.findings import as_found, behaviour
 from netinv.classifiers.fresh import FreshClassifier, fresh_copy
@@ -59,4 +59,5 @@ __all__ = [
     "predict",
     "save_classifier",
     "train_classifier",
+    "untrained",
 ]

@@ -59,48 +59,48 @@ class CheckReport(Config):
 
 @torch.inference_mode(mode=False)  # whatever the caller's: gradients are tried
 def check_classifier(
-    network: nn.Module,
+    classifier: nn.Module,
     image_shape: tuple[int, int, int],
     num_classes: int | None = None,
-    config: AdapterConfig = DEFAULT,
+    adapter: AdapterConfig = DEFAULT,
     data: LabelledImages | None = None,
 ) -> CheckReport:
     """Try a network out, and leave it as it was found.
 
     Args:
-        network: Any module, as for :class:`~netinv.classifiers.AdaptedClassifier`.
+        classifier: Any module, as for :class:`~netinv.classifiers.AdaptedClassifier`.
         image_shape: (C, H, W).
         num_classes: K as its owner believes it to be.
-        config: What the network takes and gives, as its owner believes it to be.
+        adapter: What the network takes and gives, as its owner believes it to be.
         data: Labelled images, uint8 or float in [0, 1], on which the beliefs can be tested.
     """
     findings: list[Finding] = []
     parameters, shape = 0, tuple[int, ...]()
     try:
-        shape, config = expect_shape(image_shape), expect_config(config)
-        network = bare(network)
+        shape, config = expect_shape(image_shape), expect_config(adapter)
+        network = bare(classifier)
         findings += as_found(network, config)
         parameters = sum(parameter.numel() for parameter in network.parameters())
-        classifier, more = _adapt(network, image_shape, num_classes, config)
+        adapted, more = _adapt(network, image_shape, num_classes, config)
     except InputError as error:
         findings.append(Finding(severity="error", code="unusable", message=str(error)))
         return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=shape)
     findings += more
-    findings += behaviour(classifier)
-    measured = _measured(classifier, data, findings)
+    findings += behaviour(adapted)
+    measured = _measured(adapted, data, findings)
     order = ("error", "warning", "note")
-    low, high = classifier.output_range
+    low, high = adapted.output_range
     return CheckReport(
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
         parameters=parameters,
-        image_shape=classifier.image_shape,
-        input_shape=config.input_shape if config.input_shape is not None else classifier.image_shape,
-        num_classes=classifier.num_classes,
-        output=classifier.output,
+        image_shape=adapted.image_shape,
+        input_shape=config.input_shape if config.input_shape is not None else adapted.image_shape,
+        num_classes=adapted.num_classes,
+        output=adapted.output,
         output_range=(low, high),
-        feature_layer=classifier.feature_layer,
-        feature_dim=classifier.feature_dim,
-        images_per_second=None if any(f.severity == "error" for f in findings) else _throughput(classifier),
+        feature_layer=adapted.feature_layer,
+        feature_dim=adapted.feature_dim,
+        images_per_second=None if any(f.severity == "error" for f in findings) else _throughput(adapted),
         accuracy=measured.accuracy,
         num_images=measured.num,
     )
@@ -133,8 +133,7 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findin
 
     if data is None:
         add("note", "data", "Without labelled images, accuracy, normalisation and channel order cannot be tested.")
-        if _undecided(classifier):
-            add("warning", "untrained", _why_undecided(classifier))
+        findings += untrained(classifier)
         return _Measured(None, 0)
     if tuple(data.images.shape[1:]) != classifier.image_shape:
         add("error", "data", f"The labelled images are {tuple(data.images.shape[1:])}, not {classifier.image_shape}.")
@@ -180,6 +179,12 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findin
             "classes in this order, and images of its kind?",
         )
     return _Measured(accuracy, len(labels))
+
+
+def untrained(classifier: AdaptedClassifier) -> Iterator[Finding]:
+    """Whether it seems to have its first weights yet, without any data."""
+    if _undecided(classifier):
+        yield Finding(severity="warning", code="untrained", message=_why_undecided(classifier))
 
 
 def _chance(labels: Tensor) -> float:

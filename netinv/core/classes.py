@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from netinv.core.errors import InputError, listed
 
@@ -35,12 +36,16 @@ def check_same_classes(orders: Mapping[str, Sequence[str]]) -> None:
                 )
 
 
-def check_class_names(classes: Sequence[str], where: str = "classes") -> None:
-    """Make sure that every class can be named.
+def check_class_names(classes: Any, where: str = "classes") -> None:
+    """Make sure that every class can be named: what is given is a sequence of texts, and each is another one.
 
     Raises:
-        InputError: A name is empty or there twice.
+        InputError: It is none, or a name is empty or there twice.
     """
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise InputError(f"{where} is a {type(classes).__name__}: give names in label order, such as ('red', 'blue').")
+    if others := [name for name in classes if not isinstance(name, str)]:
+        raise InputError(f"{where}: {others[0]!r} is no text: give names in label order, such as ('0', '1').")
     if "" in classes:
         raise InputError(f"{where}: name {list(classes).index('') + 1} of {len(classes)} is empty: name each class.")
     if twice := [name for name, count in Counter(classes).items() if count > 1]:

@@ -36,6 +36,21 @@ class Config(BaseModel):
         except ValidationError as error:
             raise InputError(explain(error, where, cls)) from None
 
+    @classmethod
+    def expect(cls, value: Any, what: str) -> Self:
+        """What is given as these settings, if it is that.
+
+        Args:
+            value: It.
+            what: What it is called in the error.
+
+        Raises:
+            InputError: It is something else, such as a mapping.
+        """
+        if not isinstance(value, cls):
+            raise InputError(f"{what} is a {type(value).__name__}: give netinv.{cls.__name__}(...).")
+        return value
+
 
 def explain(error: ValidationError, where: str = "", config: type[BaseModel] | None = None) -> str:
     """A clause for each offending key, the first ten of many: its dotted name, what was expected, what was given.

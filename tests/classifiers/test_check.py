@@ -98,7 +98,7 @@ def test_no_error_is_found_in_any_family_and_it_is_left_as_found(name: str) -> N
 
 
 def test_probabilities_taken_for_logits() -> None:
-    report = check_classifier(Probabilities(), SHAPE, config=AdapterConfig(output="logits"))
+    report = check_classifier(Probabilities(), SHAPE, adapter=AdapterConfig(output="logits"))
     assert codes(report, "error") == {"output"}
     assert message(report, "output").startswith("Probabilities are taken for logits")
     assert codes(check_classifier(Probabilities(), SHAPE), "error") == set()  # found out by itself
@@ -113,7 +113,7 @@ def test_probabilities_taken_for_logits() -> None:
     ],
 )
 def test_other_outputs_taken_for_what_they_are_not(network: nn.Module, believed: Any, words: str) -> None:
-    report = check_classifier(network, SHAPE, config=AdapterConfig(output=believed))
+    report = check_classifier(network, SHAPE, adapter=AdapterConfig(output=believed))
     assert codes(report, "error") == {"output"}
     assert words in message(report, "output")
 
@@ -134,7 +134,7 @@ def test_pixels_in_0_to_255_shown_by_labelled_images(data: LabelledImages) -> No
     assert codes(report) == {"pixel_range"}
     assert "trained on pixels in 0..255: set mean to 0 and std to 1/255" in message(report, "pixel_range")
     cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
-    assert check_classifier(network, SHAPE, config=cured, data=data).findings == ()
+    assert check_classifier(network, SHAPE, adapter=cured, data=data).findings == ()
 
 
 def test_pixels_in_0_to_255_shown_by_batch_norm_alone() -> None:
@@ -144,7 +144,7 @@ def test_pixels_in_0_to_255_shown_by_batch_norm_alone() -> None:
     assert codes(report) == {"pixel_range"}
     assert "trained on pixels in 0..255?" in message(report, "pixel_range")
     cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
-    assert codes(check_classifier(network, SHAPE, config=cured)) == set()
+    assert codes(check_classifier(network, SHAPE, adapter=cured)) == set()
 
 
 def test_pixels_in_0_to_255_shown_by_the_batch_norm_of_a_perceptron() -> None:
@@ -153,7 +153,7 @@ def test_pixels_in_0_to_255_shown_by_the_batch_norm_of_a_perceptron() -> None:
     network = trained(nn.Sequential(nn.Flatten(), *layers), lambda images: images * 255)
     assert "trained on pixels in 0..255?" in message(check_classifier(network, SHAPE), "pixel_range")
     cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
-    assert "pixel_range" not in codes(check_classifier(network, SHAPE, config=cured))
+    assert "pixel_range" not in codes(check_classifier(network, SHAPE, adapter=cured))
 
 
 def test_pixels_in_0_to_255_shown_by_scores_that_are_nearly_equal() -> None:
@@ -169,20 +169,20 @@ def test_pixels_in_0_to_255_shown_by_scores_that_are_nearly_equal() -> None:
     assert "trained on pixels in 0..255? Its scores for the classes" in message(report, "untrained")
     assert "set mean to 0 and std to 1/255" in message(report, "untrained")
     cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
-    assert codes(check_classifier(network, SHAPE, config=cured)) == set()
+    assert codes(check_classifier(network, SHAPE, adapter=cured)) == set()
     with torch.no_grad():
         network[3].weight.mul_(1e-3)
     assert message(check_classifier(network, SHAPE), "untrained").startswith("Was it trained? ")
 
 
 def test_mean_and_std_in_units_of_0_to_255(network: nn.Module) -> None:
-    report = check_classifier(network, SHAPE, config=AdapterConfig(mean=(0, 0, 0), std=(0.001, 0.001, 0.001)))
+    report = check_classifier(network, SHAPE, adapter=AdapterConfig(mean=(0, 0, 0), std=(0.001, 0.001, 0.001)))
     assert codes(report) == {"pixel_range"}
     assert "times as strong as in training" in message(report, "pixel_range")
 
 
 def test_labelled_images_in_0_to_255(network: nn.Module, data: LabelledImages) -> None:
-    report = check_classifier(network, SHAPE, config=NORMALISED, data=data._replace(images=data.images.float()))
+    report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data._replace(images=data.images.float()))
     assert codes(report) == {"pixel_range"}
     assert "labelled images reach 2" in message(report, "pixel_range")
 
@@ -205,7 +205,7 @@ class SelfNormalising(nn.Module):
 
 
 def test_double_normalisation_shown_by_labelled_images(network: nn.Module, data: LabelledImages) -> None:
-    report = check_classifier(SelfNormalising(network), SHAPE, config=NORMALISED, data=data)
+    report = check_classifier(SelfNormalising(network), SHAPE, adapter=NORMALISED, data=data)
     assert codes(report) == {"normalisation"}
     assert message(report, "normalisation").startswith("Double normalisation")
     assert check_classifier(SelfNormalising(network), SHAPE, data=data).findings == ()
@@ -217,27 +217,27 @@ def test_double_normalisation_shown_by_the_network_itself(network: nn.Module) ->
             return normalise(images)
 
     both = nn.Sequential(Normalize(), network)
-    assert codes(check_classifier(both, SHAPE, config=NORMALISED)) == {"normalisation"}
+    assert codes(check_classifier(both, SHAPE, adapter=NORMALISED)) == {"normalisation"}
     assert codes(check_classifier(both, SHAPE)) == set()
     network_with_buffer = SelfNormalising(network)
     network_with_buffer.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-    assert codes(check_classifier(network_with_buffer, SHAPE, config=NORMALISED)) == {"normalisation"}
+    assert codes(check_classifier(network_with_buffer, SHAPE, adapter=NORMALISED)) == {"normalisation"}
 
 
 def test_blue_before_red(data: LabelledImages) -> None:
     seed_torch(0)
     network = trained(ConvNet(num_classes=CLASSES), lambda images: normalise(images.flip(1)))
-    report = check_classifier(network, SHAPE, config=NORMALISED, data=data)
+    report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data)
     assert codes(report) == {"channel_order"}
     assert "in the order BGR: set channel_order to bgr" in message(report, "channel_order")
     cured = NORMALISED.model_copy(update={"channel_order": "bgr"})
-    assert check_classifier(network, SHAPE, config=cured, data=data).findings == ()
+    assert check_classifier(network, SHAPE, adapter=cured, data=data).findings == ()
 
 
 def test_training_mode_is_noted(network: nn.Module) -> None:
     network.train()
     try:
-        report = check_classifier(network, SHAPE, config=NORMALISED)
+        report = check_classifier(network, SHAPE, adapter=NORMALISED)
         assert network.training
     finally:
         network.eval()
@@ -345,14 +345,14 @@ def test_one_class_for_everything(network: nn.Module, data: LabelledImages) -> N
     biased.load_state_dict(network.state_dict())
     with torch.no_grad():
         biased.out.bias[2] += 1e4
-    report = check_classifier(biased, SHAPE, config=NORMALISED, data=data)
+    report = check_classifier(biased, SHAPE, adapter=NORMALISED, data=data)
     assert codes(report) == {"constant"}
     assert "takes all 300 images for class 2" in message(report, "constant")
 
 
 def test_labels_that_have_nothing_to_do_with_the_classifier(network: nn.Module, data: LabelledImages) -> None:
     shuffled = data.labels[torch.randperm(300, generator=torch_rng(2))]
-    report = check_classifier(network, SHAPE, config=NORMALISED, data=data._replace(labels=shuffled))
+    report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data._replace(labels=shuffled))
     assert codes(report) == {"accuracy"}
     assert "hardly better than chance" in message(report, "accuracy")
 
@@ -368,15 +368,15 @@ def test_another_number_of_classes_than_believed(network: nn.Module, believed: i
 
 
 def test_labels_that_the_classifier_does_not_know(network: nn.Module, data: LabelledImages) -> None:
-    report = check_classifier(network, SHAPE, config=NORMALISED, data=data._replace(labels=data.labels + 1))
+    report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data._replace(labels=data.labels + 1))
     assert codes(report, "error") == {"num_classes"}
     assert "labels up to 6, but the classifier knows 6 classes" in message(report, "num_classes")
     fewer = LabelledImages(data.images[data.labels < 5], data.labels[data.labels < 5])
-    assert codes(check_classifier(network, SHAPE, config=NORMALISED, data=fewer)) == {"num_classes"}
+    assert codes(check_classifier(network, SHAPE, adapter=NORMALISED, data=fewer)) == {"num_classes"}
 
 
 def test_images_of_another_shape(network: nn.Module, data: LabelledImages) -> None:
-    report = check_classifier(network, SHAPE, config=NORMALISED, data=data._replace(images=data.images[:, :, :8]))
+    report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data._replace(images=data.images[:, :, :8]))
     assert codes(report, "error") == {"data"}
 
 
@@ -403,7 +403,7 @@ def test_logits_that_stand_in_for_features() -> None:
 
 def test_nothing_is_learned_from_the_check(network: nn.Module, data: LabelledImages) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    check_classifier(network, SHAPE, config=NORMALISED, data=data)
+    check_classifier(network, SHAPE, adapter=NORMALISED, data=data)
     with frozen(network):
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.requires_grad for parameter in network.parameters())

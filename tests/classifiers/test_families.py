@@ -24,7 +24,10 @@ from netinv.generators import GeneratorConfig
 from netinv.inversion import variant_config
 
 # Most are trained for a step or two only, and say so.
-pytestmark = pytest.mark.filterwarnings("ignore:Of the classes")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Of the classes"),
+    pytest.mark.filterwarnings("ignore:Was it trained"),
+]
 
 SHAPE = (3, 16, 16)
 SHORT = {"steps": 2, "batch_size": 50, "log_every": 1}
@@ -40,7 +43,7 @@ def invert(network: nn.Module, shape: Any = SHAPE, variant: str = "standard", **
 
 def usable(network: nn.Module, shape: Any = SHAPE, **changes: Any) -> None:
     """Check and inversion agree that it is."""
-    report = check_classifier(network, shape, config=AdapterConfig(**changes))
+    report = check_classifier(network, shape, adapter=AdapterConfig(**changes))
     assert report.ok, report.findings
     inversion = invert(network, shape, **changes)
     assert len(inversion.history) == 2
@@ -49,7 +52,7 @@ def usable(network: nn.Module, shape: Any = SHAPE, **changes: Any) -> None:
 
 def refused(network: Any, message: str, shape: Any = SHAPE, **changes: Any) -> None:
     """Check and inversion say the same."""
-    report = check_classifier(network, shape, config=AdapterConfig(**changes))
+    report = check_classifier(network, shape, adapter=AdapterConfig(**changes))
     told = " ".join(finding.message for finding in report.findings if finding.severity == "error")
     assert re.search(message, told), told
     with pytest.raises(InputError, match=message):

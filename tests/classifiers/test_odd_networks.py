@@ -70,7 +70,7 @@ def told(*arguments: Any, **named: Any) -> list[str]:
 
 
 def test_a_grey_network_is_checked_on_colour_images() -> None:
-    report = check_classifier(Perceptron(1, 3), (3, 8, 8), config=AdapterConfig(input_shape=(1, 8, 8)), data=COLOURS)
+    report = check_classifier(Perceptron(1, 3), (3, 8, 8), adapter=AdapterConfig(input_shape=(1, 8, 8)), data=COLOURS)
     assert report.num_images == 60
     assert not errors(report)
 
@@ -79,7 +79,7 @@ def test_a_network_that_bears_no_other_pixels_is_checked_with_its_own() -> None:
     report = check_classifier(Strict(3, 3), (3, 8, 8), data=COLOURS)
     assert not errors(report)
     assert report.accuracy is not None
-    report = check_classifier(Strict(3, 1, torch.sigmoid), (3, 8, 8), config=AdapterConfig(output="sigmoid"))
+    report = check_classifier(Strict(3, 1, torch.sigmoid), (3, 8, 8), adapter=AdapterConfig(output="sigmoid"))
     assert not errors(report)
     assert (report.output, report.num_classes) == ("sigmoid", 2)
 
@@ -184,6 +184,7 @@ class Brittle(torch.autograd.Function):
 TOLD = rf"\(AssertionError: no way back, in .*{Path(__file__).name}, line \d+\)"
 
 
+@pytest.mark.filterwarnings("ignore:Was it trained")
 def test_a_backward_pass_that_fails_is_told_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Perceptron(1, 3, Brittle.apply)
     assert re.search(TOLD, " ".join(errors(check_classifier(network, (1, 8, 8)))))

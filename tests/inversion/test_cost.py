@@ -52,12 +52,14 @@ def test_a_step_is_timed_by_doing_it(network: Slow) -> None:
     assert network.sizes == [12]
 
 
+@pytest.mark.filterwarnings("ignore:Was it trained")
 def test_what_takes_longer_than_allowed_is_refused_before_the_work(network: Slow) -> None:
     config = InversionConfig(steps=50_000, batch_size=8)
     with pytest.raises(InputError, match=r"50000 steps .* hours, with .* GiB .* more than the 36 seconds of max_hours"):
         netinv.invert(network, image_shape=SHAPE, config=config, generator=SMALL, max_hours=0.01, progress=False)
 
 
+@pytest.mark.filterwarnings("ignore:Was it trained")
 def test_it_is_said_what_the_training_will_take(
     network: Slow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
