@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from netinv.app import Inversion, interpret, invert, refine
+    from netinv.app import DoubtfulClassifier, Inversion, MissingClasses, interpret, invert, refine
     from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_classifier_from
-    from netinv.core import __version__
+    from netinv.core import InputError, __version__
     from netinv.generators import GeneratorConfig
     from netinv.interpretation import InterpretationConfig
     from netinv.inversion import InversionConfig, variant_config
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AdapterConfig",
     "ClassifierSource",
+    "DoubtfulClassifier",
     "GeneratorConfig",
+    "InputError",
     "InterpretationConfig",
     "Inversion",
     "InversionConfig",
+    "MissingClasses",
     "__version__",
     "check_classifier",
     "interpret",
@@ -40,9 +43,9 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "app": ["Inversion", "interpret", "invert", "refine"],
+        "app": ["DoubtfulClassifier", "Inversion", "MissingClasses", "interpret", "invert", "refine"],
         "classifiers": ["AdapterConfig", "ClassifierSource", "check_classifier", "load_classifier_from"],
-        "core": ["__version__"],
+        "core": ["InputError", "__version__"],
         "generators": ["GeneratorConfig"],
         "interpretation": ["InterpretationConfig"],
         "inversion": ["InversionConfig", "variant_config"],

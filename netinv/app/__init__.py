@@ -8,12 +8,13 @@ if TYPE_CHECKING:
     from netinv.app.api import invert, settings_of
     from netinv.app.command import main
     from netinv.app.interpreting import interpret
-    from netinv.app.inversions import Inversion, classifier_vendi
+    from netinv.app.inversions import DoubtfulClassifier, Inversion, MissingClasses
     from netinv.app.refining import refine
 
 __all__ = [
+    "DoubtfulClassifier",
     "Inversion",
-    "classifier_vendi",
+    "MissingClasses",
     "interpret",
     "invert",
     "main",
@@ -28,7 +29,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "api": ["invert", "settings_of"],
         "command": ["main"],
         "interpreting": ["interpret"],
-        "inversions": ["Inversion", "classifier_vendi"],
+        "inversions": ["DoubtfulClassifier", "Inversion", "MissingClasses"],
         "refining": ["refine"],
     },
 )

@@ -114,12 +114,12 @@ def sample(
     check_place(out)
     network = OnnxGenerator(model, num_threads=threads)
     classifier = _judge(verify, network, threads) if verify else None
-    if labels and mixture:
+    if labels and mixture is not None:
         raise InputError("Both --label and --mixture were given: give one of them.")
     wanted = [network.label(text) for text in labels]
     arguments: dict[str, Any] = {
-        "mixture": parse_mixture(mixture, network) if mixture else None,
-        "sharpness": parse_sharpness(sharpness) if sharpness else None,
+        "mixture": None if mixture is None else parse_mixture(mixture, network),
+        "sharpness": None if sharpness is None else parse_sharpness(sharpness),
         "field": parse_field(cells),
     }
     classes: list[int | None] = [*wanted] or [None]

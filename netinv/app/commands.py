@@ -10,7 +10,7 @@ import click
 
 from netinv.app.options import as_json, read_data, read_subject, source_options, subject_options
 from netinv.app.parsing import parse_classes, parse_pairs, parse_source
-from netinv.app.telling import tell_evaluation, tell_inversion, told, warnings_in_lines
+from netinv.app.telling import tell_evaluation, tell_inversion, told, warn_of_random_weights, warnings_in_lines
 from netinv.core import VARIANTS, InputError
 
 
@@ -27,11 +27,9 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
 
     source, device = parse_source(options)
     network = load_network(source, device)
-    labelled, num_classes = None, network.num_classes
-    if data is not None:
-        dataset = read_data(data, network.image_shape)
-        labelled, num_classes = dataset.test, num_classes or len(dataset.classes)
-    report = check_classifier(network.module, network.image_shape, num_classes, network.adapter, labelled)
+    warn_of_random_weights(source)
+    labelled = None if data is None else read_data(data, network.image_shape).test
+    report = check_classifier(network.module, network.image_shape, network.num_classes, network.adapter, labelled)
     print(report.model_dump_json(indent=2) if as_json else told(source.model, report))
     sys.exit(0 if report.ok else 1)
 
@@ -92,13 +90,16 @@ def invert(
     from netinv.inversion import InversionConfig, variant_config
 
     check_folder(out, replaces=RECORD)
-    names = parse_classes(classes) if classes else None
+    names = None if classes is None else parse_classes(classes)
     values = parse_pairs(settings, "--set")
+    if steps is not None and "steps" in values:
+        raise InputError("Both --steps and --set steps were given: give one of them.")
     architecture = {name.removeprefix("generator."): value for name, value in values.items() if "." in name}
     changes = {name: value for name, value in values.items() if "." not in name} | ({"steps": steps} if steps else {})
     InversionConfig.parse(variant_config(variant).model_dump(mode="json") | changes, where="--set")
     generator = GeneratorConfig.parse(architecture, where="--set generator")
     source, device = parse_source(options)
+    warn_of_random_weights(source)
     classifier = load_classifier_from(source, device)
     settings_there, left_out = settings_of(variant, classifier)
     if left_out and "pixel_statistics" not in changes:

@@ -52,7 +52,7 @@ def export_classifier(classes: str | None, out: Path, as_json: bool, **options: 
 
     check_file(out)
     classifier = load_classifier_from(*parse_source(options))
-    names = parse_classes(classes) if classes else tuple(map(str, range(classifier.num_classes)))
+    names = tuple(map(str, range(classifier.num_classes))) if classes is None else parse_classes(classes)
     if len(names) != classifier.num_classes:
         raise InputError(f"--classes names {len(names)} classes, but the classifier knows {classifier.num_classes}.")
     metadata = Metadata(

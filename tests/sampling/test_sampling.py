@@ -254,6 +254,9 @@ def test_command_interpolates(exported: Exported, tmp_path: Path, monkeypatch: p
         (("--sharpness", "5:1"), "the lower first"),
         (("--sharpness", "1e308"), "give a number above 0 to 1,000"),
         (("--mixture", "0:1", "--sharpness", 3), "Both a sharpness and a mixture, which has none, were given"),
+        (("--mixture", ""), "The mixture '' has no share in ''"),
+        (("--label", "0", "--mixture", ""), "Both --label and --mixture were given"),
+        (("--sharpness", ""), "The sharpness '' is no number"),
         (("--generator", 1), "holds 1, counted from 0"),
         (("--to-seed", 1, "--num", 1), "an interpolation needs its two ends"),
         (("--out", "grid.jpg"), "grid.jpg ends in .jpg"),
@@ -262,7 +265,7 @@ def test_command_interpolates(exported: Exported, tmp_path: Path, monkeypatch: p
         (("--out", "taken.png"), "taken.png is a folder already: name a file."),
         (("--verify", "taken"), "taken is not a file"),
         (("--verify", "generator-0.onnx"), "generator-0.onnx is a generator: name an exported classifier."),
-        (("--verify", "coloured.onnx"), "coloured.onnx does not fit"),
+        (("--verify", "coloured.onnx"), "The classes of coloured.onnx are red, green, blue, in this order"),
         (("--nonsense",), "No such option '--nonsense'"),
     ],
 )

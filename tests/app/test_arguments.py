@@ -1,0 +1,151 @@
+"""What is given wrongly is refused in one sentence, before the work; what is given empty is not taken for nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from draws import numpy_rng, seed_torch
+from PIL import Image
+from shells import FACTORY, Shell
+from torch import nn
+from zoo import ConvNet
+
+import netinv
+from netinv.app.inversions import Inversion
+from netinv.app.telling import warn_of_random_weights
+from netinv.classifiers import ClassifierSource
+from netinv.core import Config, check_class_names
+from netinv.generators import ConditionedGenerator, draw_images
+from netinv.sampling import grid
+
+SHAPE = (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": [0, 1, 2, 3]}, r"^classes: 0 is no text: give names in label order"),
+        ({"classes": range(10)}, "^classes: 0 is no text"),
+        ({"classes": torch.arange(10)}, "^classes is a Tensor: give names in label order, such as"),
+        ({"classes": "abcdefghij"}, "^classes is a str: give names"),
+        ({"classes": dict.fromkeys(range(10), "a")}, "^classes is a dict: give names"),
+        ({"classes": ()}, "^0 class names were given, but the classifier knows 10"),
+        ({"seed": 2.0}, r"^The seed is 2\.0: give a whole number"),
+        ({"seed": None}, "^The seed is None: give a whole number"),
+        ({"attempts": 1.5}, r"^attempts is 1\.5: give a whole number"),
+        ({"max_hours": None}, "^max_hours is None: give a number above 0"),
+        ({"max_hours": "12"}, "^max_hours is '12': give a number above 0"),
+        ({"max_hours": float("nan")}, "^max_hours is nan: give a number above 0"),
+        ({"config": {"steps": 3}}, r"^config is a dict: give netinv\.InversionConfig\(\.\.\.\)"),
+        ({"generator": {"width": 8}}, r"^generator is a dict: give netinv\.Gen"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Was it trained")
+def test_arguments_of_another_kind_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(netinv.InputError, match=message):
+        netinv.invert(ConvNet(), image_shape=SHAPE, progress=False, **arguments)
+
+
+def test_names_of_classes_are_a_sequence_of_texts() -> None:
+    check_class_names(["red", "blue"])
+    check_class_names(("0", "1"))
+    settings: Any = {"units": 3}
+    with pytest.raises(netinv.InputError, match=r"^config is a dict: give netinv\.Int"):
+        netinv.interpret(ConvNet(), [], config=settings)
+    assert netinv.GeneratorConfig.expect(netinv.GeneratorConfig(), "generator") == netinv.GeneratorConfig()
+    with pytest.raises(netinv.InputError):
+        netinv.GeneratorConfig.expect(Config(), "generator")
+
+
+def test_one_call_names_its_arguments_as_the_others() -> None:
+    report = netinv.check_classifier(
+        classifier=ConvNet(), image_shape=SHAPE, num_classes=10, adapter=netinv.AdapterConfig(channel_order="bgr")
+    )
+    assert report.num_classes == 10
+    assert issubclass(netinv.DoubtfulClassifier, UserWarning)
+    assert issubclass(netinv.MissingClasses, UserWarning)
+
+
+def test_an_untrained_network_is_inverted_with_a_warning() -> None:
+    seed_torch(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    with torch.no_grad():
+        network[1].weight.mul_(0.01)
+        network[1].bias.zero_()
+    quick: dict[str, Any] = {"image_shape": SHAPE, "config": netinv.InversionConfig(steps=1, batch_size=4)}
+    quick |= {"progress": False, "attempts": 1, "generator": netinv.GeneratorConfig(width=4, max_width=4)}
+    with pytest.warns() as warned:
+        netinv.invert(network, **quick)
+    told = [str(w.message) for w in warned if w.category is netinv.DoubtfulClassifier]
+    assert any(message.startswith("Was it trained") and "are these its weights?" in message for message in told)
+
+
+def test_a_model_of_torchvisions_without_weights_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    warn_of_random_weights(ClassifierSource(model="torchvision:resnet18"))
+    assert capsys.readouterr().err.startswith("warning: torchvision:resnet18 without weights has random ones: ")
+    warn_of_random_weights(ClassifierSource(model="torchvision:resnet18", weights="DEFAULT"))
+    warn_of_random_weights(ClassifierSource(model="zoo:ConvNet"))
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("invert", *FACTORY, "--set", "steps=5", "--steps", "6"), "Both --steps and --set steps were given"),
+        (("invert", *FACTORY, "--classes", ""), "--classes: name 1 of 1 is empty"),
+        (("export-classifier", *FACTORY, "--classes", ""), "--classes: name 1 of 1 is empty"),
+        (("invert", *FACTORY, "--max-hours", "nan"), "max_hours is nan: give a number above 0"),
+    ],
+)
+def test_what_is_typed_wrongly_is_refused(
+    words: tuple[str, ...], message: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = shell(*words, "--out", "x.onnx" if words[0] == "export-classifier" else "x")
+    assert code == 2
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_more_than_the_images_have_is_a_warning(shell: Shell, tmp_path: Path) -> None:
+    """Such as background; a number of classes that is given is held against the network all the same."""
+    rng = numpy_rng(0)
+    for split in ("train", "test"):
+        for name in ("blue", "red"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(6):
+                Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(
+                    tmp_path / split / name / f"{i}.png"
+                )
+    seed_torch(0)
+    words = ("check", *FACTORY, "--argument", "num_classes=3", "--data", tmp_path)
+    code, out, _ = shell(*words)
+    assert code == 0
+    assert "warning: The images have 2 classes, but the classifier knows 3." in out
+    code, out, _ = shell(*words, "--num-classes", 2)
+    assert code == 1
+    assert "error: " in out
+
+
+def test_a_grid_has_a_scale_and_columns_from_one_on() -> None:
+    images = np.zeros((2, 1, 3, 3), np.float32)
+    for wrong in ({"scale": -2}, {"scale": 0}, {"columns": 0}, {"columns": -1}):
+        with pytest.raises(netinv.InputError, match="give 1 or more"):
+            grid([images], 2, (1, 3, 3), **wrong)
+    assert grid([images], 2, (1, 3, 3), columns=2, scale=2).shape == (6, 13, 1)
+
+
+def test_seeds_of_any_size_draw_and_no_others() -> None:
+    generator = ConditionedGenerator(netinv.GeneratorConfig(width=4, max_width=4), 2, SHAPE).eval()
+    inversion = Inversion(generator, netinv.InversionConfig(), [], ("a", "b"), 0.5)
+    assert inversion.sample(2, seed=2**64).shape == (2, *SHAPE)
+    assert inversion.grid(seed=2**64).size == inversion.grid().size == (8 * 49 - 1, 2 * 49 - 1)
+    for seed in (-1, 1.0):
+        wrong: Any = seed
+        with pytest.raises(netinv.InputError, match="seed"):
+            inversion.grid(seed=wrong)
+    state = torch.random.get_rng_state()
+    draw_images(generator, 2, seed=3, sharpness=1.0, dropout=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
