@@ -63,7 +63,7 @@ def inversion_curves(found: Sequence[Evaluated]) -> list[Choice]:
 def robustness_chart(found: Sequence[Evaluated]) -> "Markup":
     """Accuracy under attack by its bound: every variant, and what to compare it with."""
     lines = [
-        _measured_line(title, style, [(p.epsilon, p.accuracy) for p in row.robustness])
+        measured_line(title, style, [(p.epsilon, p.accuracy) for p in row.robustness])
         for title, style, row in compared(found)
     ]
     return line_chart(
@@ -71,7 +71,7 @@ def robustness_chart(found: Sequence[Evaluated]) -> "Markup":
     )
 
 
-def _measured_line(name: str, style: str, points: Iterable[tuple[float, Measure]]) -> Series:
+def measured_line(name: str, style: str, points: Iterable[tuple[float, Measure]]) -> Series:
     """A line through the points that were measured, with their intervals."""
     known = [(x, y) for x, y in points if isinstance(y, Estimate)]
     return Series(name, style, [x for x, _ in known], [y.value for _, y in known], [(y.low, y.high) for _, y in known])
@@ -83,7 +83,7 @@ def intensity_chart(found: Sequence[Evaluated]) -> "Markup":
     for e in found:
         bins = e.row("ensemble").calibration
         points = [(b.wanted.value, b.obtained) for b in bins if isinstance(b.wanted, Estimate)]
-        lines.append(_measured_line(e.variant, e.style, points))
+        lines.append(measured_line(e.variant, e.style, points))
     asked = Axis("probability asked for", (0, 1), percent=True)
     obtained = Axis("probability obtained", (0, 1), percent=True)
     return line_chart("Intensity", lines, asked, obtained)
@@ -100,7 +100,7 @@ def condition_charts(found: Sequence[Evaluated]) -> list[Choice]:
                 parts = getattr(e.row("ensemble"), bins)
                 texts |= {i: _range(part.low, part.high) for i, part in enumerate(parts)}
                 points = [(i, getattr(part, measure)) for i, part in enumerate(parts)]
-                lines.append(_measured_line(e.variant, e.style, points))
+                lines.append(measured_line(e.variant, e.style, points))
             x = Axis(f"{title} of the condition", (-0.4, len(texts) - 0.6), list(texts.items()))
             chart = line_chart(f"Accuracy under the {network}", lines, x, Axis("accuracy", (0, 1), percent=True))
             choices.append(Choice(f"{network}, by {title}", [chart]))

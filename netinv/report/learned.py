@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from netinv.report.charts import Axis, Series, line_chart
+from netinv.report.charts import Axis, line_chart
+from netinv.report.curves import measured_line
 from netinv.report.inputs import Interpreted
 from netinv.report.pictures import Picture, open_picture, picture_of
 from netinv.report.tables import Cells, Table, TableRow
@@ -162,9 +163,7 @@ def _curves(results: InterpretationResults) -> "list[Markup]":
         lines = []
         for kind, style in (("generated", "robust"), ("real", "test")):
             points = [(row.active, row.on[kind][name]) for row in rows if kind in row.on]
-            known = [(x, y) for x, y in points if isinstance(y, Estimate)]
-            values, intervals = [y.value for _, y in known], [(y.low, y.high) for _, y in known]
-            lines.append(Series(f"{kind} images", style, [x for x, _ in known], values, intervals))
+            lines.append(measured_line(f"{kind} images", style, points))
         drawn = [line for line in lines if len(line.x) > 1]
         if drawn:
             title = TEXTS[name].title
