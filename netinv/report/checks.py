@@ -35,14 +35,24 @@ def check_inputs(inverted: Sequence[Inverted]) -> None:
         InputError: Names the file or the variant, the key, and what is wrong with it.
     """
     for one in inverted:
+        check_results(one.variants)
         for e in one.variants:
-            where = str(e.folder / "results.json")
-            _Settings.parse(e.results.settings, where=f"{where}: settings")
-            if wrong := next(_unlike(e, one.variants[0]), None):
-                raise InputError(f"{where}: {wrong}: evaluate again.")
             _check_columns(f"The curves of {one.name}, {e.variant}", e.curves, {*CURVES, *one.variants[0].curves[0]})
         for model, records in one.training.items():
             _check_columns(f"The training curve of {one.name}, {model}", records, {*TRAINING})
+
+
+def check_results(found: Sequence[Evaluated]) -> None:
+    """Make sure that the results of variants of one classifier have all that is told of them.
+
+    Raises:
+        InputError: Names the file, the key, and what is wrong with it.
+    """
+    for e in found:
+        where = str(e.folder / "results.json")
+        _Settings.parse(e.results.settings, where=f"{where}: settings")
+        if wrong := next(_unlike(e, found[0]), None):
+            raise InputError(f"{where}: {wrong}: evaluate again.")
 
 
 def _unlike(e: Evaluated, first: Evaluated) -> Iterator[str]:

@@ -3,15 +3,16 @@
 import csv
 import io
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from netinv.core import VARIANTS, InputError, explain, read_json, read_numbers, read_text
-from netinv.results import InterpretationResults, Results, Row, load_interpretation, load_results
+from netinv.results import Estimate, InterpretationResults, Results, Row, load_interpretation, load_results
 
 REFERENCES = {
     "real_train": ("real, train", "train"),
@@ -20,6 +21,25 @@ REFERENCES = {
     "noise": ("noise", "noise"),
 }
 """Title and class in the style sheet of the rows to compare with."""
+
+
+class Control(NamedTuple):
+    """A reference beside the headline."""
+
+    title: str
+    short: str
+    """The title where room is scarce."""
+    student: str
+    """Name of its distilled student's accuracy, if it has one."""
+
+
+CONTROLS = {
+    "real_train": Control("real images", "real", "distilled_real_accuracy"),
+    "one_picture": Control("one real picture a class, bent", "one bent", ""),
+    "noise": Control("noise", "noise", "distilled_noise_accuracy"),
+}
+TITLES = {title for title, _ in REFERENCES.values()} | {name for one in CONTROLS.values() for name in one[:2]}
+"""Of columns beside those of evaluations, which have other names."""
 OTHERS = 6
 """Styles that evaluations have by turns whose name is that of no variant."""
 
@@ -114,22 +134,46 @@ def read_values(path: Path) -> dict[str, str | float]:
         raise InputError(f"{explain(error, str(path))}: {MEND}.") from None
 
 
-MODEL = (
-    "model",
-    "weights",
-    "weights_prefix",
-    "arguments",
-    "image_shape",
-    "num_classes",
-    "adapter",
-    "data",
-    "evaluator",
-)
-"""Settings of an evaluation that say what was inverted, and what it was compared with."""
+FILES = ("model", "weights")
+"""Settings of an evaluation that name what was inverted; there are many ways to write one path."""
+MODEL = ("factory", "weights_prefix", "arguments", "image_shape", "num_classes", "adapter")
+"""Others that say what was inverted."""
+TOLD = (*FILES, *MODEL, "data", "evaluator", "evaluator_set", "seed")
+"""What tells models of one name apart in their titles."""
+
+
+def alike(found: Iterable[Evaluated]) -> list[list[Evaluated]]:
+    """Evaluations by what was inverted, who judged it and how: in each group the controls of one speak for all."""
+    groups: dict[Hashable, list[Evaluated]] = {}
+    for e in found:
+        group = groups.setdefault(_measured_beside(e), [])
+        group.append(e._replace(place=len(group)))
+    return list(groups.values())
+
+
+def _measured_beside(e: Evaluated) -> Hashable:
+    """The model, how it was measured, and how both networks read the controls, which tells what any path held.
+
+    Of the controls counts alone, as other numbers hang on rounding, or on how few images a class has.
+    """
+    told = [e.settings.get(name) for name in (*MODEL, "evaluator_set")]
+    told += [os.path.normpath(Path.cwd() / e.settings[name]) for name in FILES if name in e.settings]
+    controls = tuple(
+        (row.name, row.samples, *row.confusion.items(), _counted(row, "inversion"), _counted(row, "evaluator"))
+        for row in e.results.rows
+        if row.name in REFERENCES
+    )
+    return repr((told, e.results.classes, e.results.image_shape, e.results.settings)), controls
+
+
+def _counted(row: Row, judge: str) -> tuple[float, int] | None:
+    """How one network reads a row, and of how many images; without the interval, which hangs on a seed."""
+    read = row.measures.get(f"{judge}_accuracy")
+    return (read.value, read.n) if isinstance(read, Estimate) else None
 
 
 def read_evaluations(folders: Sequence[Path], interpretation: Path | None = None) -> list[Inverted]:
-    """Read folders of ``netinv evaluate``. Those of one model, measured against the same images, are its variants.
+    """Read folders of ``netinv evaluate``. Those of one model, measured alike beside equal controls, are its variants.
 
     Args:
         folders: Of the evaluations.
@@ -139,18 +183,15 @@ def read_evaluations(folders: Sequence[Path], interpretation: Path | None = None
         InputError: A folder is named twice, or holds something else; the interpretation is of another model, or they
             are of several.
     """
-    groups: dict[str, list[Evaluated]] = {}
+    evaluations = []
     for name, folder in zip(_short_names(folders), folders, strict=True):
         results, settings = load_results(folder / "results.json"), read_settings(folder / "settings.json")
         curves = read_numbers(folder / "curves.csv", MEND, CURVES)
-        told = [settings.get(key) for key in MODEL]
-        key = repr((told, results.classes, results.image_shape, results.settings.get("epsilons")))
-        group = groups.setdefault(key, [])
-        group.append(Evaluated(name, results, folder, curves, settings, export={}, place=len(group)))
-    titles = _titles([found[0].settings for found in groups.values()])
+        evaluations.append(Evaluated(name, results, folder, curves, settings, export={}))
+    groups = alike(evaluations)
+    titles = _titles([e.settings | {"seed": f"seed {e.results.settings.get('seed')}"} for e, *_ in groups])
     models = [
-        Inverted(title, found, training={}, export={}, runs=[])
-        for title, found in zip(titles, groups.values(), strict=True)
+        Inverted(title, found, training={}, export={}, runs=[]) for title, found in zip(titles, groups, strict=True)
     ]
     if interpretation is None:
         return models
@@ -167,13 +208,13 @@ def _interpreted(folder: Path, results: Results) -> Interpreted:
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The ends of paths, each as long as it must be to differ from all others."""
+    """The ends of paths, each as long as it must be to differ from all others and from the titles of controls."""
     paths = [folder.resolve().parts for folder in folders]
     for folder, path in zip(folders, paths, strict=True):
         if paths.count(path) > 1:
             raise InputError(f"{folder} is named twice: name each folder once.")
     ends = [[path[-length:] for length in range(1, len(path) + 1)] for path in paths]
-    every = [end for own in ends for end in {*own}]
+    every = [*((title,) for title in TITLES), *(end for own in ends for end in {*own})]
     return ["/".join(next((end for end in own if every.count(end) == 1), own[-1])) for own in ends]
 
 
@@ -182,7 +223,7 @@ def _titles(models: Sequence[Mapping[str, str]]) -> list[str]:
     titles = []
     for model in models:
         alike = [other for other in models if other.get("model") == model.get("model")]
-        told = [model[key] for key in MODEL if key in model and any(other.get(key) != model[key] for other in alike)]
+        told = [model[key] for key in TOLD if key in model and any(other.get(key) != model[key] for other in alike)]
         titles.append(", ".join([model.get("model", "classifier"), *told]))
     return [
         f"{title} ({titles[:i].count(title) + 1})" if titles.count(title) > 1 else title

@@ -21,7 +21,7 @@ from netinv.report.curves import (
     robustness_chart,
     training_charts,
 )
-from netinv.report.inputs import REFERENCES, Ablation, Evaluated, Inverted, compared, title_of
+from netinv.report.inputs import REFERENCES, TITLES, Ablation, Evaluated, Inverted, compared, title_of
 from netinv.report.learned import LearnedView, learned
 from netinv.report.pictures import Grid, Neighbours, class_grid, figure, neighbours
 from netinv.report.tables import (
@@ -37,8 +37,8 @@ from netinv.report.tables import (
     measure_table,
     robustness_table,
 )
-from netinv.report.words import description
-from netinv.results import Finding, Measure, findings
+from netinv.report.words import description, span
+from netinv.results import Estimate, Finding, Measure, findings
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 NOISE_ROWS = ", in the rows of the classes that the classifier takes it for"
 """Why noise fills few rows."""
+IDS = ("summary", "ablations", "reading", "theme", "tip", "enlarged")
+"""Of the page's own parts."""
 MAX_GRIDS = 6
 """Grids of one variant: the ensemble's and those of the first generators."""
 
@@ -78,14 +80,15 @@ class SetView(NamedTuple):
     """What the page shows of one classifier."""
 
     name: str
+    """Its id."""
     title: str
     description: str
     classes: tuple[str, ...]
     variants: list[VariantView]
     references: list[Grid]
     measures: Table
-    vendi_n: int
-    """Images of each class behind a Vendi score."""
+    vendi_n: str
+    """How many images of each class are behind a Vendi score."""
     intervals: tuple[list[Choice], list[Choice]]
     """How images are read; how diverse and how real they are."""
     robustness: "Markup"
@@ -116,11 +119,12 @@ def render(inverted: Sequence[Inverted], ablations: Sequence[Ablation] = (), on_
     """
     _expect_distinct([one.name for one in inverted])
     for one in inverted:
-        _expect_distinct([e.variant for e in one.variants])
+        names = [e.variant for e in one.variants]
+        _expect_distinct([*names, *(f"{name}, dropout on" for name in names), *TITLES])
     check_inputs(inverted)
     found = {one.name: one.variants for one in inverted}
     return _template().render(
-        sets=[_set_view(one) for one in inverted],
+        sets=[_set_view(one, name) for one, name in zip(inverted, _ids([one.name for one in inverted]), strict=True)],
         headline=headline_table(found),
         comparison=comparison_charts(found),
         ablations=[(ablation.title, ablation_table(ablation)) for ablation in ablations],
@@ -149,11 +153,22 @@ def _expect_distinct(names: Sequence[str]) -> None:
             raise InputError(f"Two things are called {name}: give each a name of its own.")
 
 
-def _set_view(inverted: Inverted) -> SetView:
+def _ids(names: Sequence[str]) -> list[str]:
+    """An id for each name, without spaces, which nothing else of the page has."""
+    found = [*IDS]
+    for name in names:
+        place = "-".join(name.replace(",", " ").split())
+        while place in found:
+            place += "-"
+        found.append(place)
+    return found[len(IDS) :]
+
+
+def _set_view(inverted: Inverted, name: str) -> SetView:
     found = inverted.variants
     first = found[0].results
     return SetView(
-        name="-".join(inverted.name.replace(",", " ").split()),  # an id, which has no spaces
+        name=name,
         title=title_of(inverted.name),
         description=description(found),
         classes=first.classes,
@@ -164,15 +179,11 @@ def _set_view(inverted: Inverted) -> SetView:
             if found[0].row(name).samples  # real images may not have been given
         ],
         measures=measure_table(_columns(found)),
-        vendi_n=first.vendi_n,
+        vendi_n=span(e.results.vendi_n for e in found),
         intervals=interval_charts(found),
         robustness=robustness_chart(found),
         robustness_table=robustness_table(found),
-        attack=(
-            f"PGD, {first.settings['attack_steps']} steps of {2.5 / first.settings['attack_steps']:.3g} ε, one random "
-            "start, L-infinity bound ε in pixels of [0, 1], "
-            f"on {first.settings['robust_samples']} images of each kind. A stronger attack can only lower the curves."
-        ),
+        attack=_attack(found),
         curves=inversion_curves(found),
         training=training_charts(inverted.training),
         intensity=intensity_chart(found),
@@ -182,6 +193,17 @@ def _set_view(inverted: Inverted) -> SetView:
         classifier_export=inverted.export,
         runs=inverted.runs,
         learned=learned(inverted.interpretation) if inverted.interpretation else None,
+    )
+
+
+def _attack(found: Sequence[Evaluated]) -> str:
+    """How images were attacked, and how many of them."""
+    steps = found[0].results.settings["attack_steps"]
+    points = [row.robustness[0].accuracy for _, _, row in compared(found) if row.robustness]
+    return (
+        f"PGD, {steps} steps of {2.5 / steps:.3g} ε, one random start, L-infinity bound ε in pixels of [0, 1], on "
+        f"{span(point.n for point in points if isinstance(point, Estimate))} images of each kind. A stronger attack "
+        "can only lower the curves."
     )
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from netinv.report.inputs import Evaluated, title_of
+from netinv.report.checks import check_results
+from netinv.report.inputs import TITLES, Evaluated, alike, read_settings, title_of
 from netinv.report.tables import headline_columns
 from netinv.report.words import measure_text
-from netinv.results import HEADLINE, Estimate, Measure, Results, load_results
+from netinv.results import HEADLINE, Estimate, Measure, load_results
 
 PLAIN, WITH_INTERVALS = 10, 26
 """Width of a column; intervals are shown where there is room for them."""
@@ -18,23 +19,23 @@ def summary(folders: Sequence[Path], width: int) -> str:
     """The headline numbers of evaluations, a table for each model of a parent folder, in lines of up to ``width``.
 
     Raises:
-        InputError: A folder holds no results.
+        InputError: A folder holds no results, or those of another version.
     """
-    groups: dict[tuple[Path, str], list[Evaluated]] = {}
+    parents: dict[Path, list[Evaluated]] = {}
     for folder in folders:
-        results = load_results(folder / "results.json")
-        found = Evaluated(folder.resolve().name, results, folder, curves=[], settings={}, export={})
-        groups.setdefault((folder.resolve().parent, _judged_by(results)), []).append(found)
-    blocks = ["\n".join(_table(title_of(parent.name), found, width)) for (parent, _), found in groups.items()]
+        results, about = load_results(folder / "results.json"), folder / "settings.json"
+        settings = read_settings(about) if about.exists() else {}  # the pipeline's stand in params.yaml
+        place = folder.resolve()
+        name = f"{place.parent.name}/{place.name}" if place.name in TITLES else place.name
+        found = Evaluated(name, results, folder, curves=[], settings=settings, export={})
+        check_results([found])
+        parents.setdefault(place.parent, []).append(found)
+    blocks = [
+        "\n".join(_table(title_of(parent.name), group, width))
+        for parent, found in parents.items()
+        for group in alike(found)
+    ]
     return "\n\n".join(blocks) + "\n"
-
-
-def _judged_by(results: Results) -> str:
-    """What tells one classifier, evaluator and test split from others: how they read the same real images."""
-    real = next(row for row in results.rows if row.name == "real_test")
-    read = [real.measures[f"{judge}_accuracy"] for judge in ("inversion", "evaluator")]
-    # Without intervals, which hang on a seed.
-    return repr((results.classes, [(m.value, m.n) if isinstance(m, Estimate) else None for m in read]))
 
 
 def _table(title: str, found: Sequence[Evaluated], width: int) -> Iterator[str]:

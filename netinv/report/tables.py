@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from netinv.report.inputs import REFERENCES, Ablation, Evaluated, compared, title_of
+from netinv.report.inputs import CONTROLS, REFERENCES, Ablation, Evaluated, compared, title_of
 from netinv.report.pictures import Picture, picture_of
 from netinv.report.words import MeasureText, measure_text
 from netinv.results import GRID_CLASSES, HEADLINE, Audit, Measure, NotMeasured, Row, number
@@ -19,21 +19,6 @@ DISTANCES = {
 """Kinds of distance to real images."""
 
 
-class Control(NamedTuple):
-    """A row beside the headline."""
-
-    title: str
-    short: str
-    """The title where room is scarce."""
-    student: str
-    """Name of its distilled student's accuracy, if it has one."""
-
-
-CONTROLS = {
-    "real_train": Control("real images", "real", "distilled_real_accuracy"),
-    "one_picture": Control("one real picture a class, bent", "one bent", ""),
-    "noise": Control("noise", "noise", "distilled_noise_accuracy"),
-}
 PLAIN, SHARE = MeasureText("", ""), MeasureText("", "", percent=True)
 """Numbers and shares that need no words."""
 

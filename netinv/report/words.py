@@ -1,6 +1,6 @@
 """The report in words: what each measure means, and what was inverted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from netinv.report.inputs import Evaluated
@@ -87,11 +87,17 @@ def measure_text(name: str) -> MeasureText:
     return (MEASURES | OF_ALL).get(name, MeasureText(name.replace("_", " ").capitalize(), ""))
 
 
+def span(counts: Iterable[int]) -> str:
+    """The number that all of them are, or from which to which they go."""
+    known = sorted(counts) or [0]
+    return f"{known[0]}" if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
+
+
 def description(found: Sequence[Evaluated]) -> str:
     """What was inverted."""
     results = found[0].results
     channels, height, width = results.image_shape
-    count = len(found[0].generators)
+    counts = span(len(e.generators) for e in found)
     tested = ", ".join(
         f"{network} {percentage(measure.value)}" if isinstance(measure, Estimate) else f"{network} not measured"
         for network in ("classifier", "evaluator")
@@ -99,7 +105,7 @@ def description(found: Sequence[Evaluated]) -> str:
     )
     return (
         f"A classifier of {height} by {width} {'grey' if channels == 1 else 'colour'} images in "
-        f"{len(results.classes)} classes, inverted by {count} "
-        f"{'generator' if count == 1 else 'generators'} in each variant. "
+        f"{len(results.classes)} classes, inverted by {counts} "
+        f"{'generator' if counts == '1' else 'generators'} in each variant. "
         f"Accuracy on real test images: {tested}."
     )
