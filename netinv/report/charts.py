@@ -17,6 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 24, 28, 46
 """Margins of the plot, wide enough for the larger letters of a phone."""
 LETTER = 9
 """Width of a letter on a phone, where letters are largest."""
+MAX_LETTERS = 28
+"""Of a name beside a chart, which leaves room for the chart."""
 MAX_POINTS = 100
 """Points of a line that are drawn; longer ones are thinned evenly, ends kept."""
 MAX_MARKS = 16
@@ -231,6 +233,12 @@ class Interval(NamedTuple):
     """What stands at the end of the line: the value, or why there is none."""
 
 
+def _shortened(name: str) -> str:
+    """A name without its middle, if it is long: both ends tell it from others."""
+    half = MAX_LETTERS // 2
+    return name if len(name) <= MAX_LETTERS else f"{name[: half - 1]}…{name[-half:]}"
+
+
 def interval_chart(title: str, rows: Sequence[Interval], x: Axis) -> Markup:
     """Values of one measure below each other, with their intervals and one common scale.
 
@@ -244,7 +252,8 @@ def interval_chart(title: str, rows: Sequence[Interval], x: Axis) -> Markup:
         return Markup('<p class="missing">Not measured: {}.</p>').format(rows[0].text if rows else "no samples")
     low, high = x.limits or _limits([end for row in measured for end in (row.low, row.high)], 0.05)
     right, top, pitch = 80, 8, 24
-    left = 14 + LETTER * max(len(row.name) for row in rows)
+    names = [_shortened(row.name) for row in rows]
+    left = 14 + LETTER * max(map(len, names))
     bottom = top + pitch * len(rows)
 
     def at_x(value: float) -> float:
@@ -258,7 +267,9 @@ def interval_chart(title: str, rows: Sequence[Interval], x: Axis) -> Markup:
     ]
     for i, row in enumerate(rows):
         y = top + pitch * (i + 0.5)
-        drawn = Markup('<text class="name" x="{}" y="{}">{}</text>').format(left - 10, y + 4, row.name)
+        drawn = Markup('<text class="name" x="{}" y="{}">{}<title>{}</title></text>').format(
+            left - 10, y + 4, names[i], row.name
+        )
         if row.value is None:
             drawn += Markup('<text class="none" x="{}" y="{}">not measured<title>{}</title></text>').format(
                 left + 6, y + 4, row.text

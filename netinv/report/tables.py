@@ -218,7 +218,7 @@ def confusion(found: Sequence[Evaluated]) -> list[Matrix]:
 
 
 def _matrix(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Matrix:
-    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    shares = [[count / whole for count in row] for row in counts for whole in [max(1, sum(row))]]
     if len(classes) <= GRID_CLASSES:
         return Matrix(title, [list(zip(*both, strict=True)) for both in zip(shares, counts, strict=True)])
     from PIL import Image
