@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import complaints
 from test_report import Folders, Page, number, results, write_variant
 
 from netinv.core import InputError, save_csv
@@ -144,3 +145,16 @@ def test_a_summary_of_results_without_a_row_is_one_sentence(written: Written, lo
     rows = tuple(row for row in found.rows if row.name != lost)
     with pytest.raises(InputError, match=rf"results\.json: rows has no {lost}: evaluate again"):
         summary([written("mine", found.model_copy(update={"rows": rows}))], 80)
+
+
+def test_nothing_is_told_of_a_training_that_was_elsewhere(written: Written) -> None:
+    assert "Training of the classifier" not in Page(render(read_evaluations([written("mine", measured())]))).text
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_widen_no_page(written: Written, tmp_path: Path, browser: Any, width: int) -> None:
+    folders = [written(name, measured(), model="m" * 300) for name in ("v" * 150, "w" * 150)]
+    (tmp_path / "index.html").write_text(render(read_evaluations(folders)))
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto((tmp_path / "index.html").as_uri())
+    assert complaints(page) == []
