@@ -167,7 +167,7 @@ def _judge(path: Path, network: "OnnxGenerator", threads: int | None) -> "OnnxCl
 def summary(folders: tuple[Path, ...], width: int | None) -> None:
     """Print the headline numbers of all FOLDERS of an evaluation, beside real images and noise.
 
-    Those of one parent folder are columns of one table.
+    Those of one model in one parent folder are columns of one table.
     """
     from netinv.report import summary as summary_of
 

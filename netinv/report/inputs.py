@@ -196,7 +196,10 @@ def read_evaluations(folders: Sequence[Path], interpretation: Path | None = None
     if interpretation is None:
         return models
     if len(models) > 1:
-        raise InputError(f"The evaluations are of {len(models)} models: name those of the one that was interpreted.")
+        raise InputError(
+            f"The evaluations, told apart by their controls too, are of {len(models)} models: name those of the one "
+            "that was interpreted."
+        )
     return [models[0]._replace(interpretation=_interpreted(interpretation, models[0].variants[0].results))]
 
 
