@@ -90,10 +90,10 @@ def test_ticks_are_few_and_inside(low: float, high: float) -> None:
 
 
 def test_a_long_name_leaves_room_for_its_interval() -> None:
-    row = Interval("zoo:Net, /home/of/someone/weights.safetensors, run/evaluation", "robust", 0.5, 0.4, 0.6, "50.0%")
+    row = Interval("zoo:Net, /models/of/someone/weights.safetensors, run/evaluation", "robust", 0.5, 0.4, 0.6, "50.0%")
     chart = interval_chart("Accuracy", [row, row._replace(value=0.9, low=0.8, high=1.0)], Axis("accuracy"))
     worse, better = (float(x) for x in re.findall(r'<circle cx="([\d.-]+)"', chart))
     assert 0 < worse < better < 480
     assert f"<title>{row.name}</title>" in chart
     (shown, *_) = re.findall(r'<text class="name"[^>]*>([^<]+)<', chart)
-    assert shown == "zoo:Net, /hom…run/evaluation"
+    assert shown == "zoo:Net, /mod…run/evaluation"

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up_results import Folders, number, results, write_variant
 from pages import complaints
-from test_report import Folders, Page, number, results, write_variant
+from test_report import Page
 
 from netinv.core import InputError, save_csv
 from netinv.report import Inverted, read_evaluations, render, summary
 from netinv.report.inputs import CONTROLS, REFERENCES, TITLES
 from netinv.results import Results
 
-Written = Callable[..., Path]
+Evaluates = Callable[..., Path]
 CURVE = [{"generator": 0, "samples": samples, "loss": 1.0} for samples in (1, 2)]
 
 
@@ -32,7 +33,7 @@ def measured(accuracy: float = 0.6, judged: float = 0.97, **settings: Any) -> Re
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Written:
+def evaluated(tmp_path: Path) -> Evaluates:
     """Writes an evaluation as ``netinv evaluate`` does."""
 
     def write(name: str, found: Results, **settings: str) -> Path:
@@ -53,8 +54,8 @@ def grouped(folders: list[Path]) -> list[list[str]]:
     return models
 
 
-def test_evaluators_of_two_seeds_are_told_apart_and_each_has_its_own_controls(written: Written) -> None:
-    folders = [written("first", measured(judged=0.97)), written("second", measured(judged=0.55, seed=1))]
+def test_evaluators_of_two_seeds_are_told_apart_and_each_has_its_own_controls(evaluated: Evaluates) -> None:
+    folders = [evaluated("first", measured(judged=0.97)), evaluated("second", measured(judged=0.55, seed=1))]
     assert grouped(folders) == [["first"], ["second"]]
     inverted = read_evaluations(folders)
     assert [one.name for one in inverted] == ["zoo:Net, seed 0", "zoo:Net, seed 1"]
@@ -78,28 +79,32 @@ def test_evaluators_of_two_seeds_are_told_apart_and_each_has_its_own_controls(wr
         {"weights": "other.safetensors"},
     ],
 )
-def test_whatever_changes_the_controls_or_the_model_parts_evaluations(written: Written, other: dict[str, Any]) -> None:
-    changed = written("changed", **{"found": measured(), **other})
-    folders = [written("first", measured()), changed, written("third", measured(0.9))]
+def test_whatever_changes_the_controls_or_the_model_parts_evaluations(
+    evaluated: Evaluates, other: dict[str, Any]
+) -> None:
+    changed = evaluated("changed", **{"found": measured(), **other})
+    folders = [evaluated("first", measured()), changed, evaluated("third", measured(0.9))]
     assert grouped(folders) == [["first", "third"], ["changed"]]
 
 
 def test_a_model_and_its_images_may_be_named_by_any_path(
-    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evaluated: Evaluates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     short = {"model": "net", "weights": "w.pt", "data": "photos"}
     long = {name: str(tmp_path / "x/.." / path) for name, path in short.items()}
-    assert grouped([written("short", measured(), **short), written("long", measured(), **long)]) == [["short", "long"]]
+    assert grouped([evaluated("short", measured(), **short), evaluated("long", measured(), **long)]) == [
+        ["short", "long"]
+    ]
 
 
-def test_counts_are_those_of_all_variants_not_of_the_first(written: Written) -> None:
+def test_counts_are_those_of_all_variants_not_of_the_first(evaluated: Evaluates) -> None:
     few = measured()
     rows = [row for row in few.rows if row.name != "generator 1"]
     point = rows[1].robustness[0].model_copy(update={"accuracy": number(0.9).model_copy(update={"n": 77})})
     rows[1] = rows[1].model_copy(update={"robustness": (point, *rows[1].robustness[1:])})
     few = few.model_copy(update={"rows": tuple(rows), "vendi_n": 12})
-    inverted = read_evaluations([written("many", measured()), written("few", few)])
+    inverted = read_evaluations([evaluated("many", measured()), evaluated("few", few)])
     text = " ".join(Page(render(inverted)).text.split())
     assert len(inverted) == 1
     assert "inverted by 1 to 2 generators in each variant" in text
@@ -107,8 +112,8 @@ def test_counts_are_those_of_all_variants_not_of_the_first(written: Written) -> 
     assert "on 77 to 100 images of each kind" in text
 
 
-def test_folders_named_like_controls_keep_their_numbers(written: Written) -> None:
-    folders = [written(name, measured(0.6)) for name in ("noise", "real", "one bent", "real, test", "mine")]
+def test_folders_named_like_controls_keep_their_numbers(evaluated: Evaluates) -> None:
+    folders = [evaluated(name, measured(0.6)) for name in ("noise", "real", "one bent", "real, test", "mine")]
     names, accuracies, *_ = (re.split("  +", line)[1:] for line in summary(folders, 400).splitlines())
     found = ["all/noise", "all/real", "all/one bent", "all/real, test", "mine"]
     assert names == [*found, "real", "one bent", "noise"]
@@ -118,20 +123,20 @@ def test_folders_named_like_controls_keep_their_numbers(written: Written) -> Non
 
 
 @pytest.mark.parametrize("name", [*sorted(TITLES), "mine, dropout on"])
-def test_a_variant_with_the_title_of_a_control_is_refused(written: Written, name: str) -> None:
+def test_a_variant_with_the_title_of_a_control_is_refused(evaluated: Evaluates, name: str) -> None:
     assert len(TITLES) == len(CONTROLS) * 2 + len(REFERENCES) - 2  # noise has one title in all places
-    (one,) = read_evaluations([written("mine", measured()), written("other", measured())])
+    (one,) = read_evaluations([evaluated("mine", measured()), evaluated("other", measured())])
     mine, other = one.variants
     with pytest.raises(InputError, match=rf"Two things are called {re.escape(name)}: give each a name of its own"):
         render([one._replace(variants=[mine, other._replace(variant=name)])])
 
 
-def test_models_named_like_parts_of_the_page_have_ids_of_their_own(written: Written) -> None:
+def test_models_named_like_parts_of_the_page_have_ids_of_their_own(evaluated: Evaluates) -> None:
     def inverted(name: str) -> Inverted:
         (one,) = read_evaluations([folder])
         return one._replace(name=name)
 
-    folder = written("mine", measured())
+    folder = evaluated("mine", measured())
     names = ("summary", "reading", "a, b", "a b", "zoo:Net")
     tags = Page(render([inverted(name) for name in names])).tags
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
@@ -140,20 +145,20 @@ def test_models_named_like_parts_of_the_page_have_ids_of_their_own(written: Writ
 
 
 @pytest.mark.parametrize("lost", ["noise", "real_test", "ensemble"])
-def test_a_summary_of_results_without_a_row_is_one_sentence(written: Written, lost: str) -> None:
+def test_a_summary_of_results_without_a_row_is_one_sentence(evaluated: Evaluates, lost: str) -> None:
     found = measured()
     rows = tuple(row for row in found.rows if row.name != lost)
     with pytest.raises(InputError, match=rf"results\.json: rows has no {lost}: evaluate again"):
-        summary([written("mine", found.model_copy(update={"rows": rows}))], 80)
+        summary([evaluated("mine", found.model_copy(update={"rows": rows}))], 80)
 
 
-def test_nothing_is_told_of_a_training_that_was_elsewhere(written: Written) -> None:
-    assert "Training of the classifier" not in Page(render(read_evaluations([written("mine", measured())]))).text
+def test_nothing_is_told_of_a_training_that_was_elsewhere(evaluated: Evaluates) -> None:
+    assert "Training of the classifier" not in Page(render(read_evaluations([evaluated("mine", measured())]))).text
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_long_names_widen_no_page(written: Written, tmp_path: Path, browser: Any, width: int) -> None:
-    folders = [written(name, measured(), model="m" * 300) for name in ("v" * 150, "w" * 150)]
+def test_long_names_widen_no_page(evaluated: Evaluates, tmp_path: Path, browser: Any, width: int) -> None:
+    folders = [evaluated(name, measured(), model="m" * 300) for name in ("v" * 150, "w" * 150)]
     (tmp_path / "index.html").write_text(render(read_evaluations(folders)))
     page = browser.new_page(viewport={"width": width, "height": 800})
     page.goto((tmp_path / "index.html").as_uri())
