@@ -305,7 +305,7 @@ def test_a_saturated_soft_max_is_told_from_blocked_gradients(output: Any) -> Non
         scores = 1e9 * scores
         return scores.sigmoid() if output == "sigmoid" else scores.softmax(dim=1)
 
-    report = check_classifier(Treated(same, after), SHAPE, config=AdapterConfig(output=output))
+    report = check_classifier(Treated(same, after), SHAPE, adapter=AdapterConfig(output=output))
     assert codes(report, "error") == {"gradients"}
     assert "its soft-max or sigmoid is saturated" in message(report, "gradients")
 
