@@ -11,8 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from draws import torch_rng
+from repositories import set_params
 from ruamel.yaml import YAML
-from test_pipeline import set_params
 
 from netinv.audit import load_audit
 from netinv.classifiers import save_classifier

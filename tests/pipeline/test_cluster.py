@@ -17,12 +17,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from draws import torch_rng
+from ray_needs import needs
 
 from netinv.core import InputError
 from netinv.interpretation import DictionaryConfig, Wanted, train_dictionary
 from pipeline import interpret
 from pipeline.cluster import check_address, cluster, run_tasks, workarounds
-from pipeline.params import RayParams
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own start-up warns of its future defaults
 
@@ -41,12 +41,6 @@ class Told(NamedTuple):
 
     number: int
     state: bytes | None = None
-
-
-def needs(num_workers: int = 1, num_cpus: float = 1, num_gpus: float = 0) -> RayParams:
-    return RayParams(
-        num_workers=num_workers, num_cpus=num_cpus, num_gpus=num_gpus, checkpoint_every=1, storage="unused"
-    )
 
 
 def numbers(events: Iterable[tuple[int, Told]], index: int) -> list[int]:

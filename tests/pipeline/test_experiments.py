@@ -1,6 +1,5 @@
 """Experiments as their users run them: DVC's commands, its remotes, the pages of MLflow, the commands of the docs."""
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -12,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_pipeline import executed, project, run, set_params  # noqa: F401
+from repositories import activatable, bash, executed, run, set_params
 from tracked import answers, environment, free_port, wait_for
 
 from netinv.audit import STATUS, load_audit
@@ -26,7 +25,7 @@ COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", 
 
 
 @pytest.fixture(scope="module")
-def first(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def first(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository after its first `dvc repro`, with the result committed."""
     copy = Path(shutil.copytree(project, tmp_path_factory.mktemp("first") / "repository", symlinks=True))
     run(copy, "git", "add", "dvc.lock")
@@ -131,38 +130,6 @@ def test_clone_and_pull_from_s3(first: Path, tmp_path: Path) -> None:
         server.wait()
 
 
-def activatable(project: Path, folder: Path) -> Path:  # noqa: F811
-    """A copy with an environment in .venv, which is this one, as `make` leaves it."""
-    repository = Path(shutil.copytree(project, folder / "repository", symlinks=True))
-    (repository / ".venv").mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (repository / ".venv" / name).symlink_to(Path(sys.prefix) / name)
-    (repository / ".venv" / ".installed").touch()
-    return repository
-
-
-def bash(repository: Path, script: str, **environment: str) -> str:
-    """Run a script; what it has started and left running is ended with it."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RAY_", "PYTHONPATH"))}
-    commit = {f"GIT_{who}_{what}": "t@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    process = subprocess.Popen(
-        ["bash", "-ec", f"source .venv/bin/activate\n{script}"],
-        cwd=repository,
-        env={**clean, **commit, "MLFLOW_DISABLE_TELEMETRY": "true", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=1500)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, output[-5000:]
-    return output
-
-
 def test_pages_of_mlflow(root: Path, first: Path, tmp_path: Path) -> None:
     """The table of runs, sample images, the comparison and a registered model, in a browser."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -204,7 +171,7 @@ def test_pages_of_mlflow(root: Path, first: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_commands_of_the_page_run_as_written(root: Path, project: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_commands_of_the_page_run_as_written(root: Path, project: Path, tmp_path: Path) -> None:
     repository = activatable(project, tmp_path)
     blocks = re.findall(r"```bash\n(.*?)```", (root / "docs" / "experiments.md").read_text(), re.DOTALL)
     assert len(blocks) > 6
@@ -216,7 +183,7 @@ def test_commands_of_the_page_run_as_written(root: Path, project: Path, tmp_path
 
 
 @pytest.mark.timeout(1800)
-def test_commands_of_the_readme_run_as_written(root: Path, project: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_commands_of_the_readme_run_as_written(root: Path, project: Path, tmp_path: Path) -> None:
     """After the first `make repro` of a fresh clone, of which nothing was committed."""
     repository = activatable(project, tmp_path)
     blocks = re.findall(r"```bash\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
@@ -230,7 +197,7 @@ def test_commands_of_the_readme_run_as_written(root: Path, project: Path, tmp_pa
 
 
 @pytest.mark.timeout(1800)
-def test_blocks_of_the_other_pages_run_as_written(root: Path, project: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_blocks_of_the_other_pages_run_as_written(root: Path, project: Path, tmp_path: Path) -> None:
     """Those of audit.md, onnx.md and mlflow/README.md. Networks that hardly learned may be given any verdict."""
     repository = activatable(project, tmp_path)
     found = {page: (root / page).read_text() for page in ("docs/audit.md", "docs/onnx.md", "mlflow/README.md")}

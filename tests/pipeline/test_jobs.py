@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_experiments import activatable, bash
-from test_pipeline import executed, fresh, run, set_params
+from repositories import activatable, bash, executed, fresh, run, set_params
 from tracked import environment, free_port, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # SQLAlchemy's words to MLflow

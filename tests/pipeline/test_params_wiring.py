@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from draws import seed_torch, torch_rng
-from test_pipeline import set_params
+from repositories import set_params
 
 from netinv import classifiers, evaluation
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, save_classifier

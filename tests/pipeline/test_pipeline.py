@@ -2,99 +2,19 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from repositories import executed, run, set_params
 from ruamel.yaml import YAML
 
 from netinv.results import HEADLINE, load_interpretation
 from netinv.sampling import OnnxGenerator
-
-TINY = {
-    "train.classifier.training.epochs": 3,
-    "train.evaluator.training.epochs": 2,
-    "invert.common.num_generators": 2,
-    "invert.common.attempts": 1,
-    "invert.standard.steps": 20,
-    "invert.robust.steps": 10,
-    "evaluate.num_samples": 200,
-    "evaluate.sharpness_samples": 50,
-    "evaluate.robust_samples": 50,
-    "evaluate.privacy_samples": 100,
-    "evaluate.resamples": 100,
-    "evaluate.student": {"epochs": 1},
-    "evaluate.distillation": {"images": 100, "steps": 10},
-    "export.forms": ["ensemble"],
-    "interpret.images": 600,
-    "interpret.measured": 200,
-    "interpret.dictionary.steps": 5,
-    "interpret.concepts": 4,
-    "interpret.ascent_steps": 2,
-}
-
-
-def run(project: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command in the project, with this interpreter's programs first."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RAY_", "NETINV_"))}
-    result = subprocess.run(
-        command,
-        cwd=project,
-        env={**inherited, "PATH": path, **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    if check:
-        assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
-    return result
-
-
-def set_params(project: Path, **values: Any) -> None:
-    """Set dotted keys in the project's params.yaml."""
-    yaml = YAML()
-    params = yaml.load(project / "params.yaml")
-    for key, value in values.items():
-        *parents, last = key.split(".")
-        node = params
-        for part in parents:
-            node = node[part]
-        node[last] = value
-    yaml.dump(params, project / "params.yaml")
-
-
-def executed(output: str) -> list[str]:
-    """The stages that a `dvc repro` ran (or would run), in order."""
-    return re.findall(r"Running stage '([^']+)'", output)
-
-
-def fresh(root: Path, project: Path) -> Path:
-    """A fresh repository with this one's files, and settings that make all of it small."""
-    for name in run(root, "git", "ls-files").stdout.splitlines():
-        target = project / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / name, target)
-    set_params(project, **TINY)
-    run(project, "git", "init", "-q")
-    run(project, "git", "add", "-A")
-    run(project, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "start")
-    return project
-
-
-@pytest.fixture(scope="module")
-def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh repository after its first `dvc repro`."""
-    project = fresh(root, tmp_path_factory.mktemp("project"))
-    result = run(project, "dvc", "repro")
-    assert len(executed(result.stdout)) == 14
-    return project
 
 
 @pytest.mark.slow

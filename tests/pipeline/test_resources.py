@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from draws import torch_rng
-from test_cluster import needs
+from ray_needs import needs
 
 from netinv.core import InputError
 from netinv.interpretation import DictionaryConfig, Wanted

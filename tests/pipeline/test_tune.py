@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from draws import seed_torch
-from test_pipeline import fresh, run, set_params
+from repositories import fresh, run, set_params
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier
 from netinv.core import InputError

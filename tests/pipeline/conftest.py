@@ -1,0 +1,15 @@
+"""What several files of these tests share."""
+
+from pathlib import Path
+
+import pytest
+from repositories import executed, fresh, run
+
+
+@pytest.fixture(scope="module")
+def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh repository after its first `dvc repro`."""
+    project = fresh(root, tmp_path_factory.mktemp("project"))
+    result = run(project, "dvc", "repro")
+    assert len(executed(result.stdout)) == 14
+    return project
