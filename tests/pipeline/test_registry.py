@@ -26,6 +26,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own
     import mlflow.onnx
     import onnx
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
     from mlflow.tracking import MlflowClient
 
 if TYPE_CHECKING:
@@ -205,6 +207,31 @@ def test_a_champion_that_memorised_is_champion_no_more(exported: "Exported", fol
     told = offer(exported, [0.95], number=3)
     assert "not champion: the champion, version 2, has no measures of this pipeline: you decide" in told[0]
     assert aliases(store)["champion"] == "2"
+
+
+def test_who_may_not_delete_an_alias_is_told_who_may(
+    exported: "Exported", folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server with accounts everybody may set aliases, and only a model's maker and administrators delete them."""
+    offer(exported, [0.8, 0.7])
+    store = MlflowClient(tracking.tracking_uri())
+
+    def forbid(*_: Any) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    with monkeypatch.context() as forbidden:
+        forbidden.setattr(MlflowClient, "delete_registered_model_alias", forbid)
+        told = CliRunner().invoke(main, ["promote", NAME, "2", "--why", "tried out"])
+        stays = "stays until an administrator, or who made the model, deletes it."
+        assert told.output == f"{NAME}: version 2 is champion, in place of version 1; its alias challenger {stays}\n"
+        tags = store.get_model_version(NAME, "2").tags
+        assert (tags["decision"], tags["previous_champion"]) == ("tried out", "1")
+        said = offer(exported, [0.8, 0.7], number=1, memorised=(True, True))
+        assert said[0].endswith(f"found memorised training images; its alias champion {stays}")
+        assert "memorised" in store.get_model_version(NAME, "2").tags["standing"]
+        assert aliases(store)["champion"] == "2"
+    offer(exported, [0.8, 0.7], number=2, memorised=(True, True))  # by somebody who may
+    assert "champion" not in aliases(store)
 
 
 def test_the_champion_is_looked_at_first(exported: "Exported", folder: Path) -> None:
