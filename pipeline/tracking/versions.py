@@ -1,5 +1,6 @@
 """Versions of registered models: where the rule for the champion meets MLflow's registry."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -25,7 +26,7 @@ class Versions:
     """The registry of one store."""
 
     def __init__(self, store: Client) -> None:
-        self._store = store
+        self._store, self.uri = store, store.uri
         self.client = store.connect()
 
     def register(self, experiment: str, run_id: str, name: str, candidates: list[Candidate]) -> list[str]:
@@ -36,12 +37,12 @@ class Versions:
         told = []
         challenger = None
         offered = [(candidate, self._version(experiment, run_id, name, candidate)) for candidate in candidates]
-        champion = self._alias(name, "champion")
+        champion = self.alias(name, "champion")
         # The champion first: the others are compared with what is known of it now, and not with what was.
         for candidate, version in sorted(offered, key=lambda pair: str(pair[1].version) != champion):
             number = str(version.version)
             standing = candidate.standing.model_dump_json()
-            leader = self._alias(name, "champion")
+            leader = self.alias(name, "champion")
             leaks = leader == number and candidate.standing.memorised
             if version.tags.get("standing") == standing and leader is not None and not leaks:
                 told.append(f"{name}: {candidate.generator} is version {number} already.")
@@ -127,13 +128,13 @@ class Versions:
     def lead(self, name: str, version: str, why: str) -> tuple[str | None, str]:
         """Make a version the champion; returns whose place it took, and what :meth:`_drop` leaves."""
         client = self.client
-        last = self._alias(name, "champion")
+        last = self.alias(name, "champion")
         if last not in (None, version):
             client.set_model_version_tag(name, version, "previous_champion", str(last))
         client.set_model_version_tag(name, version, "decision", why)
         if last != version:
             client.set_registered_model_alias(name, "champion", version)
-        return last, self._drop(name, "challenger") if self._alias(name, "challenger") == version else ""
+        return last, self._drop(name, "challenger") if self.alias(name, "challenger") == version else ""
 
     def _drop(self, name: str, alias: str) -> str:
         """Take an alias away; where the server's accounts forbid that, a clause says so and who may.
@@ -150,7 +151,8 @@ class Versions:
             return f"; its alias {alias} stays until an administrator, or who made the model, deletes it"
         return ""
 
-    def _alias(self, name: str, alias: str) -> str | None:
+    def alias(self, name: str, alias: str) -> str | None:
+        """The number of the version that has an alias."""
         version = self.client.get_registered_model(name).aliases.get(alias)
         return None if version is None else str(version)
 
@@ -163,7 +165,8 @@ def promote(name: str, version: str, why: str) -> str:
     """
     versions, found = _find_version(name, version)
     number = str(found.version)
-    last, left = versions.lead(name, number, why)
+    with _asked(versions.uri):
+        last, left = versions.lead(name, number, why)
     place = f", in place of version {last}" if last not in (None, number) else ""
     return f"{name}: version {number} is champion{place}{left}."
 
@@ -174,8 +177,6 @@ def trace(name: str, version: str) -> Iterator[str]:
     Raises:
         InputError: There is no such model or version, or no server.
     """
-    from mlflow.exceptions import MlflowException
-
     versions, found = _find_version(name, version)
     client = versions.client
     yield f"{name} version {found.version}: {found.tags.get('decision', '')}"
@@ -187,8 +188,9 @@ def trace(name: str, version: str) -> Iterator[str]:
             continue
         seen.add(run_id)
         try:
-            run = client.get_run(run_id)
-        except MlflowException:  # deleted, or known to another store alone
+            with _asked(versions.uri):
+                run = client.get_run(run_id)
+        except LookupError:  # deleted, or known to another store alone
             yield f"  run {run_id} is not in this store"
             continue
         tags = run.data.tags
@@ -198,7 +200,8 @@ def trace(name: str, version: str) -> Iterator[str]:
             continue
         changed = " with changes" if tags.get("mlflow.source.git.dirty") == "True" else ""
         experiment = f", DVC experiment {tags['dvc.exp_name']}" if "dvc.exp_name" in tags else ""
-        yield f"  {run.info.run_name}: run {run_id}, commit {tags.get('mlflow.source.git.commit')}{changed}{experiment}"
+        commit = tags.get("mlflow.source.git.commit", "not known")
+        yield f"  {run.info.run_name}: run {run_id}, commit {commit}{changed}{experiment}"
         for data in run.inputs.dataset_inputs if run.inputs else ():
             yield f"    data set {data.dataset.name}, digest {data.dataset.digest}"
         waiting += [tags[key] for key in sorted(tags) if key == "mlflow.parentRunId" or key.startswith("input.")]
@@ -210,23 +213,45 @@ def trace(name: str, version: str) -> Iterator[str]:
         yield f"To make it again: dvc exp apply {made['dvc.exp_name']} && dvc repro {stage}"
     elif made.get("mlflow.source.git.dirty") == "True":
         yield "Code or settings were changed after that commit and not kept: it cannot be made again exactly."
+    elif "mlflow.source.git.commit" not in made:
+        yield f"Its commit is not known, as of a job's: check out what was submitted, and dvc repro {stage}"
     else:
-        yield f"To make it again: git checkout {made.get('mlflow.source.git.commit')} && dvc repro {stage}"
+        yield f"To make it again: git checkout {made['mlflow.source.git.commit']} && dvc repro {stage}"
 
 
 def _find_version(name: str, version: str) -> tuple[Versions, "ModelVersion"]:
     uri = tracking_uri()
     check_server(uri)
     versions = Versions(Client(uri))
-    client = versions.client
-    from mlflow.exceptions import MlflowException
-
     try:
-        if version.isdigit():
-            return versions, client.get_model_version(name, version)
-        return versions, client.get_model_version_by_alias(name, version)
-    except MlflowException:
+        with _asked(uri):
+            number = version if version.isdigit() else versions.alias(name, version)
+            if number is not None:
+                return versions, versions.client.get_model_version(name, number)
+            raise LookupError
+    except LookupError:
         raise InputError(
             f"{redacted(uri)} has no version {version} of a model {name}: the registered models are listed under "
             "Models in MLflow's page."
+        ) from None
+
+
+@contextlib.contextmanager
+def _asked(uri: str) -> Iterator[None]:
+    """What the store answers, in two kinds.
+
+    Raises:
+        LookupError: It has no such thing.
+        InputError: It refuses, or fails; tells its reason.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise LookupError from None
+        reason = redacted(" ".join(str(error).split()))[:300]
+        raise InputError(
+            f"{redacted(uri)} does not do what it is asked ({reason}): mend that, and ask again."
         ) from None

@@ -1,5 +1,6 @@
 """The rule for the champion, the model card, and a real registry: versions, aliases, a second delivery, serving."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -255,6 +256,11 @@ def test_what_is_not_known_of_a_version_is_said(exported: "Exported", folder: Pa
     offer(exported, [0.8])
     store = MlflowClient(tracking.tracking_uri())
     run = str(store.get_model_version(NAME, "1").run_id)
+    with contextlib.suppress(MlflowException):  # a folder in no repository has none
+        store.delete_tag(run, "mlflow.source.git.commit")
+    lines = list(tracking.trace(NAME, "1"))
+    assert ", commit not known" in lines[1]
+    assert lines[-1].startswith("Its commit is not known")
     store.delete_tag(run, "variant")
     assert list(tracking.trace(NAME, "1"))[-1].startswith("Nothing more is known of it")
     by_hand = store.create_model_version(NAME, (exported.folder / "generator-0.onnx").as_uri())
@@ -262,6 +268,29 @@ def test_what_is_not_known_of_a_version_is_said(exported: "Exported", folder: Pa
     assert list(tracking.trace(NAME, "2"))[1:] == [
         "Nothing more is known of it: it has no run of this pipeline that is still in this store."
     ]
+
+
+@pytest.mark.parametrize("call", ["get_model_version", "set_model_version_tag", "get_run"])
+def test_a_registry_that_fails_is_not_taken_for_one_that_lacks_something(
+    call: str, exported: "Exported", folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(exported, [0.8])
+
+    def fail(*_: Any) -> None:
+        raise MlflowException("the database is away, password=hunter2")
+
+    monkeypatch.setattr(MlflowClient, call, fail)
+    for command in ("promote", "trace"):
+        if (command, call) in (("promote", "get_run"), ("trace", "set_model_version_tag")):
+            continue
+        told = CliRunner().invoke(main, [command, NAME, "1"])
+        assert told.exit_code == 2, told.exception
+        assert "does not do what it is asked (the database is away" in told.output
+        assert "hunter2" not in told.output
+    with pytest.raises(InputError, match="has no version nobody of a model"):
+        list(tracking.trace(NAME, "nobody"))
+    with pytest.raises(InputError, match="has no version champion of a model absent"):
+        tracking.promote("absent", "champion", "")
 
 
 def test_model_card_says_what_a_user_must_know(exported: "Exported", tmp_path: Path) -> None:
