@@ -16,7 +16,7 @@ from typing import Any
 
 from netinv.core import InputError, read_text
 from pipeline.cluster import guard
-from pipeline.cluster.workarounds import CHECK_ALIVE, LATE, NEEDED, signals_kept, stay_on_this_machine
+from pipeline.cluster.workarounds import CHECK_ALIVE, LATE, NEEDED, NO_NODE, signals_kept, stay_on_this_machine
 from pipeline.ending import done_at_the_end, end
 from pipeline.stage import locked
 
@@ -59,6 +59,8 @@ def cluster(address: str | None) -> Iterator[None]:
         with signals_kept():
             ray.init(address=address, runtime_env={"py_modules": code}, **options)
     except (ConnectionError, RuntimeError) as error:
+        if NO_NODE in str(error):  # what is here is of another cluster
+            raise _no_node(address) from None
         raise InputError(f"The Ray cluster at RAY_ADDRESS={address} refused the connection: {error}") from None
     try:
         yield
@@ -148,14 +150,16 @@ def check_address(address: str | None) -> None:
     """Fail within seconds where Ray would try for minutes.
 
     Raises:
-        InputError: The address is malformed or of Ray Client, or nothing answers there, or something else than Ray.
+        InputError: The address is malformed or of Ray Client, or nothing answers there, or something else than Ray, or
+            this machine is no node of any cluster.
     """
     if address is None or address == "auto":
         return
     if address.startswith("ray://"):
         raise InputError(
             f"RAY_ADDRESS={address} is of Ray Client, through which nothing comes of generators at work: "
-            "give the head's own address as host:6379, or submit the pipeline as a job."
+            "submit the pipeline as a job, or have `ray start --address=host:6379` make this machine a node and give "
+            "that address."
         )
     parts = _ADDRESS.fullmatch(address)
     if parts is None:
@@ -170,6 +174,26 @@ def check_address(address: str | None) -> None:
             f"No Ray cluster answers at RAY_ADDRESS={address} ({error}): start it, or unset RAY_ADDRESS to run locally."
         ) from None
     _expect_service(address)
+    _expect_node(address)
+
+
+def _expect_node(address: str) -> None:
+    """See that this machine has a node of some cluster, as Ray itself does, which waits a minute for one.
+
+    Raises:
+        InputError: It has none.
+    """
+    import psutil
+
+    if "raylet" not in {process.info["name"] for process in psutil.process_iter(["name"])}:
+        raise _no_node(address)
+
+
+def _no_node(address: str) -> InputError:
+    return InputError(
+        f"This machine is no node of the Ray cluster at RAY_ADDRESS={address}: have `ray start --address={address}` "
+        "make it one, or submit the pipeline as a job."
+    )
 
 
 def _expect_grpc(connection: socket.socket) -> None:

@@ -1,16 +1,18 @@
 """Which addresses are taken for a cluster of Ray, before anything is started there."""
 
+import inspect
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from netinv.core import InputError
-from pipeline.cluster import check_address, cluster, connection
+from pipeline.cluster import check_address, cluster, connection, workarounds
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own start-up warns of its future defaults
 
@@ -69,6 +71,7 @@ def test_a_cluster_that_asks_for_a_token_or_is_of_another_kind_says_so_at_once(
     import grpc
 
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(connection, "_expect_node", lambda address: None)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -108,6 +111,7 @@ def test_every_form_of_an_address_is_understood(address: str, monkeypatch: pytes
     asked: list[tuple[str, int]] = []
     monkeypatch.setattr(connection, "_expect_grpc", lambda connection: None)
     monkeypatch.setattr(connection, "_expect_service", lambda address: None)
+    monkeypatch.setattr(connection, "_expect_node", lambda address: None)
     monkeypatch.setattr(connection.socket, "create_connection", lambda to, timeout: asked.append(to) or socket.socket())
     check_address(address)
     host, _, port = address.rpartition(":")
@@ -123,5 +127,36 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 def test_ray_client_is_refused_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would connect, and refuse the first generator: it knows no streams."""
     monkeypatch.setattr(connection.socket, "create_connection", lambda *_, **__: pytest.fail("asked"))
-    with pytest.raises(InputError, match=r"is of Ray Client, .* host:6379, or submit the pipeline as a job"):
+    with pytest.raises(InputError, match=r"is of Ray Client, .* submit the pipeline as a job, or .* a node"):
         check_address("ray://10.0.0.1:10001")
+
+
+@pytest.mark.parametrize("names", [["init", "python"], ["init", "raylet"]])
+def test_a_machine_that_is_no_node_is_told_before_the_work(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray waits a minute for a node on the driver's machine, and says then that no attributes match."""
+    import psutil
+
+    monkeypatch.setattr(connection, "_expect_grpc", lambda connection: None)
+    monkeypatch.setattr(connection, "_expect_service", lambda address: None)
+    monkeypatch.setattr(connection.socket, "create_connection", lambda *_, **__: socket.socket())
+    monkeypatch.setattr(psutil, "process_iter", lambda _: [SimpleNamespace(info={"name": name}) for name in names])
+    if "raylet" in names:
+        check_address("head:6379")
+        return
+    with pytest.raises(InputError, match=r"no node of .*: have `ray start --address=head:6379` make it one, or submit"):
+        check_address("head:6379")
+
+
+def test_a_node_of_another_cluster_is_told_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private import services
+
+    def refuse(**_: Any) -> None:
+        raise RuntimeError(f"{workarounds.NO_NODE}: '' when trying to resolve node to connect to.")
+
+    monkeypatch.setattr(connection, "check_address", lambda address: None)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(InputError, match="This machine is no node of"), cluster("head:6379"):
+        pass
+    source = inspect.getsource(services.get_node_to_connect_for_driver)
+    assert workarounds.NO_NODE in source  # Ray still says so
