@@ -6,15 +6,15 @@ One row for each of them goes to ``ablation/<dataset>.csv``, which the report sh
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import check_file, save_csv
-from pipeline.stage import stage_command, verbose_option
+from netinv.core import InputError, check_file, save_csv
+from pipeline.stage import SCRATCH, locked, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier
@@ -88,6 +88,17 @@ def measure(
     return records
 
 
+@contextmanager
+def _alone(dataset: str) -> Iterator[None]:
+    """Keep a second ablation away, whose states and runs would be the same wherever its table goes."""
+    lock = SCRATCH / f"ablation-{dataset}.lock"
+    with locked(lock, wait=False) as alone:
+        if not alone:
+            raise InputError(f"Process {lock.read_text() or '?'} is still at this ablation: wait for it, or end it.")
+        lock.write_text(str(os.getpid()))
+        yield
+
+
 @click.command()
 @click.argument("dataset")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set; data/DATASET if not given.")
@@ -120,7 +131,7 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
         settings = params.ablation.evaluate
         return evaluate(networks, classifier, evaluator, spec.classes, train_images, test, settings, sharpness)
 
-    with ExitStack() as stack:
+    with _alone(dataset), ExitStack() as stack:
         checkpoints = plan.checkpoints()
         run = stack.enter_context(
             tracking.stage_run(

@@ -14,6 +14,7 @@ from repositories import set_params
 
 from netinv import classifiers, evaluation
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, save_classifier
+from netinv.core import InputError
 from netinv.data import LabelledImages, load_spec, load_split, save_dataset
 from pipeline import ablation, cluster, driver, invert, tracking, train, tune
 from pipeline.cluster import resources, tasks
@@ -21,6 +22,7 @@ from pipeline.cluster.search import _drawn
 from pipeline.driver import Followed, Plan
 from pipeline.generators import Job
 from pipeline.params import Choices, ModelParams, Params, Range, RayParams, load_params
+from pipeline.stage import SCRATCH, locked
 
 NODES = [{"CPU": 8.0, "GPU": 4.0}]
 
@@ -208,6 +210,18 @@ def test_the_ablation_is_measured_by_its_own_evaluation(project: Path, monkeypat
     config = told(ablation.main, "digits", None, None, Path("ablation"))[6]
     assert config == load_params().ablation.evaluate
     assert config.num_samples == 321
+
+
+def test_two_ablations_of_a_data_set_keep_out_of_each_others_states(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked(monkeypatch, driver, "resume")
+    with (
+        locked(SCRATCH / "ablation-digits.lock"),
+        pytest.raises(InputError, match="is still at this ablation: wait for it, or end it"),
+    ):
+        told(ablation.main, "digits", None, None, Path("elsewhere"))
+    told(ablation.main, "digits", None, None, Path("elsewhere"))
 
 
 # ---- Range, Choices and TuneParams
