@@ -47,10 +47,11 @@ def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, me
     from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec, load_split
     from netinv.interpretation import interpret
-    from pipeline import tracking
+    from pipeline import cluster, tracking
     from pipeline.params import load_params
 
     params = load_params()
+    cluster.check_address(os.environ.get("RAY_ADDRESS"))
     spec, settings = load_spec(data), params.for_dataset(dataset)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     runs = Path("runs")
@@ -91,14 +92,13 @@ def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, me
 
 def _drawn(params: "Params", dataset: str, generators: Path, device: str) -> "dict[str, Drawn]":
     """The generators of all variants, as they were trained to be asked."""
-    from netinv.generators import load_generator
+    from netinv.generators import load_generators
     from netinv.interpretation import Drawn
 
     inversion = params.for_dataset(dataset).invert
     drawn: dict[str, Drawn] = {}
     for variant in params.variants:
-        folders = sorted((p.parent for p in (generators / variant).glob("*/config.json")), key=lambda p: int(p.name))
-        networks = [load_generator(folder).to(device).eval() for folder in folders]
+        networks = [network.to(device).eval() for network in load_generators(generators / variant)]
         drawn[variant] = Drawn(networks, getattr(inversion, variant).sharpness)
     return drawn
 
