@@ -218,6 +218,12 @@ def write_trials(folder: Path, dataset: str, variant: str, trials: "list[Trial]"
     save_csv(folder / "trials.csv", rows)
 
 
+def _failed(trials: "list[Trial]") -> str:
+    """How many failed, as a clause."""
+    count = sum(trial.outcome == "failed" for trial in trials)
+    return f", {count} failed" if count else ""
+
+
 @click.command()
 @click.argument("dataset")
 @click.argument("variant", type=click.Choice(VARIANTS))
@@ -251,7 +257,7 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
         checkpoints = Checkpoints(str(SEARCHES), stage, key)
         search = (SEARCHES / stage / key / "search").absolute()
         if search.exists():
-            print(f"{title}: goes on with the search that was killed", file=sys.stderr)
+            print(f"{title}: goes on with the search that did not come to its end", file=sys.stderr)
         run = stack.enter_context(
             tracking.stage_run(
                 "tune",
@@ -269,14 +275,17 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
             train_trial, shared, space, OBJECTIVES, tune.num_trials, tune.seed, search, params.ray, told
         )
         if not (best := front(trials)):
-            raise InputError(f"None of the {len(trials)} trials came to its end: see their runs in MLflow.")
+            raise InputError(
+                f"None of the {len(trials)} trials came to its end{_failed(trials)}: see their runs in MLflow, mend "
+                "that, and run this again, which trains anew those that failed."
+            )
         run.log_metrics({f"tune/{key}": best[0].record[key] for key in (*OBJECTIVES, "score")})
         write_trials(folder, dataset, variant, trials, best)
         for path in sorted(folder.iterdir()):
             run.log_artifact(path)
     checkpoints.remove()
     measured = ", ".join(f"{key} {best[0].record[key]:.3f}" for key in (*OBJECTIVES, "score"))
-    print(f"{title}: the best of {len(trials)} trials has {measured}", file=sys.stderr)
+    print(f"{title}: the best of {len(trials)} trials has {measured}{_failed(trials)}", file=sys.stderr)
     print(f"To train with its settings: xargs -a {out / 'best.txt'} dvc exp run", file=sys.stderr)
 
 

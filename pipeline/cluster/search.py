@@ -49,8 +49,8 @@ def search(
         objectives: Keys of the records, in whose Pareto front Optuna looks on.
         num_trials: Draws.
         seed: Of the draws. What is drawn depends on which trial ends first as well.
-        folder: Keeps the search: where it holds one that was killed, that one goes on, its trials at work anew; or
-            begins anew, if it cannot go on.
+        folder: Keeps the search: where it holds one that was killed or whose trials failed, that one goes on, its
+            trials at work and those that failed anew; or begins anew, if it cannot go on.
         resources: What a trial occupies; ``num_workers`` counts as 1.
         tell: Called with a trial at its every record and at its end; with its end once more where a search goes on.
 
@@ -114,7 +114,8 @@ def _restored(trainable: Any, folder: Path) -> Any:
     if not folder.exists():
         return None
     try:
-        tuner = tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
+        # Restarted ones would have names that Optuna does not know; resumed ones begin anew, having no checkpoints.
+        tuner = tune.Tuner.restore(str(folder), trainable, resume_unfinished=True, resume_errored=True)
         tuner.get_results()
         OptunaSearch().restore_from_dir(str(folder))
     except Exception as error:  # what is damaged or of another version fails in every possible way

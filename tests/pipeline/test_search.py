@@ -75,3 +75,15 @@ def test_a_search_that_is_killed_tells_of_its_trials_when_it_goes_on(tmp_path: P
     assert lines[-1] == "all 4 finished stopped early", result.stdout + result.stderr[-2000:]
     assert len({line for line in lines if not line.endswith("running")}) == 5  # each trial once, and the last line
     assert result.stderr == ""
+
+
+FAILING = SEARCH.replace("time.sleep(seconds)", "seconds > 0 or 1 / 0")
+
+
+@pytest.mark.slow  # two clusters start
+def test_a_search_whose_trials_all_failed_trains_them_anew(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FAILING, str(tmp_path / "search")]
+    told = [subprocess.run([*command, x], capture_output=True, text=True, timeout=300) for x in ("0", "1")]
+    first, again = (run.stdout.splitlines()[-1] for run in told)
+    assert first == "all 4 failed", told[0].stderr[-2000:]
+    assert again.startswith("all 4 finished"), told[1].stdout + told[1].stderr[-2000:]
