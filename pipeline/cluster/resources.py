@@ -44,7 +44,7 @@ class ResourceBundle:
         nodes = _nodes()
         there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         return (
-            f"A generator asks for {self.num_workers} x {self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs "
+            f"A training asks for {self.num_workers} x {self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs "
             f"(ray.num_workers, ray.num_cpus, ray.num_gpus), but the nodes have {there or 'nothing'}."
         )
 

@@ -139,8 +139,8 @@ class _Tasks(Generic[Event]):
         self._losses[index] += 1
         if self._losses[index] > MAX_RETRIES:
             times = self._losses[index]
-            raise InputError(f"The worker of generator {index} died {times} times in a row: {error}") from None
-        print(f"generator {index}: its worker died, it goes on from its last checkpoint", file=sys.stderr)
+            raise InputError(f"The worker of training {index} died {times} times in a row: {error}") from None
+        print(f"training {index}: its worker died, it goes on from its last state, if it has one", file=sys.stderr)
         if self.bundle.num_workers > 1:
             self.silent_groups.add(index)
         self.start(index)

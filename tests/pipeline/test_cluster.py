@@ -146,7 +146,7 @@ def test_a_job_whose_worker_is_killed_goes_on_from_its_last_state(
     assert numbers(events, 0) == [1, 2, 3, 3, 4]
     assert numbers(events, 1) == [2, 3, 3, 4]
     if num_workers == 1:  # else Ray Train sees to it
-        assert "generator 1: its worker died, it goes on from its last checkpoint" in capfd.readouterr().err
+        assert "training 1: its worker died, it goes on from its last state" in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -384,4 +384,4 @@ def test_a_worker_that_dies_again_and_again_ends_with_one_sentence_and_no_output
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
     assert result.stdout == ""
-    assert "InputError: The worker of generator 0 died 4 times in a row" in result.stderr
+    assert "InputError: The worker of training 0 died 4 times in a row" in result.stderr

@@ -94,7 +94,7 @@ cluster.shutdown()
 def test_a_generator_waits_for_the_node_that_can_hold_it() -> None:
     result = subprocess.run([sys.executable, "-c", GROWING], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip().endswith("[7]"), result.stderr[-2000:]
-    assert "waiting for a node to join: A generator asks for 1 x 1 CPUs and 1 GPUs" in result.stderr
+    assert "waiting for a node to join: A training asks for 1 x 1 CPUs and 1 GPUs" in result.stderr
 
 
 def test_what_a_worker_trains_is_on_the_device_that_it_was_given(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
