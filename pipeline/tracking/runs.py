@@ -170,8 +170,8 @@ def _hand_over(folder: Path, uri: str, wait: bool) -> None:
         moved = max(moved, _last_progress(uri))
         time.sleep(_POLL_SECONDS)
     print(
-        f"warning: Not all of this run has reached {redacted(uri)} ({reason}); it is kept in {journals().name}, and "
-        "the next stage delivers it, or `python -m pipeline.tracking flush`.",
+        f"warning: Not all of this run has reached {redacted(uri)} ({reason}); it is kept in {journals().name}: "
+        "`python -m pipeline.tracking flush` delivers it, or the next stage.",
         file=sys.stderr,
     )
 
