@@ -5,6 +5,7 @@ the weights, of their gradients and moments. Both are rough: they are there for 
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from netinv.core import InputError, forward_cost
@@ -27,14 +28,17 @@ LARGE = "NETINV_LARGE"
 """Set to 1, nothing is refused for its size."""
 
 
-def check_effort(where: str, operations: float, size: float, keys: str) -> None:
+def check_effort(where: str, operations: float, size: float, keys: str, on_cluster: bool = False) -> None:
     """Refuse a training that would take days, or more memory than there is.
+
+    On a cluster of other machines, of which nothing is known here, it is a warning.
 
     Args:
         where: What is trained, for the message.
         operations: Floating-point operations of all of it.
         size: Bytes that it holds at once.
         keys: The settings that make it smaller.
+        on_cluster: Whether it runs on the cluster at ``RAY_ADDRESS``, where that is set.
 
     Raises:
         InputError: Tells the estimate and the way round.
@@ -52,7 +56,12 @@ def check_effort(where: str, operations: float, size: float, keys: str) -> None:
         told.append(f"some {days:,.0f} days ({operations:.1g} operations at {PER_SECOND[device]:.0g} a second)")
     if size > memory:
         told.append(f"some {size / 2**30:,.0f} GiB of memory, and there are {memory / 2**30:,.0f}")
-    if told:
+    if told and on_cluster and os.environ.get("RAY_ADDRESS"):
+        machine = f"a machine like this one ({device}, {memory / 2**30:,.0f} GiB)"
+        print(
+            f"warning: {where} would take {' and '.join(told)} on {machine}; the cluster's may differ.", file=sys.stderr
+        )
+    elif told:
         raise InputError(
             f"{where} would take {' and '.join(told)}: lower {keys}, or set {LARGE}=1 to try it all the same."
         )
@@ -124,6 +133,7 @@ def check_inversion(
         3 * operations * config.batch_size * config.steps,
         size * config.batch_size + COPIES * _bytes_of(network),
         "steps, batch_size or the generator's width",
+        on_cluster=True,
     )
 
 

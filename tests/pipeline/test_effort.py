@@ -79,8 +79,9 @@ def test_a_training_fits_its_data(params: ModelParams, spec: DatasetSpec, change
 
 
 def test_what_would_take_days_or_more_than_the_memory_is_refused_with_the_estimate(
-    params: ModelParams, spec: DatasetSpec, monkeypatch: pytest.MonkeyPatch
+    params: ModelParams, spec: DatasetSpec, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     wide = params.architecture.model_copy(update={"channels": (4096,) * 4, "convs_per_stage": 16})
     vast = params.model_copy(update={"architecture": wide})
     with pytest.raises(
@@ -95,5 +96,11 @@ def test_what_would_take_days_or_more_than_the_memory_is_refused_with_the_estima
         check_inversion("invert.robust", generator, config.model_copy(update={"steps": 10**8}), classifier)
     with pytest.raises(InputError, match=r"invert.robust.shift is 20"):
         check_inversion("invert.robust", generator, config.model_copy(update={"shift": 20}), classifier)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("RAY_ADDRESS", "host:6379")  # whose machines nobody here knows; classifiers are trained here
+    check_inversion("invert.robust", generator, config.model_copy(update={"steps": 10**8}), classifier)
+    assert "a machine like this one (" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"train.classifier would take some"):
+        check_classifier_training("train.classifier", vast, spec.model_copy(update={"num_train": 10**6}))
     monkeypatch.setenv(LARGE, "1")
     check_classifier_training("train.classifier", vast, spec)
