@@ -20,6 +20,7 @@ from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier
+    from netinv.inversion import InversionConfig
     from pipeline.checkpoints import Checkpoints
     from pipeline.cluster import Trial
     from pipeline.driver import Followed
@@ -74,7 +75,9 @@ def train_trial(
         yield {"share": 1.0, "step": config.steps, "samples": config.steps * config.batch_size, **nothing}
 
 
-def _merged(common: "GeneratorParams", variant: dict[str, Any], settings: dict[str, Any]) -> Any:
+def _merged(
+    common: "GeneratorParams", variant: dict[str, Any], settings: dict[str, Any]
+) -> "tuple[GeneratorParams, InversionConfig]":
     """The settings of a variant with others in place of some.
 
     Raises:

@@ -133,3 +133,9 @@ def test_images_are_of_all_generators_in_turn_and_none_of_their_other_forms(expo
 def test_no_generators_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no exported generators: run the export stage again"):
         _drawn(tmp_path, 7, seed=0)
+
+
+def test_an_audit_stands_before_the_registration_that_it_may_stop(root: Path) -> None:
+    """No dependence orders them, since not all data sets are audited: DVC takes stages as they stand."""
+    stages = list(YAML(typ="safe").load(root / "dvc.yaml")["stages"])
+    assert stages.index("audit") < stages.index("register")
