@@ -101,9 +101,15 @@ def _alone(dataset: str) -> Iterator[None]:
 
 @click.command()
 @click.argument("dataset")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set; data/DATASET if not given.")
-@click.option("--models", type=click.Path(path_type=Path), help="Folder of its networks; models/DATASET if not given.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("ablation"), help="Folder for DATASET.csv.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set.  [default: data/DATASET]")
+@click.option("--models", type=click.Path(path_type=Path), help="Folder of its networks.  [default: models/DATASET]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("ablation"),
+    show_default=True,
+    help="Folder for DATASET.csv.",
+)
 @verbose_option
 @stage_command
 def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> None:

@@ -230,8 +230,16 @@ def _failed(trials: "list[Trial]") -> str:
 @click.command()
 @click.argument("dataset")
 @click.argument("variant", type=click.Choice(VARIANTS))
-@click.option("--model", type=click.Path(path_type=Path), help="Checkpoint of the classifier.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the trials and the best settings.")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Checkpoint of the classifier.  [default: models/DATASET/classifier]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the trials and the best settings.  [default: tune/DATASET-VARIANT]",
+)
 @verbose_option
 @stage_command
 def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> None:

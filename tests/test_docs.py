@@ -18,6 +18,7 @@ from torch import nn
 
 from netinv.app.command import cli
 from netinv.inversion import InversionConfig
+from pipeline import ablation, tune
 
 
 def test_every_command_and_option_in_the_documentation_exists(root: Path) -> None:
@@ -35,6 +36,25 @@ def test_every_command_and_option_in_the_documentation_exists(root: Path) -> Non
                     assert not word.startswith("--") or word in options, f"{page.name}: {word} of {line}"
                 found += 1
     assert found > 5
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_the_help_of_every_command_says_what_its_arguments_are(name: str) -> None:
+    command = cli.commands[name]
+    for argument in command.params:
+        if isinstance(argument, click.Argument):
+            assert argument.human_readable_name in str(command.help)
+    if "weights" in {parameter.name for parameter in command.params}:
+        assert "MODEL is torchvision:NAME" in str(command.help)
+
+
+@pytest.mark.parametrize("command", [tune.main, ablation.main])
+def test_the_help_of_what_is_typed_tells_every_default(command: click.Command) -> None:
+    context = click.Context(command)
+    for option in command.params:
+        if isinstance(option, click.Option) and isinstance(option.type, click.Path):
+            _, told = option.get_help_record(context) or ("", "")
+            assert "[default: " in told, option.name
 
 
 RUN_BY = {

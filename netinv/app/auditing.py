@@ -60,7 +60,8 @@ def audit(
 ) -> None:
     """Audit MODEL, and images drawn from it, by a policy: does it leak its training images, can it be trusted?
 
-    Writes audit.json, junit.xml and audit.html. Exit status: 0 it passes, 3 a person must look into it, 1 it fails.
+    Writes audit.json, junit.xml and audit.html. Exit status: 0 it passes, 3 a person must look into it, 1 it fails,
+    2 it cannot be carried out.
     """
     from netinv.app.records import expect_inverted
     from netinv.audit import STATUS, Policy, load_policy, save_audit

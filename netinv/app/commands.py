@@ -19,10 +19,7 @@ from netinv.core import VARIANTS, InputError
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled images: a data set, or a folder of images.")
 @as_json
 def check(data: Path | None, as_json: bool, **options: Any) -> None:
-    """Try MODEL out before the work, and tell the usual mistakes. Exit status 1 where inversion would be in vain.
-
-    MODEL is torchvision:NAME, a factory PACKAGE.MODULE:FUNCTION, a .pt2 exported program, or a checkpoint's folder.
-    """
+    """Try MODEL out before the work, and tell the usual mistakes. Exit status 1 where inversion would be in vain."""
     from netinv.classifiers import check_classifier, load_network
 
     source, device = parse_source(options)
@@ -77,7 +74,6 @@ def invert(
 ) -> None:
     """Train a generator that draws images of any class of MODEL, and show them in OUT/grid.png.
 
-    MODEL is torchvision:NAME, a factory PACKAGE.MODULE:FUNCTION, a .pt2 exported program, or a checkpoint's folder.
     Ends with status 3 if some class could not be drawn.
     """
     from netinv.app.api import invert as invert_classifier
@@ -141,10 +137,7 @@ def evaluate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained.
-
-    MODEL may be the folder of an inversion, which knows where its classifier came from.
-    """
+    """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained."""
     from netinv.app.inversions import classifier_vendi
     from netinv.core import check_folder, new_folder, save_csv
     from netinv.evaluation import EvaluationConfig, save_evaluation

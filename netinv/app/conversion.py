@@ -1,4 +1,4 @@
-"""Subcommands that bring things into the forms that others take: torchvision's data sets, a classifier as ONNX."""
+"""Subcommands that bring things into the forms that others take: the built-in data sets, a classifier as ONNX."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ from netinv.core import InputError
 def fetch(name: str, mirror: Path | None, out: Path, as_json: bool) -> None:
     """Bring a data set into the form that --data takes.
 
-    NAME is digits, mnist, fashion_mnist, svhn or cifar10, as torchvision has them.
+    NAME is digits (scikit-learn's, no download), or mnist, fashion_mnist, svhn or cifar10 (torchvision's).
     """
     from netinv.core import check_folder, new_folder
     from netinv.data import FetchConfig, fetch_dataset, save_dataset

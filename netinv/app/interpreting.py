@@ -121,7 +121,6 @@ def interpret_command(
 ) -> None:
     """Show what the units of a sparse dictionary of MODEL's activations stand for, with no data at all.
 
-    MODEL may be the folder of an inversion, which knows where its classifier came from.
     Writes interpretation.json, and a picture of each unit. With --data, says how much of a dictionary of real images
     the generated ones find.
     """

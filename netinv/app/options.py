@@ -1,5 +1,6 @@
 """Options that several subcommands share, and what they stand for: a classifier, its inversions, data, a judge."""
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,12 +18,21 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+MODEL = (
+    "MODEL is torchvision:NAME, a factory PACKAGE.MODULE:FUNCTION, a .pt2 exported program, a checkpoint's folder, or "
+    "the folder of an inversion, which knows where its classifier came from."
+)
+"""What the help of every command that takes one ends with."""
 EVALUATOR_EPOCHS = 5
 """Passes over the data when an evaluator has to be trained."""
 
 
 def source_options(command: Command) -> Command:
-    """The argument and the options that say where a classifier comes from, what it takes and what it gives."""
+    """The argument and the options that say where a classifier comes from, what it takes and what it gives.
+
+    The command's help ends with what the argument can be.
+    """
+    command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{MODEL}"
     options = [
         click.argument("model"),
         click.option("--weights", help="File of weights, or a name such as DEFAULT for torchvision's own."),
