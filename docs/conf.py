@@ -30,6 +30,13 @@ def _keep_bars(app: Any, what: str, name: str, item: Any, options: Any, lines: l
     lines[:] = [line if "``" in line or ">>>" in line else line.replace("|", r"\|") for line in lines]
 
 
+def _keep_first_line(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Napoleon takes what stands before a colon in the first line of a value for its type: put an empty one there."""
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "\\ ")
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", _keep_bars)
+    app.connect("autodoc-process-docstring", _keep_first_line, priority=400)  # before Napoleon

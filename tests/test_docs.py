@@ -16,6 +16,7 @@ from draws import torch_rng
 from PIL import Image
 from torch import nn
 
+import netinv
 from netinv.app.command import cli
 from netinv.inversion import InversionConfig
 from pipeline import ablation, tune
@@ -55,6 +56,26 @@ def test_the_help_of_what_is_typed_tells_every_default(command: click.Command) -
         if isinstance(option, click.Option) and isinstance(option.type, click.Path):
             _, told = option.get_help_record(context) or ("", "")
             assert "[default: " in told, option.name
+
+
+def test_the_reference_has_every_name_that_the_library_offers(root: Path) -> None:
+    modules = re.findall(r"automodule:: (\S+)", (root / "docs/api.md").read_text())
+    for name in set(netinv.__all__) - {"__version__"}:
+        assert getattr(netinv, name).__module__ in modules, name
+
+
+def test_files_that_pages_name_exist(root: Path) -> None:
+    """The log and the changelog tell of other days."""
+    pages = {path for pattern in ("*.md", "*/*.md", "pipeline/*/*.md") for path in root.glob(pattern)}
+    for page in pages - {root / "CHANGELOG.md", root / "docs/LOG.md"}:
+        for path in re.findall(r"(?<![\w./-])(?:netinv|pipeline|tests)/[\w/-]*\.\w+", page.read_text()):
+            assert (root / path).exists(), f"{page.name}: {path}"
+
+
+def test_the_readme_names_every_module_of_the_pipeline(root: Path) -> None:
+    readme = (root / "README.md").read_text()
+    for path in (root / "pipeline").glob("[!_]*.py"):
+        assert f"`{path.name}`" in readme, path.name
 
 
 RUN_BY = {
@@ -181,7 +202,9 @@ def test_the_documentation_is_built_without_a_warning(root: Path, tmp_path: Path
         "api",
     ):
         assert (tmp_path / f"{page}.html").exists()
-    assert "netinv.invert" in (tmp_path / "api.html").read_text()
+    reference = (tmp_path / "api.html").read_text()
+    assert "netinv.invert" in reference
+    assert "Type<span" not in reference, "a sentence was taken for a type"
     for page in tmp_path.glob("*.html"):
         assert not re.search(r'(src|<link[^>]*href)="https?://', page.read_text()), f"{page.name} needs a network"
 
