@@ -17,7 +17,7 @@ from typing import ParamSpec
 
 import click
 
-from netinv.core import FULL, InputError, check_file, check_folder, keep_freed_memory, redacted, take_place
+from netinv.core import FULL, InputError, bring_back, check_file, check_folder, keep_freed_memory, redacted, take_place
 from pipeline.ending import begin, end_with_parent, ending, tell_end
 
 P = ParamSpec("P")
@@ -27,7 +27,9 @@ SCRATCH = Path(".stage")
 
 MENDABLE = {
     **dict.fromkeys(FULL, "The disk is full: free some space"),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Nothing can be written there: have it made writable"),
+    errno.EROFS: "Nothing can be written there: have it made writable",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "It may not be read or written: give this account the rights"),
+    errno.EBUSY: "It is in use, or a mount point: free it, or name a folder in it",
     **dict.fromkeys(
         (errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "A file is where a folder belongs, or the reverse: move it away"
     ),
@@ -61,9 +63,11 @@ def replaced(out: Path, *files: Path) -> Iterator[Path]:
             raise InputError(f"Process {lock.read_text() or '?'} is still writing {out}: wait for it, or end it.")
         lock.write_text(str(os.getpid()))
         place.parent.mkdir(parents=True, exist_ok=True)
-        check_folder(place, replaces=".")  # whatever it holds
-        another_disk = place.parent.stat().st_dev != SCRATCH.stat().st_dev
-        partial = place.with_name(f".{place.name}.partial") if another_disk else SCRATCH / name
+        room = place if place.is_mount() else place.parent
+        another_disk = room.stat().st_dev != SCRATCH.stat().st_dev
+        partial = room / f".{place.name}.partial" if another_disk else SCRATCH / name
+        bring_back(partial, place)
+        check_folder(place, replaces=None)
         shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         partial.mkdir()
         try:

@@ -58,7 +58,12 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
     help="What one try may take; more is refused, by an estimate from one step.",
 )
 @click.option("--classes", help="Names of the classes in label order, such as red,blue.  [default: their numbers]")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the trained generator.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the trained generator; an earlier inversion there is replaced.",
+)
 @as_json
 def invert(
     variant: str,
@@ -79,13 +84,13 @@ def invert(
     from netinv.app.api import invert as invert_classifier
     from netinv.app.api import settings_of
     from netinv.app.inversions import DoubtfulClassifier, MissingClasses
-    from netinv.app.records import RECORD, placed
+    from netinv.app.records import FILES, placed
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder
     from netinv.generators import GeneratorConfig
     from netinv.inversion import InversionConfig, variant_config
 
-    check_folder(out, replaces=RECORD)
+    check_folder(out, replaces=FILES)
     names = None if classes is None else parse_classes(classes)
     values = parse_pairs(settings, "--set")
     if steps is not None and "steps" in values:

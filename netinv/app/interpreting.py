@@ -105,7 +105,12 @@ def _with_bar(rows: "Mapping[str, Tensor]", wanted: "Sequence[Wanted]") -> "Iter
 @subject_options
 @click.option("--layer", help="Module whose output is interpreted.  [default: the penultimate features]")
 @click.option("--set", "settings", multiple=True, help="[dictionary.]NAME=VALUE; repeat it. A wrong NAME lists all.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for numbers and pictures.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for numbers and pictures; earlier ones there are replaced.",
+)
 @as_json
 def interpret_command(
     folders: tuple[Path, ...],
@@ -125,10 +130,9 @@ def interpret_command(
     the generated ones find.
     """
     from netinv.core import check_folder
-    from netinv.interpretation import InterpretationConfig
-    from netinv.results import INTERPRETATION
+    from netinv.interpretation import FILES, InterpretationConfig
 
-    check_folder(out, replaces=INTERPRETATION)
+    check_folder(out, replaces=FILES)
     values: dict[str, Any] = {"layer": layer, "seed": seed, "dictionary": {}}
     for name, value in parse_pairs(settings, "--set").items():
         place = values["dictionary"] if name.startswith("dictionary.") else values

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from netinv.app.records import RECORD, Record, read_record
+from netinv.app.records import FILES, RECORD, Record, read_record
 from netinv.classifiers import ClassifierSource, InvertibleClassifier
 from netinv.core import InputError, listed, new_folder, read_numbers, save_csv, whole
 from netinv.evaluation import vendi_score
@@ -135,9 +135,9 @@ class Inversion:
         An earlier inversion in that folder is replaced.
 
         Raises:
-            InputError: The folder holds something else, or cannot be written.
+            InputError: The folder holds something else, were it beside an inversion, or cannot be written.
         """
-        with new_folder(Path(folder), replaces=RECORD) as partial:
+        with new_folder(Path(folder), replaces=FILES) as partial:
             save_generator(partial, self.generator)
             record = Record(
                 classes=self.classes,

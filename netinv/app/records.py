@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 RECORD = "inversion.json"
 """File that marks the folder of an inversion, and says how it came about."""
+FILES = (RECORD, "weights.safetensors", "config.json", "history.csv", "grid.png")
+"""All that such a folder holds."""
 
 
 class Record(Config):

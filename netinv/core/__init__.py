@@ -4,7 +4,17 @@ from netinv.core.blame import backward_pass, out_of_memory, reason
 from netinv.core.classes import check_class_names, check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
 from netinv.core.errors import InputError, OutOfMemory, listed
-from netinv.core.files import FULL, check_file, check_folder, new_file, new_folder, save_csv, take_place, write_text
+from netinv.core.files import (
+    FULL,
+    bring_back,
+    check_file,
+    check_folder,
+    new_file,
+    new_folder,
+    save_csv,
+    take_place,
+    write_text,
+)
 from netinv.core.memory import keep_freed_memory
 from netinv.core.numbers import whole
 from netinv.core.operations import forward_cost
@@ -93,6 +103,7 @@ __all__ = [
     "__version__",
     "autocast",
     "backward_pass",
+    "bring_back",
     "check_class_names",
     "check_file",
     "check_folder",

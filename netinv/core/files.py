@@ -4,45 +4,58 @@ import csv
 import errno
 import io
 import os
+import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from netinv.core.errors import InputError
+from netinv.core.errors import InputError, listed
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no room."""
+LOST = "lost+found"
+"""Folder that a file system has of its own accord; it counts as nothing, and stays."""
 
 
 def check_file(path: Path) -> None:
     """Make sure, before the work, that a file can be written; an earlier file there will be replaced.
 
     Raises:
-        InputError: It is a folder or a device, or nothing can be written there.
+        InputError: It is a folder, a device or a mount point, or nothing can be written there.
     """
     with _told(path):
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is {'a folder' if path.is_dir() else 'no file'} already: name a file.")
+        if os.path.ismount(os.path.realpath(path)):
+            raise InputError(f"{path} is a mount point, which no file can replace: name another file.")
         _try(path)
 
 
-def check_folder(path: Path, replaces: str | None = None) -> None:
+def check_folder(path: Path, replaces: tuple[str, ...] | None = ()) -> None:
     """Make sure, before the work, that a new folder can be written.
 
     Args:
         path: The folder.
-        replaces: A folder that holds a file of this name will be replaced, and so will an empty one.
+        replaces: Names, as patterns, of the files of a folder that will be replaced: it holds the first of them, and
+            nothing that has none of them. An empty folder will be replaced as well where any are given. ``None``
+            replaces a folder whatever it holds.
 
     Raises:
         InputError: There is something else at ``path`` already, or nothing can be written there.
     """
+    place = Path(os.path.realpath(path))
     with _told(path):
-        if path.is_dir() and replaces is not None:
-            if any(path.iterdir()) and not (path / replaces).exists():
-                raise InputError(f"{path} holds other files: name a new folder.")
-        elif path.exists():
+        _clear(place)
+        if path.exists() and (replaces == () or not path.is_dir()):
             raise InputError(f"{path} is there already: name a new folder.")
+        if replaces and (held := _held(place)):
+            if replaces[0] not in held:
+                raise InputError(f"{path} holds other files: name a new folder.")
+            if others := [name for name in held if not any(fnmatchcase(name, form) for form in replaces)]:
+                raise InputError(f"{path} holds other files too ({listed(others, 5)}): move them away.")
         _try(path)
 
 
@@ -61,7 +74,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(path: Path, replaces: str | None = None) -> Iterator[Path]:
+def new_folder(path: Path, replaces: tuple[str, ...] = ()) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` when the block ends well.
 
     Raises:
@@ -78,21 +91,61 @@ def new_folder(path: Path, replaces: str | None = None) -> Iterator[Path]:
 def take_place(partial: Path, place: Path) -> None:
     """Rename a finished folder to ``place``, on the same file system; an earlier one there goes when that is done.
 
+    A mount point cannot be renamed: its files are replaced one by one, and ``partial`` may lie in it.
+
     Raises:
         OSError: It cannot be; an earlier one stays where it was.
     """
-    earlier = partial.with_name(f"{partial.name}.earlier")
-    shutil.rmtree(earlier, ignore_errors=True)  # left by a process that was killed
-    replaces = place.exists()
-    if replaces:
-        place.rename(earlier)
+    earlier = _earlier(partial)
+    _remove(earlier)  # left by a process that was killed
+    if partial.parent == place:
+        _fill(place, partial)
+        return
+    try:
+        if place.exists():
+            place.rename(earlier)
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # a folder of the same file system can be a mount point, too
+            raise
+        _fill(place, partial)
+        return
     try:
         partial.rename(place)
     except BaseException:
-        if replaces:
-            earlier.rename(place)
+        bring_back(partial, place)
         raise
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+def bring_back(partial: Path, place: Path) -> None:
+    """Undo the half of :func:`take_place` after which a process was killed."""
+    if not os.path.lexists(place):
+        with suppress(FileNotFoundError):
+            _earlier(partial).rename(place)
+
+
+def _earlier(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.earlier")
+
+
+def _fill(place: Path, partial: Path) -> None:
+    """Replace what a folder holds."""
+    names = _names(partial)
+    for name in names:
+        if (place / name).is_dir():
+            _remove(place / name)
+        shutil.move(partial / name, place / name)
+    for name in {*_held(place)} - {*names, partial.name}:
+        _remove(place / name)
+
+
+def _held(folder: Path) -> list[str]:
+    """What lies in a folder, if it is one."""
+    return [name for name in _names(folder) if name != LOST] if folder.is_dir() else []
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -132,8 +185,8 @@ def _told(path: Path) -> Iterator[None]:
 def _beside(path: Path) -> Iterator[Path]:
     """A path next to another, with nothing there before the block and after it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear(path)
     partial = _partial(path)
-    _remove(partial)  # left by a process of the same number that was killed
     try:
         yield partial
     finally:
@@ -150,12 +203,46 @@ def _try(path: Path) -> None:
     probe.rmdir()
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
+def _partial(place: Path) -> Path:
+    """A hidden path of this process on the file system of a place: beside it, or in it where it is a mount point."""
+    return (place if place.is_mount() else place.parent) / f".{place.name}.{_machine()}.{os.getpid()}"
+
+
+def _machine() -> str:
+    """Where the number of a process means the same one: on this machine, in this container."""
+    try:
+        space = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:  # there are no containers
+        space = 0
+    return f"{zlib.crc32(f'{os.uname().nodename} {space}'.encode()):08x}"
+
+
+def _clear(place: Path) -> None:
+    """Take away what killed processes of this machine left, and bring back what one had moved out of the way."""
+    mine = _partial(place)
+    form = re.compile(rf"({re.escape(mine.name.removesuffix(str(os.getpid())))}(\d{{1,7}}))(\.earlier)?")
+    with suppress(OSError):  # what belongs to somebody else stays
+        for found in filter(None, map(form.fullmatch, _names(mine.parent))):
+            if not _lives(int(found[2])):
+                partial = mine.with_name(found[1])
+                bring_back(partial, place)
+                _remove(partial)
+                _remove(_earlier(partial))
+
+
+def _lives(process: int) -> bool:
+    """Whether another process of this number is at work."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return process != os.getpid()
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -19,6 +19,8 @@ from netinv.sampling import Pixels, grid
 
 SIDE = 64
 """Pixels up to which images are enlarged."""
+FILES = (INTERPRETATION, "units.png", "unit-*.png", "dictionary.safetensors")
+"""Patterns of all that the folder of an interpretation holds."""
 RED = torch.tensor([1.0, 0.1, 0.0])[:, None, None]
 """What heat is painted in."""
 
@@ -71,9 +73,9 @@ class Interpretation:
         """Write a new folder, whole or not at all. An earlier interpretation there is replaced.
 
         Raises:
-            InputError: The folder holds something else, or cannot be written.
+            InputError: The folder holds something else, were it beside an interpretation, or cannot be written.
         """
-        with new_folder(Path(folder), replaces=INTERPRETATION) as partial:
+        with new_folder(Path(folder), replaces=FILES) as partial:
             self.write(partial)
 
 

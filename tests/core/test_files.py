@@ -1,12 +1,25 @@
 """Files and folders: whole or absent, tried before the work, and never in the place of something else."""
 
+import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from netinv.core import InputError, check_file, check_folder, new_file, new_folder, save_csv, take_place, write_text
+from netinv.core import (
+    InputError,
+    check_file,
+    check_folder,
+    files,
+    new_file,
+    new_folder,
+    save_csv,
+    take_place,
+    write_text,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -61,17 +74,110 @@ def test_a_folder_appears_whole_or_not_at_all() -> None:
 def test_a_folder_of_the_same_kind_is_replaced_where_that_is_wanted() -> None:
     Path("empty").mkdir()
     for _ in range(2):
-        with new_folder(Path("empty"), replaces="mark") as partial:
+        with new_folder(Path("empty"), replaces=("mark", "note-*")) as partial:
             (partial / "mark").touch()
     Path("link").symlink_to("empty")
-    with new_folder(Path("link"), replaces="mark") as partial:
+    with new_folder(Path("link"), replaces=("mark", "note-*")) as partial:
         (partial / "mark").write_text("newer")
     assert Path("link").is_symlink()
     assert Path("empty/mark").read_text() == "newer"
     assert listing() == ["empty", "link"]
     (Path("empty") / "mark").rename("empty/thesis.tex")
     with pytest.raises(InputError, match="empty holds other files: name a new folder"):
-        check_folder(Path("empty"), replaces="mark")
+        check_folder(Path("empty"), replaces=("mark", "note-*"))
+
+
+def test_a_folder_of_the_same_kind_is_not_replaced_with_what_else_it_holds() -> None:
+    Path("place").mkdir()
+    for name in ("mark", "note-1", "thesis.tex", "g.onnx"):
+        (Path("place") / name).touch()
+    with (
+        pytest.raises(InputError, match=r"place holds other files too \(g.onnx, thesis.tex\): move them away"),
+        new_folder(Path("place"), replaces=("mark", "note-*")),
+    ):
+        pytest.fail("the work was begun")
+    assert listing("place") == ["g.onnx", "mark", "note-1", "thesis.tex"]
+    for name in ("thesis.tex", "g.onnx"):
+        (Path("place") / name).unlink()
+    check_folder(Path("place"), replaces=("mark", "note-*"))
+
+
+def test_a_mount_point_is_written_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    (Path("volume") / "lost+found").mkdir(parents=True)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "volume")
+    for content in ("old", "new"):
+        with new_folder(Path("volume"), replaces=("mark", "note-*")) as partial:
+            assert partial.parent == Path("volume").absolute()
+            (partial / "mark").write_text(content)
+            (partial / f"note-{content}").mkdir()
+    assert listing("volume") == ["lost+found", "mark", "note-new"]
+    assert Path("volume/mark").read_text() == "new"
+    assert listing() == ["volume"]
+
+
+def test_a_folder_that_the_system_does_not_let_go_is_written_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is mounted from the same file system."""
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if path.name == "volume":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    (Path("volume") / "mark").mkdir(parents=True)
+    with new_folder(Path("volume"), replaces=("mark",)) as partial:
+        (partial / "mark").write_text("new")
+    assert (listing("volume"), listing()) == (["mark"], ["volume"])
+    assert Path("volume/mark").read_text() == "new"
+
+
+def test_a_file_that_is_a_mount_point_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path).endswith("/file"))
+    with pytest.raises(InputError, match="file is a mount point, which no file can replace: name another file"):
+        check_file(Path("file"))
+
+
+def left(name: str, process: int) -> Path:
+    """What a process of this machine calls its unfinished ``name``."""
+    return (own := files._partial(Path(name))).with_name(own.name.removesuffix(str(os.getpid())) + str(process))
+
+
+@pytest.fixture
+def dead() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_goes_with_the_next_one(dead: int) -> None:
+    (left("place", dead) / "half").mkdir(parents=True)
+    left("file", dead).touch()
+    kept = [left("place", os.getppid()), left("other", dead), Path(f".place.{'0' * 8}.{dead}"), Path(".place.new")]
+    for path in kept:
+        path.mkdir()
+    with new_folder(Path("place")) as partial:
+        (partial / "mark").touch()
+    write_text(Path("file"), "new")
+    assert listing() == sorted(["file", "place", *(path.name for path in kept)])
+    assert listing("place") == ["mark"]
+
+
+def test_what_a_killed_process_had_moved_away_comes_back_before_the_work(dead: int) -> None:
+    earlier = left("place", dead).with_name(left("place", dead).name + ".earlier")
+    earlier.mkdir()
+    (earlier / "mark").write_text("old")
+    left("place", dead).mkdir()
+    with pytest.raises(InputError, match="place is there already"):
+        check_folder(Path("place"))
+    assert Path("place/mark").read_text() == "old"
+    assert listing() == ["place"]
+    earlier.mkdir()  # it was killed a moment later
+    check_folder(Path("place"), replaces=("mark",))
+    assert Path("place/mark").read_text() == "old"
+    assert listing() == ["place"]
 
 
 def test_a_folder_that_cannot_take_its_place_leaves_the_earlier_one_there() -> None:
@@ -87,7 +193,9 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_earlier_one_there() -> N
     assert listing("place") == []
 
 
-@pytest.mark.parametrize("check", [check_file, check_folder, lambda path: check_folder(path, replaces="mark")])
+@pytest.mark.parametrize(
+    "check", [check_file, check_folder, lambda path: check_folder(path, replaces=("mark", "note-*"))]
+)
 @pytest.mark.parametrize("name", ["file/below", "file/below/deep", "/proc/new", "n" * 253, "n" * 300 + "/x"])
 def test_a_place_that_cannot_be_written_is_told_before_the_work(check: Callable[[Path], None], name: str) -> None:
     Path("file").touch()
@@ -124,7 +232,7 @@ def test_what_is_there_is_not_overwritten() -> None:
         with pytest.raises(InputError, match=f"{name} is there already: name a new folder"):
             check_folder(Path(name))
     with pytest.raises(InputError, match="file is there already: name a new folder"):
-        check_folder(Path("file"), replaces="mark")
+        check_folder(Path("file"), replaces=("mark", "note-*"))
 
 
 def test_a_check_writes_nothing() -> None:

@@ -1,5 +1,6 @@
 """Outputs are whole or absent, whatever ends a stage."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -87,6 +88,36 @@ def test_kill_in_the_middle_leaves_no_output_and_the_next_run_goes_on() -> None:
     with replaced(Path("out")) as folder:
         assert list(folder.iterdir()) == []
     assert Path("out").is_dir()
+
+
+def test_what_a_killed_run_had_moved_away_is_back_before_the_work() -> None:
+    (Path(".stage") / "out.earlier").mkdir(parents=True)
+    Path(".stage/out.earlier/weights").write_text("old")
+
+    def fail() -> None:
+        with replaced(Path("out")):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert Path("out/weights").read_text() == "old"
+    assert [path.name for path in Path(".stage").iterdir()] == ["out.lock"]
+
+
+def test_a_mount_point_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "out")
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if path.name == "out":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    Path("out/stale").mkdir(parents=True)
+    with replaced(Path("out")) as folder:
+        (folder / "fresh").touch()
+    assert [path.name for path in Path("out").iterdir()] == ["fresh"]
 
 
 def test_second_writer_of_one_output_is_refused_with_the_firsts_number() -> None:
@@ -287,7 +318,7 @@ def test_nothing_is_begun_where_nothing_can_be_written(monkeypatch: pytest.Monke
     ):
         pytest.fail("the work was begun")
 
-    def refuse(path: Path, replaces: str) -> None:
+    def refuse(path: Path, replaces: None) -> None:
         assert Path(path).parent.is_dir()
         raise InputError(f"{path} cannot be written.")
 
@@ -319,7 +350,10 @@ def test_what_does_not_fit_is_one_sentence_with_its_path_and_leaves_nothing(most
     assert [path.name for path in Path(".stage").glob("*") if path.suffix != ".lock"] == []
 
 
-@pytest.mark.parametrize(("number", "words"), [("EROFS", "made writable"), ("EIO", "The disk fails")])
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [("EROFS", "made writable"), ("EACCES", "read or written"), ("EBUSY", "mount point"), ("EIO", "The disk fails")],
+)
 def test_what_the_machine_refuses_is_one_sentence(number: str, words: str) -> None:
     process = _stage(f"import errno; raise OSError(errno.{number}, 'no', 'data/x')")
     _, errors = process.communicate()
