@@ -123,12 +123,14 @@ def _read(path: Path, image_shape: tuple[int, int, int]) -> "Tensor":
     import numpy as np
     import torch
 
+    from netinv.core import expect_regular
     from netinv.data import read_images, to_float
 
     if path.suffix != ".npz":
         return to_float(read_images(path, image_shape))
     try:
+        expect_regular(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return torch.from_numpy(arrays["images"].astype(np.float32, copy=False))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, MemoryError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is no file of netinv sample ({error}): draw it again.") from None

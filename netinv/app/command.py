@@ -3,13 +3,16 @@
 import io
 import json
 import shutil
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,7 +20,7 @@ from netinv.app import auditing, commands, conversion, interpreting
 from netinv.app.options import as_json
 from netinv.app.parsing import parse_field, parse_mixture, parse_sharpness
 from netinv.app.telling import Output
-from netinv.core import InputError, __version__, keep_freed_memory, redacted
+from netinv.core import FULL, InputError, __version__, keep_freed_memory, redacted
 
 if TYPE_CHECKING:
     from netinv.sampling import OnnxClassifier, OnnxGenerator
@@ -36,14 +39,20 @@ for command in (
     cli.add_command(command)
 
 
+class _Ended(SystemExit):
+    """A signal asks the command to end; it leaves through the same clean-up as an interrupt."""
+
+
 def main() -> None:
     """Run the command; what its user can mend is one sentence on stderr and exit status 2.
+
+    SIGTERM and SIGHUP end it in order, with the statuses 143 and 129.
 
     An unexpected error ends with 2 as well, behind its traceback: Python's own status for it, 1, is a verdict of the
     check and of the audit.
     """
     keep_freed_memory()
-    with redirect_stdout(Output(sys.stdout or io.StringIO())):  # there is none where it was closed
+    with _ending_in_order(), redirect_stdout(Output(sys.stdout or io.StringIO())):  # there is none where it was closed
         status = _status(sys.argv[1:] or ["--help"])
     sys.exit(status)
 
@@ -53,6 +62,10 @@ def _status(words: list[str]) -> int:
     try:
         try:
             status = cli.main(words, prog_name="netinv", standalone_mode=False)
+        except _Ended as end:
+            with suppress(OSError):  # the terminal has gone
+                print("error: Terminated; nothing half-written was left behind.", file=sys.stderr)
+            return int(end.code or 0)
         except SystemExit as end:
             status = end.code
         sys.stdout.flush()
@@ -64,11 +77,48 @@ def _status(words: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         print("error: Interrupted; nothing half-written was left behind.", file=sys.stderr)
         return 130
-    except Exception:
-        print(redacted(traceback.format_exc()), file=sys.stderr, end="")
-        return 2
+    except Exception as error:
+        if (refused := _refused(error)) is None:
+            print(redacted(traceback.format_exc()), file=sys.stderr, end="")
+            return 2
+        message = refused
     print(f"error: {redacted(str(message))}", file=sys.stderr)
     return 2
+
+
+def _refused(error: Exception) -> str | None:
+    """What the machine refuses, in one sentence; ``None`` where the error is another one."""
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in FULL:
+        return f"The disk is full ({error}): free some space, or set TMPDIR to a folder with room."
+    if error.filename is None:
+        return None
+    return (
+        f"{error.filename} cannot be reached ({error.strerror or error}): name another path, or have it made readable."
+    )
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """A block in which the first SIGTERM or SIGHUP raises. One that is ignored stays so, as ``nohup`` would have it."""
+    before: dict[signal.Signals, Any] = {}
+
+    def unwind(number: int, frame: FrameType | None) -> NoReturn:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # the clean-up is not to be interrupted
+        raise _Ended(128 + number)
+
+    if threading.current_thread() is threading.main_thread():  # no other may ask for signals
+        wanted = (signal.SIGTERM, signal.SIGHUP)
+        before = {number: handler for number in wanted if (handler := signal.getsignal(number)) is signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, unwind)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @cli.command()

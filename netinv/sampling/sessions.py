@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from netinv.core import InputError, whole
+from netinv.core import InputError, expect_regular, whole
 from netinv.sampling.draws import BATCH_SIZE, Floats
 from netinv.sampling.metadata import Metadata
 
@@ -26,8 +26,11 @@ def open_session(
     Raises:
         InputError: It cannot be opened, is of another kind, or does not fit its metadata.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file: name an exported {kind}.")
+    try:
+        expect_regular(path)
+    except OSError as error:
+        told = error.strerror or error
+        raise InputError(f"{path} is not a file that can be read ({told}): name an exported {kind}.") from None
     most = max(64, os.cpu_count() or 1)
     if num_threads is not None and not 1 <= whole(num_threads, "The number of threads") <= most:
         raise InputError(f"The number of threads is {num_threads}: give 1 to {most}, or leave it out.")
