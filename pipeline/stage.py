@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import ParamSpec
 
 import click
@@ -115,13 +114,15 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def stage_command(function: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a stage's main function: user errors become one sentence and exit status 2, signals unwind in order."""
+    """Wrap a stage's main function: user errors become one sentence and exit status 2, signals unwind in order.
+
+    An unexpected error ends with 2 as well, behind its trace without the secrets that its messages may quote.
+    """
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         _quieten()
         keep_freed_memory()
-        sys.excepthook = _trace
         begin()
         if "DVC_ROOT" in os.environ:
             end_with_parent()
@@ -133,10 +134,12 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
         except (InputError, FloatingPointError) as error:
             print(f"error: {redacted(str(error))}", file=sys.stderr)
             sys.exit(2)
-        except OSError as error:
-            if error.errno not in MENDABLE:
-                raise
-            print(f"error: {MENDABLE[error.errno]} ({redacted(str(error))}), and run the stage again.", file=sys.stderr)
+        except Exception as error:  # 1, Python's own status, is a verdict of the audit
+            if isinstance(error, OSError) and error.errno in MENDABLE:
+                told = f"error: {MENDABLE[error.errno]} ({redacted(str(error))}), and run the stage again.\n"
+            else:
+                told = redacted(traceback.format_exc())
+            print(told, file=sys.stderr, end="")
             sys.exit(2)
         except KeyboardInterrupt:
             print("error: Interrupted; nothing half-written was left behind.", file=sys.stderr)
@@ -163,11 +166,6 @@ def _quieten() -> None:
     """Libraries' chatter is not for the person who waits for a stage; NETINV_VERBOSE=1 gives it back."""
     if os.environ.get("NETINV_VERBOSE") != "1":
         warnings.simplefilter("ignore")
-
-
-def _trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A defect's trace, without the secrets that its messages may quote."""
-    print(redacted("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 @contextmanager
