@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import write_text
+from netinv.core import expanded, write_text
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _reached(params: "FetchConfig") -> "FetchConfig":
     from pipeline.tracking import in_repository
 
     def there(path: str) -> str:
-        return path if _holds_anything(Path(path).expanduser()) else in_repository(path)
+        return path if _holds_anything(expanded(path)) else in_repository(path)
 
     folders = {name: folder.model_copy(update={"path": there(folder.path)}) for name, folder in params.folders.items()}
     mirror = None if params.mirror is None else there(params.mirror)

@@ -20,6 +20,18 @@ LOST = "lost+found"
 """Folder that a file system has of its own accord; it counts as nothing, and stays."""
 
 
+def expanded(path: str) -> Path:
+    """A path that may begin with ``~`` or ``~user``.
+
+    Raises:
+        InputError: There is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path} names the home of nobody that this machine knows: write the path out.") from None
+
+
 def check_file(path: Path) -> None:
     """Make sure, before the work, that a file can be written; an earlier file there will be replaced.
 

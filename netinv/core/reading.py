@@ -37,7 +37,7 @@ def read_text(path: Path, mend: str, most: int = MAX_TEXT) -> str:
     """
     try:
         expect_regular(path, most)
-        return path.read_bytes().decode()
+        return path.read_bytes().decode("utf-8-sig")
     except (OSError, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) else None
         reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else told or error

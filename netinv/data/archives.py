@@ -30,13 +30,18 @@ Member = tuple[str, int, bool, Callable[[], bytes]]
 """Path, size in bytes, whether it is a link or a device, and a function that reads it."""
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a path is named as an archive."""
+    return path.name.lower().endswith(ARCHIVES)
+
+
 def archive_members(archive: Path) -> Iterator[Member]:
     """The members of an archive, but for its folders. Names may have surrogates, for bytes that are no UTF-8.
 
     Raises:
         Exception: One of ``DAMAGES``; reading a member does so as well.
     """
-    return _zip_members(archive) if archive.name.endswith(".zip") else _tar_members(archive)
+    return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive)
 
 
 class _Header(tarfile.TarInfo):
@@ -81,6 +86,7 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            if not member.is_dir():
+            name = member.filename if "/" in member.filename else member.filename.replace("\\", "/")  # of some Windows
+            if not name.endswith("/"):
                 is_link = stat.S_ISLNK(member.external_attr >> 16)
-                yield member.filename, member.file_size, is_link, partial(file.read, member)
+                yield name, member.file_size, is_link, partial(file.read, member)

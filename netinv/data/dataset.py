@@ -26,7 +26,7 @@ class DatasetSpec(Config):
     """What a data set is; stored beside its tensors as ``spec.json``."""
 
     name: str
-    classes: tuple[str, ...] = Field(min_length=1, max_length=100_000)
+    classes: tuple[str, ...] = Field(min_length=2, max_length=100_000)
     """Class names, in label order."""
     image_shape: ImageShape
     num_train: Annotated[int, Field(ge=1, le=2**31)]

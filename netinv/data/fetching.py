@@ -4,13 +4,12 @@ Every source ends in the same :class:`~netinv.data.Dataset`. The result depends 
 machine or the way they came: a download and a mirror give the same files, and so do an image folder and an archive.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field, StringConstraints
 
-from netinv.core import Config, InputError
+from netinv.core import Config, InputError, expanded
 from netinv.data.dataset import Dataset, LabelledImages
 from netinv.data.folders import FolderConfig, read_image_folder
 from netinv.data.official import DIGITS, OFFICIAL, download, read_mirror
@@ -45,7 +44,7 @@ def fetch_dataset(name: str, config: FetchConfig) -> Dataset:
     if name not in OFFICIAL:
         known = ", ".join(sorted({*BUILT_IN, *config.folders}))
         raise InputError(f"Unknown data set {name!r}: known are {known}, and fetch.folders adds more.")
-    return download(name) if config.mirror is None else read_mirror(name, Path(config.mirror).expanduser())
+    return download(name) if config.mirror is None else read_mirror(name, expanded(config.mirror))
 
 
 def load_digits() -> Dataset:

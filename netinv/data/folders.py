@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from netinv.core import Config, InputError, Side
-from netinv.data.archives import ARCHIVES, DAMAGES, archive_members
+from netinv.core import Config, InputError, Side, expanded, listed
+from netinv.data.archives import ARCHIVES, DAMAGES, archive_members, is_archive
 from netinv.data.dataset import Dataset, LabelledImages, Split
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -73,7 +73,7 @@ def read_image_folder(config: FolderConfig) -> Dataset:
     Raises:
         InputError: Names what is missing, damaged, unsafe or not an image.
     """
-    path = Path(config.path).expanduser()
+    path = expanded(config.path)
     origin, files = _open(path, config.sha256)
     size = math.prod(config.image_shape)
     parts: dict[Split, dict[tuple[str, str], NDArray[np.uint8]]] = {"train": {}, "test": {}}
@@ -98,6 +98,8 @@ def read_image_folder(config: FolderConfig) -> Dataset:
         only = {"train": set(train_classes) - set(test_classes), "test": set(test_classes) - set(train_classes)}
         told = " and ".join(f"{', '.join(sorted(names))} only in {split}/" for split, names in only.items() if names)
         raise InputError(f"The classes of {path} differ: {told}; every class needs images in both.")
+    if len(train_classes) < 2:
+        raise InputError(f"{path} has one class, {train_classes[0]}: a classifier needs two at least.")
     return Dataset(
         classes=tuple(train_classes),
         train=_stack(parts["train"], train_classes),
@@ -119,12 +121,9 @@ def read_images(folder: Path, image_shape: tuple[int, int, int]) -> Tensor:
         raise InputError(f"{folder} is no folder of images: name one.")
     images: list[NDArray[np.uint8]] = []
     for path in sorted(_below(folder)):
-        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-            raise InputError(f"{path} is a link that leads out of {folder}: put the file itself there.")
         if (len(images) + 1) * math.prod(image_shape) > MAX_DATASET_BYTES:
             raise InputError(f"{folder} is larger than {MAX_DATASET_BYTES >> 30} GiB: take fewer images.")
-        _check_regular(path, MAX_FILE_BYTES)
-        images.append(_decode(File("test", "", path.name, str(path), path.read_bytes()), image_shape))
+        images.append(_decode(File("test", "", path.name, str(path), _content(path, folder)), image_shape))
     if not images:
         raise InputError(f"{folder} holds no images: name another folder.")
     return torch.from_numpy(np.stack(images))
@@ -141,10 +140,10 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _stack(images: dict[tuple[str, str], NDArray[np.uint8]], classes: list[str]) -> LabelledImages:
     """Sorted by class and name, whatever the order in which they were read."""
-    keys = sorted(images)
+    keys, numbers = sorted(images), {label: number for number, label in enumerate(classes)}
     return LabelledImages(
         torch.from_numpy(np.stack([images[key] for key in keys])),
-        torch.tensor([classes.index(label) for label, _ in keys]),
+        torch.tensor([numbers[label] for label, _ in keys]),
     )
 
 
@@ -174,13 +173,13 @@ def _open(path: Path, sha256: dict[str, str]) -> tuple[str, Iterator[File]]:
     if not path.exists():
         raise InputError(f"The image folder {path} does not exist.")
     if not path.is_dir():
-        if not path.name.endswith(ARCHIVES):
+        if not is_archive(path):
             raise InputError(f"{path} is no archive that can be read: expected {', '.join(ARCHIVES)}.")
         archives = [path]
     elif (path / "train").is_dir() or (path / "test").is_dir():
         archives = []
     else:
-        archives = sorted(file for file in path.iterdir() if file.name.endswith(ARCHIVES))
+        archives = [file for file, _ in _listed(path) if is_archive(file)]
         if not archives:
             raise InputError(
                 f"{path} is no image folder: expected train/ and test/ with class sub-folders, or archives of them "
@@ -199,6 +198,21 @@ def _open(path: Path, sha256: dict[str, str]) -> tuple[str, Iterator[File]]:
         return f"image folder {path.resolve().name}", _folder_files(path)
     origin = " and ".join(f"{name} (SHA-256 {digest})" for name, digest in digests.items())
     return f"image folder in {origin}", (file for archive in archives for file in _archive_files(archive))
+
+
+def _content(path: Path, root: Path) -> bytes:
+    """What a file below a folder holds.
+
+    Raises:
+        InputError: It leads out of the folder, is no regular file, is too large, or cannot be read.
+    """
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):  # no circle of links ends it
+        raise InputError(f"{path} is a link that leads out of {root}: put the file itself there.")
+    _check_regular(path, MAX_FILE_BYTES)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
 
 
 def _check_regular(path: Path, most: int) -> None:
@@ -248,22 +262,17 @@ def _listed(folder: Path) -> list[tuple[Path, bool]]:
 
 def _folder_files(root: Path) -> Iterator[File]:
     splits = (path for path, is_folder in _listed(root) if is_folder and path.name in SPLITS)
-    classes = (path for split in splits for path, is_folder in _listed(split) if is_folder)
+    classes = [path for split in splits for path, is_folder in _listed(split) if is_folder]
+    if empty := {path.name for path in classes} - {path.name for path in classes if _listed(path)}:
+        # They would be no classes, and all later ones have other labels.
+        raise InputError(f"{root}: the class folders {listed(sorted(empty))} are empty: delete them or fill them.")
     for path, is_folder in (entry for label in classes for entry in _listed(label)):
         place = _place(path.relative_to(root).as_posix(), str(root))
         if place is None:
             continue
         if is_folder:
             raise InputError(f"{path} is a folder: images must lie directly in their class folder.")
-        if not Path(os.path.realpath(path)).is_relative_to(
-            os.path.realpath(root)
-        ):  # which a circle of links does not end
-            raise InputError(f"{path} is a link that leads out of {root}: put the file itself there.")
-        _check_regular(path, MAX_FILE_BYTES)
-        try:
-            yield File(*place, where=str(path), content=path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+        yield File(*place, where=str(path), content=_content(path, root))
 
 
 def _archive_files(archive: Path) -> Iterator[File]:

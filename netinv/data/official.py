@@ -1,7 +1,7 @@
 """The data sets that torchvision downloads and checks, from the network or from a local copy of its files."""
 
-import errno
 import io
+import os
 import queue
 import socket
 import sys
@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from netinv.core import InputError
+from netinv.core import FULL, InputError
 from netinv.data.dataset import Dataset, LabelledImages
 from netinv.data.folders import FolderConfig, digest, read_image_folder
 
@@ -129,7 +129,7 @@ def download(name: str) -> Dataset:
         with _patient_and_quiet():
             return _read_official(official, published, links={})
     except (RuntimeError, OSError, HTTPException) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             raise
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
@@ -152,7 +152,9 @@ def read_mirror(name: str, mirror: Path) -> Dataset:
     published = official.published()
     if not mirror.is_dir():
         raise InputError(f"The mirror {mirror} is no folder: correct fetch.mirror, NETINV_MIRROR or --mirror.")
-    for root in (mirror, *sorted(path for path in mirror.iterdir() if path.is_dir())):
+    # The root of a disk may have folders that nobody may look into, such as lost+found.
+    below = (path for path in mirror.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK))
+    for root in (mirror, *sorted(below)):
         for layout in published.layouts:
             missing = [file for file in layout if not (root / file).is_file()]
             if len(missing) == len(layout):
