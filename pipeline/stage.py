@@ -134,6 +134,8 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
         except (InputError, FloatingPointError) as error:
             print(f"error: {redacted(str(error))}", file=sys.stderr)
             sys.exit(2)
+        except BrokenPipeError:  # click knows what to do when a reader has gone
+            raise
         except Exception as error:  # 1, Python's own status, is a verdict of the audit
             if isinstance(error, OSError) and error.errno in MENDABLE:
                 told = f"error: {MENDABLE[error.errno]} ({redacted(str(error))}), and run the stage again.\n"

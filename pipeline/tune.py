@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.core import VARIANTS, InputError, save_csv, write_text
+from netinv.core import VARIANTS, InputError, NotFinite, save_csv, write_text
 from netinv.evaluation import OBJECTIVES, objectives
 from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option
 
@@ -70,7 +70,7 @@ def train_trial(
                 measured["score"] = math.prod(measured.values())
                 due = [later for later in due if later > share]
                 yield {"share": share, **{key: record[key] for key in ("step", "samples")}, **measured}
-    except (FloatingPointError, InputError):  # it diverges, or the classifier gives no numbers for what it draws
+    except (FloatingPointError, NotFinite):  # it diverges, or the classifier gives no numbers for what it draws
         nothing = dict.fromkeys((*OBJECTIVES, "score"), 0.0)
         yield {"share": 1.0, "step": config.steps, "samples": config.steps * config.batch_size, **nothing}
 

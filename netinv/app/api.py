@@ -97,6 +97,7 @@ def invert(
         check_class_names(classes)
     _expect_numbers(seed, attempts, max_hours)
     adapted = adapt(classifier, image_shape, num_classes, adapter)
+    digest = network_digest(adapted.network)  # before it is asked anything: some networks count their calls
     if config is None:
         config, left_out = settings_of(variant or "standard", adapted)
         if left_out:
@@ -123,7 +124,7 @@ def invert(
     best = max(tried, key=lambda inversion: (-len(inversion.missing), inversion.accuracy))
     if best.missing:
         warnings.warn(told_missing(best.classes, best.class_accuracy), MissingClasses, stacklevel=3)
-    return best
+    return replace(best, classifier_sha256=digest)
 
 
 def _expect_numbers(seed: int, attempts: int, max_hours: float) -> None:
@@ -184,8 +185,7 @@ def _trained(
             if on_record is not None:
                 on_record(record)
     generator.eval()
-    digest = network_digest(classifier.network)
-    untested = Inversion(generator, config, history, names, accuracy=0.0, seed=seed, classifier_sha256=digest)
+    untested = Inversion(generator, config, history, names, accuracy=0.0, seed=seed)
     accuracy = inversion_accuracy(untested, classifier)
     by_class = class_accuracies(generator, classifier, config)
     return replace(untested, accuracy=accuracy, class_accuracy=by_class)

@@ -101,12 +101,15 @@ def _refused(error: Exception) -> str | None:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """A block in which the first SIGTERM or SIGHUP raises. One that is ignored stays so, as ``nohup`` would have it."""
+    """A block in which the first SIGTERM or SIGHUP raises, and a second one ends at once.
+
+    One that is ignored stays so, as ``nohup`` would have it.
+    """
     before: dict[signal.Signals, Any] = {}
 
     def unwind(number: int, frame: FrameType | None) -> NoReturn:
         for each in before:
-            signal.signal(each, signal.SIG_IGN)  # the clean-up is not to be interrupted
+            signal.signal(each, signal.SIG_DFL)  # whoever will not wait for the clean-up asks again
         raise _Ended(128 + number)
 
     if threading.current_thread() is threading.main_thread():  # no other may ask for signals

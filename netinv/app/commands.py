@@ -84,7 +84,7 @@ def invert(
     from netinv.app.api import invert as invert_classifier
     from netinv.app.api import settings_of
     from netinv.app.inversions import DoubtfulClassifier, MissingClasses
-    from netinv.app.records import FILES, placed
+    from netinv.app.records import FILES, placed, save_somewhere
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_folder
     from netinv.generators import GeneratorConfig
@@ -121,7 +121,7 @@ def invert(
     except FloatingPointError as error:
         raise InputError(str(error)) from None
     inversion = replace(inversion, source=placed(source))
-    inversion.save(out)
+    save_somewhere(inversion.save, out)
     tell_inversion(inversion, out, as_json)
 
 

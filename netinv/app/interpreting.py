@@ -129,6 +129,7 @@ def interpret_command(
     Writes interpretation.json, and a picture of each unit. With --data, says how much of a dictionary of real images
     the generated ones find.
     """
+    from netinv.app.records import save_somewhere
     from netinv.core import check_folder
     from netinv.interpretation import FILES, InterpretationConfig
 
@@ -143,7 +144,7 @@ def interpret_command(
     found = interpret(
         subject.classifier, subject.inversions, config=config, evaluator=subject.evaluator, train=train, test=test
     )
-    found.save(out)
+    save_somewhere(found.save, out)
     if as_json:
         headline = {name: value.model_dump(mode="json") for name, value in found.results.headline.items()}
         print(json.dumps({"out": str(out), "headline": headline}))

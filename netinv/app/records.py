@@ -1,5 +1,6 @@
 """What the folder of an inversion says of it, and where its classifier came from."""
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,12 +9,28 @@ from netinv.core import Config, InputError, Share, network_digest, read_json
 from netinv.inversion import InversionConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from netinv.classifiers import AdaptedClassifier
 
 RECORD = "inversion.json"
 """File that marks the folder of an inversion, and says how it came about."""
 FILES = (RECORD, "weights.safetensors", "config.json", "history.csv", "grid.png")
 """All that such a folder holds."""
+
+
+def save_somewhere(save: "Callable[[Path], object]", out: Path) -> None:
+    """Save what took long, beside ``out`` where that cannot be written any more.
+
+    Raises:
+        InputError: It could not be written there; says where it is.
+    """
+    try:
+        save(out)
+    except InputError as error:
+        other = next(each for i in itertools.count(2) if not (each := out.with_name(f"{out.name}-{i}")).exists())
+        save(other)
+        raise InputError(f"{error} What was made is in {other}.") from None
 
 
 class Record(Config):

@@ -3,7 +3,7 @@
 from netinv.core.blame import backward_pass, out_of_memory, reason
 from netinv.core.classes import check_class_names, check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
-from netinv.core.errors import InputError, OutOfMemory, listed
+from netinv.core.errors import InputError, NotFinite, OutOfMemory, listed
 from netinv.core.files import (
     FULL,
     bring_back,
@@ -85,6 +85,7 @@ __all__ = [
     "InputError",
     "LearningRate",
     "Members",
+    "NotFinite",
     "Number",
     "OutOfMemory",
     "PixelBound",

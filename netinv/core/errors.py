@@ -23,6 +23,10 @@ class OutOfMemory(InputError):
     """The memory of a device does not hold what a classifier makes of a batch."""
 
 
+class NotFinite(InputError):
+    """A classifier gives scores that are no numbers."""
+
+
 def listed(items: Sequence[str], most: int = 20) -> str:
     """Names in a sentence, the first few of many.
 

@@ -16,8 +16,8 @@ from netinv.core.errors import InputError, listed
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no room."""
-LOST = "lost+found"
-"""Folder that a file system has of its own accord; it counts as nothing, and stays."""
+NOTHING = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
+"""What file systems and programs put into folders of their own accord: it counts as nothing."""
 
 
 def expanded(path: str) -> Path:
@@ -36,14 +36,12 @@ def check_file(path: Path) -> None:
     """Make sure, before the work, that a file can be written; an earlier file there will be replaced.
 
     Raises:
-        InputError: It is a folder, a device or a mount point, or nothing can be written there.
+        InputError: It is a folder or a device, or nothing can be written there.
     """
     with _told(path):
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is {'a folder' if path.is_dir() else 'no file'} already: name a file.")
-        if os.path.ismount(os.path.realpath(path)):
-            raise InputError(f"{path} is a mount point, which no file can replace: name another file.")
-        _try(path)
+        _try(_partial(_nearest(path)))
 
 
 def check_folder(path: Path, replaces: tuple[str, ...] | None = ()) -> None:
@@ -68,7 +66,7 @@ def check_folder(path: Path, replaces: tuple[str, ...] | None = ()) -> None:
                 raise InputError(f"{path} holds other files: name a new folder.")
             if others := [name for name in held if not any(fnmatchcase(name, form) for form in replaces)]:
                 raise InputError(f"{path} holds other files too ({listed(others, 5)}): move them away.")
-        _try(path)
+        _try(_earlier(_partial(_nearest(path))))
 
 
 @contextmanager
@@ -82,7 +80,12 @@ def new_file(path: Path) -> Iterator[Path]:
     place = Path(os.path.realpath(path))  # where a link leads; unlike resolve it takes links in a circle as they are
     with _told(path), _beside(place) as partial:
         yield partial
-        partial.replace(place)
+        try:
+            partial.replace(place)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            shutil.copyfile(partial, place)  # a mounted file keeps its place
 
 
 @contextmanager
@@ -106,7 +109,7 @@ def take_place(partial: Path, place: Path) -> None:
     A mount point cannot be renamed: its files are replaced one by one, and ``partial`` may lie in it.
 
     Raises:
-        OSError: It cannot be; an earlier one stays where it was.
+        OSError: It cannot be; an earlier one stays where it was, but for a mount point, which is left without files.
     """
     earlier = _earlier(partial)
     _remove(earlier)  # left by a process that was killed
@@ -141,19 +144,18 @@ def _earlier(partial: Path) -> Path:
 
 
 def _fill(place: Path, partial: Path) -> None:
-    """Replace what a folder holds."""
-    names = _names(partial)
-    for name in names:
-        if (place / name).is_dir():
-            _remove(place / name)
-        shutil.move(partial / name, place / name)
-    for name in {*_held(place)} - {*names, partial.name}:
+    """Replace what a folder holds. Who is stopped halfway leaves files missing, and never old ones beside new ones."""
+    for name in set(_held(place)) - {partial.name}:
         _remove(place / name)
+    for name in _names(partial):
+        shutil.move(partial / name, place / name)
 
 
 def _held(folder: Path) -> list[str]:
-    """What lies in a folder, if it is one."""
-    return [name for name in _names(folder) if name != LOST] if folder.is_dir() else []
+    """What lies in a folder, if it is one, beside what is nothing and what others have not finished there."""
+    unfinished = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}\.\d{{1,7}}(\.earlier)?")
+    names = _names(folder) if folder.is_dir() else []
+    return [name for name in names if name not in NOTHING and not unfinished.fullmatch(name)]
 
 
 def _names(folder: Path) -> list[str]:
@@ -205,11 +207,14 @@ def _beside(path: Path) -> Iterator[Path]:
         _remove(partial)
 
 
-def _try(path: Path) -> None:
-    """Make the temporary name once, in the nearest folder that there is: permissions alone do not tell."""
+def _nearest(path: Path) -> Path:
+    """A place of the same name in the nearest folder that there is."""
     place = Path(os.path.realpath(path))
-    folder = next(parent for parent in place.parents if parent.exists())
-    probe = _partial(folder / place.name)
+    return next(parent for parent in place.parents if parent.exists()) / place.name
+
+
+def _try(probe: Path) -> None:
+    """Make a temporary name once: permissions alone do not tell."""
     _remove(probe)
     probe.mkdir()
     probe.rmdir()
@@ -226,7 +231,11 @@ def _machine() -> str:
         space = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:  # there are no containers
         space = 0
-    return f"{zlib.crc32(f'{os.uname().nodename} {space}'.encode()):08x}"
+    try:
+        machine = Path("/etc/machine-id").read_text().strip()  # machines of one name may share a disk
+    except OSError:
+        machine = ""
+    return f"{zlib.crc32(f'{os.uname().nodename} {space} {machine}'.encode()):08x}"
 
 
 def _clear(place: Path) -> None:

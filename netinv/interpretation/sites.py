@@ -116,11 +116,12 @@ class Site:
 
         Where the network takes no larger ones, they are as many as those of the last weighted layer up to here.
         """
-        shape, larger = self._shape(self.classifier, self._probes()), self._shape(self._root, self._larger())
+        shape = self._shape(self.classifier, self._probes())
         if self.reads_input:
             return len(shape) != 3 or isinstance(self._modules[self.layer], nn.Linear)
         if len(shape) == 1:
             return True
+        larger = self._shape(self._root, self._larger())
         second, last = (len(shape) == len(larger) and shape[i] == larger[i] for i in (0, -1))
         if second == last:
             so_far = [*takewhile(lambda name: name != self.layer, used), self.layer]
@@ -128,8 +129,10 @@ class Site:
             maker, num = next(((module, num) for module, num in counts if num), (None, 0))
             second, last = shape[0] == num, shape[-1] == num
             if second and last:
-                second = not isinstance(maker, nn.Linear | nn.LayerNorm)
+                second = type(maker) not in (nn.Linear, nn.LayerNorm)  # others of their kind take channels first
                 last = not second
+        if second == last and len(shape) == 3:
+            return False  # as torch has images
         if second == last:
             raise InputError(
                 f"Which axis of what {self.layer!r} gives, {shape} for an image, is that of the channels cannot be "

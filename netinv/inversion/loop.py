@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
-from netinv.core import InputError, backward_pass
+from netinv.core import InputError, NotFinite, backward_pass
 from netinv.generators import ConditionedGenerator
 from netinv.inversion.bounds import ClassBounds
 from netinv.inversion.config import InversionConfig
@@ -61,7 +61,7 @@ def train(training: Training) -> Iterator[list[Record]]:
         ``loss`` and each of its terms, unweighted, whether or not its weight is 0 (but for ``layer_statistics``).
 
     Raises:
-        InputError: The loss is not finite since the classifier's scores are not.
+        NotFinite: The loss is not finite since the classifier's scores are not.
         FloatingPointError: It is not finite for another reason; names the step.
     """
     config = training.config
@@ -97,7 +97,7 @@ def _records(training: Training, values: Terms) -> list[Record]:
         broken = record.pop("broken")
         if not math.isfinite(record["loss"]):
             if broken:
-                raise InputError(
+                raise NotFinite(
                     f"The classifier's scores are not finite for some generated images, by step {training.step}: mend "
                     "it there, such as a logarithm, a root or a division at 0."
                 )

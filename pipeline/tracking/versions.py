@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _MAX_DESCRIPTION = 5000
 """Characters of a version's description in MLflow's tables; the whole model card is a file of the model."""
+LEAKED = "it was the champion, until the privacy audit found memorised training images"
+"""Decision on a champion that is one no more."""
 _SERVING = ("mlflow", "numpy", "onnx", "onnxruntime", "pandas")
 """What `mlflow models serve` needs for a generator."""
 
@@ -43,12 +45,13 @@ class Versions:
             number = str(version.version)
             standing = candidate.standing.model_dump_json()
             leader = self.alias(name, "champion")
-            leaks = leader == number and candidate.standing.memorised
+            overruled = version.tags.get("standing") == standing and version.tags.get("decision") != LEAKED
+            leaks = leader == number and candidate.standing.memorised and not overruled
             if version.tags.get("standing") == standing and leader is not None and not leaks:
                 told.append(f"{name}: {candidate.generator} is version {number} already.")
                 continue
             if leaks:
-                promoted, why = False, "it was the champion, until the privacy audit found memorised training images"
+                promoted, why = False, LEAKED
             elif leader == number:
                 promoted, why = True, "it was the champion, and was measured again"
             else:
@@ -225,6 +228,8 @@ def _find_version(name: str, version: str) -> tuple[Versions, "ModelVersion"]:
     versions = Versions(Client(uri))
     try:
         with _asked(uri):
+            if version.lower() == "latest":  # an alias of every model that stands in none
+                return versions, versions.client.get_model_version_by_alias(name, version)
             number = version if version.isdigit() else versions.alias(name, version)
             if number is not None:
                 return versions, versions.client.get_model_version(name, number)

@@ -13,7 +13,7 @@ from zoo import ConvNet
 
 from netinv.app.inversions import Inversion
 from netinv.app.options import read_inversion, read_subject
-from netinv.app.records import expect_inverted
+from netinv.app.records import expect_inverted, save_somewhere
 from netinv.classifiers import adapt
 from netinv.core import InputError, network_digest
 from netinv.generators import ConditionedGenerator, GeneratorConfig
@@ -126,3 +126,15 @@ def test_a_digest_is_of_weights_and_buffers() -> None:
     with torch.no_grad():
         other.bias.add_(1)
     assert network_digest(one) != network_digest(other)
+
+
+def test_what_took_long_is_saved_beside_a_place_that_was_taken_meanwhile(tmp_path: Path) -> None:
+    def save(out: Path) -> None:
+        if out.name == "out":
+            raise InputError("out holds other files.")
+        out.mkdir()
+
+    (tmp_path / "out-2").mkdir()
+    with pytest.raises(InputError, match=r"^out holds other files\. What was made is in .*out-3\.$"):
+        save_somewhere(save, tmp_path / "out")
+    assert (tmp_path / "out-3").is_dir()

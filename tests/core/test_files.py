@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -104,13 +106,14 @@ def test_a_folder_of_the_same_kind_is_not_replaced_with_what_else_it_holds() -> 
 
 def test_a_mount_point_is_written_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     (Path("volume") / "lost+found").mkdir(parents=True)
+    (Path("volume") / f".volume.{'0' * 8}.1").mkdir()  # of a process in another container, alive or dead
     monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "volume")
     for content in ("old", "new"):
         with new_folder(Path("volume"), replaces=("mark", "note-*")) as partial:
             assert partial.parent == Path("volume").absolute()
             (partial / "mark").write_text(content)
             (partial / f"note-{content}").mkdir()
-    assert listing("volume") == ["lost+found", "mark", "note-new"]
+    assert listing("volume") == [f".volume.{'0' * 8}.1", "lost+found", "mark", "note-new"]
     assert Path("volume/mark").read_text() == "new"
     assert listing() == ["volume"]
 
@@ -132,11 +135,42 @@ def test_a_folder_that_the_system_does_not_let_go_is_written_in_place(monkeypatc
     assert Path("volume/mark").read_text() == "new"
 
 
-def test_a_file_that_is_a_mount_point_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("file").touch()
-    monkeypatch.setattr(os.path, "ismount", lambda path: str(path).endswith("/file"))
-    with pytest.raises(InputError, match="file is a mount point, which no file can replace: name another file"):
-        check_file(Path("file"))
+def test_a_mounted_file_is_written_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(path: Path, target: Path) -> Path:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(Path, "replace", busy)
+    Path("file").write_text("old")
+    write_text(Path("file"), "new")
+    assert (Path("file").read_text(), listing()) == ("new", ["file"])
+
+
+def test_who_is_stopped_while_writing_in_place_leaves_no_old_file_beside_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("volume").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "volume")
+    move = shutil.move
+
+    def full(source: Path, target: Path) -> None:
+        if target.name == "weights":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        move(source, target)
+
+    for content in ("old", "new"):
+        if content == "new":
+            monkeypatch.setattr(shutil, "move", full)
+        with suppress(InputError), new_folder(Path("volume"), replaces=("mark", "weights")) as partial:
+            (partial / "mark").write_text(content)
+            (partial / "weights").write_text(content)
+    assert listing("volume") == ["mark"]
+    assert Path("volume/mark").read_text() == "new"
+
+
+def test_a_name_too_long_for_what_is_beside_it_is_told_before_the_work() -> None:
+    with pytest.raises(InputError, match="File name too long"):
+        check_folder(Path("x" * 236))
+    check_file(Path("x" * 230))
 
 
 def left(name: str, process: int) -> Path:

@@ -255,9 +255,36 @@ def test_where_all_axes_are_alike_the_kind_of_layer_tells() -> None:
     )
 
 
+class _Branches(nn.Module):
+    """Two convolutions whose channels stand behind each other, for images of one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.few, self.more, self.relu = (
+            nn.Conv2d(SHAPE[0], 4, 3, padding=1),
+            nn.Conv2d(SHAPE[0], 9, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(13, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[1:] == SHAPE
+        return self.head(self.relu(torch.cat([self.few(images), self.more(images)], 1)).mean((2, 3)))
+
+
+def test_maps_of_which_nothing_else_is_known_are_read_as_torch_has_them() -> None:
+    network, images = _Branches(), _images()
+    site = Site(_adapted(network), "relu")
+    assert torch.allclose(
+        site.read(images, None),
+        torch.cat([network.few(images), network.more(images)], 1).relu().flatten(2).mT,
+        atol=1e-5,
+    )
+
+
 def test_where_nothing_tells_which_axis_the_channels_are_the_layer_is_refused() -> None:
     network = nn.Sequential(
-        nn.Flatten(), nn.Unflatten(1, (4, 4, 4)), nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 3)
+        nn.Flatten(), nn.Unflatten(1, (8, 8)), nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 3)
     )
-    with pytest.raises(InputError, match=r"Which axis of what '1' gives, \(4, 4, 4\) for an image, .* cannot be told"):
+    with pytest.raises(InputError, match=r"Which axis of what '1' gives, \(8, 8\) for an image, .* cannot be told"):
         Site(_adapted(network), "1")

@@ -235,6 +235,18 @@ def test_who_may_not_delete_an_alias_is_told_who_may(
     assert "champion" not in aliases(store)
 
 
+def test_who_overrules_the_audit_is_not_overruled_by_the_next_registration(exported: "Exported", folder: Path) -> None:
+    offer(exported, [0.8, 0.7], memorised=(True, False))
+    store = MlflowClient(tracking.tracking_uri())
+    assert aliases(store)["champion"] == "2"
+    CliRunner().invoke(main, ["promote", NAME, "1", "--why", "licensed images"], catch_exceptions=False)
+    told = offer(exported, [0.8, 0.7], number=1, memorised=(True, False))
+    assert "version 1 already" in told[0]
+    assert aliases(store)["champion"] == "1"
+    assert store.get_model_version(NAME, "1").tags["decision"] == "licensed images"
+    assert "is version 2" not in next(iter(tracking.trace(NAME, "latest")))
+
+
 def test_the_champion_is_looked_at_first(exported: "Exported", folder: Path) -> None:
     """Whatever the order of the candidates: the others are compared with what is known of it now."""
     offer(exported, [0.8, 0.7])

@@ -21,7 +21,7 @@ from draws import seed_torch
 from repositories import fresh, run, set_params
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier
-from netinv.core import InputError
+from netinv.core import InputError, OutOfMemory
 from netinv.evaluation import OBJECTIVES
 from pipeline.cluster import Trial
 from pipeline.estimates import PER_SECOND
@@ -82,6 +82,7 @@ def test_an_impossible_space_is_refused(
     params: Params, digits: Classifier, space: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PER_SECOND, "cpu", 5e6)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     params = params.model_copy(update={"ray": params.ray.model_copy(update={"num_workers": 2})})
     with pytest.raises(InputError, match=words):
         check_space(searching(params, **space), "digits", "standard", digits)
@@ -161,6 +162,14 @@ def test_a_trial_is_measured_at_a_quarter_at_half_and_at_its_end(exported: Any, 
     hopeless = list(train_trial(broken, invert.common, variant, tune, {}))
     assert hopeless[-1]["share"] == 1
     assert hopeless[-1]["score"] == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.autograd, "backward", _out_of_memory)
+        with pytest.raises(OutOfMemory):  # which is a failure, and no score
+            list(train_trial(exported.classifier, invert.common, variant, tune, settings))
+
+
+def _out_of_memory(*_: Any, **__: Any) -> None:
+    raise torch.OutOfMemoryError("no room")
 
 
 TINY = {
