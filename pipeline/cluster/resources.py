@@ -76,7 +76,7 @@ def _living() -> list[dict[str, Any]]:
     """What Ray says of each living node."""
     import ray
 
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _nodes() -> list[dict[str, float]]:

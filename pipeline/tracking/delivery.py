@@ -108,7 +108,7 @@ class Deliverer:
 
         first = self._monitor is None
         if first:
-            self._monitor = SystemMetricsMonitor("", tracking_uri=self.client.uri)  # type: ignore[no-untyped-call]
+            self._monitor = SystemMetricsMonitor("", tracking_uri=self.client.uri)
         self._monitor.collect_metrics()
         load = self._monitor.aggregate_metrics()
         for monitor in self._monitor.monitors:

@@ -68,8 +68,7 @@ def test_inversions_of_different_kinds_are_not_measured_as_one(
 def test_inversions_of_another_classifier_are_told_by_their_paths(shell: Shell, tmp_path: Path) -> None:
     classifier = adapt(ConvNet(num_classes=2), SHAPE)
     assert read_inversion(made(tmp_path / "fits"), "model", classifier).classes == ("0", "1")
-    for name, more in {"classes": {"num_classes": 4}, "shape": {"shape": (3, 8, 12)}}.items():
-        folder = made(tmp_path / name, **more)  # type: ignore[arg-type]
+    for folder in (made(tmp_path / "classes", num_classes=4), made(tmp_path / "shape", shape=(3, 8, 12))):
         with pytest.raises(InputError, match=rf"^{folder} draws images .* but zoo:ConvNet takes \(3, 8, 8\) and"):
             read_inversion(folder, "zoo:ConvNet", classifier)
     words = (*FACTORY, "--argument", "num_classes=2", "--inversion", tmp_path / "classes", "--out", tmp_path / "x")

@@ -47,11 +47,11 @@ def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
         cells = [(of_class(name, k) + [None] * 10)[j] for k in range(K) for j in range(10)]
         assert np.array_equal(read(name), picture(cells, 10))
     row = found.results.rows[1]
-    pairs = {(pair.label, pair.distance): pair for pair in row.audit.pairs}
+    pairs: dict[tuple[int, str], Any] = {(pair.label, pair.distance): pair for pair in row.audit.pairs}
     cells = []
     for k in range(K):
         for distance in ("pixel", "ssim", "feature"):
-            pair = pairs[k, distance]  # type: ignore[index]
+            pair = pairs[k, distance]
             made = found.images["generator 1"].images[pair.sample]
             cells += [made.numpy(), train.images[pair.train].numpy(), test.images[pair.test].numpy()]
     assert np.array_equal(read("generator-1-neighbours"), picture(cells, 9))

@@ -44,7 +44,7 @@ def test_any_number_of_rows_goes_through_in_batches(tmp_path: Path, monkeypatch:
             return [feeds["images"].reshape(-1, 8)[:, :3], np.zeros(1)]
 
     images = np.arange(130 * 8, dtype=np.float32).reshape(130, 1, 2, 4)
-    network._session = Counting()  # type: ignore[assignment]
+    monkeypatch.setattr(network, "_session", Counting())
     assert np.array_equal(network(images), images.reshape(-1, 8)[:, :3])
     assert sizes == [64, 64, 2]
     assert network(images[:0]).shape == (0, 3)
