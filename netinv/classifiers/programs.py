@@ -131,7 +131,7 @@ class Program(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """Do something to every tensor, as all of torch's ways to another device do."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if (like := next(self.parameters(), next(self.buffers(), None))) is not None:
             _move(self.graph, like.device)
         return self
