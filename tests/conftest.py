@@ -1,6 +1,7 @@
 """Shared set-up: one thread each, as on a busy machine, and the repository's root at hand."""
 
 import importlib
+import json
 import os
 import shutil
 import sys
@@ -109,16 +110,49 @@ class Exported:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Two generators in all forms, their classifier and an evaluator."""
-    from draws import seed_torch
+    from once import made_once
 
-    from netinv.classifiers import ConvClassifierConfig, ResidualClassifierConfig, build_classifier, freeze
-    from netinv.export import ExportConfig, export_classifier, export_generators, versions
-    from netinv.generators import ConditionedGenerator, GeneratorConfig
-    from netinv.inversion import InversionConfig, class_accuracies, invert
+    from netinv.classifiers import freeze, load_classifier
+    from netinv.export import versions
+    from netinv.generators import load_generators
     from netinv.sampling import Metadata
 
-    shape = (1, 12, 12)
-    config = InversionConfig(steps=60, batch_size=48, lr=5e-3, sharpness=(3.0, 3.0))
+    metadata = Metadata(
+        kind="generator",
+        dataset="shapes",
+        variant="standard",
+        classes=("zero", "one", "two"),
+        image_shape=(1, 12, 12),
+        run_id="0123",
+        licence="Nobody's",
+        versions=versions(),
+        latent_dim=8,
+        sharpness=(3.0, 3.0),
+    )
+    made = made_once(tmp_path_factory, "exported", lambda folder: export(folder, metadata))
+    classifier, evaluator = (load_classifier(made / name) for name in ("classifier", "evaluator"))
+    freeze(classifier), freeze(evaluator)
+    measures = json.loads((made / "measures.json").read_text())
+    return Exported(made / "onnx", load_generators(made), classifier, evaluator, metadata, measures)
+
+
+def export(folder: Path, metadata: "Metadata") -> None:
+    """Train the networks and write them, as checkpoints and as ONNX files."""
+    from draws import seed_torch
+
+    from netinv.classifiers import (
+        ConvClassifierConfig,
+        ResidualClassifierConfig,
+        build_classifier,
+        freeze,
+        save_classifier,
+    )
+    from netinv.export import ExportConfig, export_classifier, export_generators
+    from netinv.generators import ConditionedGenerator, GeneratorConfig, save_generator
+    from netinv.inversion import InversionConfig, class_accuracies, invert
+
+    shape = metadata.image_shape
+    config = InversionConfig(steps=60, batch_size=48, lr=5e-3, sharpness=metadata.sharpness)
     for attempt in range(9):  # an untrained classifier may have a class that no generator comes to
         seed_torch(attempt)
         classifier = build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, shape, (0.5,), (0.25,))
@@ -133,22 +167,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
             break
     else:
         pytest.fail("no classifier of nine whose classes two generators draw")
-    metadata = Metadata(
-        kind="generator",
-        dataset="shapes",
-        variant="standard",
-        classes=("zero", "one", "two"),
-        image_shape=shape,
-        run_id="0123",
-        licence="Nobody's",
-        versions=versions(),
-        latent_dim=8,
-        sharpness=config.sharpness,
-    )
-    folder = tmp_path_factory.mktemp("onnx")
+    for i, generator in enumerate(generators):
+        save_generator(folder / str(i), generator)
     judges = {"classifier": classifier, "evaluator": evaluator}
-    measures = export_generators(folder, generators, judges, metadata, ExportConfig(max_accuracy_loss=0.05))
+    onnx = folder / "onnx"
+    onnx.mkdir()
+    measures = export_generators(onnx, generators, judges, metadata, ExportConfig(max_accuracy_loss=0.05))
     for name, network in judges.items():
+        save_classifier(folder / name, network)
         about = replace(metadata, kind="classifier", variant=name, latent_dim=0)
-        measures[name] = export_classifier(folder / f"{name}.onnx", network, about)
-    return Exported(folder, [g.eval() for g in generators], classifier, evaluator, metadata, measures)
+        measures[name] = export_classifier(onnx / f"{name}.onnx", network, about)
+    (folder / "measures.json").write_text(json.dumps(measures))

@@ -1,5 +1,6 @@
 """Real digits, networks that know them, and fake generators whose measures are known."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from netinv.classifiers import (
     ResidualClassifierConfig,
     build_classifier,
     freeze,
+    load_classifier,
+    save_classifier,
     train_classifier,
 )
 from netinv.core import Config
@@ -53,26 +56,36 @@ class World(NamedTuple):
     evaluator: Classifier
 
 
-def make_world() -> World:
+def three_parts() -> tuple[LabelledImages, LabelledImages, LabelledImages]:
+    """Of the digits, in an order that tells nothing."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     order = numpy_rng(0).permutation(len(digits.target))
     images = torch.from_numpy((digits.images[order] / 16 * 255).round().astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target[order].astype(np.int64))
-    parts = [LabelledImages(images[a:b], labels[a:b]) for a, b in ((0, 800), (800, 1200), (1200, 1797))]
-    networks = []
+    train, test, unseen = (LabelledImages(images[a:b], labels[a:b]) for a, b in ((0, 800), (800, 1200), (1200, 1797)))
+    return train, test, unseen
+
+
+def train_networks(folder: Path) -> None:
+    """Train the two networks on the first part."""
+    train, _, _ = three_parts()
     training = ClassifierTrainingConfig(epochs=8, batch_size=64, shift=1)
     for seed, architecture in enumerate(
         (ConvClassifierConfig(channels=(16, 32), feature_dim=32), ResidualClassifierConfig(channels=(8, 16)))
     ):
         seed_torch(seed)
-        network = build_classifier(architecture, 10, SHAPE, *channel_statistics(parts[0].images))
-        for _ in train_classifier(network, parts[0], training, seed):
-            pass
-        freeze(network)
-        networks.append(network)
-    return World(*parts, *networks)
+        network = build_classifier(architecture, 10, SHAPE, *channel_statistics(train.images))
+        assert list(train_classifier(network, train, training, seed))
+        save_classifier(folder / str(seed), network)
+
+
+def read_world(folder: Path) -> World:
+    """The parts, and the networks as they were trained."""
+    classifier, evaluator = (load_classifier(folder / name) for name in "01")
+    freeze(classifier), freeze(evaluator)
+    return World(*three_parts(), classifier, evaluator)
 
 
 class Replay(ConditionedGenerator):
