@@ -1,5 +1,6 @@
 """Shared set-up: one thread each, as on a busy machine, and the repository's root at hand."""
 
+import functools
 import importlib
 import json
 import os
@@ -71,6 +72,15 @@ def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """How many images a second a classifier takes is timed for a moment only: a hundred tests check classifiers."""
     if check := sys.modules.get("netinv.classifiers.check"):
         monkeypatch.setattr(check, "TIMED_SECONDS", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def one_table_of_operators() -> None:
+    """Torch's exporter makes its table of operators, always the same, for each file anew, in a third of its time."""
+    if registration := sys.modules.get("torch.onnx._internal.exporter._registration"):
+        registry = registration.ONNXRegistry
+        if not hasattr(registry.from_torchlib, "cache_info"):
+            registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
 
 
 @pytest.fixture(scope="session")
