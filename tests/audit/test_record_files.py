@@ -130,8 +130,15 @@ def test_the_page_needs_nothing_else_and_shows_everything(folder: Path) -> None:
     assert page.count("data:image/png;base64,") == 1
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_the_page_in_a_browser(folder: Path, browser: Any, width: int, scheme: str) -> None:
     path = folder / "audit.html"
     assert path.stat().st_size < 3e6

@@ -77,7 +77,7 @@ def published(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: dict(state))
 
 
-@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+@pytest.mark.parametrize("name", [pytest.param("inception_v3", marks=pytest.mark.slow), "googlenet"])
 def test_torchvision_inceptions_take_imagenets_normalisation(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

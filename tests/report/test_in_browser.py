@@ -14,8 +14,15 @@ SMALLEST = """Math.min(...[...document.querySelectorAll("#mnist *")].filter(
 """Size of the smallest letters that are shown."""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_in_a_browser(tmp_path: Path, render: Callable[..., str], browser: Any, width: int, scheme: str) -> None:
     path = tmp_path / "index.html"
     path.write_text(render())
