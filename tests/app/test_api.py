@@ -68,10 +68,9 @@ def test_a_variant_goes_by_its_name(classifier: nn.Module) -> None:
     for name in ("standard", "robust"):
         config = netinv.variant_config(name)
         assert settings_of(name, adapt(classifier, SHAPE, 10, ADAPTER)) == (config, "")
-        quick = netinv.invert(
-            classifier, image_shape=SHAPE, adapter=ADAPTER, config=config.model_copy(update=steps), progress=False
-        )
-        assert quick.config == config.model_copy(update=steps)
+        quick = config.model_copy(update=steps)
+        settings = {"adapter": ADAPTER, "config": quick, "attempts": 1, "progress": False}
+        assert netinv.invert(classifier, image_shape=SHAPE, **settings).config == quick
     assert netinv.InversionConfig() == netinv.variant_config("standard")
     with pytest.raises(InputError, match="no variant 'bold': the variants are standard, robust"):
         netinv.invert(classifier, image_shape=SHAPE, adapter=ADAPTER, variant="bold")  # type: ignore[arg-type]

@@ -36,8 +36,9 @@ SMALL = GeneratorConfig(latent_dim=4, hidden_dim=120, width=4, max_width=8)
 
 def invert(network: nn.Module, shape: Any = SHAPE, variant: str = "standard", **changes: Any) -> netinv.Inversion:
     config = variant_config(variant).model_copy(update=SHORT | {"pixel_statistics": 0.0})
+    adapter = AdapterConfig(**changes)
     return netinv.invert(
-        network, image_shape=shape, adapter=AdapterConfig(**changes), config=config, generator=SMALL, progress=False
+        network, image_shape=shape, adapter=adapter, config=config, generator=SMALL, attempts=1, progress=False
     )
 
 
