@@ -64,7 +64,7 @@ ADAPTER = netinv.AdapterConfig(mean=(0.3,), std=(0.38,))
 
 
 def test_a_variant_goes_by_its_name(classifier: nn.Module) -> None:
-    steps = {"steps": 2, "batch_size": 4}
+    steps = {"steps": 2, "batch_size": 50}
     for name in ("standard", "robust"):
         config = netinv.variant_config(name)
         assert settings_of(name, adapt(classifier, SHAPE, 10, ADAPTER)) == (config, "")
@@ -329,7 +329,7 @@ def test_what_cannot_be_inverted_is_refused_before_the_work(
 
 def test_an_adapted_classifier_is_taken_as_it_is() -> None:
     adapted = AdaptedClassifier(Residual(), (3, 16, 16))
-    quick = QUICK | {"config": netinv.InversionConfig(steps=2, batch_size=4)}
+    quick = QUICK | {"config": netinv.InversionConfig(steps=2, batch_size=50)}
     assert netinv.invert(adapted, image_shape=(3, 16, 16), **quick).sample(2).shape == (2, 3, 16, 16)
 
 
@@ -346,7 +346,7 @@ def test_what_contradicts_an_adapted_classifier_is_refused(arguments: dict[str, 
     with pytest.raises(InputError, match=message):
         netinv.invert(adapted, **{"image_shape": (3, 16, 16)} | arguments)
     agreeing = {"num_classes": 10, "adapter": netinv.AdapterConfig(channel_order="bgr")}
-    quick = QUICK | {"config": netinv.InversionConfig(steps=1, batch_size=4)}
+    quick = QUICK | {"config": netinv.InversionConfig(steps=1, batch_size=50)}
     assert len(netinv.invert(adapted, image_shape=(3, 16, 16), **agreeing, **quick).history) == 1
 
 
@@ -382,7 +382,7 @@ def test_what_makes_an_inversion_doubtful_is_a_warning() -> None:
     network = ConvNet(in_channels=1)
     norm = network.convolutions[1]
     norm.num_batches_tracked.fill_(1)
-    quick: dict[str, Any] = QUICK | {"config": netinv.InversionConfig(steps=1, batch_size=4)}
+    quick: dict[str, Any] = QUICK | {"config": netinv.InversionConfig(steps=1, batch_size=50)}
     said = "Its first batch norm remembers"
     for variance, times in ((1e5, 1), (1.0, 0)):
         norm.running_var.fill_(variance)
