@@ -23,6 +23,7 @@ TINY = {
     "evaluate.sharpness_samples": 50,
     "evaluate.robust_samples": 50,
     "evaluate.privacy_samples": 100,
+    "evaluate.attack_steps": 2,
     "evaluate.resamples": 100,
     "evaluate.student": {"epochs": 1},
     "evaluate.distillation": {"images": 100, "steps": 10},
