@@ -69,7 +69,7 @@ def test_a_variant_goes_by_its_name(classifier: nn.Module) -> None:
         config = netinv.variant_config(name)
         assert settings_of(name, adapt(classifier, SHAPE, 10, ADAPTER)) == (config, "")
         quick = config.model_copy(update=steps)
-        settings = {"adapter": ADAPTER, "config": quick, "attempts": 1, "progress": False}
+        settings: dict[str, Any] = {"adapter": ADAPTER, "config": quick, "attempts": 1, "progress": False}
         assert netinv.invert(classifier, image_shape=SHAPE, **settings).config == quick
     assert netinv.InversionConfig() == netinv.variant_config("standard")
     with pytest.raises(InputError, match="no variant 'bold': the variants are standard, robust"):
