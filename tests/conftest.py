@@ -69,18 +69,20 @@ def global_draws() -> None:
 
 @pytest.fixture(autouse=True)
 def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many images a second a classifier takes is timed for a moment only: a hundred tests check classifiers."""
+    """Classifiers are timed for a moment, finished inversions judged on a few images: a hundred tests do either."""
     if check := sys.modules.get("netinv.classifiers.check"):
         monkeypatch.setattr(check, "TIMED_SECONDS", 0.01)
+    if api := sys.modules.get("netinv.app.api"):
+        monkeypatch.setattr(api, "JUDGED", 100)
 
 
 @pytest.fixture(autouse=True)
 def one_table_of_operators() -> None:
     """Torch's exporter makes its table of operators, always the same, for each file anew, in a third of its time."""
-    if registration := sys.modules.get("torch.onnx._internal.exporter._registration"):
-        registry = registration.ONNXRegistry
-        if not hasattr(registry.from_torchlib, "cache_info"):
-            registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+    private = sys.modules.get("torch.onnx._internal.exporter._registration")
+    make = getattr(getattr(private, "ONNXRegistry", None), "from_torchlib", None)
+    if private and make and not hasattr(make, "cache_info"):
+        private.ONNXRegistry.from_torchlib = staticmethod(functools.cache(make))
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,8 @@ from netinv.inversion import (
 )
 from netinv.inversion import invert as inversion_steps
 
+JUDGED = 1000
+"""Fresh images on which a finished generator's accuracy is measured."""
 WORTH_SAYING = 60
 """Seconds from which on people are told what a training will take."""
 
@@ -186,7 +188,7 @@ def _trained(
                 on_record(record)
     generator.eval()
     untested = Inversion(generator, config, history, names, accuracy=0.0, seed=seed)
-    accuracy = inversion_accuracy(untested, classifier)
+    accuracy = inversion_accuracy(untested, classifier, JUDGED)
     by_class = class_accuracies(generator, classifier, config)
     return replace(untested, accuracy=accuracy, class_accuracy=by_class)
 

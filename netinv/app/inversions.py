@@ -17,8 +17,6 @@ from netinv.generators import ConditionedGenerator, draw_images, field_side, loa
 from netinv.inversion import InversionConfig, missing_classes, read_as_asked, variant_of
 from netinv.sampling import grid
 
-JUDGED = 1000
-"""Fresh images on which a finished generator's accuracy is measured."""
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
 """Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
 
@@ -199,8 +197,8 @@ class Inversion:
         export_generator(Path(path), self.generator, metadata)
 
 
-def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int = JUDGED) -> float:
-    """Share of fresh images that a classifier reads as the class they were drawn for."""
+def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int) -> float:
+    """Share of so many fresh images that a classifier reads as the class they were drawn for."""
     return read_as_asked(inversion.generator, classifier, inversion.config, num, seed=1).sum().item() / num
 
 
