@@ -55,6 +55,8 @@ def find_scores(output: Any, entry: int | str | None, num_classes: int | None, s
         InputError: There are none, or it is not clear which.
     """
     entries = _entries(output)
+    if entries is None and entry is not None:
+        raise InputError(f"The output is {_described(output)} and has no entries: leave output_entry {entry!r} out.")
     scores = output if entries is None else _entry(output, entries, entry, num_classes, single)
     if isinstance(scores, Tensor) and scores.is_floating_point():
         if scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1):

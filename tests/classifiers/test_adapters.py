@@ -290,6 +290,7 @@ def test_a_layer_that_is_used_again_shows_each_image_once(images: Tensor) -> Non
             r"2 entries .* of logits \(8, 10\), projection \(8, 5\), loss None",
         ),
         (PairOutput(), SHAPE, None, {"output_entry": 5}, r"no entry 5; it has: 0 \(8, 10\), 1 \(8, 24\)"),
+        (ConvNet(), SHAPE, None, {"output_entry": 0}, r"a tensor of shape \(8, 10\) and has no entries: leave .* out"),
         (nn.Conv2d(3, 4, 3), SHAPE, None, {}, r"one row of scores for each image, .* shape \(8, 4, 14, 14\)"),
         (ConvNet(num_classes=1), SHAPE, None, {}, "one score for each image: set output to sigmoid"),
         (ConvNet(num_classes=1), SHAPE, 1, {"output": "sigmoid"}, "is that of class 1 of two: num_classes is 2"),
