@@ -61,13 +61,14 @@ def test_pgd_is_as_strong_as_foolbox_with_random_starts(network: nn.Module, imag
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
     seed_torch(0)
     shares = []
-    for epsilon in (0.01, 0.03):
+    for epsilon in (0.01, 0.03, 0.09):
         attack = foolbox.attacks.LinfPGD(steps=20, rel_stepsize=2.5 / 20)
         _, _, fooled = attack(model, images, label, epsilons=epsilon)
         ours = robust_accuracy(network, images, label, epsilon, steps=20)
         shares.append(ours)
         assert ours == pytest.approx(1 - float(fooled.float().mean()), abs=0.05)
-    assert 0 < shares[1] < shares[0] < 1  # neither attack idle nor overwhelming
+    assert shares == sorted(shares, reverse=True)
+    assert any(0 < share < 1 for share in shares)  # neither attack idle nor overwhelming everywhere
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.3), ("l2", 2.0)])
