@@ -58,7 +58,7 @@ test: install lint ## Check style and types, then run the default tests
 slow: install ## Run the long tests as well
 	python -m pytest $(WORKERS) -m 'slow or not slow'
 
-portable: install ## Run the default tests as other processors would compute, in three rounds of other draws (an hour)
+portable: install ## Run the default tests as other processors would compute, in three rounds of other draws (an hour or more)
 	python tests/portable.py $(WORKERS)
 
 wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
