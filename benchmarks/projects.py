@@ -1,5 +1,7 @@
 """Projects of their own, in which ``chaos.py`` and ``faults.py`` let stages run, and what MLflow has of them."""
 
+import functools
+import operator
 import os
 import shutil
 import sqlite3
@@ -48,10 +50,7 @@ def change(project: Path, yaml: Any, settings: dict[str, Any]) -> None:
     params = yaml.load(project / "params.yaml")
     for key, value in settings.items():
         *parents, last = key.split(".")
-        node = params
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
+        functools.reduce(operator.getitem, parents, params)[last] = value
     yaml.dump(params, project / "params.yaml")
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 SMALLEST_CONTRAST = 4.5
 """WCAG 2, level AA, of text that is not large."""
 
@@ -45,6 +47,18 @@ _STUCK = """() => [...document.querySelectorAll("*")].filter(node => node.checkV
     && node.scrollWidth > node.clientWidth + 1 && ["auto", "scroll"].includes(getComputedStyle(node).overflowX)
     && node.tabIndex < 0 && !node.querySelector("a[href], button, select, input, summary"))
     .map(node => node.outerHTML.slice(0, 80))"""
+
+
+on_every_screen = pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
+"""Widths in pixels and colours of a page; by default each of them once."""
 
 
 def complaints(page: Any) -> list[str]:

@@ -206,7 +206,8 @@ def test_accuracy_is_a_share_of_fresh_images(inversion: Inversion) -> None:
             return F.one_hot(torch.full((len(images),), 4), 10).float()
 
     _, labels = inversion._draw(1000, seed=1, labels=None)
-    assert inversion_accuracy(inversion, Fixed(), num=1000) == pytest.approx(float((labels == 4).float().mean()))  # type: ignore[arg-type]
+    fixed: Any = Fixed()
+    assert inversion_accuracy(inversion, fixed, num=1000) == pytest.approx(float((labels == 4).float().mean()))
 
 
 def test_the_classifier_and_the_random_state_are_left_as_found(classifier: nn.Module) -> None:

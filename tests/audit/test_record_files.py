@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import torch
 from draws import torch_rng
-from pages import complaints
+from pages import complaints, on_every_screen
 from ruamel.yaml import YAML
 
 from netinv.audit import SCHEMA, AuditRecord, Check, Number, load_audit, save_audit, schema
@@ -130,15 +130,7 @@ def test_the_page_needs_nothing_else_and_shows_everything(folder: Path) -> None:
     assert page.count("data:image/png;base64,") == 1
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [
-        (1280, "light"),
-        (390, "dark"),
-        pytest.param(1280, "dark", marks=pytest.mark.slow),
-        pytest.param(390, "light", marks=pytest.mark.slow),
-    ],
-)
+@on_every_screen
 def test_the_page_in_a_browser(folder: Path, browser: Any, width: int, scheme: str) -> None:
     path = folder / "audit.html"
     assert path.stat().st_size < 3e6

@@ -1,6 +1,8 @@
 """Repositories like this one, with settings that make all of it small, and commands in them."""
 
 import contextlib
+import functools
+import operator
 import os
 import re
 import shutil
@@ -59,10 +61,7 @@ def set_params(project: Path, **values: Any) -> None:
     params = yaml.load(project / "params.yaml")
     for key, value in values.items():
         *parents, last = key.split(".")
-        node = params
-        for part in parents:
-            node = node[part]
-        node[last] = value
+        functools.reduce(operator.getitem, parents, params)[last] = value
     yaml.dump(params, project / "params.yaml")
 
 

@@ -1,7 +1,7 @@
 """params.yaml is refused before any work, in words that name the key, the expectation and the value."""
 
+import copy
 import difflib
-import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,17 +23,18 @@ Edit = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture(scope="module")
-def own(root: Path) -> bytes:
+def own(root: Path) -> dict[str, Any]:
     """What the repository's own params.yaml says, to be read a hundred times in no time."""
-    return pickle.dumps(YAML(typ="safe", pure=True).load(root / "params.yaml"))
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load(root / "params.yaml")
+    return values
 
 
 @pytest.fixture
-def edited(own: bytes, tmp_path: Path) -> Callable[[Edit], Path]:
+def edited(own: dict[str, Any], tmp_path: Path) -> Callable[[Edit], Path]:
     """A copy of the repository's own params.yaml with one edit."""
 
     def write(edit: Edit) -> Path:
-        values = pickle.loads(own)
+        values = copy.deepcopy(own)
         edit(values)
         path = tmp_path / "params.yaml"
         YAML(typ="safe", pure=True).dump(values, path)

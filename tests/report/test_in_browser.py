@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from pages import complaints
+from pages import complaints, on_every_screen
 
 SMALLEST = """Math.min(...[...document.querySelectorAll("#mnist *")].filter(
     node => [...node.childNodes].some(child => child.nodeType === 3 && child.textContent.trim())
@@ -14,15 +13,7 @@ SMALLEST = """Math.min(...[...document.querySelectorAll("#mnist *")].filter(
 """Size of the smallest letters that are shown."""
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [
-        (1280, "light"),
-        (390, "dark"),
-        pytest.param(1280, "dark", marks=pytest.mark.slow),
-        pytest.param(390, "light", marks=pytest.mark.slow),
-    ],
-)
+@on_every_screen
 def test_in_a_browser(tmp_path: Path, render: Callable[..., str], browser: Any, width: int, scheme: str) -> None:
     path = tmp_path / "index.html"
     path.write_text(render())
