@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -162,6 +163,20 @@ def test_sampling_knows_no_torch(root: Path) -> None:
         tree = [ast.parse(path.read_text()) for path in (root / "netinv" / room).glob("*.py")]
         at_once = [node for module in tree for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert not [node for node in at_once if "torch" in ast.unparse(node)], room
+
+
+def test_names_of_tests_and_benchmarks_are_unique(root: Path) -> None:
+    """All are imported by their bare names, so that two of one name would hide each other."""
+    names = Counter(path.stem for path in (root / "tests").rglob("*.py") if path.name != "conftest.py")
+    names += Counter(path.stem for path in (root / "benchmarks").glob("*.py"))
+    names += Counter(path.parent.name for path in (root / "benchmarks").glob("*/__init__.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_every_helper_of_the_tests_is_explained(root: Path) -> None:
+    modules = {path.relative_to(root).as_posix() for path in (root / "tests").rglob("*.py")}
+    listed = re.findall(r"^\| `(\S+)` \| \S", (root / "tests/README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path for path in modules if not re.search(r"/(test_\w+|conftest)\.py$", path))
 
 
 @pytest.mark.parametrize(("tool", "home"), [("ray", "cluster"), ("mlflow", "tracking")])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from draws import numpy_rng, seed_torch
+from foreign_networks import ConvNet
 from PIL import Image
 from safetensors.torch import save_file
 from shells import Shell
-from zoo import ConvNet
 
 from netinv import evaluation
 from netinv.app.options import read_data

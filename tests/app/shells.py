@@ -8,7 +8,7 @@ import pytest
 
 from netinv.app import command
 
-FACTORY = ("zoo:ConvNet", "--image-shape", "3,8,8", "--device", "cpu")
+FACTORY = ("foreign_networks:ConvNet", "--image-shape", "3,8,8", "--device", "cpu")
 TINY = ("--set", "batch_size=8", "--set", "generator.width=8", "--set", "generator.max_width=8")
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import seed_torch, torch_rng
+from foreign_networks import ConvNet, Probabilities, Residual
 from PIL import Image
 from torch import Tensor, nn
-from zoo import ConvNet, Probabilities, Residual
 
 import netinv
 from netinv.app.api import settings_of

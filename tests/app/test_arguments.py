@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from draws import numpy_rng, seed_torch
+from foreign_networks import ConvNet
 from PIL import Image
 from shells import FACTORY, Shell
 from torch import nn
-from zoo import ConvNet
 
 import netinv
 from netinv.app.inversions import Inversion
@@ -82,7 +82,7 @@ def test_a_model_of_torchvisions_without_weights_is_told(capsys: pytest.CaptureF
     warn_of_random_weights(ClassifierSource(model="torchvision:resnet18"))
     assert capsys.readouterr().err.startswith("warning: torchvision:resnet18 without weights has random ones: ")
     warn_of_random_weights(ClassifierSource(model="torchvision:resnet18", weights="DEFAULT"))
-    warn_of_random_weights(ClassifierSource(model="zoo:ConvNet"))
+    warn_of_random_weights(ClassifierSource(model="foreign_networks:ConvNet"))
     assert not capsys.readouterr().err
 
 

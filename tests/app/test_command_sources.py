@@ -34,7 +34,7 @@ def test_a_seed_gives_the_same_evaluator_and_leaves_torchs_random_state(folder: 
 def test_a_source_has_all_its_settings() -> None:
     source, device = parse_source(
         {
-            "model": "zoo:NamedOutput",
+            "model": "foreign_networks:NamedOutput",
             "arguments": ("depth=3", "kind=wide"),
             "image_shape": "3,16,16",
             "mean": "0.5,0.5,0.5",
@@ -54,9 +54,9 @@ def test_a_source_has_all_its_settings() -> None:
 
 def test_an_evaluator_has_the_settings_of_a_model() -> None:
     pairs = ("weights=w.pt", "argument=depth=3", "argument=k=2", "mean=0.5", "std=0.25", "output_entry=1")
-    source = parse_evaluator("zoo:ConvNet", (*pairs, "num-classes=2", "output=sigmoid"), (1, 8, 8), "cpu")
+    source = parse_evaluator("foreign_networks:ConvNet", (*pairs, "num-classes=2", "output=sigmoid"), (1, 8, 8), "cpu")
     assert source.model_dump(exclude_defaults=True) == {
-        "model": "zoo:ConvNet",
+        "model": "foreign_networks:ConvNet",
         "weights": "w.pt",
         "arguments": {"depth": 3, "k": 2},
         "image_shape": (1, 8, 8),
@@ -65,7 +65,7 @@ def test_an_evaluator_has_the_settings_of_a_model() -> None:
     }
     for pair in ("mean", "meen=0.5", "device=cpu"):
         with pytest.raises(InputError, match=f"--evaluator-set '{pair}' is no option of an evaluator: .* weights, "):
-            parse_evaluator("zoo:ConvNet", (pair,), (1, 8, 8), "cpu")
+            parse_evaluator("foreign_networks:ConvNet", (pair,), (1, 8, 8), "cpu")
 
 
 def test_a_given_evaluator_judges_as_it_is_told_to(
@@ -73,7 +73,7 @@ def test_a_given_evaluator_judges_as_it_is_told_to(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert shell("invert", *colours(weights), "--steps", 1, *TINY, "--out", "inversion")[0] == 3
-    judge = ["--evaluator", "zoo:ConvNet"]
+    judge = ["--evaluator", "foreign_networks:ConvNet"]
     for setting in (f"weights={weights}", "argument=num_classes=2", "mean=0.5,0.5,0.5", "std=0.25,0.25,0.25"):
         judge += ["--evaluator-set", setting]
     measure = ("evaluate", *colours(weights), "--num-samples", 20, "--inversion", "inversion", "--data", folder)
@@ -96,7 +96,7 @@ def test_values_of_pairs_are_json_or_text() -> None:
 
 @pytest.mark.parametrize(("text", "entry"), [("1", 1), ("logits", "logits"), ("²", "²")])
 def test_an_entry_is_a_place_or_a_name(text: str, entry: int | str) -> None:
-    assert parse_source({"model": "zoo:ConvNet", "output_entry": text})[0].adapter.output_entry == entry
+    assert parse_source({"model": "foreign_networks:ConvNet", "output_entry": text})[0].adapter.output_entry == entry
 
 
 def test_an_inversion_remembers_its_classifier(
@@ -108,14 +108,14 @@ def test_an_inversion_remembers_its_classifier(
     assert shell("invert", *colours(Path("net.safetensors")), "--steps", 1, *TINY, "--out", "inversion")[0] == 3
     kept = Inversion.load("inversion").source
     assert kept is not None
-    assert (kept.model, kept.weights) == ("zoo:ConvNet", str(Path.cwd() / "net.safetensors"))
+    assert (kept.model, kept.weights) == ("foreign_networks:ConvNet", str(Path.cwd() / "net.safetensors"))
     arguments = [word for name, value in kept.arguments.items() for word in ("--argument", f"{name}={value}")]
     measure = ("evaluate", "inversion", "--num-samples", 20, "--out")
     code, _, err = shell(*measure, "x", *arguments)
-    assert (code, "asks to call zoo:ConvNet with" in err) == (2, True)
-    assert shell(*measure, "there", "--factory", "zoo:ConvNet", *arguments)[0] == 0
+    assert (code, "asks to call foreign_networks:ConvNet with" in err) == (2, True)
+    assert shell(*measure, "there", "--factory", "foreign_networks:ConvNet", *arguments)[0] == 0
     assert load_results(Path("there/results.json")).headline["inversion_accuracy"]
-    code, _, err = shell(*measure, "x", "--factory", "zoo:ConvNet", "--mean", "0,0,0", "--std", "1,1,1")
+    code, _, err = shell(*measure, "x", "--factory", "foreign_networks:ConvNet", "--mean", "0,0,0", "--std", "1,1,1")
     assert (code, "leave that out, or name the classifier" in err) == (2, True)
     code, _, err = shell("evaluate", *colours(weights), "--out", "x")
     assert (code, "Missing option '--inversion'" in err) == (2, True)

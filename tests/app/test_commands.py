@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_networks import ConvNet
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from shells import FACTORY, TINY, Shell, colours
-from zoo import ConvNet
 
 from netinv import invert
 from netinv.app.inversions import Inversion
@@ -79,7 +79,7 @@ def test_what_makes_an_inversion_doubtful_is_a_line(shell: Shell, weights: Path,
 
 def test_images_of_five_channels_are_kept_and_shown(shell: Shell, tmp_path: Path) -> None:
     out = tmp_path / "five"
-    factory = ("zoo:ConvNet", "--argument", "in_channels=5", "--image-shape", "5,8,8", "--device", "cpu")
+    factory = ("foreign_networks:ConvNet", "--argument", "in_channels=5", "--image-shape", "5,8,8", "--device", "cpu")
     code, _, _ = shell("invert", *factory, "--steps", 2, "--attempts", 1, *TINY, "--out", out)
     assert code in (0, 3)
     assert Inversion.load(out).generator.image_shape == (5, 8, 8)
@@ -220,15 +220,15 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
     first, second = read_evaluations([Path(name) for name in folders])
     assert [e.variant for e in first.variants] == ["runA/eval", "runB/eval"]
     assert [e.variant for e in second.variants] == ["other/eval"]
-    assert first.name == f"zoo:ConvNet, {weights}"
-    assert second.name == "zoo:ConvNet"
+    assert first.name == f"foreign_networks:ConvNet, {weights}"
+    assert second.name == "foreign_networks:ConvNet"
     assert robustness_table(first.variants).columns == ["runA/eval", "runB/eval", "noise"]
     assert shell("report", *folders, "--out", "report.html")[0] == 0
     page = Path("report.html").read_text()
     assert page.count('<section class="set"') == 2
     for place, name in ((0, "runA/eval"), (1, "runB/eval"), (0, "other/eval")):
         assert f'class="variant other-{place}">{name}</h3>' in page  # told apart by lines of their own
-    assert "zoo:ConvNet" in page
+    assert "foreign_networks:ConvNet" in page
     code, _, err = shell("report", "runA/eval", "runB/../runA/eval", "--out", "x.html")
     assert code == 2
     assert "is named twice: name each folder once" in err
@@ -259,14 +259,26 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("check", "zoo:ConvNet", "--image-shape", "3x8x8"), "--image-shape '3x8x8' is no list of numbers"),
-        (("check", "zoo:ConvNet"), "zoo:ConvNet does not tell the shape of its images: give image_shape"),
-        (("check", "zoo:ConvNet", "--image-shape", "3,8"), "--image-shape '3,8' is not channels, height, width"),
+        (
+            ("check", "foreign_networks:ConvNet", "--image-shape", "3x8x8"),
+            "--image-shape '3x8x8' is no list of numbers",
+        ),
+        (
+            ("check", "foreign_networks:ConvNet"),
+            "foreign_networks:ConvNet does not tell the shape of its images: give image_shape",
+        ),
+        (
+            ("check", "foreign_networks:ConvNet", "--image-shape", "3,8"),
+            "--image-shape '3,8' is not channels, height, width",
+        ),
         (("check", *FACTORY, "--mean", "127,127,127", "--std", "58,58,58"), "divide by 255 what is above 1"),
         (("evaluate", *FACTORY, "--inversion", "x", "--evaluator-set", "mean=0.5", "--out", "y"), "with --evaluator."),
         (("check", *FACTORY, "--mean", "0.5"), "mean and std are given together"),
         (("check", *FACTORY, "--data", "nowhere"), "nowhere"),
-        (("check", "zoo:ConvNet", "--image-shape", "3,8,8", "--device", "warp"), "The device 'warp' cannot be used"),
+        (
+            ("check", "foreign_networks:ConvNet", "--image-shape", "3,8,8", "--device", "warp"),
+            "The device 'warp' cannot be used",
+        ),
         (("check", "torchvision:resnet19", "--image-shape", "3,8,8"), "has no classifier 'resnet19'"),
         (
             ("invert", *FACTORY, "--out", "x", "--set", "gama=1"),

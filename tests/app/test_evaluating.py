@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_networks import ConvNet
 from safetensors.torch import load_file, save_file
 from shells import FACTORY, TINY, Shell, colours
-from zoo import ConvNet
 
 from netinv.app.inversions import Inversion
 from netinv.app.options import read_inversion, read_subject
@@ -59,7 +59,11 @@ def test_inversions_of_different_kinds_are_not_measured_as_one(
             "side by side.\n"
         )
     assert not Path("x").exists()
-    options: dict[str, Any] = {"model": "zoo:ConvNet", "image_shape": "3,8,8", "arguments": ("num_classes=2",)}
+    options: dict[str, Any] = {
+        "model": "foreign_networks:ConvNet",
+        "image_shape": "3,8,8",
+        "arguments": ("num_classes=2",),
+    }
     read = read_subject((Path("one"), Path("longer")), None, None, (), 0, options, alike=True)
     assert len(read.inversions) == 2
     assert len(read_subject((Path("one"), Path("robust")), None, None, (), 0, options).inversions) == 2
@@ -69,12 +73,14 @@ def test_inversions_of_another_classifier_are_told_by_their_paths(shell: Shell, 
     classifier = adapt(ConvNet(num_classes=2), SHAPE)
     assert read_inversion(made(tmp_path / "fits"), "model", classifier).classes == ("0", "1")
     for folder in (made(tmp_path / "classes", num_classes=4), made(tmp_path / "shape", shape=(3, 8, 12))):
-        with pytest.raises(InputError, match=rf"^{folder} draws images .* but zoo:ConvNet takes \(3, 8, 8\) and"):
-            read_inversion(folder, "zoo:ConvNet", classifier)
+        with pytest.raises(
+            InputError, match=rf"^{folder} draws images .* but foreign_networks:ConvNet takes \(3, 8, 8\) and"
+        ):
+            read_inversion(folder, "foreign_networks:ConvNet", classifier)
     words = (*FACTORY, "--argument", "num_classes=2", "--inversion", tmp_path / "classes", "--out", tmp_path / "x")
     for command in ("evaluate", "interpret"):
         code, _, err = shell(command, *words)
-        assert (code, "of 4 classes, but zoo:ConvNet takes" in err) == (2, True)
+        assert (code, "of 4 classes, but foreign_networks:ConvNet takes" in err) == (2, True)
 
 
 def test_an_inversion_stands_for_the_weights_that_were_inverted_alone(
@@ -89,7 +95,7 @@ def test_an_inversion_stands_for_the_weights_that_were_inverted_alone(
     network = ConvNet(num_classes=2)
     network.load_state_dict(load_file("w.safetensors"))
     assert inversion.classifier_sha256 == network_digest(network)
-    trusted = ("--factory", "zoo:ConvNet", "--argument", "num_classes=2")
+    trusted = ("--factory", "foreign_networks:ConvNet", "--argument", "num_classes=2")
     assert shell("evaluate", "inversion", *trusted, "--num-samples", 20, "--out", "measured")[0] == 0
     assert json.loads(Path("measured/settings.json").read_text())["seeds"] == [5]
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import seed_torch
+from foreign_networks import NETWORKS, ConvNet, Residual
 from torch import nn
-from zoo import ZOO, ConvNet, Residual
 
 import netinv
 from netinv.data import load_digits, to_float
@@ -50,7 +50,7 @@ def test_the_defaults_invert_a_classifier_never_seen(name: str, shape: tuple[int
 def test_resnet18_at_64_pixels_from_end_to_end(tmp_path: Path) -> None:
     shape = (3, 64, 64)
     seed_torch(0)
-    network = trained_on_digits(ZOO["torchvision"](), shape, steps=100)
+    network = trained_on_digits(NETWORKS["torchvision"](), shape, steps=100)
     config = netinv.InversionConfig(steps=150, batch_size=32)
     inversion = netinv.invert(network, image_shape=shape, num_classes=10, config=config, progress=False)
     assert inversion.accuracy > 0.5

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import seed_torch, torch_rng
+from foreign_networks import NETWORKS, ConvHead, ConvNet, InPlace, K, NamedOutput, PairOutput, Perceptron, Probabilities
 from torch import Tensor, nn
-from zoo import ZOO, ConvHead, ConvNet, InPlace, K, NamedOutput, PairOutput, Perceptron, Probabilities
 
 from netinv.classifiers import AdaptedClassifier, AdapterConfig, check_classifier
 from netinv.classifiers.calls import frozen
@@ -21,9 +21,9 @@ HEADS = {"conv": "out", "transformer": "head", "perceptron": "layers.4", "torchv
 
 
 def build(name: str) -> nn.Module:
-    """A network of the zoo with batch statistics worth the name."""
+    """One of these networks, with batch statistics worth the name."""
     seed_torch(0)
-    network = ZOO[name]()
+    network = NETWORKS[name]()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)
@@ -44,7 +44,7 @@ def images() -> Tensor:
     return torch.rand(5, *SHAPE, generator=torch_rng(1))
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_gives_the_networks_own_logits_and_features(name: str, images: Tensor) -> None:
     network = build(name)
     adapted = AdaptedClassifier(network, SHAPE, K, config_for(name))
@@ -71,7 +71,7 @@ def output_log(output: Any) -> Any:
     return lambda: output.log()
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_images_get_gradients_and_the_network_is_left_as_found(name: str, images: Tensor) -> None:
     network = build(name).train()
     next(iter(network.children())).eval()  # a mode of its own for one part
@@ -95,7 +95,7 @@ def test_images_get_gradients_and_the_network_is_left_as_found(name: str, images
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_one_image_gives_what_it_gives_among_others(name: str, images: Tensor) -> None:
     adapted = AdaptedClassifier(build(name), SHAPE, K, config_for(name))
     with torch.no_grad():

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import seed_torch, torch_rng
+from foreign_networks import NETWORKS, ConvHead, ConvNet, K, LogProbabilities, NamedOutput, PairOutput, Probabilities
 from torch import Tensor, nn
-from zoo import ZOO, ConvHead, ConvNet, K, LogProbabilities, NamedOutput, PairOutput, Probabilities
 
 from netinv.classifiers import AdapterConfig, CheckReport, ClassifierSource, check_classifier, load_network
 from netinv.classifiers.calls import frozen
@@ -83,10 +83,10 @@ def test_no_fault_is_found_where_there_is_none(network: nn.Module, data: Labelle
     assert report.parameters == sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_no_error_is_found_in_any_family_and_it_is_left_as_found(name: str) -> None:
     seed_torch(0)
-    network = ZOO[name]()
+    network = NETWORKS[name]()
     modes = [module.training for module in network.modules()]
     config = {"perceptron": {"input_shape": (768,)}, "mapping": {"output_entry": "logits"}}.get(name, {})
     report = check_classifier(network, SHAPE, K, AdapterConfig.parse(config))

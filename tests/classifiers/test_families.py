@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from draws import seed_torch, torch_rng
+from foreign_networks import NETWORKS, ByView, ConvNet, K, OneScore, PixelsByView, Segmentation
 from torch import Tensor, nn
-from zoo import ZOO, ByView, ConvNet, K, OneScore, PixelsByView, Segmentation
 
 import netinv
 from netinv.classifiers import AdaptedClassifier, AdapterConfig, behaviour, check_classifier
@@ -60,14 +60,14 @@ def refused(network: Any, message: str, shape: Any = SHAPE, **changes: Any) -> N
         invert(network, shape, **changes)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_family_is_inverted(name: str) -> None:
     config = {
         "perceptron": {"input_shape": (768,)},
         "mapping": {"output_entry": "logits"},
         "pair": {"output_entry": 0},
     }.get(name, {})
-    usable(ZOO[name](), **config)
+    usable(NETWORKS[name](), **config)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from draws import seed_torch, torch_rng
+from foreign_networks import ConvNet, PairOutput, Probabilities
 from torch import nn
 from torch.nn.utils import prune
 from torchvision.ops import FrozenBatchNorm2d
-from zoo import ConvNet, PairOutput, Probabilities
 
 from netinv.classifiers import (
     AdapterConfig,

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from draws import seed_torch, torch_rng
+from foreign_networks import ConvNet, Probabilities, Residual
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
-from zoo import ConvNet, Probabilities, Residual
 
 from netinv.classifiers import (
     AdapterConfig,
@@ -59,7 +59,7 @@ def source(kind: str, folder: Path) -> ClassifierSource:
     if kind == "factory":
         save_file(Probabilities(3, 7).state_dict(), folder / "factory.safetensors")
         return ClassifierSource(
-            model="zoo:Probabilities",
+            model="foreign_networks:Probabilities",
             arguments={"in_channels": 3, "num_classes": 7},
             weights=str(folder / "factory.safetensors"),
             image_shape=SHAPE,
@@ -179,7 +179,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
 
 def again_from(folder: Path, source: ClassifierSource) -> ClassifierSource:
     """The folder of an imported classifier as a model, with the factory that it comes from if there is one."""
-    if not source.model.startswith("zoo:"):
+    if not source.model.startswith("foreign_networks:"):
         return ClassifierSource(model=str(folder))
     return ClassifierSource(model=str(folder), factory=source.model, arguments=source.arguments)
 
@@ -250,7 +250,7 @@ def evil(folder: Path, **changes: object) -> Path:
         ClassifierSource(model="os:mkdir"),
         ClassifierSource(model="os:mkdir", arguments={"path": "another"}),
         ClassifierSource(model="os:rmdir", arguments={"path": "made"}),
-        ClassifierSource(model="models/mine", factory="zoo:ConvNet", arguments={"path": "made"}),
+        ClassifierSource(model="models/mine", factory="foreign_networks:ConvNet", arguments={"path": "made"}),
     ],
 )
 def test_a_stored_model_calls_nothing_that_settings_do_not_name(

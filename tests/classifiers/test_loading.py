@@ -10,9 +10,9 @@ import pytest
 import torch
 import torchvision
 from draws import torch_rng
+from foreign_networks import InPlace, K, Probabilities, same
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from zoo import InPlace, K, Probabilities, same
 
 from netinv.classifiers import (
     AdaptedClassifier,
@@ -139,7 +139,9 @@ def test_torchvision_without_a_network_says_which_file_to_fetch(monkeypatch: pyt
 
 
 def test_factory_in_the_current_folder(images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_models.py").write_text("import zoo\n\n\ndef build(k):\n    return zoo.Probabilities(3, k)\n")
+    (tmp_path / "my_models.py").write_text(
+        "import foreign_networks\n\n\ndef build(k):\n    return foreign_networks.Probabilities(3, k)\n"
+    )
     network = Probabilities(3, 7)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     monkeypatch.chdir(tmp_path)
@@ -170,10 +172,10 @@ def test_checkpoint_of_this_library(tmp_path: Path) -> None:
     [
         ({"model": "torchvision:resnet19"}, "torchvision has no classifier 'resnet19'; it has: alexnet, "),
         ({"model": "torchvision:resnet18"}, "does not tell the shape of its images: give image_shape"),
-        ({"model": "zoo:Missing"}, "cannot be imported .*has no attribute 'Missing'"),
+        ({"model": "foreign_networks:Missing"}, "cannot be imported .*has no attribute 'Missing'"),
         ({"model": "no_such_module:build"}, "cannot be imported .*No module named"),
-        ({"model": "zoo:ConvNet", "arguments": {"depth": 3}}, "zoo:ConvNet fails .TypeError"),
-        ({"model": "zoo:dict"}, "cannot be imported|gives a dict"),
+        ({"model": "foreign_networks:ConvNet", "arguments": {"depth": 3}}, "foreign_networks:ConvNet fails .TypeError"),
+        ({"model": "foreign_networks:dict"}, "cannot be imported|gives a dict"),
         ({"model": "collections:OrderedDict"}, "gives a OrderedDict, not a torch.nn.Module"),
         ({"model": "model.onnx"}, "no maintained converter"),
         ({"model": "resnet18"}, "resnet18 is no model: expected torchvision:NAME"),
@@ -188,17 +190,22 @@ def test_says_what_is_wrong_with_a_source(settings: dict[str, Any], message: str
 
 def test_a_source_comes_from_plain_settings() -> None:
     source = ClassifierSource.parse(
-        {"model": "zoo:InPlace", "image_shape": [3, 16, 16], "num_classes": 10, "adapter": {"output": "logits"}}
+        {
+            "model": "foreign_networks:InPlace",
+            "image_shape": [3, 16, 16],
+            "num_classes": 10,
+            "adapter": {"output": "logits"},
+        }
     )
     assert isinstance(load_classifier_from(source).network, InPlace)
     with pytest.raises(InputError, match=r"source\.adapter\.meen is not a known key"):
-        ClassifierSource.parse({"model": "zoo:InPlace", "adapter": {"meen": [0.5]}}, where="source")
+        ClassifierSource.parse({"model": "foreign_networks:InPlace", "adapter": {"meen": [0.5]}}, where="source")
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt", "network.pt2"])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
-    given = {"model": str(tmp_path / name)} if name == "network.pt2" else {"model": "zoo:ConvNet"}
+    given = {"model": str(tmp_path / name)} if name == "network.pt2" else {"model": "foreign_networks:ConvNet"}
     if name != "network.pt2":
         given["weights"] = str(tmp_path / name)
     source = ClassifierSource.parse(given | {"image_shape": (3, 16, 16)})

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from draws import torch_rng
+from foreign_networks import Bomb, ConvNet, K, NamedOutput, Residual, Transformer
 from torch import Tensor, nn
-from zoo import Bomb, ConvNet, K, NamedOutput, Residual, Transformer
 
 from netinv.classifiers import (
     AdaptedClassifier,

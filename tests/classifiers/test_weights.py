@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from draws import seed_torch
+from foreign_networks import Bomb, ConvNet, NamedOutput, Residual, same
 from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
-from zoo import Bomb, ConvNet, NamedOutput, Residual, same
 
 from netinv.classifiers.weights import load_weights, read_tensors
 from netinv.core import InputError

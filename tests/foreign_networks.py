@@ -330,7 +330,7 @@ def resnet18() -> nn.Module:
     return network
 
 
-ZOO: dict[str, Callable[[], nn.Module]] = {
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "conv": ConvNet,
     "residual": Residual,
     "transformer": Transformer,

@@ -1,9 +1,10 @@
 """This library beside what people would use in its place: one command, one table.
 
 ``python benchmarks/zoo.py train mnist --mirror DIR --models build/zoo`` trains the networks and their judges, and
-``python benchmarks/peers.py mnist --mirror DIR --models build/zoo --out build/peers.jsonl`` inverts them by each method
-of ``peers/``: the same frozen network, the same processor time on one thread, the same judges. Each result is a line of
-that file, which a later call goes on with: what is there is not made again. Of all lines it writes a table beside it.
+``python benchmarks/compare_peers.py mnist --mirror DIR --models build/zoo --out build/peers.jsonl`` inverts them by
+each method of ``peers/``: the same frozen network, the same processor time on one thread, the same judges. Each result
+is a line of that file, which a later call goes on with: what is there is not made again. Of all lines it writes a table
+beside it.
 """
 
 import argparse

@@ -1,13 +1,10 @@
 """The methods that this library is measured against: each loss by hand, and the harness on untrained networks."""
 
 import argparse
-import importlib.util
 import json
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,32 +19,21 @@ from netinv.core import InputError
 SHAPE = (1, 16, 16)
 
 
-def _loaded(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def harness(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``benchmarks/compare_peers.py``; the folder of benchmarks is no package."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import compare_peers
 
-
-@pytest.fixture(scope="module")
-def harness(root: Path) -> Iterator[Any]:
-    """``benchmarks/peers.py``, with the zoo that lies beside it and not that of the tests."""
-    folder = root / "benchmarks"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        for name in ("zoo", "harness"):
-            patch.setitem(sys.modules, name, ModuleType(name))
-        _loaded("zoo", folder / "zoo.py")
-        yield _loaded("harness", folder / "peers.py")
+    return compare_peers
 
 
 @pytest.fixture
 def peers(harness: Any) -> Any:
     """The package of the methods, of which ``peers.name`` is a module."""
-    return sys.modules["peers"]
+    import peers
+
+    return peers
 
 
 @pytest.fixture
@@ -284,7 +270,8 @@ def test_the_reading_says_who_is_ahead_and_when(harness: Any) -> None:
 @pytest.fixture
 def models(harness: Any, tmp_path: Path) -> Path:
     """Untrained networks and judges of digits."""
-    zoo = sys.modules["zoo"]
+    import zoo
+
     folder = tmp_path / "models" / "digits"
     folder.mkdir(parents=True)
     seed_torch(0)
@@ -305,7 +292,7 @@ def test_one_command_makes_a_table_and_goes_on_where_it_was(
     def call(methods: str) -> str:
         arguments = ["--methods", methods, "--networks", "lenet5-0", "--budget", "0.01", "--per-class", "10"]
         paths = ["--models", str(models), "--out", str(out), "--seeds", "1"]
-        monkeypatch.setattr(sys, "argv", ["peers.py", "digits", *paths, *arguments])
+        monkeypatch.setattr(sys, "argv", ["compare_peers.py", "digits", *paths, *arguments])
         harness.main()
         return capsys.readouterr().out
 
@@ -328,7 +315,8 @@ def test_one_command_makes_a_table_and_goes_on_where_it_was(
 @pytest.mark.slow
 def test_every_method_inverts_a_trained_network(harness: Any, tmp_path: Path) -> None:
     """Far above chance after a few seconds, each by its own means."""
-    zoo = sys.modules["zoo"]
+    import zoo
+
     where = {"mirror": None, "folder": None, "image_shape": "", "models": tmp_path, "epochs": 3, "seeds": 1}
     options = argparse.Namespace(dataset="digits", networks="mlp-bn-0", **where)
     folder = tmp_path / "digits"
