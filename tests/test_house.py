@@ -303,14 +303,40 @@ def _length(node: ast.FunctionDef) -> int:
     return node.end_lineno - node.lineno + 1 - docstring
 
 
+def _tree(root: Path) -> re.Match[str]:
+    """The README's list of the library's files."""
+    tree = re.search(r"```\nnetinv/.*?```", (root / "README.md").read_text(), re.DOTALL)
+    assert tree is not None
+    return tree
+
+
+def test_every_line_of_the_tree_in_the_readme_stands_alone(root: Path) -> None:
+    """A search shows one line without those above it."""
+    first_words = re.findall(r"^ +[\w.]+/? +(\S+)", _tree(root).group(), re.MULTILINE)
+    assert len(first_words) > 100
+    assert not set(first_words) & {"and", "how", "it", "its", "that", "their", "them", "they", "this", "what", "who"}
+
+
+def test_the_main_path_comes_before_the_tree_in_the_readme(root: Path) -> None:
+    before = _tree(root).string[: _tree(root).start()]
+    for path in (
+        "data/dataset.py",
+        "classifiers/networks.py",
+        "generators/conditioning.py",
+        "generators/network.py",
+        "inversion/step.py",
+        "inversion/losses.py",
+        "inversion/loop.py",
+    ):
+        assert path in before
+        assert (root / "netinv" / path).exists()
+
+
 def test_the_tree_in_the_readme_is_that_of_the_folders(root: Path) -> None:
     """Every module of the library stands there with a line of its own, below its package."""
-    readme = (root / "README.md").read_text()
-    tree = re.search(r"```\nnetinv/.*?```", readme, re.DOTALL)
-    assert tree is not None
     told: dict[str, list[str]] = {}
     room = ""
-    for line in tree.group().splitlines()[2:-1]:
+    for line in _tree(root).group().splitlines()[2:-1]:
         if package := re.match(r"  (\w+)/ ", line):
             room = package[1]
             told[room] = []
