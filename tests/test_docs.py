@@ -183,6 +183,15 @@ def test_every_link_between_pages_leads_somewhere(root: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_front_page_leads_to_every_page_in_the_order_of_the_menu(root: Path) -> None:
+    text = (root / "docs/index.md").read_text()
+    menu = [name for names in re.findall(r":caption: .*\n\n((?:\S+\n)+)```", text) for name in names.split()]
+    pages = {path.stem for pattern in ("*.md", "*.ipynb") for path in (root / "docs").glob(pattern)}
+    assert sorted(menu) == sorted(pages - {"index"})
+    guide = text[text.index("## Where to start") : text.index("## In a notebook")]
+    assert re.findall(r"\]\(([\w-]+)\.\w+\)", guide) == menu
+
+
 @pytest.mark.slow
 def test_the_documentation_is_built_without_a_warning(root: Path, tmp_path: Path) -> None:
     pytest.importorskip("sphinx", reason="needs the extra docs")
