@@ -178,9 +178,14 @@ def test_the_commands_for_a_network_of_ones_own_run_as_written(root: Path, tmp_p
 
 
 def test_every_link_between_pages_leads_somewhere(root: Path) -> None:
-    for page in sorted((root / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for page in (*sorted((root / "docs").glob("*.md")), *(root / f"{name}.md" for name in ("README", "CONTRIBUTING"))):
+        for target, heading in re.findall(r"\]\(([^)#:]*)(?:#([^):]*))?\)", page.read_text()):
+            path = page.parent / target if target else page
+            assert path.exists(), f"{page.name}: {target}"
+            if heading:
+                titles = re.findall(r"^#+ (.*)", path.read_text(), re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+                assert heading in anchors, f"{page.name}: {target}#{heading}"
 
 
 def test_the_front_page_leads_to_every_page_in_the_order_of_the_menu(root: Path) -> None:
