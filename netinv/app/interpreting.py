@@ -81,7 +81,6 @@ def by_variant(inversions: "Sequence[Inversion]") -> "dict[str, Drawn]":
     check_same_classes({f"inversion {i}": inversion.classes for i, inversion in enumerate(inversions)})
     found: dict[str, Drawn] = {}
     for inversion in inversions:
-        inversion.generator.eval()
         name, sharpness = variant_of(inversion.config), inversion.config.sharpness
         key = next((k for k, d in found.items() if k.startswith(name) and d.sharpness == sharpness), None)
         if key is None:

@@ -1,5 +1,6 @@
 """What single units of a dictionary stand for: who fires them, what they do, where they look, what is made for them."""
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -230,7 +231,7 @@ def _ascend(
 ) -> list[tuple[Tensor, Tensor]]:
     """Images (N, C, H, W) and strengths (N, U) at the start and at the end of the ascent, on the CPU."""
     device = site.classifier.device
-    generator = generator.to(device).eval()
+    generator = copy.deepcopy(generator).to(device).eval()  # the caller's stays where it is, in its own mode
     z = latent[:, : generator.config.latent_dim].to(device).clone().requires_grad_()
     logits = vector.to(device).clamp(min=1e-6).log().requires_grad_()
     length = z.detach().norm(dim=1, keepdim=True)

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from netinv.classifiers import AdaptedClassifier, Classifier, predict
 from netinv.data import LabelledImages, to_float
-from netinv.generators import ConditionedGenerator
+from netinv.generators import ConditionedGenerator, draw_image_batches
 from netinv.interpretation.concepts import Pool
 from netinv.interpretation.measures import Seen
 from netinv.interpretation.sites import BATCH
 from netinv.sampling import draw
+
+DRAWN_AT_ONCE = 100
+"""Images that a generator draws at a time."""
 
 
 class Drawn(NamedTuple):
@@ -31,7 +34,7 @@ def draw_pool(
     """Images of all generators of all variants, as many of each, in turn.
 
     Args:
-        variants: By name. Generators are numbered through all of them.
+        variants: By name. Generators are numbered through all of them, and left as they were.
         num: N, images in all.
         seed: Of the draws; each generator has its own.
         evaluator: Looks at the images, where there is one.
@@ -40,23 +43,19 @@ def draw_pool(
     latents, vectors = [], []
     pixels = torch.empty(num, *parts[0][0].image_shape)
     for index, (generator, sharpness) in enumerate(parts):
-        generator.eval()
-        device = next(generator.parameters()).device
-        z, p = (
-            torch.from_numpy(array)
-            for array in draw(
-                -(-num // len(parts)),
-                latent_dim=generator.config.latent_dim,
-                num_classes=generator.num_classes,
-                seed=1000 * seed + index,
-                sharpness=sharpness,
-            )
+        own, stream = pixels[index :: len(parts)], 1000 * seed + index
+        drawn = draw_image_batches(generator, len(own), seed=stream, sharpness=sharpness, batch_size=DRAWN_AT_ONCE)
+        for place, (images, _) in zip(torch.split(own, DRAWN_AT_ONCE), drawn, strict=True):
+            place.copy_(images)  # where they stay, so that none of them is held twice
+        z, p = draw(  # what those images are of
+            -(-num // len(parts)),
+            latent_dim=generator.config.latent_dim,
+            num_classes=generator.num_classes,
+            seed=stream,
+            sharpness=sharpness,
         )
-        own = pixels[index :: len(parts)]  # where its images stand: written there, none of them is held twice
-        for place, a, b in zip(*(torch.split(part, 100) for part in (own, z, p)), strict=False):
-            place.copy_(generator(a.to(device), b.to(device))[: len(place)])
-        latents.append(z)
-        vectors.append(p)
+        latents.append(torch.from_numpy(z))
+        vectors.append(torch.from_numpy(p))
     order = torch.arange(len(parts) * len(latents[0])).view(len(parts), -1).T.flatten()[:num]
     vector = torch.cat(vectors)[order]
     source = torch.arange(len(parts)).repeat_interleave(len(latents[0]))[order]

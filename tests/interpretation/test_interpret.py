@@ -198,12 +198,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, "netinv.I
 
 def test_three_lines_of_python(pair: tuple[nn.Module, "netinv.Inversion"], tmp_path: Path) -> None:
     network, inversion = pair
+    inversion.generator.train()
     found = netinv.interpret(network, [inversion], config=CONFIG, progress=False)
     found.save(tmp_path / "out")
     assert found._repr_png_()[:4] == b"\x89PNG"
     assert len(repr(found)) < 100
     assert len(found.results.classes) == 2
+    assert found.results.units
     assert network.training
+    assert all(module.training for module in inversion.generator.modules())
     with pytest.raises(InputError, match="no inversion"):
         netinv.interpret(network, [])
 
