@@ -1,7 +1,7 @@
 """What people type, as values: each form is refused in one sentence that shows how to write it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +112,7 @@ def parse_source(options: dict[str, Any]) -> "tuple[ClassifierSource, str]":
     for name, kind in (("image_shape", int), ("input_shape", int), ("mean", float), ("std", float)):
         if name in given:
             given[name] = parse_numbers(given[name], kind, f"--{name.replace('_', '-')}")
-    if len(given.get("image_shape", "chw")) != 3:
+    if "image_shape" in given and len(given["image_shape"]) != 3:
         raise InputError(
             f"--image-shape {options['image_shape']!r} is not channels, height, width: write it like 1,28,28."
         )
@@ -138,16 +138,15 @@ def parse_evaluator(
     It judges images of the given shape, unless it is a folder, which knows its own.
 
     Raises:
-        InputError: A text has another form, or names no such option.
+        InputError: A text has another form, names no such option, or names one again.
     """
     options: dict[str, Any] = {"model": model, "device": device, "arguments": ()}
     if not Path(model).is_dir():
         options["image_shape"] = ",".join(map(str, image_shape))
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or name.replace("_", "-") not in EVALUATOR_OPTIONS:
+    for name, text in split_pairs(pairs, "--evaluator-set", repeatable=("argument",)):
+        if name.replace("_", "-") not in EVALUATOR_OPTIONS:
             raise InputError(
-                f"--evaluator-set {pair!r} is no option of an evaluator: write it like mean=0.5, with one of "
+                f"--evaluator-set {name!r} is no option of an evaluator: write it like mean=0.5, with one of "
                 f"{', '.join(EVALUATOR_OPTIONS)}."
             )
         if name == "argument":
@@ -182,6 +181,29 @@ def parse_numbers(text: str, kind: type, option: str) -> list[Any]:
         raise InputError(f"{option} {text!r} is no list of numbers: write it like 3,32,32.") from None
 
 
+def split_pairs(pairs: Iterable[str], option: str, repeatable: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """Names and their texts, from texts such as ``steps=300``. A name means the same with ``-`` as with ``_``.
+
+    Args:
+        pairs: The texts.
+        option: Where they were typed, for the message.
+        repeatable: Names that may be given more than once.
+
+    Raises:
+        InputError: A text has another form, or names a value again.
+    """
+    seen = set()
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"{option} {pair!r} has no name and value: write it like NAME=VALUE.")
+        key = name.replace("-", "_")
+        if key in seen and name not in repeatable:
+            raise InputError(f"{option} gives {name} twice: give it one value.")
+        seen.add(key)
+        yield name, text
+
+
 def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
     """Values by name, from texts such as ``steps=300``; a value is JSON, or else a text.
 
@@ -189,12 +211,7 @@ def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
         InputError: A text has another form, or names a value again.
     """
     values: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise InputError(f"{option} {pair!r} has no name and value: write it like NAME=VALUE.")
-        if name in values:
-            raise InputError(f"{option} gives {name} twice: give it one value.")
+    for name, text in split_pairs(pairs, option):
         try:
             values[name] = parse_json(text)
         except ValueError:

@@ -63,9 +63,14 @@ def test_an_evaluator_has_the_settings_of_a_model() -> None:
         "num_classes": 2,
         "adapter": {"mean": (0.5,), "std": (0.25,), "output_entry": 1, "output": "sigmoid"},
     }
-    for pair in ("mean", "meen=0.5", "device=cpu"):
-        with pytest.raises(InputError, match=f"--evaluator-set '{pair}' is no option of an evaluator: .* weights, "):
-            parse_evaluator("foreign_networks:ConvNet", (pair,), (1, 8, 8), "cpu")
+    for name in ("meen", "device"):
+        with pytest.raises(InputError, match=f"--evaluator-set '{name}' is no option of an evaluator: .* weights, "):
+            parse_evaluator("foreign_networks:ConvNet", (f"{name}=0.5",), (1, 8, 8), "cpu")
+    with pytest.raises(InputError, match="--evaluator-set 'mean' has no name and value"):
+        parse_evaluator("foreign_networks:ConvNet", ("mean",), (1, 8, 8), "cpu")
+    for again in ("mean=0.1", "output-entry=0", "num_classes=3"):
+        with pytest.raises(InputError, match=r"^--evaluator-set gives .* twice: give it one value\.$"):
+            parse_evaluator("foreign_networks:ConvNet", (*pairs, "num-classes=2", again), (1, 8, 8), "cpu")
 
 
 def test_a_given_evaluator_judges_as_it_is_told_to(
