@@ -168,9 +168,17 @@ class Inversion:
             )
         if record.class_accuracy and len(record.class_accuracy) != len(record.classes):
             raise InputError(f"{path} names {len(record.classes)} classes and {len(record.class_accuracy)} accuracies.")
-        about = record.classes, record.accuracy, record.class_accuracy
-        came = record.classifier, record.seed, record.classifier_sha256
-        return cls(generator, record.config, history, *about, *came)
+        return cls(
+            generator=generator,
+            config=record.config,
+            history=history,
+            classes=record.classes,
+            accuracy=record.accuracy,
+            class_accuracy=record.class_accuracy,
+            source=record.classifier,
+            seed=record.seed,
+            classifier_sha256=record.classifier_sha256,
+        )
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the generator as one ONNX file, checked against torch; ``netinv sample`` draws from it without torch.

@@ -87,7 +87,8 @@ def check_classifier(
         return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=shape)
     findings += more
     findings += behaviour(adapted)
-    measured = _measured(adapted, data, findings)
+    measured = _measured(adapted, data)
+    findings += measured.findings
     order = ("error", "warning", "note")
     low, high = adapted.output_range
     return CheckReport(
@@ -121,34 +122,35 @@ def _adapt(
 
 
 class _Measured(NamedTuple):
-    accuracy: float | None
-    num: int
+    findings: list[Finding]
+    accuracy: float | None = None
+    num: int = 0
 
 
-def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findings: list[Finding]) -> _Measured:
-    """Accuracy on labelled images, and what else they show; appends to the findings."""
+def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Measured:
+    """Accuracy on labelled images, and what else they show."""
+    findings: list[Finding] = []
 
     def add(severity: Severity, code: Code, message: str) -> None:
         findings.append(Finding(severity=severity, code=code, message=message))
 
     if data is None:
         add("note", "data", "Without labelled images, accuracy, normalisation and channel order cannot be tested.")
-        findings += untrained(classifier)
-        return _Measured(None, 0)
+        return _Measured([*findings, *untrained(classifier)])
     if tuple(data.images.shape[1:]) != classifier.image_shape:
         add("error", "data", f"The labelled images are {tuple(data.images.shape[1:])}, not {classifier.image_shape}.")
-        return _Measured(None, 0)
+        return _Measured(findings)
     if not len(data.labels):
         add("error", "data", "There are no labelled images.")
-        return _Measured(None, 0)
+        return _Measured(findings)
     if data.labels.is_floating_point() or int(data.labels.min()) < 0:
         add("error", "data", "Labels are whole numbers from 0 on, one for each image.")
-        return _Measured(None, 0)
+        return _Measured(findings)
     brightest = float(data.images.max())
     if data.images.is_floating_point() and brightest > 1.5:
         message = f"Pixels in 0..255? The labelled images reach {brightest:.0f}; give uint8, or floats in [0, 1]."
         add("error", "pixel_range", message)
-        return _Measured(None, 0)
+        return _Measured(findings)
     num_classes = classifier.num_classes
     given = int(data.labels.max()) + 1
     if given > num_classes:
@@ -157,7 +159,7 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findin
             "num_classes",
             f"The images have labels up to {given - 1}, but the classifier knows {num_classes} classes.",
         )
-        return _Measured(None, 0)
+        return _Measured(findings)
     if given < num_classes:
         add("warning", "num_classes", f"The images have {given} classes, but the classifier knows {num_classes}.")
 
@@ -178,7 +180,7 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None, findin
             f"The accuracy of {accuracy:.3f} is hardly better than chance: was it trained, are these its weights, its "
             "classes in this order, and images of its kind?",
         )
-    return _Measured(accuracy, len(labels))
+    return _Measured(findings, accuracy, len(labels))
 
 
 def untrained(classifier: AdaptedClassifier) -> Iterator[Finding]:

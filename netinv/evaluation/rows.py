@@ -131,14 +131,14 @@ def measured_row(samples: SampleSet, draws: Draws | None, reference: Reference) 
     if why is not None:
         return empty_row(samples.name, samples.kind, len(samples.label), why)
     curve = _curve(samples, reference)
-    vendi, vendi_by_class = _vendi(samples, reference)
+    vendi, vendi_of_classes = _vendi(samples, reference)
     return Row(
         name=samples.name,
         kind=samples.kind,
         samples=len(samples.label),
         measures=_measures(samples, curve, vendi, reference),
         dropout=_with_dropout(draws, reference),
-        by_class=accuracies_by_class(samples, bootstrap) | {"vendi": vendi_by_class},
+        by_class=accuracies_by_class(samples, bootstrap) | {"vendi": vendi_of_classes},
         confusion=confusion(samples),
         by_gap=accuracies_by_gap(samples, bootstrap),
         by_sharpness=tuple(
