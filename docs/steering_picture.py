@@ -21,10 +21,9 @@ def main(model: Path, out: Path) -> None:
         [generator.sample(1, seed=0, labels=label, field={cell: value}).images for value in VALUES]
         for label, cell in ROWS
     ]
-    images = np.concatenate([image for row in rows for image in row]).repeat(SCALE, axis=2).repeat(SCALE, axis=3)
-    channels, height, width = generator.metadata.image_shape
-    pixels = grid([images], len(images), (channels, SCALE * height, SCALE * width), columns=len(VALUES))
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(out, optimize=True)
+    images = np.concatenate([image for row in rows for image in row])
+    pixels = grid([images], len(images), generator.metadata.image_shape, columns=len(VALUES), scale=SCALE)
+    Image.fromarray(pixels).save(out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -171,14 +171,9 @@ def load_state(state: bytes) -> dict[str, Any]:
 
 def _sample_grid(generator: "ConditionedGenerator", sharpness: tuple[float, float]) -> "np.ndarray[Any, Any]":
     """The same draws at every call: a row for each class."""
-    from netinv.generators import draw_images
-    from netinv.sampling import grid
+    from netinv.generators import class_grid
 
-    rows = min(generator.num_classes, MAX_ROWS)
-    labels = [row for row in range(rows) for _ in range(COLUMNS)]
-    images, _ = draw_images(generator, len(labels), seed=0, sharpness=sharpness, labels=labels)
-    pixels = grid([images.numpy()], len(labels), generator.image_shape, COLUMNS)
-    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    return class_grid(generator, MAX_ROWS, COLUMNS, seed=0, sharpness=sharpness)
 
 
 def damage(classifier: "Classifier | AdaptedClassifier", job: Job, state: bytes) -> str | None:

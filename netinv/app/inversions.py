@@ -13,9 +13,8 @@ from netinv.app.records import FILES, RECORD, Record, read_record
 from netinv.classifiers import ClassifierSource, InvertibleClassifier
 from netinv.core import InputError, listed, new_folder, read_numbers, save_csv, whole
 from netinv.evaluation import vendi_score
-from netinv.generators import ConditionedGenerator, draw_images, field_side, load_generator, save_generator
+from netinv.generators import ConditionedGenerator, class_grid, draw_images, field_side, load_generator, save_generator
 from netinv.inversion import InversionConfig, missing_classes, read_as_asked, variant_of
-from netinv.sampling import grid
 
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
 """Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
@@ -88,8 +87,10 @@ class Inversion:
         Raises:
             InputError: An argument is out of its range; says what is possible.
         """
-        labels = None if label is None else [self._label(label)] * whole(num, "The number of images")
-        images, _ = self._draw(num, seed, labels, sharpness)
+        num, seed = _from_0(num, "The number of images"), _from_0(seed, "The seed")
+        labels = None if label is None else [self._label(label)] * num
+        own = self.config.sharpness if sharpness is None else sharpness
+        images, _ = draw_images(self.generator, num, seed=seed, sharpness=own, labels=labels)
         return images
 
     def _label(self, label: int | str) -> int:
@@ -101,25 +102,13 @@ class Inversion:
             raise InputError(f"There is no class {label}; classes go from 0 to {len(self.classes) - 1}.")
         return label
 
-    def _draw(
-        self, num: int, seed: int, labels: list[int] | None, sharpness: float | tuple[float, float] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W) and their labels (N,), on the CPU."""
-        if whole(num, "The number of images") < 0 or whole(seed, "The seed") < 0:
-            raise InputError(f"The number of images is {num} and the seed {seed}: give 0 or more.")
-        own = self.config.sharpness if sharpness is None else sharpness
-        images, vector = draw_images(self.generator, num, seed=seed, sharpness=own, labels=labels)
-        return images, vector.argmax(dim=1)
-
     def grid(self, seed: int = 0) -> Image.Image:
         """One picture with a row for each class, of the first classes if there are many."""
-        classes = min(len(self.classes), GRID_ROWS)
-        labels = [label for label in range(classes) for _ in range(GRID_COLUMNS)]
-        images, _ = self._draw(len(labels), seed, labels)
-        shape = self.generator.image_shape
-        scale = max(1, GRID_SIDE // max(shape[1:]))
-        pixels = grid([images.numpy()], len(labels), shape, GRID_COLUMNS, scale)
-        return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        seed, scale = _from_0(seed, "The seed"), max(1, GRID_SIDE // max(self.generator.image_shape[1:]))
+        pixels = class_grid(
+            self.generator, GRID_ROWS, GRID_COLUMNS, seed=seed, sharpness=self.config.sharpness, scale=scale
+        )
+        return Image.fromarray(pixels)
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
@@ -203,6 +192,18 @@ class Inversion:
             sharpness=self.config.sharpness,
         )
         export_generator(Path(path), self.generator, metadata)
+
+
+def _from_0(value: int, what: str) -> int:
+    """A whole number.
+
+    Raises:
+        InputError: It is none, or below 0.
+    """
+    number = whole(value, what)
+    if number < 0:
+        raise InputError(f"{what} is {value}: give 0 or more.")
+    return number
 
 
 def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int) -> float:

@@ -139,10 +139,8 @@ def _pair_views(
 
 def _picture(images: np.ndarray[Any, Any]) -> str:
     """Images (N, C, H, W) in a row, as a data address."""
-    channels, height, width = images.shape[1:]
-    scale = max(1, SIDE // max(height, width))
-    large = images.repeat(scale, axis=2).repeat(scale, axis=3).astype(np.float32)
-    pixels = grid([large], len(large), (channels, scale * height, scale * width), len(large))
+    shape = images.shape[1:]
+    pixels = grid([images.astype(np.float32)], len(images), shape, len(images), scale=max(1, SIDE // max(shape[1:])))
     data = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(data, "PNG")
+    Image.fromarray(pixels).save(data, "PNG")
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

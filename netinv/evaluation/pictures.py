@@ -84,9 +84,6 @@ def _neighbours(row: Row, evaluation: Evaluation, train: LabelledImages, test: L
 
 def _grid(cells: Sequence[Pixels | None], columns: int, image_shape: tuple[int, int, int]) -> Pixels:
     """One picture of many, row by row, enlarged where they are tiny; absent ones are white. (H, W) or (H, W, 3)."""
-    channels, height, width = image_shape
-    scale = max(1, SIDE // max(height, width))
     images = np.stack([np.full(image_shape, 255, np.uint8) if cell is None else cell for cell in cells])
-    large = images.repeat(scale, axis=2).repeat(scale, axis=3).astype(np.float32) / np.float32(255)
-    pixels = grid([large], len(images), (channels, scale * height, scale * width), columns)
-    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    floats = images.astype(np.float32) / np.float32(255)
+    return grid([floats], len(images), image_shape, columns, scale=max(1, SIDE // max(image_shape[1:])))

@@ -2,7 +2,7 @@
 
 from netinv.generators.checkpoints import load_generator, load_generators, save_generator
 from netinv.generators.conditioning import condition_of, draw_condition, matrix_size
-from netinv.generators.drawing import draw_image_batches, draw_images, has_dropout
+from netinv.generators.drawing import class_grid, draw_image_batches, draw_images, has_dropout
 from netinv.generators.network import BatchNorm, Bend, ConditionedGenerator, GeneratorConfig, field_side, up_sizes
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Bend",
     "ConditionedGenerator",
     "GeneratorConfig",
+    "class_grid",
     "condition_of",
     "draw_condition",
     "draw_image_batches",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from netinv.generators.network import ConditionedGenerator
-from netinv.sampling import draw_batches
+from netinv.sampling import Pixels, draw_batches, grid
 
 BATCH = 100
 """Images drawn at a time."""
@@ -85,6 +85,33 @@ def draw_image_batches(
             short = batch_size - len(z) if dropout else 0  # masks depend on the size of a batch, so that all are full
             drawn = generator(_filled(z, short).to(device, dtype), _filled(p, short).to(device, dtype))
             yield drawn[: len(z)].float(), p
+
+
+def class_grid(
+    generator: ConditionedGenerator,
+    rows: int,
+    columns: int,
+    *,
+    seed: int,
+    sharpness: float | tuple[float, float],
+    scale: int = 1,
+) -> Pixels:
+    """One picture with a row for each class; the generator is left as it was.
+
+    Args:
+        generator: Draws the images.
+        rows: Classes at most, the first ones.
+        columns: Images of each.
+        seed: Of the draws.
+        sharpness: The condition's, or its range.
+        scale: Side of each of their pixels, in pixels of the picture.
+
+    Returns:
+        (H, W) or (H, W, 3), as :func:`netinv.sampling.grid`.
+    """
+    labels = [label for label in range(min(generator.num_classes, rows)) for _ in range(columns)]
+    images, _ = draw_images(generator, len(labels), seed=seed, sharpness=sharpness, labels=labels)
+    return grid([images.numpy()], len(labels), generator.image_shape, columns, scale)
 
 
 def has_dropout(generator: ConditionedGenerator) -> bool:

@@ -45,7 +45,8 @@ def grid(
         scale: Side of each of their pixels, in pixels of the picture.
 
     Returns:
-        (rows * (scale * H + 1) - 1, columns * (scale * W + 1) - 1, 3), or 1 in place of 3 where C is not 3.
+        (rows * (scale * H + 1) - 1, columns * (scale * W + 1) - 1, 3), or without the last axis where C is not 3:
+        as ``PIL.Image.fromarray`` takes it.
 
     Raises:
         InputError: The scale, or the number of columns, is no whole number from 1 on.
@@ -63,4 +64,4 @@ def grid(
             top, left = index // columns * (height + 1), index % columns * (width + 1)
             canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
             index += 1
-    return canvas
+    return canvas if channels == 3 else canvas[:, :, 0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from netinv.core import InputError, check_file, check_folder, new_file, new_folder, whole
-from netinv.sampling.grids import Pixels, grid, to_pixels
+from netinv.sampling.grids import Pixels, grid
 from netinv.sampling.onnx_models import OnnxGenerator, Samples
 
 MAX_PIXELS, MAX_BYTES, MAX_FILES = 2**28, 2**34, 1_000_000
@@ -102,17 +102,17 @@ def _in_all(batches: Iterable[Samples], num: int) -> Iterator[Samples]:
 
 
 def _save_png(path: Path, pixels: Pixels) -> None:
-    """Pixels (H, W, C) of one or three channels."""
+    """Pixels (H, W) or (H, W, 3)."""
     from PIL import Image
 
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
+    Image.fromarray(pixels).save(path, format="PNG")
 
 
 def _save_folder(path: Path, batches: Iterable[Samples], scale: int) -> None:
     index = 0
     for batch in batches:
-        for image, label in zip(to_pixels(batch.images, scale), batch.labels, strict=True):
-            _save_png(path / f"{index:06}-{label}.png", image.transpose(1, 2, 0))
+        for image, label in zip(batch.images, batch.labels, strict=True):
+            _save_png(path / f"{index:06}-{label}.png", grid([image[None]], 1, image.shape, scale=scale))
             index += 1
 
 

@@ -24,7 +24,7 @@ from netinv.app.inversions import DoubtfulClassifier, Inversion, MissingClasses,
 from netinv.classifiers import AdaptedClassifier, adapt
 from netinv.core import InputError
 from netinv.data import load_digits, to_float
-from netinv.generators import ConditionedGenerator
+from netinv.generators import ConditionedGenerator, draw_images
 from netinv.inversion import class_accuracies
 from netinv.sampling import OnnxGenerator
 
@@ -205,7 +205,8 @@ def test_accuracy_is_a_share_of_fresh_images(inversion: Inversion) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return F.one_hot(torch.full((len(images),), 4), 10).float()
 
-    _, labels = inversion._draw(1000, seed=1, labels=None)
+    _, vectors = draw_images(inversion.generator, 1000, seed=1, sharpness=inversion.config.sharpness)
+    labels = vectors.argmax(dim=1)
     fixed: Any = Fixed()
     assert inversion_accuracy(inversion, fixed, num=1000) == pytest.approx(float((labels == 4).float().mean()))
 

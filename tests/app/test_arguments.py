@@ -130,7 +130,7 @@ def test_a_grid_has_a_scale_and_columns_from_one_on() -> None:
     for wrong in ({"scale": -2}, {"scale": 0}, {"columns": 0}, {"columns": -1}):
         with pytest.raises(netinv.InputError, match="give 1 or more"):
             grid([images], 2, (1, 3, 3), **wrong)
-    assert grid([images], 2, (1, 3, 3), columns=2, scale=2).shape == (6, 13, 1)
+    assert grid([images], 2, (1, 3, 3), columns=2, scale=2).shape == (6, 13)
 
 
 def test_seeds_of_any_size_draw_and_no_others() -> None:

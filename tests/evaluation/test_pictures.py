@@ -29,7 +29,7 @@ def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
     def picture(cells: list[Any], columns: int) -> np.ndarray:
         images = np.stack([np.full(SHAPE, 255, np.uint8) if cell is None else cell for cell in cells])
         large = images.repeat(8, axis=2).repeat(8, axis=3) / np.float32(255)
-        return grid([large.astype(np.float32)], len(cells), (1, 64, 64), columns)[:, :, 0]
+        return grid([large.astype(np.float32)], len(cells), (1, 64, 64), columns)
 
     def read(name: str) -> np.ndarray:
         with Image.open(tmp_path / f"{name}.png") as image:

@@ -7,8 +7,15 @@ import torch
 from draws import seed_torch
 from torch import Tensor
 
-from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_image_batches, draw_images, has_dropout
-from netinv.sampling import draw
+from netinv.generators import (
+    ConditionedGenerator,
+    GeneratorConfig,
+    class_grid,
+    draw_image_batches,
+    draw_images,
+    has_dropout,
+)
+from netinv.sampling import draw, grid
 
 SHARPNESS = (1.0, 5.0)
 
@@ -98,6 +105,15 @@ def test_a_generator_is_left_as_it_was_also_when_it_fails(dropout: bool, fails: 
     assert [module.training for module in generator.modules()] == modes
     assert all(torch.equal(tensor, generator.state_dict()[name]) for name, tensor in before.items())
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("rows", [2, 12])
+def test_a_grid_has_a_row_for_each_class_of_so_many(rows: int) -> None:
+    generator, labels = untrained(), [label for label in range(min(rows, 10)) for _ in range(3)]
+    images, _ = draw_images(generator, len(labels), seed=7, sharpness=SHARPNESS, labels=labels)
+    expected = grid([images.numpy()], len(labels), (1, 8, 8), 3, 2)
+    assert (class_grid(generator, rows, 3, seed=7, sharpness=SHARPNESS, scale=2) == expected).all()
+    assert expected.shape == (17 * min(rows, 10) - 1, 50)
 
 
 def test_they_are_single_precision_whatever_torchs_default_is() -> None:
