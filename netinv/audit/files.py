@@ -4,9 +4,8 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,11 +14,9 @@ from torch import Tensor
 
 from netinv.audit.checks import told
 from netinv.audit.record import AuditRecord, Check
+from netinv.core import page_template
 from netinv.data import LabelledImages
 from netinv.sampling import grid
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 SCHEMA = "audit.schema.json"
 """The file in ``docs/`` that says what ``audit.json`` holds; also the name in its ``$id``."""
@@ -100,21 +97,8 @@ def _numbers_as_text(check: Check) -> str:
 
 def page(record: AuditRecord, pairs: list[PairView]) -> str:
     """The page, as HTML that needs nothing else."""
-    return _template().render(record=record, pairs=pairs, told=told, policy=json.dumps(record.policy, indent=1))
-
-
-@cache
-def _template() -> "Template":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html")
+    policy = json.dumps(record.policy, indent=1)
+    return page_template(Path(__file__).parent).render(record=record, pairs=pairs, told=told, policy=policy)
 
 
 def _pair_views(

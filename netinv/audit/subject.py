@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from netinv.audit.policy import Policy
+from netinv.audit.policy import LeakPolicy, Policy
 from netinv.audit.record import Files
 from netinv.classifiers import AdaptedClassifier, InvertibleClassifier, predict
 from netinv.core import InputError, digest, network_digest
@@ -64,7 +64,7 @@ class Subject:
 
     def pools(self) -> tuple[Pools | None, int]:
         """Training and test images in equal numbers, if there are enough to compare with; and how many."""
-        most = self.policy.leak.pool if self.policy.leak is not None else 5000
+        most = (self.policy.leak or LeakPolicy()).pool
         size = min(most, len(self.train.labels), len(self.test.labels))
         if size < MIN_POOL or not self.samples:
             return None, size

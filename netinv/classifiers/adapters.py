@@ -54,17 +54,6 @@ class AdapterConfig(Config):
 DEFAULT = AdapterConfig()
 
 
-def expect_config(config: Any) -> AdapterConfig:
-    """What is given as an adapter's settings, if it is that.
-
-    Raises:
-        InputError: It is something else.
-    """
-    if not isinstance(config, AdapterConfig):
-        raise InputError(f"The adapter is a {type(config).__name__}: give netinv.AdapterConfig(mean=..., std=...).")
-    return config
-
-
 class AdaptedClassifier(nn.Module):
     """Any network as a classifier of images in [0, 1] that gives logits and features.
 
@@ -90,7 +79,7 @@ class AdaptedClassifier(nn.Module):
         super().__init__()
         self.network = bare(network)
         self.image_shape = image_shape = expect_shape(image_shape)
-        self.config = config = expect_config(config)
+        self.config = config = AdapterConfig.expect(config, "The adapter")
         like = next(self.network.parameters(), next(self.network.buffers(), torch.zeros(())))
         self.dtype = like.dtype if like.is_floating_point() else torch.float32
         input_shape = config.input_shape if config.input_shape and len(config.input_shape) == 3 else image_shape

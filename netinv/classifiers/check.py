@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, expect_config
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig
 from netinv.classifiers.calls import bare
 from netinv.classifiers.findings import Code, Finding, Severity, as_found, behaviour
 from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
@@ -77,7 +77,7 @@ def check_classifier(
     findings: list[Finding] = []
     parameters, shape = 0, tuple[int, ...]()
     try:
-        shape, config = expect_shape(image_shape), expect_config(adapter)
+        shape, config = expect_shape(image_shape), AdapterConfig.expect(adapter, "The adapter")
         network = bare(classifier)
         findings += as_found(network, config)
         parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -56,6 +56,7 @@ from netinv.core.ranges import (
 )
 from netinv.core.reading import expect_regular, parse_json, read_json, read_numbers, read_text, read_yaml
 from netinv.core.redaction import is_secret, redacted
+from netinv.core.templates import page_template
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
 from netinv.core.weights import digest, network_digest, read_config, read_network, write_network
@@ -122,6 +123,7 @@ __all__ = [
     "new_file",
     "new_folder",
     "out_of_memory",
+    "page_template",
     "parse_json",
     "read_config",
     "read_json",

@@ -4,7 +4,6 @@ import hashlib
 import io
 import math
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -17,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from netinv.core import Config, InputError, Side, expanded, listed
+from netinv.core import Config, InputError, Side, expanded, expect_regular, listed
 from netinv.data.archives import ARCHIVES, DAMAGES, archive_members, is_archive
 from netinv.data.dataset import Dataset, LabelledImages, Split
 
@@ -208,27 +207,11 @@ def _content(path: Path, root: Path) -> bytes:
     """
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):  # no circle of links ends it
         raise InputError(f"{path} is a link that leads out of {root}: put the file itself there.")
-    _check_regular(path, MAX_FILE_BYTES)
     try:
+        expect_regular(path, MAX_FILE_BYTES)
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-
-
-def _check_regular(path: Path, most: int) -> None:
-    """Refuse what would be read without an end, before it is opened: a pipe, a device, a file of holes.
-
-    Raises:
-        InputError: It is no file, it is too large, or it is not there.
-    """
-    try:
-        about = path.stat()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-    if not stat.S_ISREG(about.st_mode):
-        raise InputError(f"{path} is no regular file: replace or remove it.")
-    if about.st_size > most:
-        raise InputError(f"{path} has {about.st_size:,} bytes: at most {most:,} are read.")
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): mend or remove it.") from None
 
 
 def digest(path: Path, algorithm: str) -> str:
@@ -237,12 +220,12 @@ def digest(path: Path, algorithm: str) -> str:
     Raises:
         InputError: It cannot be read, or is no file of a size that can be meant.
     """
-    _check_regular(path, MAX_ARCHIVE_BYTES)
     try:
+        expect_regular(path, MAX_ARCHIVE_BYTES)
         with path.open("rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): mend or remove it.") from None
 
 
 def _listed(folder: Path) -> list[tuple[Path, bool]]:

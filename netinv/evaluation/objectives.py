@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from netinv.classifiers import InvertibleClassifier
 from netinv.evaluation.metrics import vendi_score
 from netinv.generators import ConditionedGenerator, draw_images
-from netinv.perturbations import robust_mask
+from netinv.perturbations import robust_accuracy
 
 OBJECTIVES = ("accuracy", "robustness", "diversity")
 MAX_SIDE = 8
@@ -50,7 +50,7 @@ def objectives(
     small = F.adaptive_avg_pool2d(images, (height, width))
     vendi = vendi_score(small.flatten(1).view(classes, num, -1))  # (K,)
     return {
-        "accuracy": float(robust_mask(classifier, images, label, 0.0).float().mean()),
-        "robustness": float(robust_mask(classifier, images, label, epsilon, attack_steps).float().mean()),
+        "accuracy": robust_accuracy(classifier, images, label, 0.0),
+        "robustness": robust_accuracy(classifier, images, label, epsilon, attack_steps),
         "diversity": float(vendi.log().mean()) / math.log(num),
     }

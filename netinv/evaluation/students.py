@@ -144,13 +144,11 @@ def distilled_accuracy(
     images: Tensor,
     test: LabelledImages | None,
     architecture: ConvClassifierConfig,
-    config: DistillationConfig | None,
+    config: DistillationConfig,
     classifier: InvertibleClassifier,
     bootstrap: Bootstrap,
 ) -> Measure:
     """The same of a network that was taught the classifier's answers to the images (N, C, H, W); see :func:`distil`."""
-    if config is None:
-        return NotMeasured(not_measured="evaluate.distillation is null")
 
     def teach(student: Classifier) -> None:
         distil(student, classifier, images, config, bootstrap.seed)

@@ -9,6 +9,7 @@ from scipy.special import bdtr
 from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
+from netinv.core import listed
 from netinv.generators import ConditionedGenerator, draw_image_batches
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.parts import in_parts
@@ -100,8 +101,7 @@ def told_missing(classes: Sequence[str], accuracies: Sequence[float]) -> str:
     """A sentence on them; at least one must be missing."""
     pairs = zip(classes, accuracies, strict=True)
     worst = [f"{name} ({accuracy:.3f})" for name, accuracy in pairs if accuracy < DRAWN]
-    more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
     return (
-        f"Of the classes {', '.join(worst[:NAMED])}{more} fewer than {DRAWN:.0%} of the images are read as asked: try "
+        f"Of the classes {listed(worst, NAMED)} fewer than {DRAWN:.0%} of the images are read as asked: try "
         "more steps or another seed, and do not take what is drawn of them for what the classifier believes."
     )

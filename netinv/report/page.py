@@ -5,11 +5,10 @@ does. The other modules of the package make what it shows.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from netinv.core import InputError
+from netinv.core import InputError, page_template
 from netinv.report.checks import check_inputs
 from netinv.report.curves import (
     Choice,
@@ -41,7 +40,6 @@ from netinv.report.words import description, span
 from netinv.results import Estimate, Finding, Measure, findings
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from markupsafe import Markup
 
 NOISE_ROWS = ", in the rows of the classes that the classifier takes it for"
@@ -123,27 +121,13 @@ def render(inverted: Sequence[Inverted], ablations: Sequence[Ablation] = (), on_
         _expect_distinct([*names, *(f"{name}, dropout on" for name in names), *TITLES])
     check_inputs(inverted)
     found = {one.name: one.variants for one in inverted}
-    return _template().render(
+    return page_template(Path(__file__).parent).render(
         sets=[_set_view(one, name) for one, name in zip(inverted, _ids([one.name for one in inverted]), strict=True)],
         headline=headline_table(found),
         comparison=comparison_charts(found),
         ablations=[(ablation.title, ablation_table(ablation)) for ablation in ablations],
         on_server=on_server,
     )
-
-
-@cache
-def _template() -> "Template":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html")
 
 
 def _expect_distinct(names: Sequence[str]) -> None:

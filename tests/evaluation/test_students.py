@@ -77,7 +77,6 @@ def test_a_student_that_cannot_be_had_says_why() -> None:
             student_accuracy(source(60, name="real_test"), test, TINY, TRAINING, BOOTSTRAP, CPU),
             "the student is tested on these images",
         ),
-        (distilled_accuracy(given.images, test, TINY, None, network(7), BOOTSTRAP), "evaluate.distillation is null"),
         (
             distilled_accuracy(given.images, None, TINY, DISTILLATION, network(7), BOOTSTRAP),
             "no real test images were given",
