@@ -67,7 +67,6 @@ def measure(
     dataset: str, plan: "Plan", names: list[str], followed: "list[Followed]", measure_one: "Measured"
 ) -> list[dict[str, object]]:
     """Evaluate the generators of each condition together; returns a record of each generator, and logs it."""
-    from netinv.results import Estimate
     from pipeline.generators import trained
 
     records: list[dict[str, object]] = []
@@ -80,7 +79,7 @@ def measure(
         for index, row in zip(chosen, rows, strict=False):  # the generators come first
             found = {name: row.measures[name] for name in MEASURES}
             found |= {f"{name}_dropout": row.dropout[name] for name in WITH_DROPOUT}
-            values = {name: m.value if isinstance(m, Estimate) else None for name, m in found.items()}
+            values = {name: m.value for name, m in found.items()}
             records.append({"dataset": dataset, "condition": name, "seed": jobs[index].seed, **values})
             numbers = {f"evaluate/{name}": value for name, value in values.items() if value is not None}
             followed[index].run.log_metrics(numbers, step=config.steps * config.batch_size)

@@ -104,10 +104,8 @@ def main(
 
 def _tell(title: str, results: "Results") -> None:
     """Print the two accuracies that matter most, and what the privacy audit says."""
-    from netinv.results import Estimate
-
     found = (results.headline[name] for name in ("inversion_accuracy", "evaluator_accuracy"))
-    told = [f"{m.value:.3f}" if isinstance(m, Estimate) else f"not measured: {m.not_measured}" for m in found]
+    told = [str(measure) if measure.value is None else f"{measure.value:.3f}" for measure in found]
     print(f"{title}: inversion accuracy {told[0]}, evaluator accuracy {told[1]}", file=sys.stderr)
     print(f"{title}: {results.verdict}", file=sys.stderr)
 
@@ -116,8 +114,7 @@ def _metrics(results: "Results") -> dict[str, float | str]:
     """Headline numbers, and each generator's accuracies; what was not measured says why."""
 
     def plain(measure: "Measure") -> float | str:
-        value: float | None = getattr(measure, "value", None)
-        return f"not measured: {getattr(measure, 'not_measured', '')}" if value is None else value
+        return str(measure) if measure.value is None else measure.value
 
     numbers = {name: plain(measure) for name, measure in results.headline.items()}
     for row in results.rows:

@@ -81,7 +81,7 @@ def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, me
             trained=_trainer(params.ray),
         )
         found.write(folder)
-        numbers = {name: getattr(measure, "value", None) for name, measure in found.results.headline.items()}
+        numbers = {name: measure.value for name, measure in found.results.headline.items()}
         save_csv(plots, _curve(found))
         run.log_metrics({f"interpret/{name}": value for name, value in numbers.items() if value is not None})
         for name in ("interpretation.json", "units.png"):
@@ -169,18 +169,16 @@ def _curve(found: "Interpretation") -> list[dict[str, object]]:
         for row in sorted(rows, key=lambda row: row.active)
         for kind, measures in row.on.items()
         for measure in ("explained_variance", "loss_recovered_mean", "accuracy_recovered_mean")
-        if (value := getattr(measures[measure], "value", None)) is not None
+        if (value := measures[measure].value) is not None
     ]
 
 
 def _told(dataset: str, found: "Interpretation") -> str:
     """What matters most, in a line."""
-    from netinv.results import Estimate
-
     told = []
     for title, name in (("explained variance", "explained_variance"), ("loss recovered on real images", "transfer")):
         measure = found.results.headline[name]
-        told.append(f"{title} {measure.value:.3f}" if isinstance(measure, Estimate) else f"{title} not measured")
+        told.append(f"{title} not measured" if measure.value is None else f"{title} {measure.value:.3f}")
     return f"interpret {dataset}: {', '.join(told)}, {len(found.results.units)} units"
 
 

@@ -47,7 +47,7 @@ def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path,
         found = {name: measure.value for name, measure in standing.measures.items() if isinstance(measure, Estimate)}
         run.log_metrics({f"register/best_{measure}": value for measure, value in found.items()})
         run.log_models(name, candidates)
-    best = tracking.show(standing.measures[standing.primary])
+    best = standing.measures[standing.primary]
     print(f"register {dataset} {variant}: {candidates[0].generator} has the best {standing.primary}, {best}")
 
 

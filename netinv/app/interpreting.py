@@ -9,7 +9,6 @@ import click
 
 from netinv.app.options import as_json, read_subject, source_options, subject_options
 from netinv.app.parsing import parse_pairs
-from netinv.app.telling import measured
 from netinv.core import InputError
 
 if TYPE_CHECKING:
@@ -149,5 +148,5 @@ def interpret_command(
         print(json.dumps({"out": str(out), "headline": headline}))
         return
     for name, value in found.results.headline.items():
-        print(f"{name.replace('_', ' '):28} {measured(value)}")
+        print(f"{name.replace('_', ' '):28} {value}")
     print(f"{len(found.results.units)} units: see {out / 'units.png'}")

@@ -1,4 +1,4 @@
-"""What the commands print of a check, an inversion, a measure."""
+"""What the commands print of a check, an inversion, an evaluation."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from netinv.core import InputError
 if TYPE_CHECKING:
     from netinv.app.inversions import Inversion
     from netinv.classifiers import CheckReport, ClassifierSource
-    from netinv.results import Measure, Results
+    from netinv.results import Results
 
 
 class Output:
@@ -123,18 +123,9 @@ def told(model: str, report: "CheckReport") -> str:
     return "\n".join(lines)
 
 
-def measured(measure: "Measure") -> str:
-    """A measure in a few characters, or why there is none."""
-    from netinv.results import Estimate
-
-    if isinstance(measure, Estimate):
-        return f"{measure.value:.3f}  ({measure.low:.3f} to {measure.high:.3f})"
-    return f"not measured: {measure.not_measured}"
-
-
 def tell_evaluation(results: "Results", vendi: list[float]) -> None:
     """The headline of an evaluation for people, and the diversity within the classifier's own features."""
     for name, value in results.headline.items():
-        print(f"{name.replace('_', ' '):28} {measured(value)}")
+        print(f"{name.replace('_', ' '):28} {value}")
     print(f"{'vendi, classifier features':28} {', '.join(f'{value:.2f}' for value in vendi)}")
     print(results.verdict)

@@ -29,13 +29,6 @@ DIVERGED = NotMeasured(
 )
 
 
-def told(measure: Measure) -> str:
-    """A measure in words."""
-    if isinstance(measure, NotMeasured):
-        return f"not measured ({measure.not_measured})"
-    return f"{measure.value:.3g} ({measure.low:.3g} to {measure.high:.3g})"
-
-
 def concluded(numbers: Sequence[Number], shortage: str = "") -> tuple[Outcome, str]:
     """The outcome that numbers lead to, and a sentence on those that hold up a pass.
 
@@ -50,9 +43,9 @@ def concluded(numbers: Sequence[Number], shortage: str = "") -> tuple[Outcome, s
             side, limit = ("above", number.at_most) if number.at_most is not None else ("below", number.at_least)
             how = f"is {side}" if number.outcome == "fail" else f"may be {side}"
             if isinstance(number.measure, NotMeasured):
-                sentences.append(f"{number.meaning} was {told(number.measure)}.")
+                sentences.append(f"{number.meaning} was {number.measure}.")
             else:
-                sentences.append(f"{number.meaning} {how} the limit of {limit:.3g}: {told(number.measure)}.")
+                sentences.append(f"{number.meaning} {how} the limit of {limit:.3g}: {number.measure}.")
     if shortage and outcome != "fail":
         return "investigate", " ".join([f"Too few samples for a pass: {shortage}.", *sentences])
     return outcome, " ".join(sentences)

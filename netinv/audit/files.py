@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from netinv.audit.checks import told
 from netinv.audit.record import AuditRecord, Check
 from netinv.core import page_template
 from netinv.data import LabelledImages
@@ -92,13 +91,13 @@ def junit(record: AuditRecord) -> str:
 
 
 def _numbers_as_text(check: Check) -> str:
-    return "\n".join(f"{number.meaning}: {told(number.measure)}" for number in check.numbers)
+    return "\n".join(f"{number.meaning}: {number.measure}" for number in check.numbers)
 
 
 def page(record: AuditRecord, pairs: list[PairView]) -> str:
     """The page, as HTML that needs nothing else."""
     policy = json.dumps(record.policy, indent=1)
-    return page_template(Path(__file__).parent).render(record=record, pairs=pairs, told=told, policy=policy)
+    return page_template(Path(__file__).parent).render(record=record, pairs=pairs, policy=policy)
 
 
 def _pair_views(

@@ -36,12 +36,30 @@ class Estimate(Config):
     n: NonNegativeInt
     """Samples behind the number."""
 
+    def __str__(self) -> str:
+        """The number and its interval, as people read them.
+
+        Example:
+            >>> str(Estimate(value=0.98765, low=0.98, high=0.99, n=100))
+            '0.9877 (0.98 to 0.99)'
+        """
+        return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
+
 
 class NotMeasured(Config):
     """What stands in a number's place when there is none."""
 
     not_measured: str
     """Why, as a clause."""
+
+    @property
+    def value(self) -> None:
+        """There is none, so that every measure can be asked for its number."""
+        return None
+
+    def __str__(self) -> str:
+        """The reason, as people read it."""
+        return f"not measured: {self.not_measured}"
 
 
 Measure = Estimate | NotMeasured

@@ -87,7 +87,7 @@ def findings(results: Results, row: Row) -> list[Finding]:
     def said(title: str, name: str, sentence: Callable[[float], Finding]) -> Finding:
         measure = measures[name]
         if isinstance(measure, NotMeasured):
-            return Finding("unknown", f"{title} was not measured: {measure.not_measured}.")
+            return Finding("unknown", f"{title} was {measure}.")
         return sentence(measure.value)
 
     found = [

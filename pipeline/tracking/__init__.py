@@ -27,7 +27,6 @@ from pipeline.tracking.store import in_repository, tracking_uri
 
 if TYPE_CHECKING:
     from pipeline.tracking.candidates import find_candidates
-    from pipeline.tracking.registry import show
     from pipeline.tracking.versions import promote, trace
 
 __all__ = [
@@ -38,13 +37,12 @@ __all__ = [
     "promote",
     "read_lineage",
     "redacted",
-    "show",
     "stage_run",
     "trace",
     "tracking_uri",
 ]
 
-_HOMES = {"find_candidates": "candidates", "show": "registry", "promote": "versions", "trace": "versions"}
+_HOMES = {"find_candidates": "candidates", "promote": "versions", "trace": "versions"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from netinv.results import Estimate, Measure, Results, Row, findings
 from netinv.sampling import Metadata
-from pipeline.tracking.registry import show
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier
@@ -47,7 +46,7 @@ def model_card(
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
     classes = ", ".join(metadata.classes[:20]) + (", ..." if len(metadata.classes) > 20 else "")
     channels, height, width = metadata.image_shape
-    test = show(real.measures["inversion_accuracy"])
+    test = real.measures["inversion_accuracy"]
     said = "\n".join(f"- {finding.told}" for finding in findings(results, row))
     return f"""# {name}, {row.name}
 
@@ -84,7 +83,7 @@ Written by {", ".join(f"{library} {version}" for library, version in sorted(meta
 
 
 def _table(measures: Mapping[str, Measure]) -> str:
-    rows: Sequence[str] = [f"| {name} | {show(measure)} |" for name, measure in measures.items()]
+    rows: Sequence[str] = [f"| {name} | {measure} |" for name, measure in measures.items()]
     return "\n".join(["| measure | value |", "|---|---|", *rows])
 
 

@@ -9,7 +9,7 @@ of a run that does not become champion becomes ``challenger``.
 from pathlib import Path
 
 from netinv.core import Config
-from netinv.results import Estimate, Measure, NotMeasured
+from netinv.results import Estimate, Measure
 
 PRIMARY = {"standard": "inversion_accuracy", "robust": "evaluator_accuracy"}
 """What each variant is for: to be read by the inverted classifier, or by networks that it never saw."""
@@ -57,27 +57,20 @@ def better(candidate: Standing, champion: Standing | None) -> tuple[bool, str]:
     if candidate.memorised:
         return False, "the privacy audit found memorised training images"
     if not isinstance(new, Estimate):
-        return False, f"{name} was not measured: {new.not_measured}"
+        return False, f"{name} was {new}"
     if champion is None:
-        return True, f"the first with {name} {show(new)}"
+        return True, f"the first with {name} {new}"
     if candidate.measured_by != champion.measured_by:
         return False, "measured with other data, another evaluator or other settings than the champion: you decide"
     if champion.memorised:
         return True, "the champion's privacy audit found memorised training images"
     old = champion.measures[champion.primary]
     if isinstance(old, Estimate) and new.low <= old.high:
-        return False, f"{name} {show(new)} is not beyond the champion's {show(old)}"
+        return False, f"{name} {new} is not beyond the champion's {old}"
     if champion.memorised is False and candidate.memorised is None:
         return False, "the champion passed the privacy audit, which this one could not be put to"
     for guard in candidate.guards:
         was, now = champion.measures[guard], candidate.measures[guard]
         if isinstance(was, Estimate) and (not isinstance(now, Estimate) or now.high < was.low):
-            return False, f"{guard.replace('_', ' ')} {show(now)} is worse than the champion's {show(was)}"
-    return True, f"{name} {show(new)} is beyond the last champion's {show(old)}, and no guard is worse"
-
-
-def show(measure: Measure) -> str:
-    """A measure with its interval, or why there is none."""
-    if isinstance(measure, NotMeasured):
-        return f"not measured: {measure.not_measured}"
-    return f"{measure.value:.4g} ({measure.low:.4g} to {measure.high:.4g})"
+            return False, f"{guard.replace('_', ' ')} {now} is worse than the champion's {was}"
+    return True, f"{name} {new} is beyond the last champion's {old}, and no guard is worse"

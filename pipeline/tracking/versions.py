@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from netinv.core import InputError, redacted
 from pipeline.tracking.client import Client
 from pipeline.tracking.journal import JOURNAL
-from pipeline.tracking.registry import Candidate, Standing, better, show
+from pipeline.tracking.registry import Candidate, Standing, better
 from pipeline.tracking.store import check_server, tracking_uri
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Versions:
         logged = client.search_logged_models([experiment], f"tags.onnx_sha256 = '{digest}' and status = 'READY'")
         # There is one already if an end came between the two calls.
         model_id = logged[0].model_id if logged else self._log_model(experiment, origin, name, digest, candidate)
-        tags = {measure: show(value) for measure, value in candidate.standing.measures.items()}
+        tags = {measure: str(value) for measure, value in candidate.standing.measures.items()}
         tags |= {"onnx_sha256": digest, "generator": candidate.generator, "registered_by": run_id}
         return client.create_model_version(name, f"models:/{model_id}", origin, tags, None, card, model_id=model_id)
 

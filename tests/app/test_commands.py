@@ -121,7 +121,7 @@ def test_from_a_classifier_to_measures_and_an_onnx_file_without_data(
     assert "evaluator accuracy           not measured: " in printed
     assert "vendi, classifier features" in printed
     headline = load_results(results / "results.json").headline
-    assert headline["inversion_accuracy"].value > 0.7  # type: ignore[union-attr]
+    assert headline["inversion_accuracy"].value > 0.7  # type: ignore[operator]
     code, printed, _ = shell(*measure, tmp_path / "again", "--json")
     told = json.loads(printed)
     assert told["headline"]["inversion_accuracy"] == headline["inversion_accuracy"].model_dump()
@@ -157,7 +157,7 @@ def test_with_an_image_folder_an_evaluator_judges_too(
     assert found.classes == ("blue", "red")
     assert found.headline["evaluator_accuracy"].n == 60  # type: ignore[union-attr]
     real = next(row for row in found.rows if row.name == "real_test")
-    assert real.measures["evaluator_accuracy"].value > 0.75  # type: ignore[union-attr]
+    assert real.measures["evaluator_accuracy"].value > 0.75  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_shadow_models_that_diverge_ask_for_a_person(monkeypatch: pytest.MonkeyP
         record = found(membership=MembershipPolicy(max_auc=1, shadows=QUICK))
         check = only(record)
         assert check.outcome == "investigate"
-        assert "was not measured (the training of a shadow model diverged; lower membership.shadows.lr" in check.finding
+        assert "was not measured: the training of a shadow model diverged; lower membership.shadows.lr" in check.finding
         assert record.shadow_models == ""
         assert number(check, "loss_auc").outcome == "pass"
 

@@ -105,7 +105,7 @@ def test_build_servers_see_each_check(folder: Path) -> None:
     failure = cases["membership"].find("failure")
     assert failure is not None
     assert (failure.get("message"), failure.get("type")) == ("It is above.", "fail")
-    assert failure.text == "A share: 0.5 (0.4 to 0.6)\nNothing: not measured (there is none)"
+    assert failure.text == "A share: 0.5 (0.4 to 0.6)\nNothing: not measured: there is none"
     error = cases["reconstruction"].find("error")
     assert error is not None
     assert error.get("message") == "One & all."

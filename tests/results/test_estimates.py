@@ -85,3 +85,10 @@ def test_the_seed_fixes_everything_and_streams_differ() -> None:
     first, again, other = (next(iter(Bootstrap(3).draws(50, stream))) for stream in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
+
+
+def test_a_measure_is_told_in_one_form_and_has_a_number_or_none() -> None:
+    found, missing = Estimate(value=0.98765, low=0.98, high=0.99, n=100), NotMeasured(not_measured="there is none")
+    assert (str(found), f"{missing}") == ("0.9877 (0.98 to 0.99)", "not measured: there is none")
+    assert missing.value is None
+    assert missing.model_dump() == {"not_measured": "there is none"}
