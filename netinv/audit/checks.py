@@ -15,7 +15,7 @@ from netinv.audit.record import Check, Number, Outcome, gravest
 from netinv.audit.shadows import train_shadows
 from netinv.audit.subject import Subject, answers, taken
 from netinv.data import LabelledImages, shared, to_float
-from netinv.evaluation import MIN_POOL, area, membership
+from netinv.evaluation import MIN_POOL, membership, roc_auc
 from netinv.perturbations import robust_mask
 from netinv.results import Bootstrap, Estimate, Measure, NotMeasured
 
@@ -133,7 +133,7 @@ def _likelihood_ratio(
     score = scores(target, shadows.confidence, shadows.is_out)
     members, others = np.split(score, [len(parts[0].labels)])
     found = {rate: true_positive_rate(members, others, rate) for rate in rates}
-    numbers = _ratio_numbers(policy, area(members, others, bootstrap), found)
+    numbers = _ratio_numbers(policy, roc_auc(members, others, bootstrap), found)
     return numbers, f"{shadows.architecture}, right on {shadows.accuracy.mean():.1%} of the images that they never saw"
 
 

@@ -12,8 +12,7 @@ from netinv.audit.checks import concluded, few
 from netinv.audit.reconstruction import Nearest, nearest_samples, p_values, recognised
 from netinv.audit.record import Check, Number, Outcome, Recognised
 from netinv.audit.subject import Subject, answers
-from netinv.evaluation import DECISIVE, Pools
-from netinv.evaluation import audit as compare
+from netinv.evaluation import DECISIVE, Pools, memorisation_test
 from netinv.results import Comparison, Estimate, Measure, NotMeasured
 
 NO_SAMPLES = "Not asked: no generated images were given."
@@ -43,7 +42,7 @@ def check_leak(subject: Subject, pools: Pools | None, size: int) -> Check:
         label = answers(subject.classifier, images).argmax(dim=1)
         bound = policy.significance / (2 * len(DECISIVE) * len(subject.samples))
         permutations = max(PERMUTATIONS, math.ceil(3 / bound))
-        found = compare(
+        found = memorisation_test(
             pools, images, None, label, subject.classifier.num_classes, subject.policy.seed, permutations
         ).comparisons
         made = {kind: c for kind in DECISIVE if isinstance(c := found.get(kind), Comparison)}

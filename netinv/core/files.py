@@ -38,7 +38,7 @@ def check_file(path: Path) -> None:
     Raises:
         InputError: It is a folder or a device, or nothing can be written there.
     """
-    with _told(path):
+    with _os_errors_as_input_errors(path):
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is {'a folder' if path.is_dir() else 'no file'} already: name a file.")
         _try(_partial(_nearest(path)))
@@ -57,7 +57,7 @@ def check_folder(path: Path, replaces: tuple[str, ...] | None = ()) -> None:
         InputError: There is something else at ``path`` already, or nothing can be written there.
     """
     place = Path(os.path.realpath(path))
-    with _told(path):
+    with _os_errors_as_input_errors(path):
         _clear(place)
         if path.exists() and (replaces == () or not path.is_dir()):
             raise InputError(f"{path} is there already: name a new folder.")
@@ -78,7 +78,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     check_file(path)
     place = Path(os.path.realpath(path))  # where a link leads; unlike resolve it takes links in a circle as they are
-    with _told(path), _beside(place) as partial:
+    with _os_errors_as_input_errors(path), _beside(place) as partial:
         yield partial
         try:
             partial.replace(place)
@@ -97,7 +97,7 @@ def new_folder(path: Path, replaces: tuple[str, ...] = ()) -> Iterator[Path]:
     """
     check_folder(path, replaces)
     place = Path(os.path.realpath(path))
-    with _told(path), _beside(place) as partial:
+    with _os_errors_as_input_errors(path), _beside(place) as partial:
         partial.mkdir()
         yield partial
         take_place(partial, place)
@@ -186,7 +186,7 @@ def save_csv(path: Path, records: Sequence[Mapping[str, object]]) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _os_errors_as_input_errors(path: Path) -> Iterator[None]:
     """What the system refuses, in one sentence."""
     try:
         yield

@@ -5,7 +5,16 @@ from netinv.evaluation.evaluate import Evaluation, evaluate, measure_images
 from netinv.evaluation.metrics import nearest_neighbours, ssim, vendi_score
 from netinv.evaluation.objectives import OBJECTIVES, objectives
 from netinv.evaluation.pictures import save_evaluation
-from netinv.evaluation.privacy import DECISIVE, MEMBERSHIP_ALARM, MIN_POOL, SIGNIFICANCE, Pools, area, audit, membership
+from netinv.evaluation.privacy import (
+    DECISIVE,
+    MEMBERSHIP_ALARM,
+    MIN_POOL,
+    SIGNIFICANCE,
+    Pools,
+    membership,
+    memorisation_test,
+    roc_auc,
+)
 
 __all__ = [
     "DECISIVE",
@@ -16,13 +25,13 @@ __all__ = [
     "Evaluation",
     "EvaluationConfig",
     "Pools",
-    "area",
-    "audit",
     "evaluate",
     "measure_images",
     "membership",
+    "memorisation_test",
     "nearest_neighbours",
     "objectives",
+    "roc_auc",
     "save_evaluation",
     "ssim",
     "vendi_score",

@@ -82,7 +82,7 @@ def evaluate(
     real, order = _observed(train, test, seen, config, rng)
     _expect_sound_evaluator(real)
     pools = _pools(real, order, config)
-    told = _membership(real, bootstrap)
+    membership_auc = _membership(real, bootstrap)
     noise = controls.noise(classifier.image_shape, config.num_samples, seen, rng)
     worthless = [noise]
     if "real_train" in real:
@@ -93,7 +93,7 @@ def evaluate(
     reference = reference_for(sets, real, test, pools, config, bootstrap, classifier)
     sets += worthless
     rows = _rows(sets, draws, reference)
-    leak, sentence = verdict(rows, told)
+    leak, sentence = verdict(rows, membership_auc)
     results = Results(
         classes=tuple(classes),
         image_shape=classifier.image_shape,
@@ -101,7 +101,7 @@ def evaluate(
         sharpness=sharpness,
         vendi_n=reference.vendi_n,
         headline=headline(rows)
-        | {"membership_auc": told}
+        | {"membership_auc": membership_auc}
         | _distilled(generators, train, test, config, bootstrap, classifier),
         verdict=sentence,
         leak=leak,

@@ -48,15 +48,15 @@ def _worst(measures: Iterable[Measure]) -> Measure:
     return min(numbers, key=lambda m: m.value) if numbers else measures[0]
 
 
-def verdict(rows: Sequence[Row], told: Measure) -> tuple[bool | None, str]:
+def verdict(rows: Sequence[Row], membership_auc: Measure) -> tuple[bool | None, str]:
     """Both audits: of the first generator that leaks, else of the ensemble; and of the classifier."""
     audits = [row.audit for row in rows if row.kind != "reference"]
     first = next((found for found in audits if found.memorised), audits[-1])
-    if not isinstance(told, Estimate):
+    if not isinstance(membership_auc, Estimate):
         return first.memorised, first.verdict
-    exposed = told.low > MEMBERSHIP_ALARM
+    exposed = membership_auc.low > MEMBERSHIP_ALARM
     sentence = (
         f"The classifier itself {'gives away' if exposed else 'hardly gives away'} which images it was trained on: its "
-        f"loss tells them from test images with an AUC of {told.value:.2f} (chance is 0.50)."
+        f"loss tells them from test images with an AUC of {membership_auc.value:.2f} (chance is 0.50)."
     )
     return exposed or first.memorised, f"{first.verdict} {sentence}"

@@ -122,7 +122,7 @@ def _nearest(queries: Tensor, pool: Tensor) -> Neighbours:
     return Neighbours(distance.numpy(), index.numpy())
 
 
-def audit(
+def memorisation_test(
     pools: Pools,
     images: Tensor,
     features: Tensor | None,
@@ -183,10 +183,10 @@ def membership(
         return NotMeasured(not_measured=f"{fewest} real images on one side, at least {MIN_POOL} are needed")
     train = -F.cross_entropy(train_logits.double(), train_label, reduction="none").numpy()
     test = -F.cross_entropy(test_logits.double(), test_label, reduction="none").numpy()
-    return area(train, test, bootstrap)
+    return roc_auc(train, test, bootstrap)
 
 
-def area(positive: NDArray[np.float64], negative: NDArray[np.float64], bootstrap: Bootstrap) -> Measure:
+def roc_auc(positive: NDArray[np.float64], negative: NDArray[np.float64], bootstrap: Bootstrap) -> Measure:
     """Area under the ROC curve of scores (N,) and (M,), with an interval from resampling both sides."""
     draws = zip(bootstrap.draws(len(positive), 0), bootstrap.draws(len(negative), 1), strict=True)
     replicates = [_auc(positive[i], negative[j]) for i, j in draws]

@@ -33,7 +33,7 @@ from netinv.evaluation.measures import (
     survival,
 )
 from netinv.evaluation.metrics import ball_radii
-from netinv.evaluation.privacy import Pools, audit, not_audited
+from netinv.evaluation.privacy import Pools, memorisation_test, not_audited
 from netinv.evaluation.samples import SampleSet, broken, constant
 from netinv.evaluation.students import student_accuracy
 from netinv.results import MIN_SAMPLES, Audit, Bootstrap, Kind, Measure, NotMeasured, RobustPoint, Row
@@ -242,7 +242,9 @@ def _audit(samples: SampleSet, reference: Reference) -> Audit:
     # Of real images those in the pools: the training images are the copies that an audit must find.
     chosen = slice(min(config.privacy_samples, pools.size) if samples.kind == "reference" else config.privacy_samples)
     features = samples.features[chosen] if samples.features is not None else None
-    return audit(pools, samples.images[chosen], features, samples.label[chosen], samples.num_classes, config.seed)
+    return memorisation_test(
+        pools, samples.images[chosen], features, samples.label[chosen], samples.num_classes, config.seed
+    )
 
 
 def empty_row(name: str, kind: Kind, samples: int, why: str) -> Row:

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from netinv.core import InputError
 from netinv.generators import ConditionedGenerator
 
-Precision = Literal["float16", "int8"]
+WeightFormat = Literal["float16", "int8"]
 Array = NDArray[Any]
 
 LEARNED = re.compile(r"\.weight$|kernel")
@@ -96,7 +96,7 @@ def _batch_axis(model: ModelProto) -> str:
     return name
 
 
-def compress(model: ModelProto, precision: Precision) -> ModelProto:
+def compress(model: ModelProto, form: WeightFormat) -> ModelProto:
     """The model with what its network learned rounded, and turned back into float32 when the file is opened.
 
     These are the matrices and kernels: biases are few, and constants, such as where an image is sampled, are exact.
@@ -112,8 +112,8 @@ def compress(model: ModelProto, precision: Precision) -> ModelProto:
         if tensor.data_type != TensorProto.FLOAT or not LEARNED.search(tensor.name):
             initializers.append(tensor)
             continue
-        weight, small = numpy_helper.to_array(tensor), f"{tensor.name}_{precision}"
-        if precision == "float16":
+        weight, small = numpy_helper.to_array(tensor), f"{tensor.name}_{form}"
+        if form == "float16":
             initializers.append(numpy_helper.from_array(weight.astype(np.float16), small))
             nodes.append(helper.make_node("Cast", [small], [tensor.name], to=TensorProto.FLOAT))
             continue

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier, Classifier
 from netinv.core import Config, Count, Few, InputError, Share, __version__, check_file, listed, new_file
-from netinv.export.forms import Array, Precision, compress, ensemble_model, stochastic_model
+from netinv.export.forms import Array, WeightFormat, compress, ensemble_model, stochastic_model
 from netinv.export.graphs import classifier_model, generator_models
 from netinv.export.rewriting import rewritten
 from netinv.generators import ConditionedGenerator
@@ -39,7 +39,7 @@ BATCH_SIZES = (1, 7, 64, 1000)
 """Where that is checked."""
 
 Form = Literal["stochastic", "ensemble", "float16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("float16", "int8")
+WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("float16", "int8")
 
 
 class ExportConfig(Config):
@@ -92,7 +92,7 @@ def export_generators(
         InputError: The stochastic form is wanted of a generator without dropout, a smaller form without a judge, or
             the folder cannot be written.
     """
-    if not judges and (small := [precision for precision in PRECISIONS if precision in config.forms]):
+    if not judges and (small := [form for form in WEIGHT_FORMATS if form in config.forms]):
         raise InputError(
             f"What the forms {listed(small)} lose cannot be told without a judge: give classifiers as judges, or leave "
             "these forms out."
@@ -119,17 +119,17 @@ def export_generators(
             finish(
                 f"{name}-stochastic", stochastic_model(plain[i], generator), feeds, expected, noise_dim=noise.shape[1]
             )
-        for precision in PRECISIONS:
-            if precision in config.forms:
-                small = compress(model, precision)
+        for form in WEIGHT_FORMATS:
+            if form in config.forms:
+                small = compress(model, form)
                 losses = accuracy_losses(model, small, judges, metadata, config.num_samples)
                 refused = max(losses.values()) > config.max_accuracy_loss
                 if not refused:
-                    write_model(folder / f"{name}-{precision}.onnx", small, replace(metadata, precision=precision))
-                measures[f"{precision}/refused"] = measures.get(f"{precision}/refused", 0) + refused
-                measures[f"{precision}/size"] = small.ByteSize() / model.ByteSize()
+                    write_model(folder / f"{name}-{form}.onnx", small, replace(metadata, precision=form))
+                measures[f"{form}/refused"] = measures.get(f"{form}/refused", 0) + refused
+                measures[f"{form}/size"] = small.ByteSize() / model.ByteSize()
                 for judge, loss in losses.items():
-                    key = f"{precision}/{judge}_accuracy_loss"
+                    key = f"{form}/{judge}_accuracy_loss"
                     measures[key] = max(loss, measures.get(key, -1.0))
     if "ensemble" in config.forms:
         turns = np.arange(max(BATCH_SIZES)) % len(generators)

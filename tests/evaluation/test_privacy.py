@@ -6,7 +6,7 @@ import torch
 from draws import torch_rng
 from torch import Tensor
 
-from netinv.evaluation.privacy import MIN_POOL, Pools, audit, not_audited
+from netinv.evaluation.privacy import MIN_POOL, Pools, memorisation_test, not_audited
 from netinv.results import Audit, Comparison, Estimate, NotMeasured
 
 NUM_CLASSES = 4
@@ -27,7 +27,7 @@ def make_pools(seed: int = 0, size: int = 150) -> Pools:
 
 def run(pools: Pools, images: Tensor, permutations: int = 1000) -> Audit:
     label = torch.arange(len(images)) % NUM_CLASSES
-    return audit(pools, images, images.flatten(1), label, NUM_CLASSES, seed=0, permutations=permutations)
+    return memorisation_test(pools, images, images.flatten(1), label, NUM_CLASSES, seed=0, permutations=permutations)
 
 
 def comparison(found: Audit, kind: str) -> Comparison:
@@ -129,12 +129,14 @@ def test_what_cannot_be_audited_says_why() -> None:
     assert few.verdict == "Not audited: 5 samples, at least 10 are needed."
     assert not_audited("there is nothing").memorised is None
     images = pictures(50, 0)
-    found = audit(pools, images, None, torch.zeros(50, dtype=torch.long), NUM_CLASSES, seed=0)
+    found = memorisation_test(pools, images, None, torch.zeros(50, dtype=torch.long), NUM_CLASSES, seed=0)
     assert found.comparisons["feature"] == NotMeasured(not_measured="no evaluator was given")
     assert comparison(found, "pixel").by_class[1] == NotMeasured(not_measured="0 samples, at least 10 are needed")
     index = np.arange(60)
     small = Pools(torch.rand(60, 1, 5, 5), torch.rand(60, 1, 5, 5), None, None, index, index)
-    found = audit(small, torch.rand(20, 1, 5, 5), None, torch.zeros(20, dtype=torch.long), NUM_CLASSES, seed=0)
+    found = memorisation_test(
+        small, torch.rand(20, 1, 5, 5), None, torch.zeros(20, dtype=torch.long), NUM_CLASSES, seed=0
+    )
     assert found.comparisons["ssim"] == NotMeasured(not_measured="the images are smaller than the 7 x 7 window")
     with pytest.raises(ValueError, match="at least 50"):
         Pools(images[:20], images[:20], None, None, index[:20], index[:20])

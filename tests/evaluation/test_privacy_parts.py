@@ -20,8 +20,8 @@ from netinv.evaluation.privacy import (
     SIGNIFICANCE,
     Neighbours,
     Pools,
-    audit,
     membership,
+    memorisation_test,
     not_audited,
 )
 from netinv.results import Bootstrap, Comparison, Estimate, NotMeasured, spread_estimate
@@ -303,7 +303,7 @@ def test_an_audit_is_made_of_its_parts() -> None:
     of = pools()
     images, label = pictures(30, 3), torch.arange(30) % K
     features = images.flatten(1)[:, :6]
-    found = audit(of, images, features, label, K, seed=4, permutations=60)
+    found = memorisation_test(of, images, features, label, K, seed=4, permutations=60)
     deals = library_numpy_rng(4).permuted(np.tile(of.is_train, (60, 1)), axis=1)
     near = of.neighbours(images, features)
     assert list(found.comparisons) == ["ssim", "feature", "pixel"]
@@ -315,13 +315,15 @@ def test_an_audit_is_made_of_its_parts() -> None:
     assert found.pairs == tuple(pairs)
     assert found.pool == SIZE
     assert (found.memorised, found.verdict) == privacy._judge(found.comparisons)
-    by_default = audit(of, images, None, label, K, seed=4)
-    assert by_default == audit(of, images, None, label, K, seed=4, permutations=1000)
+    by_default = memorisation_test(of, images, None, label, K, seed=4)
+    assert by_default == memorisation_test(of, images, None, label, K, seed=4, permutations=1000)
     assert by_default.comparisons["feature"] == NotMeasured(not_measured="no evaluator was given")
     tiny = pools(side=6)
-    small = audit(tiny, pictures(10, 3, 6), None, torch.zeros(10, dtype=torch.long), K, seed=4, permutations=60)
+    small = memorisation_test(
+        tiny, pictures(10, 3, 6), None, torch.zeros(10, dtype=torch.long), K, seed=4, permutations=60
+    )
     assert small.comparisons["ssim"] == NotMeasured(not_measured="the images are smaller than the 7 x 7 window")
-    few = audit(of, images[:9], None, label[:9], K, seed=4)
+    few = memorisation_test(of, images[:9], None, label[:9], K, seed=4)
     assert few == not_audited("9 samples, at least 10 are needed")
     assert (few.verdict, few.memorised, few.pool) == ("Not audited: 9 samples, at least 10 are needed.", None, 0)
     assert (few.comparisons, few.pairs) == ({}, ())

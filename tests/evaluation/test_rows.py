@@ -38,7 +38,7 @@ from netinv.evaluation.measures import (
     survival,
 )
 from netinv.evaluation.metrics import ball_radii
-from netinv.evaluation.privacy import Pools, audit, membership, not_audited
+from netinv.evaluation.privacy import Pools, membership, memorisation_test, not_audited
 from netinv.evaluation.rows import MEASURES, Reference, empty_row, measured_row, reference_for
 from netinv.evaluation.samples import ensemble, first, observe, to_uint8
 from netinv.generators import draw_images
@@ -133,7 +133,7 @@ def test_an_evaluation_is_made_of_its_parts() -> None:
         ]
         chosen = slice(40)
         args = (given.images[chosen], given.features[chosen], given.label[chosen], K, 3)
-        assert row.audit == audit(pools, *args)
+        assert row.audit == memorisation_test(pools, *args)
     told = membership(real[0].logits, real[0].label, real[1].logits, real[1].label, bootstrap)
     assert results.headline == headline(results.rows) | {
         "membership_auc": told,

@@ -26,7 +26,7 @@ from netinv.export import (
 )
 from netinv.export.forms import compress, stochastic_model
 from netinv.export.graphs import OPSET
-from netinv.export.models import PRECISIONS, TOLERANCE, check_agreement
+from netinv.export.models import TOLERANCE, WEIGHT_FORMATS, check_agreement
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, invert
 from netinv.sampling import Metadata, OnnxClassifier, OnnxGenerator, draw
@@ -57,9 +57,9 @@ def assert_smaller_forms_round_what_is_learned_alone(model: onnx.ModelProto) -> 
     whole = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     places = ("places", "spread", "rows", "columns")
     learned = {name for name, w in whole.items() if len(w.dims) > 1 and not name.endswith((*places, "image_bias"))}
-    for precision in PRECISIONS:
-        small = {tensor.name: tensor for tensor in compress(model, precision).graph.initializer}
-        assert {name.removesuffix(f"_{precision}") for name in small if name.endswith(precision)} == learned
+    for form in WEIGHT_FORMATS:
+        small = {tensor.name: tensor for tensor in compress(model, form).graph.initializer}
+        assert {name.removesuffix(f"_{form}") for name in small if name.endswith(form)} == learned
         assert all(small[name] == whole[name] for name in whole.keys() - learned)
 
 
