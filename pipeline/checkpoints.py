@@ -115,7 +115,7 @@ class Checkpoints:
         """Forget everything: the stage is done."""
         if self._claim:
             self._claim.release()
-        with suppress(FileNotFoundError):  # whoever shares the storage may have cleared up
+        with suppress(FileNotFoundError):  # another user of the storage may have removed it
             self._fs.rm(self._folder, recursive=True)
 
     def _claimed(self, place: str, key: str, there: list[str]) -> "_Claim":

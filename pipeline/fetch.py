@@ -70,7 +70,7 @@ def _holds_anything(path: Path) -> bool:
     """Whether there is an archive, or a folder with more than what git puts there to keep it."""
     try:
         return any(not part.name.startswith(".") for part in path.iterdir()) if path.is_dir() else path.exists()
-    except OSError:  # told, with its reason, by whoever reads it
+    except OSError:  # whatever reads it gives the reason
         return False
 
 

@@ -129,7 +129,7 @@ def _due(before: int, step: int, steps: int, checkpoint_every: int) -> tuple[boo
 
 
 def groups(kinds: Sequence[Hashable], size: int) -> list[tuple[int, ...]]:
-    """Who is trained with whom: at most ``size`` generators of one kind, which is their settings and steps so far.
+    """Which generators are trained together: at most ``size`` of one kind, which is their settings and steps so far.
 
     Example:
         >>> groups(["a", "a", "b", "a"], size=2)

@@ -100,7 +100,7 @@ def _place(out: Path) -> Path:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a file lock, which ends with the process at the latest; yields whether it was to be had."""
+    """Hold a file lock, which ends with the process at the latest; yields whether it was free."""
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)

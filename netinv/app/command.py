@@ -109,7 +109,7 @@ def _ending_in_order() -> Iterator[None]:
 
     def unwind(number: int, frame: FrameType | None) -> NoReturn:
         for each in before:
-            signal.signal(each, signal.SIG_DFL)  # whoever will not wait for the clean-up asks again
+            signal.signal(each, signal.SIG_DFL)  # a second signal ends it without the clean-up
         raise _Ended(128 + number)
 
     if threading.current_thread() is threading.main_thread():  # no other may ask for signals

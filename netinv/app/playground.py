@@ -98,11 +98,11 @@ def cells(table: list[list[Any]]) -> dict[tuple[int, int], float]:
 
 
 def _controls(metadata: Metadata) -> list[Any]:
-    """Class, mixture, sharpness and field, as a model has them where nobody asks for others."""
+    """Class, mixture, sharpness and field, as a model has them by default."""
     import gradio as gr
 
     own = ":".join(f"{end:g}" for end in dict.fromkeys(metadata.sharpness))
-    side = metadata.field_side or 1  # gradio has no empty tables, and nobody sees this one
+    side = metadata.field_side or 1  # gradio has no empty tables; this one is hidden
     peaked = f"How peaked conditions are; empty: {own}, as trained."
     return [
         gr.Dropdown(choices=[ANY, *metadata.classes], value=ANY, label="Class"),

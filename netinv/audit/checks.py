@@ -158,7 +158,7 @@ def _ratio_numbers(policy: MembershipPolicy, auc: Measure, found: dict[float, Me
 
 
 def check_robustness(subject: Subject) -> Check:
-    """Whether answers survive a change that nobody sees."""
+    """Whether answers survive a change too small to be seen."""
     policy = subject.policy.robustness
     assert policy is not None
     part = taken(subject.test, subject.chosen(subject.test, policy.images, 5))

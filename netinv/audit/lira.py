@@ -35,7 +35,7 @@ def scores(target: Floats, shadows: Floats, is_out: NDArray[np.bool_], own_devia
     """How far the audited classifier is surer of each image than models that never saw it, in standard deviations.
 
     It orders images as the paper's offline test does, 1 - P(Z > target) with Z normal of the median and the deviation
-    of the shadow models' confidences: one-sided, so that an image that the classifier is unsure of accuses nobody. (The
+    of the shadow models' confidences: one-sided, so that an image that the classifier is unsure of is no evidence. (The
     published code takes the normal's density, which is small on that side as well.)
 
     Args:

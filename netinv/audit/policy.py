@@ -88,7 +88,7 @@ class MembershipPolicy(Config):
 
 
 class RobustnessPolicy(Config):
-    """Does the classifier keep its answers under a change that nobody sees?"""
+    """Does the classifier keep its answers under a change too small to be seen?"""
 
     epsilon: PixelBound = 2 / 255
     """L-infinity bound of the change, in pixels of [0, 1]."""

@@ -162,7 +162,7 @@ class AdaptedClassifier(nn.Module):
         """The logits (N, K), and if wanted the features (N, D)."""
         num = images.shape[0]  # not len(), which tracing for an export would fix
         captured: list[Tensor] = []
-        # In the network's own precision, whatever the caller's: it may not bear another, nor may what it gives.
+        # In the network's own precision, whatever the caller's: in another it may fail, or round its scores.
         with torch.autocast(images.device.type, enabled=False):
             inputs = self._inputs(images.repeat(2, 1, 1, 1) if num == 1 else images)
             with self._capture(captured if return_features else None):
@@ -282,7 +282,7 @@ class AdaptedClassifier(nn.Module):
         try:
             output = call(self.network, self._inputs(torch.cat([strong, -strong]).requires_grad_()))
             more = find_scores(output, self.config.output_entry, None, single=True).detach()
-        except InputError:  # it bears no other images than those that there are
+        except InputError:  # it fails on images outside of [0, 1]
             more = scores
         return "sigmoid" if all(bool(((x >= 0) & (x <= 1)).all()) for x in (scores, more)) else "logits"
 

@@ -207,7 +207,7 @@ def _why_undecided(classifier: AdaptedClassifier) -> str:
     equal = "Its scores for the classes of an image are nearly equal"
     try:
         small = not _undecided(_instead(classifier, _in_255(classifier)))
-    except InputError:  # it does not bear larger ones
+    except InputError:  # it fails on larger ones
         small = False
     if small:
         return (
@@ -221,7 +221,7 @@ def _instead(classifier: AdaptedClassifier, config: AdapterConfig) -> AdaptedCla
     """The network behind another adapter.
 
     Raises:
-        InputError: It does not bear such images.
+        InputError: It fails on such images.
     """
     return AdaptedClassifier(classifier.network, classifier.image_shape, classifier.num_classes, config)
 
@@ -248,13 +248,13 @@ class _Alternative(NamedTuple):
 def _better(classifier: AdaptedClassifier, images: Tensor, labels: Tensor, accuracy: float) -> _Alternative | None:
     """The other treatment of the images under which the classifier is much more often right, if there is one."""
     margin = max(0.03, 3 * math.sqrt(max(accuracy * (1 - accuracy), 0.02) / len(labels)))
-    enough = max(accuracy + margin, _chance(labels))  # of labels that mean nothing one treatment is always the best
+    enough = max(accuracy + margin, _chance(labels))  # with meaningless labels one treatment is always the best
     best = None
     for alternative in _alternatives(classifier, images):
         try:
             other = _instead(classifier, alternative.config)
             measured = float((_predict(other, images) == labels).float().mean())
-        except InputError:  # a network may not bear pixels of another kind, and then it is not meant for them
+        except InputError:  # a network that fails on pixels of another kind is not meant for them
             continue
         if measured > enough and (best is None or measured > best.accuracy):
             best = alternative._replace(accuracy=measured)

@@ -186,7 +186,7 @@ def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: 
 
 
 def _flat_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
-    """Whether it bears flat images: what a fresh generator draws is almost that."""
+    """Whether it fails on constant images: what a fresh generator draws is almost that."""
     level = torch.arange(PROBES) % 3 / 2  # black, grey, white
     images = level.to(classifier.device)[:, None, None, None].repeat(1, *classifier.image_shape).requires_grad_()
     try:
@@ -199,8 +199,8 @@ def _flat_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             code="gradients",
-            message="It does not bear flat images, black, grey or white: it fails, or its scores or their gradients "
-            "are not finite. Inversion fails where it meets one: look for a root, a logarithm or a division at 0.",
+            message="It fails on constant images, black, grey or white, or its scores or their gradients there are "
+            "not finite. Inversion fails where it meets one: look for a root, a logarithm or a division at 0.",
         )
 
 

@@ -87,7 +87,7 @@ def _renewed(network: nn.Module) -> nn.Module | None:
         return None
     states = torch.get_rng_state(), torch.cuda.get_rng_state_all()
     renewed = _made_anew(network)
-    if renewed is None:  # what takes its place is the same as if nothing had been tried
+    if renewed is None:  # the stand-in draws the same numbers as without this attempt
         torch.set_rng_state(states[0])
         torch.cuda.set_rng_state_all(states[1])
     return renewed

@@ -77,7 +77,7 @@ def explain(error: ValidationError, where: str = "", config: type[BaseModel] | N
 
 
 def _name(part: int | str) -> str:
-    """A key as people write it; one that nobody would write as it is quoted, with no end of a line in it."""
+    """A key as it is; an overlong or unprintable one is quoted, without line breaks."""
     text = str(part)
     return text if text.isprintable() and len(text) <= MAX_QUOTED else _quoted(text)
 

@@ -16,8 +16,8 @@ from netinv.core.errors import InputError, listed
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no room."""
-NOTHING = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
-"""What file systems and programs put into folders of their own accord: it counts as nothing."""
+IGNORED_NAMES = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
+"""Files that systems and programs put into folders by themselves; a folder that holds no others is empty."""
 
 
 def expanded(path: str) -> Path:
@@ -29,7 +29,9 @@ def expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise InputError(f"{path} names the home of nobody that this machine knows: write the path out.") from None
+        raise InputError(
+            f"{path} names the home of a user that this machine does not know: write the path out."
+        ) from None
 
 
 def check_file(path: Path) -> None:
@@ -144,7 +146,7 @@ def _earlier(partial: Path) -> Path:
 
 
 def _fill(place: Path, partial: Path) -> None:
-    """Replace what a folder holds. Who is stopped halfway leaves files missing, and never old ones beside new ones."""
+    """Replace what a folder holds. An interruption leaves files missing, never a mix of old and new."""
     for name in set(_held(place)) - {partial.name}:
         _remove(place / name)
     for name in _names(partial):
@@ -152,10 +154,10 @@ def _fill(place: Path, partial: Path) -> None:
 
 
 def _held(folder: Path) -> list[str]:
-    """What lies in a folder, if it is one, beside what is nothing and what others have not finished there."""
+    """Names in a folder, if it is one, without ignored ones and the unfinished files of other processes."""
     unfinished = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}\.\d{{1,7}}(\.earlier)?")
     names = _names(folder) if folder.is_dir() else []
-    return [name for name in names if name not in NOTHING and not unfinished.fullmatch(name)]
+    return [name for name in names if name not in IGNORED_NAMES and not unfinished.fullmatch(name)]
 
 
 def _names(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The names of the inversion's variants, for whoever asks for one; what they stand for, ``netinv.inversion`` knows."""
+"""The names of the inversion's variants; their settings are in ``netinv.inversion``."""
 
 from typing import Literal, get_args
 

@@ -86,7 +86,9 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            name = member.filename if "/" in member.filename else member.filename.replace("\\", "/")  # of some Windows
+            name = (
+                member.filename if "/" in member.filename else member.filename.replace("\\", "/")
+            )  # some programs of Windows write backslashes
             if not name.endswith("/"):
                 is_link = stat.S_ISLNK(member.external_attr >> 16)
                 yield name, member.file_size, is_link, partial(file.read, member)

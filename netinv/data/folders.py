@@ -205,7 +205,9 @@ def _content(path: Path, root: Path) -> bytes:
     Raises:
         InputError: It leads out of the folder, is no regular file, is too large, or cannot be read.
     """
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):  # no circle of links ends it
+    if not Path(os.path.realpath(path)).is_relative_to(
+        os.path.realpath(root)
+    ):  # which follows links in a circle without an error
         raise InputError(f"{path} is a link that leads out of {root}: put the file itself there.")
     try:
         expect_regular(path, MAX_FILE_BYTES)
@@ -247,7 +249,7 @@ def _folder_files(root: Path) -> Iterator[File]:
     splits = (path for path, is_folder in _listed(root) if is_folder and path.name in SPLITS)
     classes = [path for split in splits for path, is_folder in _listed(split) if is_folder]
     if empty := {path.name for path in classes} - {path.name for path in classes if _listed(path)}:
-        # They would be no classes, and all later ones have other labels.
+        # Without them, all later classes would have other labels.
         raise InputError(f"{root}: the class folders {listed(sorted(empty))} are empty: delete them or fill them.")
     for path, is_folder in (entry for label in classes for entry in _listed(label)):
         place = _place(path.relative_to(root).as_posix(), str(root))

@@ -152,7 +152,7 @@ def read_mirror(name: str, mirror: Path) -> Dataset:
     published = official.published()
     if not mirror.is_dir():
         raise InputError(f"The mirror {mirror} is no folder: correct fetch.mirror, NETINV_MIRROR or --mirror.")
-    # The root of a disk may have folders that nobody may look into, such as lost+found.
+    # The root of a disk may have folders that may not be read, such as lost+found.
     below = (path for path in mirror.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK))
     for root in (mirror, *sorted(below)):
         for layout in published.layouts:
@@ -209,7 +209,7 @@ def _expect_answer(urls: Sequence[str]) -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER_SECONDS).close()
         except urllib.error.HTTPError:
-            answers.put(None)  # it speaks; what it says is for the download to judge
+            answers.put(None)  # it answers; the download tells what is wrong
         except (OSError, HTTPException) as error:
             answers.put(error)
         else:

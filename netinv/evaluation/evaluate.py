@@ -58,7 +58,7 @@ def evaluate(
         classifier: The inverted classifier, in evaluation mode.
         evaluator: A classifier that no generator ever saw; ``None`` if there is none. All networks on one device.
         classes: Names of the K classes.
-        train: Real training images, or ``None`` if they are not to be had.
+        train: Real training images, or ``None`` if there are none.
         test: Real images that neither network was trained on, or ``None``.
         config: What to measure and how.
         sharpness: Range of the condition's sharpness to draw from: the one the generators were trained on.

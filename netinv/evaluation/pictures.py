@@ -30,7 +30,7 @@ def save_evaluation(
         test: The test images, likewise.
 
     Returns:
-        ``figure2.png`` lying, a row for each generator, for places that are wider than high: (H, W) or (H, W, 3).
+        ``figure2.png`` transposed, a row for each generator, for places that are wider than high: (H, W) or (H, W, 3).
     """
     (folder / "results.json").write_text(evaluation.results.model_dump_json(indent=1) + "\n", encoding="utf-8")
     Image.fromarray(_figure_2(evaluation)).save(folder / "figure2.png")
@@ -40,7 +40,7 @@ def save_evaluation(
             Image.fromarray(_class_grid(row.name, evaluation)).save(folder / f"{name}.png")
         if row.kind != "reference" and row.audit.pairs and train is not None and test is not None:
             Image.fromarray(_neighbours(row, evaluation, train, test)).save(folder / f"{name}-neighbours.png")
-    return _figure_2(evaluation, lying=True)
+    return _figure_2(evaluation, transposed=True)
 
 
 def _first_of_class(data: LabelledImages, label: int, num: int) -> Sequence[Pixels | None]:
@@ -49,13 +49,13 @@ def _first_of_class(data: LabelledImages, label: int, num: int) -> Sequence[Pixe
     return images + [None] * (num - len(images))
 
 
-def _figure_2(evaluation: Evaluation, lying: bool = False) -> Pixels:
-    """The paper's Figure 2: a row for each class, a column for each generator; or the other way round."""
+def _figure_2(evaluation: Evaluation, transposed: bool = False) -> Pixels:
+    """The paper's Figure 2: a row for each class, a column for each generator; transposed, the other way round."""
     classes = min(len(evaluation.results.classes), GRID_CLASSES)
     columns = [evaluation.images[row.name] for row in evaluation.results.rows if row.kind == "generator"]
     # Generators share their draws: another place in each column, or the columns would show one draw.
     rows = [[_first_of_class(data, k, i + 1)[i] for i, data in enumerate(columns)] for k in range(classes)]
-    if lying:
+    if transposed:
         rows = [list(column) for column in zip(*rows, strict=True)]
     return _grid([cell for row in rows for cell in row], len(rows[0]), evaluation.results.image_shape)
 

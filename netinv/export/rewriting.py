@@ -113,7 +113,7 @@ def _image_of_columns(model: ModelProto, to_image: onnx.NodeProto) -> ModelProto
 
 
 def _replace(graph: onnx.GraphProto, old: Sequence[onnx.NodeProto], new: Sequence[onnx.NodeProto]) -> None:
-    """Put new nodes in the place of the last of the old ones, and drop the weights that nobody reads any more."""
+    """Put new nodes in the place of the last of the old ones, and drop the weights that are no longer used."""
     nodes = list(graph.node)
     place = nodes.index(old[-1])
     nodes = [*(n for n in nodes[:place] if n not in old), *new, *nodes[place + 1 :]]

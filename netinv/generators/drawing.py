@@ -65,7 +65,7 @@ def draw_image_batches(
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """The images of :func:`draw_images`, a batch at a time, on the generator's device: memory does not grow with N.
 
-    The generator's mode and torch's random state are given back at the end: whoever may stop before it closes this.
+    The generator's mode and torch's random state are given back at the end: close the iterator to stop earlier.
     """
     parameter = next(generator.parameters())
     device, dtype = parameter.device, parameter.dtype

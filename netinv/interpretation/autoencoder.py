@@ -46,7 +46,7 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def redirect(self, directions: Tensor) -> None:
-        """Let units stand for directions (U, D), and look along them.
+        """Set decoder rows to the directions (U, D), and tie the encoder to them.
 
         Units that answer to one activation have much the same direction at first: each gives its share of the sum.
         """

@@ -78,7 +78,7 @@ class JointTraining:
         """The loss of the step ``step`` of each generator, (G,), its terms and accuracies likewise."""
         classifier, config = self.classifier, self.config
         dropout = self.trainings[0].generator.config.dropout
-        # Generators are called one by one, as it were, and the classifier with the images of all.
+        # Generators run under vmap; the classifier sees all their images as one batch.
         bounds = self.bounds.of_samples(config.batch_size)
         batch = step_batch(self._generate, classifier, config, draws, self.step, dropout, bounds)
         weigh = partial(inversion_loss, mean=classifier.mean, std=classifier.std, config=config, every_term=every_term)

@@ -31,7 +31,7 @@ class Training(Protocol):
 
     @property
     def generators(self) -> Sequence[ConditionedGenerator]:
-        """Who is trained."""
+        """Those that are trained."""
 
     def draw(self) -> StepDraws:
         """The random numbers of a step."""

@@ -39,7 +39,7 @@ def read_as_asked(
     """Which of so many fresh images the classifier reads as the class that they are drawn for: (N,), bool, on the CPU.
 
     Takes no more memory than a step of the training did, however many there are, and gives the classifier only batches
-    of sizes that it was trained with: some bear no others.
+    of sizes that it was trained with: some networks fail on others.
 
     Args:
         generator: Its mode is left as it was.
@@ -67,10 +67,9 @@ def class_accuracies(
 ) -> tuple[float, ...]:
     """Inversion accuracy of each of K classes, in [0, 1], on fresh images, the same at every call.
 
-    A few images of each class are enough for most. Those of which it is not clear on which side of 9 in 10 they are get
-    as many again, and so on: a class is as good as drawn where one more miss would leave it there, and surely is not
-    where so few hits would hardly happen by chance in any of K classes. Who is looked at until it looks good is
-    overrated a little: near 0.9 the shares are somewhat too high.
+    A few images of each class are enough for most; unclear classes get as many again, and so on. A class stops being
+    sampled when one more miss would not change its verdict, or when so few hits have probability below 0.001 / K. This
+    early stopping biases accuracies near 0.9 slightly upwards.
 
     Args:
         generator: Its mode is left as it was.

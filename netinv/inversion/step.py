@@ -1,7 +1,7 @@
 """One step of the method: draw all of its random numbers, then compute its loss from them and the weights alone.
 
-So whoever shares the work of a step among processes slices the draws, and whoever does the steps of several generators
-at once lays their draws side by side.
+So several processes share a step by slicing its draws, and the steps of several generators are computed at once by
+concatenating their draws.
 """
 
 from collections.abc import Callable
@@ -125,8 +125,8 @@ def classify(
         images: (N, C, H, W) in [0, 1].
         classifier: Frozen.
         moments: Watch its batch norms.
-        at_once: Images in a part; ``None`` is all of them. All of the result is one batch again, so that what couples
-            the samples of a batch is none the wiser.
+        at_once: Images in a part; ``None`` is all of them. The result is one batch again, so that batch-coupled
+            terms still see the whole batch.
 
     Returns:
         Logits (N, K), features (N, D), and of its batch norms the moments (N, 2, S) of

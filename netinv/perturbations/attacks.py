@@ -126,9 +126,8 @@ def pgd(
             loss = F.cross_entropy(classifier(moved).to(images.dtype), label, reduction="sum")
             with backward_pass():
                 (gradient,) = torch.autograd.grad(loss, moved)
-            gradient = gradient.nan_to_num(
-                0.0, 0.0, 0.0
-            )  # such as of a root at 0: no direction, and not an image of it
+            # NaN and infinite gradients (of sqrt at 0) count as 0.
+            gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         direction = gradient.sign() if norm == "linf" else gradient / _length(gradient)
         delta = _project(delta + step_size * epsilon * direction, epsilon, norm)
         delta = (images + delta).clamp(0, 1) - images

@@ -154,7 +154,7 @@ def alike(found: Iterable[Evaluated]) -> list[list[Evaluated]]:
 def _measured_beside(e: Evaluated) -> Hashable:
     """The model, how it was measured, and how both networks read the controls, which tells what any path held.
 
-    Of the controls counts alone, as other numbers hang on rounding, or on how few images a class has.
+    Only counts of the controls are compared; other numbers vary by rounding.
     """
     told = [e.settings.get(name) for name in (*MODEL, "evaluator_set")]
     told += [os.path.normpath(Path.cwd() / e.settings[name]) for name in FILES if name in e.settings]

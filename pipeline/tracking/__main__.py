@@ -47,7 +47,7 @@ def flush() -> None:
 
 @main.command(hidden=True)
 def deliver() -> None:
-    """Deliver the journal as it grows, and go home when no stage has been at work for a while."""
+    """Deliver the journal as it grows, and exit when no stage has been at work for a while."""
     # A stage may wait for this process at its end, so it tries again rather than wait MLflow's two minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     uri = tracking_uri()

@@ -84,7 +84,7 @@ class Client:
         if old.name != new.name or not old.is_absolute() or not (copied or not old.exists()):
             return
         columns = [("experiments", "artifact_location")]
-        if new.exists():  # else what there is lies in the old place alone
+        if new.exists():  # else all artifacts are still in the old place
             columns += [("runs", "artifact_uri"), ("logged_models", "artifact_location")]
             columns += [("model_versions", "storage_location")]
         with closing(sqlite3.connect(self._database(), timeout=60)) as database, database:

@@ -203,7 +203,7 @@ class Deliverer:
     def _send_records(self, run_id: str, folder: Path, state: dict[str, Any]) -> bool:
         """Send the next records of the journal, as many as go into one call; returns whether there were any.
 
-        A damaged line is passed over, since nobody can ever deliver it, and said so once.
+        A damaged line is skipped, since it can never be delivered, and reported once.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 

@@ -300,9 +300,8 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def _key(name: str, taken: Mapping[str, str]) -> str:
     """A parameter's name in characters that MLflow takes, and no other's."""
     name = re.sub(r"[^/\w. :-]", "_", name)[:MAX_KEY_LENGTH]
-    if (
-        posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == "."
-    ):  # MLflow fears that it is a path
+    # MLflow rejects names that look like paths.
+    if posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == ".":
         name = name.replace("/", "_").lstrip(".") or "_"
     others = (f"{name[: MAX_KEY_LENGTH - 4]}_{i}" for i in itertools.count(2))
     return next(each for each in itertools.chain((name,), others) if each not in taken)

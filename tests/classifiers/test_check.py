@@ -324,11 +324,11 @@ def test_gradients_that_are_not_finite_are_told_with_a_way_on() -> None:
     ],
     ids=["scores", "gradients"],
 )
-def test_flat_images_that_a_network_does_not_bear(before: Callable[[Tensor], Tensor]) -> None:
+def test_constant_images_that_a_network_fails_on(before: Callable[[Tensor], Tensor]) -> None:
     report = check_classifier(Treated(before, same), SHAPE)
     assert report.ok
     assert codes(report) - {"untrained"} == {"gradients"}
-    assert message(report, "gradients").startswith("It does not bear flat images")
+    assert message(report, "gradients").startswith("It fails on constant images")
 
 
 def test_constant_output() -> None:

@@ -85,7 +85,7 @@ def test_the_home_of_an_unknown_user_is_one_sentence() -> None:
     path = "~nobody-has-this-name/data"
     config = FetchConfig.parse({"mirror": path, "folders": {"pets": {"path": path, "image_shape": [1, 4, 4]}}})
     for name in ("mnist", "pets"):
-        with pytest.raises(InputError, match="nobody-has-this-name/data names the home of nobody"):
+        with pytest.raises(InputError, match="nobody-has-this-name/data names the home of a user"):
             fetch_dataset(name, config)
     assert expanded("a/b") == Path("a/b")
 

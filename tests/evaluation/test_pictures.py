@@ -39,8 +39,8 @@ def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
         images, labels = found.images[name]
         return [image.numpy() for image in images[labels == k]]
 
-    lying = picture([of_class(f"generator {i}", k)[i] for i in range(2) for k in range(K)], K)
-    assert np.array_equal(figure, lying)
+    transposed = picture([of_class(f"generator {i}", k)[i] for i in range(2) for k in range(K)], K)
+    assert np.array_equal(figure, transposed)
     standing = picture([of_class(f"generator {i}", k)[i] for k in range(K) for i in range(2)], 2)
     assert np.array_equal(read("figure2"), standing)
     for name in ("noise", "ensemble"):
