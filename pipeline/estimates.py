@@ -1,17 +1,18 @@
 """What a training would take, estimated before it begins: what would take days, or more than the memory, is refused.
 
-Operations are those of convolutions and linear layers on each image; memory is the outputs of layers, and copies of
-the weights, of their gradients and moments. Both are rough: they are there for a digit too many, not for plans.
+Operations are those of convolutions and products of matrices on each image; memory is what is kept of each image for
+the gradients, and copies of the weights, of their gradients and moments. Both are rough: they are there for a digit too
+many, not for plans.
 """
 
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from netinv.core import InputError, forward_cost
+from netinv.core import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from netinv.classifiers import AdaptedClassifier, Classifier
     from netinv.data import DatasetSpec
@@ -26,6 +27,32 @@ COPIES = 4
 MAX_DAYS = 3.0
 LARGE = "NETINV_LARGE"
 """Set to 1, nothing is refused for its size."""
+
+
+def forward_cost(network: "nn.Module", *inputs: "Tensor") -> tuple[float, float]:
+    """Operations of a forward pass, and the bytes that it keeps for the gradients, for each row of its inputs.
+
+    Args:
+        network: It is called; on the device ``meta`` that computes nothing.
+        inputs: Where the network is. Of two rows or more, since batch norm and an adapter treat one row differently.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def memory(*tensors: "Tensor") -> "set[torch.UntypedStorage]":
+        dense = (tensor for tensor in tensors if tensor.layout == torch.strided)  # others have no storage
+        return {tensor.untyped_storage() for tensor in dense}
+
+    def keep(tensor: "Tensor") -> "Tensor":
+        kept.update(memory(tensor))
+        return tensor
+
+    kept = memory()
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+        network(*(value.requires_grad_() for value in inputs))
+    kept -= memory(*network.parameters(), *network.buffers())
+    rows = len(inputs[0])
+    return counter.get_total_flops() / rows, sum(part.nbytes() for part in kept) / rows
 
 
 def check_effort(where: str, operations: float, size: float, keys: str, on_cluster: bool = False) -> None:
@@ -94,8 +121,7 @@ def check_classifier_training(where: str, params: "ModelParams", spec: "DatasetS
     about = spec.num_classes, spec.image_shape, (0.5,) * channels, (0.5,) * channels
     with torch.device("meta"):
         network = build_classifier(params.architecture, *about)
-    slim = params.architecture.model_copy(update={"channels": (1,) * len(params.architecture.channels)})
-    operations, size = forward_cost(network, build_classifier(slim, *about).eval(), torch.zeros(1, *spec.image_shape))
+    operations, size = forward_cost(network, torch.zeros(2, *spec.image_shape, device="meta"))
     passes = 3 * (2 if training.epsilon else 1)  # forward, and backward for twice as much
     check_effort(
         where,
@@ -121,20 +147,35 @@ def check_inversion(
     check_shift(config.shift, classifier.image_shape, f"{where}.shift")
     with torch.device("meta"):
         network = ConditionedGenerator(generator, classifier.num_classes, classifier.image_shape)
-    slim = generator.model_copy(update={"width": 1, "max_width": 1, "latent_dim": 1, "hidden_dim": 1, "bending": 0.0})
-    narrow = ConditionedGenerator(slim, classifier.num_classes, classifier.image_shape).eval()
-    operations, size = forward_cost(network, narrow, torch.zeros(1, 1), torch.zeros(1, classifier.num_classes))
-    image = torch.zeros(1, *classifier.image_shape, device=classifier.device)
-    judged = forward_cost(classifier, classifier, image)
-    operations += judged[0] * (1 + (config.attack_steps if config.perturbation == "pgd" else 0))
-    size += judged[1]
+    labels = torch.zeros(2, classifier.num_classes, device="meta")
+    operations, size = forward_cost(network, torch.zeros(2, generator.latent_dim, device="meta"), labels)
+    judged, held = _cost_of_judging(where, classifier)
+    at_once = min(config.images_at_once or config.batch_size, config.batch_size)
+    operations += judged * (1 + (config.attack_steps if config.perturbation == "pgd" else 0))
     check_effort(
         where,
         3 * operations * config.batch_size * config.steps,
-        size * config.batch_size + COPIES * _bytes_of(network),
+        size * config.batch_size + held * at_once + COPIES * _bytes_of(network),
         "steps, batch_size or the generator's width",
         on_cluster=True,
     )
+
+
+def _cost_of_judging(where: str, classifier: "Classifier | AdaptedClassifier") -> tuple[float, float]:
+    """As :func:`forward_cost`, for an image under a classifier; nothing where its work cannot be counted."""
+    import torch
+
+    from netinv.classifiers import AdaptedClassifier
+
+    num = classifier.least_batch if isinstance(classifier, AdaptedClassifier) else 2
+    try:
+        return forward_cost(classifier, torch.zeros(num, *classifier.image_shape, device=classifier.device))
+    except InputError:  # such as that of a network that takes gradients by torch.func
+        print(
+            f"warning: {where}: what the classifier computes cannot be counted, and is left out of the estimate.",
+            file=sys.stderr,
+        )
+        return 0.0, 0.0
 
 
 def _bytes_of(network: "nn.Module") -> int:

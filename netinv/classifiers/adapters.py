@@ -133,6 +133,11 @@ class AdaptedClassifier(nn.Module):
         """Where the network is."""
         return self.mean.device
 
+    @property
+    def least_batch(self) -> int:
+        """The smallest batch into which no copies are put: two, or what a program takes that was exported for it."""
+        return self.network.rows(2) if isinstance(self.network, InParts) else 2
+
     def train(self, mode: bool = True) -> Self:
         """Do nothing: every call is in evaluation mode, and the network's own mode is its owner's."""
         return self

@@ -18,7 +18,6 @@ from netinv.core.files import (
 )
 from netinv.core.memory import keep_freed_memory
 from netinv.core.numbers import whole
-from netinv.core.operations import forward_cost
 from netinv.core.precision import Precision, autocast
 from netinv.core.ranges import (
     AttackSteps,
@@ -115,7 +114,6 @@ __all__ = [
     "expanded",
     "expect_regular",
     "explain",
-    "forward_cost",
     "is_secret",
     "keep_freed_memory",
     "listed",

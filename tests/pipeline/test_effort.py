@@ -1,17 +1,28 @@
 """Settings that fit neither the data nor the machine are refused before any work."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+import torch.nn.functional as F
+from draws import torch_rng
+from torch import Tensor, nn
 
-from netinv.classifiers import ClassifierConfig, ConvClassifierConfig, ResidualClassifierConfig, build_classifier
-from netinv.core import InputError, forward_cost
+from netinv.classifiers import (
+    AdaptedClassifier,
+    ClassifierSource,
+    ConvClassifierConfig,
+    adapt,
+    build_classifier,
+    load_classifier_from,
+)
+from netinv.core import Config, InputError
 from netinv.data import DatasetSpec
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import variant_config
-from pipeline.estimates import LARGE, check_classifier_training, check_inversion
+from pipeline import estimates
+from pipeline.estimates import LARGE, check_classifier_training, check_inversion, forward_cost
 from pipeline.params import ModelParams, load_params
 
 SHAPE = (3, 20, 28)
@@ -37,31 +48,97 @@ def params(root: Path) -> ModelParams:
     return load_params(root / "params.yaml").for_dataset("default").train.classifier
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        ConvClassifierConfig(channels=(6, 10), convs_per_stage=2, feature_dim=7),
-        ResidualClassifierConfig(channels=(5, 9)),
-    ],
-)
-def test_operations_of_a_classifier_are_those_that_torch_counts(config: ClassifierConfig) -> None:
-    narrow = build_classifier(config.model_copy(update={"channels": (1,) * len(config.channels)}), *ABOUT).eval()
-    with torch.device("meta"):
-        wide = build_classifier(config, *ABOUT)
-    images = torch.zeros(1, *SHAPE)
-    with FlopCounterMode(display=False) as counter:
-        build_classifier(config, *ABOUT).eval()(images)
-    assert forward_cost(wide, narrow, images)[0] == counter.get_total_flops()
+class Direct(nn.Module):
+    """A network without layers for a hook: it calls functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.rand(6, 3, 3, 3, generator=torch_rng(1)))
+        self.weight = nn.Parameter(torch.rand(5, 6 * 20 * 28, generator=torch_rng(2)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        return F.linear(torch.tanh(F.conv2d(images, self.kernel, padding=1)).flatten(1), self.weight)
+
+
+class Sparse(Direct):
+    """One with a weight that has no storage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = nn.Parameter(torch.eye(5).to_sparse())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        return torch.sparse.mm(self.order, super().forward(images).T).T
+
+
+class Differentiating(Direct):
+    """One whose gradients within it bear no counting."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        logits = super().forward
+        return logits(images - torch.func.grad(lambda x: logits(x).sum())(images))
+
+
+def test_operations_and_memory_are_those_worked_out_by_hand() -> None:
+    pixels = 20 * 28
+    expected = 2 * (6 * 27 + 5 * 6) * pixels, 4 * (3 + 6) * pixels  # images, and what tanh gives, in float32
+    for network in (adapt(Direct(), SHAPE, 5), Sparse()):
+        assert forward_cost(network, torch.zeros(2, *SHAPE))[0] == expected[0]
+    assert forward_cost(Direct(), torch.zeros(3, *SHAPE)) == expected
+    assert forward_cost(Direct().to("meta"), torch.zeros(2, *SHAPE, device="meta")) == expected
 
 
 @pytest.mark.parametrize("conditioning", ["vector_matrix", "embedding"])
-def test_operations_of_a_generator_are_those_that_torch_counts(conditioning: str) -> None:
+def test_a_generator_costs_the_same_before_it_is_built(conditioning: str) -> None:
     config = GeneratorConfig.parse({"conditioning": conditioning, "width": 6, "max_width": 11})
-    generator = ConditionedGenerator(config, 5, SHAPE).eval()
-    inputs = torch.zeros(1, config.latent_dim), torch.eye(5)[:1]
-    with FlopCounterMode(display=False) as counter:
-        generator(*inputs)
-    assert forward_cost(generator, generator, *inputs)[0] == counter.get_total_flops()
+    generator = ConditionedGenerator(config, 5, SHAPE)
+    built = forward_cost(generator, torch.zeros(2, config.latent_dim), torch.eye(5)[:2])
+    inputs = torch.zeros(2, config.latent_dim, device="meta"), torch.zeros(2, 5, device="meta")
+    assert forward_cost(generator.to("meta"), *inputs)[0] == built[0] > 0
+
+
+def test_a_classifier_costs_the_same_in_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[float, float]] = []
+    monkeypatch.setattr(estimates, "check_effort", lambda where, work, size, *_, **__: told.append((work, size)))
+    network = Direct().requires_grad_(False)
+    forms: list[AdaptedClassifier] = [adapt(network, SHAPE, 5)]
+    for name, batch in (("any", torch.export.Dim("n")), ("fixed", None)):
+        program = torch.export.export(network, (torch.zeros(8, *SHAPE),), dynamic_shapes=({0: batch},))
+        torch.export.save(program, tmp_path / f"{name}.pt2")
+        forms.append(load_classifier_from(ClassifierSource(model=str(tmp_path / f"{name}.pt2"))))
+    config = variant_config("robust")
+    for classifier in forms:
+        check_inversion("invert.robust", GeneratorConfig(), config, classifier)
+    work, size = zip(*told, strict=True)
+    assert len(set(work)) == 1
+    assert max(size) == pytest.approx(min(size), rel=0.01)
+    check_inversion("invert.robust", GeneratorConfig(), config.model_copy(update={"images_at_once": 1}), forms[0])
+    assert told[0][1] - told[-1][1] == pytest.approx((config.batch_size - 1) * 4 * 9 * 20 * 28, rel=0.01)
+
+
+def test_a_classifier_whose_work_cannot_be_counted_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    classifier = adapt(Differentiating(), SHAPE, 5)
+    check_inversion("invert.robust", GeneratorConfig(), variant_config("robust"), classifier)
+    assert "warning: invert.robust: what the classifier computes cannot be counted" in capsys.readouterr().err
+
+
+class PlainConfig(Config):
+    """An architecture that has nothing in common with the others, as docs/extending.md has it."""
+
+    kind: Literal["plain"] = "plain"
+
+
+def test_an_architecture_of_ones_own_is_estimated(
+    params: ModelParams, spec: DatasetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netinv.classifiers.build_classifier", lambda config, *about: {PlainConfig(): Direct}[config]())
+    plain = params.model_copy(update={"architecture": PlainConfig()})
+    check_classifier_training("train.classifier", plain, spec)
+    with pytest.raises(InputError, match=r"train.classifier would take some [\d,]+ days"):
+        check_classifier_training("train.classifier", plain, spec.model_copy(update={"num_train": 10**12}))
 
 
 @pytest.mark.parametrize(
