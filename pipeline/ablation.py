@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import InputError, check_file, save_csv
+from netinv.core import InputError, best_device, check_file, save_csv
+from pipeline.judges import load_judges
 from pipeline.stage import SCRATCH, locked, stage_command, verbose_option
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _alone(dataset: str) -> Iterator[None]:
 @stage_command
 def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> None:
     """Run every condition of the ablation on DATASET, each with several seeds."""
-    from netinv.classifiers import freeze, load_checkpoint
+    from netinv.classifiers import freeze
     from netinv.data import load_spec, load_split
     from netinv.evaluation import evaluate
     from pipeline import cluster, driver, tracking
@@ -125,16 +126,17 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
     data, models = data or Path("data") / dataset, models or Path("models") / dataset
     spec = load_spec(data)
     train = params.for_dataset(dataset).train
-    classifier = load_checkpoint(models / "classifier", train.classifier.source)
-    evaluator = load_checkpoint(models / "evaluator", train.evaluator.source)
+    classifier, evaluator = load_judges(models, train, "cpu")  # from where the classifier goes to every worker
     freeze(classifier), freeze(evaluator)
     plan, names = plan_conditions(dataset, params, classifier, models / "classifier")
     cluster.check_address(os.environ.get("RAY_ADDRESS"))
     train_images, test = load_split(data, "train"), load_split(data, "test")
 
     def measured(networks: "Sequence[ConditionedGenerator]", sharpness: tuple[float, float]) -> "Evaluation":
-        settings = params.ablation.evaluate
-        return evaluate(networks, classifier, evaluator, spec.classes, train_images, test, settings, sharpness)
+        settings, device = params.ablation.evaluate, best_device()
+        generators = [network.to(device) for network in networks]
+        judges = classifier.to(device), evaluator.to(device)
+        return evaluate(generators, *judges, spec.classes, train_images, test, settings, sharpness)
 
     with _alone(dataset), ExitStack() as stack:
         checkpoints = plan.checkpoints()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from netinv.core import best_device
+from pipeline.judges import load_judges
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -27,10 +29,7 @@ _PLAIN = re.compile(r"generator-\d+")
 @stage_command
 def main(dataset: str, data: Path, models: Path, onnx: Path, out: Path) -> None:
     """Audit the classifier of DATASET and what its generators draw; end with 1 or 3 as audit.stop_at says."""
-    import torch
-
     from netinv.audit import STATUS, audit, save_audit
-    from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec, load_split
     from pipeline import tracking
     from pipeline.params import load_params
@@ -38,7 +37,7 @@ def main(dataset: str, data: Path, models: Path, onnx: Path, out: Path) -> None:
     params = load_params()
     train = params.for_dataset(dataset).train
     policy = params.audit.policy
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     runs = Path("runs")
     inputs = [runs / "train" / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")]
     inputs += [runs / "export" / f"{dataset}-{variant}.json" for variant in params.variants]
@@ -46,10 +45,7 @@ def main(dataset: str, data: Path, models: Path, onnx: Path, out: Path) -> None:
     with replaced(out) as folder, tracking.stage_run("audit", dataset, params=settings, inputs=inputs) as run:
         run.log_dataset(load_spec(data), data)
         splits = load_split(data, "train"), load_split(data, "test")
-        classifier, evaluator = (
-            load_checkpoint(models / name, getattr(train, name).source).to(device)
-            for name in ("classifier", "evaluator")
-        )
+        classifier, evaluator = load_judges(models, train, device)
         samples = {f"{variant}": _drawn(onnx / variant, policy.samples, policy.seed) for variant in params.variants}
         record = audit(classifier, *splits, policy, samples, evaluator, name=f"{dataset} classifier")
         save_audit(folder, record, *splits, samples)

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from netinv.core import InputError
+from netinv.core import InputError, best_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,7 +75,7 @@ def check_effort(where: str, operations: float, size: float, keys: str, on_clust
     import psutil
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     days = operations / PER_SECOND[device] / 86_400
     memory = torch.cuda.mem_get_info()[1] if device == "cuda" else psutil.virtual_memory().total
     told = []

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import VARIANTS, Variant, save_csv, write_text
+from netinv.core import VARIANTS, Variant, best_device, save_csv, write_text
 from netinv.results import HEADLINE, findings
+from pipeline.judges import load_judges
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -52,9 +53,6 @@ def main(
     plots: Path,
 ) -> None:
     """Measure the generators of VARIANT (standard or robust) on DATASET."""
-    import torch
-
-    from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec, load_split
     from netinv.evaluation import evaluate, save_evaluation
     from netinv.generators import load_generators
@@ -66,7 +64,7 @@ def main(
     settings = params.for_dataset(dataset)
     inversion = getattr(settings.invert, variant)
     spec = load_spec(data)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     runs, inverted = Path("runs"), Path("runs/invert") / f"{dataset}-{variant}.json"
     with (
         replaced(out, metrics) as folder,
@@ -82,10 +80,7 @@ def main(
         run.log_dataset(spec, data)
         train, test = load_split(data, "train"), load_split(data, "test")
         networks = [network.to(device) for network in load_generators(generators)]
-        classifier, evaluator = (
-            load_checkpoint(models / name, getattr(settings.train, name).source).to(device)
-            for name in ("classifier", "evaluator")
-        )
+        classifier, evaluator = load_judges(models, settings.train, device)
         evaluation = evaluate(networks, classifier, evaluator, spec.classes, train, test, config, inversion.sharpness)
         results = evaluation.results
         figure = save_evaluation(folder, evaluation, train, test)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netinv.core import VARIANTS, InputError, write_text
+from pipeline.judges import load_judges
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def generators(
     dataset: str, variant: str, data: Path, models: Path, generators: Path, out: Path, metrics: Path
 ) -> None:
     """Export the generators of VARIANT, in all forms that params.yaml names."""
-    from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec
     from netinv.export import export_generators
     from netinv.generators import field_side, has_dropout, load_generators
@@ -58,7 +58,7 @@ def generators(
     if "stochastic" in config.forms and not all(has_dropout(network) for network in networks):
         print(f"export {dataset} {variant}: without dropout there is no stochastic form.", file=sys.stderr)
         config = config.model_copy(update={"forms": tuple(form for form in config.forms if form != "stochastic")})
-    judges = {name: load_checkpoint(models / name, getattr(train, name).source) for name in ("classifier", "evaluator")}
+    judges = load_judges(models, train, "cpu")._asdict()
     for network in (*networks, *judges.values()):
         _expect_of(spec, network)
     with (
@@ -96,7 +96,6 @@ def generators(
 @stage_command
 def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path) -> None:
     """Export the classifier and the evaluator."""
-    from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec
     from netinv.export import export_classifier
     from netinv.sampling import Metadata
@@ -104,7 +103,7 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
     from pipeline.params import load_params
 
     train = load_params().for_dataset(dataset).train
-    spec = load_spec(data)
+    spec, judges = load_spec(data), load_judges(models, train, "cpu")._asdict()
     run_files = {name: Path("runs/train") / f"{dataset}-{name}.json" for name in ("classifier", "evaluator")}
     with (
         replaced(out, metrics) as folder,
@@ -112,9 +111,8 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
     ):
         measures: dict[str, float] = {}
         reasons: dict[str, str] = {}
-        for name, run_file in run_files.items():
-            metadata = Metadata(kind="classifier", variant=name, **_origin(spec, run_file))
-            network = load_checkpoint(models / name, getattr(train, name).source)
+        for name, network in judges.items():
+            metadata = Metadata(kind="classifier", variant=name, **_origin(spec, run_files[name]))
             _expect_of(spec, network)
             try:
                 difference = export_classifier(folder / f"{name}.onnx", network, metadata)

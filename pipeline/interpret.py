@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from netinv.core import save_csv, write_text
+from netinv.core import best_device, save_csv, write_text
+from pipeline.judges import load_judges
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ class Trained(NamedTuple):
 @stage_command
 def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, metrics: Path, plots: Path) -> None:
     """Interpret the classifier of DATASET by the images of all its generators."""
-    import torch
-
-    from netinv.classifiers import load_checkpoint
     from netinv.data import load_spec, load_split
     from netinv.interpretation import interpret
     from pipeline import cluster, tracking
@@ -53,7 +51,7 @@ def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, me
     params = load_params()
     cluster.check_address(os.environ.get("RAY_ADDRESS"))
     spec, settings = load_spec(data), params.for_dataset(dataset)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     runs = Path("runs")
     inputs = [
         *(runs / "train" / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")),
@@ -66,10 +64,7 @@ def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, me
         ) as run,
     ):
         run.log_dataset(spec, data)
-        classifier, evaluator = (
-            load_checkpoint(models / name, getattr(settings.train, name).source).to(device)
-            for name in ("classifier", "evaluator")
-        )
+        classifier, evaluator = load_judges(models, settings.train, device)
         found = interpret(
             classifier,
             _drawn(params, dataset, generators, device),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from netinv.core import VARIANTS, save_csv, write_text
+from netinv.core import VARIANTS, best_device, save_csv, write_text
 from pipeline.stage import replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
@@ -104,11 +104,14 @@ def _trained(plan: "Plan", checkpoints: "Checkpoints", run: "Run", stack: ExitSt
 
     followed = driver.resume(plan, checkpoints, run, stack)
     driver.consume(plan, followed)
-    found = {}
+    found, device = {}, best_device()
+    classifier = plan.classifier.to(device)
     for (name, job), one in zip(plan.jobs.items(), followed, strict=True):
         assert one.state is not None
-        network = trained(plan.classifier, job, one.state)
-        found[name] = Trained(one, network, class_accuracies(network, plan.classifier, job.config))
+        network = trained(classifier, job, one.state).to(device)
+        by_class = class_accuracies(network, classifier, job.config)
+        found[name] = Trained(one, network.cpu(), by_class)
+    classifier.cpu()  # from where it goes to the workers of another attempt
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from netinv.core import save_csv, write_text
+from netinv.core import best_device, save_csv, write_text
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _trained(
     torch.manual_seed(params.seed)
     mean, std = channel_statistics(train.images)
     classifier = build_classifier(params.architecture, spec.num_classes, spec.image_shape, mean, std)
-    classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+    classifier.to(best_device())
     history = []
     epochs = train_classifier(classifier, train, params.training, params.seed)
     for record in tqdm(epochs, title, params.training.epochs, unit="epoch", disable=None):
@@ -103,7 +103,6 @@ def _taken(
     Raises:
         InputError: It cannot be inverted as it is; says why.
     """
-    import torch
     import torch.nn.functional as F
 
     from netinv.classifiers import check_classifier, import_classifier, predict
@@ -128,7 +127,7 @@ def _taken(
         raise InputError(" ".join(finding.message for finding in report.findings if finding.severity == "error"))
     for finding in report.findings:
         print(f"{title}: {finding.severity}: {finding.message}", file=sys.stderr)
-    classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+    classifier.to(best_device())
     logits, _ = predict(classifier, train.images)
     loss = F.cross_entropy(logits.cpu(), train.labels).item()
     accuracy = (logits.argmax(dim=1).cpu() == train.labels).float().mean().item()

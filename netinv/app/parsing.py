@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import InputError, check_class_names, parse_json
+from netinv.core import InputError, best_device, check_class_names, parse_json
 
 if TYPE_CHECKING:
     from netinv.classifiers import ClassifierSource
@@ -108,7 +108,7 @@ def parse_source(options: dict[str, Any]) -> "tuple[ClassifierSource, str]":
     from netinv.classifiers import ClassifierSource
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    device = given.pop("device", "cuda" if torch.cuda.is_available() else "cpu")
+    device = given.pop("device", best_device())
     for name, kind in (("image_shape", int), ("input_shape", int), ("mean", float), ("std", float)):
         if name in given:
             given[name] = parse_numbers(given[name], kind, f"--{name.replace('_', '-')}")

@@ -3,6 +3,7 @@
 from netinv.core.blame import backward_pass, out_of_memory, reason
 from netinv.core.classes import check_class_names, check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
+from netinv.core.devices import best_device
 from netinv.core.errors import InputError, NotFinite, OutOfMemory, listed
 from netinv.core.files import (
     FULL,
@@ -105,6 +106,7 @@ __all__ = [
     "__version__",
     "autocast",
     "backward_pass",
+    "best_device",
     "bring_back",
     "check_class_names",
     "check_file",

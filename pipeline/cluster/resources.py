@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import InputError
+from netinv.core import InputError, best_device
 
 if TYPE_CHECKING:
     from pipeline.params import RayParams
@@ -102,7 +102,6 @@ def _tell(sentence: str) -> None:
 def device() -> str:
     """What this process computes on: in a worker a GPU only where Ray has given it one, whatever it can see."""
     import ray
-    import torch
 
     given = not ray.is_initialized() or bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
-    return "cuda" if given and torch.cuda.is_available() else "cpu"
+    return best_device() if given else "cpu"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from netinv.core import check_file, redacted, write_text
+from netinv.core import best_device, check_file, redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.journal import JOURNAL, Run, delivery_lock, flatten, journals, read_json
 from pipeline.tracking.lineage import Lineage, read_lineage
@@ -98,10 +98,9 @@ def _inherited(origin: str, variant: str | None, params: Mapping[str, str]) -> d
 
 def _environment(stage: str) -> dict[str, str]:
     """Tags that tell where a run came from."""
-    torch = sys.modules.get("torch")
     tags = {
         "host": platform.node(),
-        "device": "cuda" if torch is not None and torch.cuda.is_available() else "cpu",
+        "device": best_device() if "torch" in sys.modules else "cpu",
         "mlflow.source.name": f"pipeline.{stage}",
         "mlflow.source.type": "LOCAL",
     }

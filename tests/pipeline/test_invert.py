@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from draws import seed_torch
+from torch import nn
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, save_classifier
 from netinv.core import InputError
@@ -184,6 +185,33 @@ def test_the_attempt_that_lacks_the_fewest_classes_counts(
     ]
     assert "invert it: a, c cannot draw a class: attempt 2 of 3" in capsys.readouterr().err
     assert plan.again(["a", "c"], 2).keys == ("0-2", "2-2")  # the same, whoever else was lacking
+
+
+def test_generators_are_measured_on_the_best_device_and_come_back(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, where there is one; a worker of the next attempt may have none."""
+    ray = RayParams(num_workers=1, num_cpus=1, num_gpus=None, checkpoint_every=10, storage=str(tmp_path))
+    plan = driver.Plan("invert it", classifier, {"a": Job(0, ARCHITECTURE, CONFIG)}, ray, "key")
+    network = generator(()).network
+    places: dict[nn.Module, str] = {}
+    measured: list[str] = []
+
+    def measure(*networks: Any) -> tuple[float, ...]:
+        measured.extend(places[network] for network in networks[:2])
+        return (1.0,) * 3
+
+    monkeypatch.setattr(nn.Module, "to", lambda self, place: places.update({self: place}) or self)
+    monkeypatch.setattr(nn.Module, "cpu", lambda self: self.to("cpu"))
+    monkeypatch.setattr(driver, "resume", lambda *_: [SimpleNamespace(state=b"")])
+    monkeypatch.setattr(driver, "consume", lambda *_: None)
+    monkeypatch.setattr("pipeline.generators.trained", lambda *_: network)
+    monkeypatch.setattr("netinv.inversion.class_accuracies", measure)
+    monkeypatch.setattr(invert, "best_device", lambda: "cuda")
+    run = cast("Run", SimpleNamespace())
+    invert._trained(plan, plan.checkpoints(), run, ExitStack())
+    assert measured == ["cuda", "cuda"]
+    assert places == {classifier: "cpu", network: "cpu"}
 
 
 def test_robust_generators_alone_are_bent_and_softened(classifier: Classifier, tmp_path: Path, root: Path) -> None:

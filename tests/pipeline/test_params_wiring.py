@@ -11,6 +11,7 @@ import pytest
 import torch
 from draws import seed_torch, torch_rng
 from repositories import set_params
+from torch import nn
 
 from netinv import classifiers, evaluation
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, save_classifier
@@ -201,13 +202,17 @@ def test_conditions_are_run_from_as_many_seeds_for_so_many_steps(project: Path) 
     assert (changed.architecture.width, changed.config.gamma, changed.config.perturbation) == (8, 0.75, "pgd")
 
 
-def test_the_ablation_is_measured_by_its_own_evaluation(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ablation_is_measured_by_its_own_evaluation_on_the_best_device(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_params(project, **{"ablation.evaluate.num_samples": 321})
     asked(monkeypatch, evaluation, "evaluate")
     monkeypatch.setattr(driver, "resume", lambda *_: [])
     monkeypatch.setattr(driver, "consume", lambda *_: None)
-    monkeypatch.setattr(ablation, "measure", lambda *arguments: arguments[-1]([], (1.0, 1.0)))
-    config = told(ablation.main, "digits", None, None, Path("ablation"))[6]
+    monkeypatch.setattr(ablation, "measure", lambda *arguments: arguments[-1]([nn.Linear(1, 1)], (1.0, 1.0)))
+    monkeypatch.setattr(ablation, "best_device", lambda: "meta")
+    generators, classifier, evaluator, *_, config, _ = told(ablation.main, "digits", None, None, Path("ablation"))
+    assert {next(one.parameters()).device.type for one in (*generators, classifier, evaluator)} == {"meta"}
     assert config == load_params().ablation.evaluate
     assert config.num_samples == 321
 
