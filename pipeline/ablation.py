@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from netinv.core import InputError, best_device, check_file, save_csv
-from pipeline.judges import load_judges
+from pipeline.judges import Judges, load_judges
 from pipeline.stage import SCRATCH, locked, stage_command, verbose_option
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
                 "ablation",
                 dataset=dataset,
                 params=params.ablation.model_dump(mode="json"),
-                inputs=[Path("runs/train") / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")],
+                inputs=[tracking.lineage_path("train", dataset, model) for model in Judges._fields],
             )
         )
         followed = driver.resume(plan, checkpoints, run, stack)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from netinv.core import best_device
-from pipeline.judges import load_judges
+from pipeline.judges import Judges, load_judges
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -38,9 +38,8 @@ def main(dataset: str, data: Path, models: Path, onnx: Path, out: Path) -> None:
     train = params.for_dataset(dataset).train
     policy = params.audit.policy
     device = best_device()
-    runs = Path("runs")
-    inputs = [runs / "train" / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")]
-    inputs += [runs / "export" / f"{dataset}-{variant}.json" for variant in params.variants]
+    inputs = [tracking.lineage_path("train", dataset, model) for model in Judges._fields]
+    inputs += [tracking.lineage_path("export", dataset, variant) for variant in params.variants]
     settings = policy.model_dump(mode="json")
     with replaced(out) as folder, tracking.stage_run("audit", dataset, params=settings, inputs=inputs) as run:
         run.log_dataset(load_spec(data), data)

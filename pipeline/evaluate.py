@@ -10,7 +10,7 @@ import click
 
 from netinv.core import VARIANTS, Variant, best_device, save_csv, write_text
 from netinv.results import HEADLINE, findings
-from pipeline.judges import load_judges
+from pipeline.judges import Judges, load_judges
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def main(
     inversion = getattr(settings.invert, variant)
     spec = load_spec(data)
     device = best_device()
-    runs, inverted = Path("runs"), Path("runs/invert") / f"{dataset}-{variant}.json"
+    inputs = [tracking.lineage_path("train", dataset, model) for model in Judges._fields]
     with (
         replaced(out, metrics) as folder,
         replaced(plots) as plot_folder,
@@ -74,7 +74,7 @@ def main(
             dataset=dataset,
             variant=variant,
             params=config.model_dump(mode="json"),
-            inputs=[*(runs / "train" / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")), inverted],
+            inputs=[*inputs, tracking.lineage_path("invert", dataset, variant)],
         ) as run,
     ):
         run.log_dataset(spec, data)

@@ -45,7 +45,7 @@ def generators(
     inversion = getattr(params.for_dataset(dataset).invert, variant)
     spec = load_spec(data)
     networks = load_generators(generators)
-    run_file = Path("runs/invert") / f"{dataset}-{variant}.json"
+    run_file = tracking.lineage_path("invert", dataset, variant)
     metadata = Metadata(
         kind="generator",
         variant=variant,
@@ -104,7 +104,7 @@ def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path
 
     train = load_params().for_dataset(dataset).train
     spec, judges = load_spec(data), load_judges(models, train, "cpu")._asdict()
-    run_files = {name: Path("runs/train") / f"{dataset}-{name}.json" for name in ("classifier", "evaluator")}
+    run_files = {name: tracking.lineage_path("train", dataset, name) for name in judges}
     with (
         replaced(out, metrics) as folder,
         tracking.stage_run("export", dataset=dataset, variant="classifiers", inputs=[*run_files.values()]) as run,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from netinv.core import best_device, save_csv, write_text
-from pipeline.judges import load_judges
+from pipeline.judges import Judges, load_judges
 from pipeline.stage import replaced, stage_command
 
 if TYPE_CHECKING:
@@ -52,10 +52,9 @@ def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, me
     cluster.check_address(os.environ.get("RAY_ADDRESS"))
     spec, settings = load_spec(data), params.for_dataset(dataset)
     device = best_device()
-    runs = Path("runs")
     inputs = [
-        *(runs / "train" / f"{dataset}-{model}.json" for model in ("classifier", "evaluator")),
-        *(runs / "invert" / f"{dataset}-{variant}.json" for variant in params.variants),
+        *(tracking.lineage_path("train", dataset, model) for model in Judges._fields),
+        *(tracking.lineage_path("invert", dataset, variant) for variant in params.variants),
     ]
     with (
         replaced(out, metrics, plots) as folder,

@@ -168,7 +168,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
                 dataset=dataset,
                 variant=variant,
                 params={name: part.model_dump(mode="json") for name, part in logged.items()},
-                inputs=[Path("runs/train") / f"{dataset}-classifier.json"],
+                inputs=[tracking.lineage_path("train", dataset, "classifier")],
             )
         )
         generators = train_generators(plan, inversion.common.attempts, checkpoints, run, stack)

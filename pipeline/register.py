@@ -31,10 +31,10 @@ def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path,
 
     named = load_params().for_dataset(dataset).train.classifier.source
     name = f"netinv-{dataset}-{variant}"
-    run_file = Path("runs/invert") / f"{dataset}-{variant}.json"
+    run_file = tracking.lineage_path("invert", dataset, variant)
     results = load_results(evaluation / "results.json")
     candidates = tracking.find_candidates(name, variant, onnx, results, models, load_spec(data), run_file, named)
-    inputs = [run_file, *(Path("runs") / stage / f"{dataset}-{variant}.json" for stage in ("export", "evaluate"))]
+    inputs = [run_file, *(tracking.lineage_path(stage, dataset, variant) for stage in ("export", "evaluate"))]
     standing = candidates[0].standing
     with (
         replaced(cards) as folder,

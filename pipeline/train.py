@@ -51,7 +51,7 @@ def main(
             dataset=dataset,
             variant=model,
             params=params.model_dump(mode="json", exclude=unused),
-            inputs=[Path("runs/fetch") / f"{dataset}.json"],
+            inputs=[tracking.lineage_path("fetch", dataset)],
         ) as run,
     ):
         run.log_dataset(spec, data)

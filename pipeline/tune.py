@@ -275,7 +275,7 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
                 dataset=dataset,
                 variant=variant,
                 params={"tune": tune.model_dump(mode="json", exclude={*map(str, VARIANTS)} - {variant})},
-                inputs=[Path("runs/train") / f"{dataset}-classifier.json"],
+                inputs=[tracking.lineage_path("train", dataset, "classifier")],
             )
         )
         told = _Told(title, run, checkpoints, tune.num_trials)

@@ -186,6 +186,14 @@ def test_one_package_knows_each_tool(root: Path, tool: str, home: str) -> None:
     assert {path.relative_to(root / "pipeline").parts[0] for path in knowing} == {home}
 
 
+@pytest.mark.parametrize(
+    ("words", "home"),
+    [("cuda.is_available() else", "netinv/core/devices.py"), ('Path("runs', "pipeline/tracking/lineage.py")],
+)
+def test_one_module_knows_the_best_device_and_where_runs_are_told(root: Path, words: str, home: str) -> None:
+    assert [path for path in _sources(root) if words in path.read_text()] == [root / home]
+
+
 def test_one_file_uses_what_ray_does_not_make_public(root: Path) -> None:
     inner = re.compile(r"ray\._private|ray\.core\.generated|/ray\.rpc|RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER|gcs_server")
     using = [path for path in (root / "pipeline").rglob("*.py") if inner.search(path.read_text())]

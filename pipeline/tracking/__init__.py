@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from netinv.core import redacted
 from pipeline.tracking.journal import Run, flatten
-from pipeline.tracking.lineage import read_lineage
+from pipeline.tracking.lineage import lineage_path, read_lineage
 from pipeline.tracking.runs import stage_run
 from pipeline.tracking.store import in_repository, tracking_uri
 
@@ -34,6 +34,7 @@ __all__ = [
     "find_candidates",
     "flatten",
     "in_repository",
+    "lineage_path",
     "promote",
     "read_lineage",
     "redacted",

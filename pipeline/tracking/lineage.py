@@ -24,6 +24,11 @@ class Lineage(Config):
     """Its settings and those of the stages before it, by stage and variant, flat."""
 
 
+def lineage_path(stage: str, dataset: str, variant: str | None = None) -> Path:
+    """Where a stage tells which run made its output of a data set, and of a variant or model where it is about one."""
+    return Path("runs") / stage / f"{'-'.join(filter(None, (dataset, variant)))}.json"
+
+
 def read_lineage(path: Path) -> Lineage:
     """The run behind a stage's output; nothing is known where the stage has not run.
 

@@ -14,7 +14,7 @@ from typing import Any
 from netinv.core import best_device, check_file, redacted, write_text
 from pipeline.stage import locked
 from pipeline.tracking.journal import JOURNAL, Run, delivery_lock, flatten, journals, read_json
-from pipeline.tracking.lineage import Lineage, read_lineage
+from pipeline.tracking.lineage import Lineage, lineage_path, read_lineage
 from pipeline.tracking.store import check_server, experiment_name, root, silence, tracking_uri
 
 _POLL_SECONDS = 0.05
@@ -57,8 +57,7 @@ def stage_run(
     """
     uri = tracking_uri()
     check_server(uri)
-    name = "-".join(filter(None, (dataset, variant)))
-    record = Path("runs") / stage / f"{name}.json"
+    record = lineage_path(stage, dataset, variant)
     check_file(record)
     tags = {"stage": stage, "dataset": dataset, **({"variant": variant} if variant else {}), **_environment(stage)}
     earlier: dict[str, dict[str, str]] = {}  # parameters by stage and variant

@@ -5,11 +5,16 @@ from pathlib import Path
 import pytest
 
 from netinv.core import InputError
-from pipeline.tracking import read_lineage
+from pipeline.tracking import lineage_path, read_lineage
 
 
 def test_a_stage_that_has_not_run_has_no_run(tmp_path: Path) -> None:
     assert read_lineage(tmp_path / "absent.json").run_id is None
+
+
+def test_each_stage_leaves_it_by_data_set_and_variant() -> None:
+    assert lineage_path("fetch", "digits") == Path("runs/fetch/digits.json")
+    assert lineage_path("invert", "digits", "robust") == Path("runs/invert/digits-robust.json")
 
 
 @pytest.mark.parametrize(
