@@ -15,7 +15,7 @@ import click
 
 from netinv.core import InputError, best_device, check_file, save_csv
 from pipeline.judges import Judges, load_judges
-from pipeline.stage import SCRATCH, locked, stage_command, verbose_option
+from pipeline.stage import SCRATCH, locked, path_option, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier
@@ -101,15 +101,9 @@ def _alone(dataset: str) -> Iterator[None]:
 
 @click.command()
 @click.argument("dataset")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set.  [default: data/DATASET]")
-@click.option("--models", type=click.Path(path_type=Path), help="Folder of its networks.  [default: models/DATASET]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("ablation"),
-    show_default=True,
-    help="Folder for DATASET.csv.",
-)
+@path_option("--data", required=False, help="Folder of the data set.  [default: data/DATASET]")
+@path_option("--models", required=False, help="Folder of its networks.  [default: models/DATASET]")
+@path_option("--out", required=False, default=Path("ablation"), show_default=True, help="Folder for DATASET.csv.")
 @verbose_option
 @stage_command
 def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> None:

@@ -9,7 +9,7 @@ import click
 
 from netinv.core import best_device
 from pipeline.judges import Judges, load_judges
-from pipeline.stage import replaced, stage_command
+from pipeline.stage import path_option, replaced, stage_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +22,10 @@ _PLAIN = re.compile(r"generator-\d+")
 
 @click.command()
 @click.argument("dataset")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
-@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
-@click.option("--onnx", type=click.Path(path_type=Path), required=True, help="Folder of the exported generators.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the record.")
+@path_option("--data", help="Folder of the data set.")
+@path_option("--models", help="Folder of both classifiers.")
+@path_option("--onnx", help="Folder of the exported generators.")
+@path_option("--out", help="Folder for the record.")
 @stage_command
 def main(dataset: str, data: Path, models: Path, onnx: Path, out: Path) -> None:
     """Audit the classifier of DATASET and what its generators draw; end with 1 or 3 as audit.stop_at says."""

@@ -11,7 +11,7 @@ import click
 from netinv.core import VARIANTS, Variant, best_device, save_csv, write_text
 from netinv.results import HEADLINE, findings
 from pipeline.judges import Judges, load_judges
-from pipeline.stage import replaced, stage_command
+from pipeline.stage import path_option, replaced, stage_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,12 +35,12 @@ PLOTS = {
 @click.command()
 @click.argument("dataset")
 @click.argument("variant", type=click.Choice(VARIANTS))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
-@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of classifier and evaluator.")
-@click.option("--generators", type=click.Path(path_type=Path), required=True, help="Folder of the generators.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for results.json and the grids.")
-@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the headline numbers.")
-@click.option("--plots", type=click.Path(path_type=Path), required=True, help="Folder for the plots.")
+@path_option("--data", help="Folder of the data set.")
+@path_option("--models", help="Folder of classifier and evaluator.")
+@path_option("--generators", help="Folder of the generators.")
+@path_option("--out", help="Folder for results.json and the grids.")
+@path_option("--metrics", help="JSON file for the headline numbers.")
+@path_option("--plots", help="Folder for the plots.")
 @stage_command
 def main(
     dataset: str,

@@ -9,7 +9,7 @@ import click
 
 from netinv.core import VARIANTS, InputError, write_text
 from pipeline.judges import load_judges
-from pipeline.stage import replaced, stage_command
+from pipeline.stage import path_option, replaced, stage_command
 
 if TYPE_CHECKING:
     from netinv.data import DatasetSpec
@@ -23,11 +23,11 @@ def main() -> None:
 @main.command()
 @click.argument("dataset")
 @click.argument("variant", type=click.Choice(VARIANTS))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
-@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
-@click.option("--generators", type=click.Path(path_type=Path), required=True, help="Folder of the generators.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the ONNX files.")
-@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the metrics.")
+@path_option("--data", help="Folder of the data set.")
+@path_option("--models", help="Folder of both classifiers.")
+@path_option("--generators", help="Folder of the generators.")
+@path_option("--out", help="Folder for the ONNX files.")
+@path_option("--metrics", help="JSON file for the metrics.")
 @stage_command
 def generators(
     dataset: str, variant: str, data: Path, models: Path, generators: Path, out: Path, metrics: Path
@@ -89,10 +89,10 @@ def generators(
 
 @main.command()
 @click.argument("dataset")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
-@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the ONNX files.")
-@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the metrics.")
+@path_option("--data", help="Folder of the data set.")
+@path_option("--models", help="Folder of both classifiers.")
+@path_option("--out", help="Folder for the ONNX files.")
+@path_option("--metrics", help="JSON file for the metrics.")
 @stage_command
 def classifiers(dataset: str, data: Path, models: Path, out: Path, metrics: Path) -> None:
     """Export the classifier and the evaluator."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from netinv.core import expanded, write_text
-from pipeline.stage import replaced, stage_command
+from pipeline.stage import path_option, replaced, stage_command
 
 if TYPE_CHECKING:
     from netinv.data import FetchConfig
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("dataset")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the data set.")
-@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the counts.")
+@path_option("--out", help="Folder for the data set.")
+@path_option("--metrics", help="JSON file for the counts.")
 @stage_command
 def main(dataset: str, out: Path, metrics: Path) -> None:
     """Fetch DATASET: from scikit-learn, torchvision, a mirror (NETINV_MIRROR) or an image folder."""

@@ -11,7 +11,7 @@ import click
 
 from netinv.core import best_device, save_csv, write_text
 from pipeline.judges import Judges, load_judges
-from pipeline.stage import replaced, stage_command
+from pipeline.stage import path_option, replaced, stage_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,12 +34,12 @@ class Trained(NamedTuple):
 
 @click.command()
 @click.argument("dataset")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
-@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of classifier and evaluator.")
-@click.option("--generators", type=click.Path(path_type=Path), required=True, help="Folder of all variants.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for numbers and pictures.")
-@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the headline numbers.")
-@click.option("--plots", type=click.Path(path_type=Path), required=True, help="CSV file: fidelity by sparsity.")
+@path_option("--data", help="Folder of the data set.")
+@path_option("--models", help="Folder of classifier and evaluator.")
+@path_option("--generators", help="Folder of all variants.")
+@path_option("--out", help="Folder for numbers and pictures.")
+@path_option("--metrics", help="JSON file for the headline numbers.")
+@path_option("--plots", help="CSV file: fidelity by sparsity.")
 @stage_command
 def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, metrics: Path, plots: Path) -> None:
     """Interpret the classifier of DATASET by the images of all its generators."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from netinv.core import VARIANTS, best_device, save_csv, write_text
-from pipeline.stage import replaced, stage_command, verbose_option
+from pipeline.stage import path_option, replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import ClassifierSource
@@ -142,10 +142,10 @@ def write_generators(plan: "Plan", generators: list[Trained], run: "Run", folder
 @click.command()
 @click.argument("dataset")
 @click.argument("variant", type=click.Choice(VARIANTS))
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="Checkpoint of the classifier.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the generators.")
-@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the metrics.")
-@click.option("--plots", type=click.Path(path_type=Path), required=True, help="CSV file for the training curves.")
+@path_option("--model", help="Checkpoint of the classifier.")
+@path_option("--out", help="Folder for the generators.")
+@path_option("--metrics", help="JSON file for the metrics.")
+@path_option("--plots", help="CSV file for the training curves.")
 @verbose_option
 @stage_command
 def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plots: Path) -> None:

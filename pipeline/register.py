@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from netinv.core import VARIANTS, write_text
-from pipeline.stage import replaced, stage_command
+from pipeline.stage import path_option, replaced, stage_command
 
 
 @click.group()
@@ -16,11 +16,11 @@ def main() -> None:
 @main.command()
 @click.argument("dataset")
 @click.argument("variant", type=click.Choice(VARIANTS))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
-@click.option("--models", type=click.Path(path_type=Path), required=True, help="Folder of both classifiers.")
-@click.option("--onnx", type=click.Path(path_type=Path), required=True, help="Folder of the ONNX files.")
-@click.option("--evaluation", type=click.Path(path_type=Path), required=True, help="Folder of results.json.")
-@click.option("--cards", type=click.Path(path_type=Path), required=True, help="Folder for the model cards.")
+@path_option("--data", help="Folder of the data set.")
+@path_option("--models", help="Folder of both classifiers.")
+@path_option("--onnx", help="Folder of the ONNX files.")
+@path_option("--evaluation", help="Folder of results.json.")
+@path_option("--cards", help="Folder for the model cards.")
 @stage_command
 def generators(dataset: str, variant: str, data: Path, models: Path, onnx: Path, evaluation: Path, cards: Path) -> None:
     """Offer the generators of VARIANT to the registry, as versions of netinv-DATASET-VARIANT, and write their cards."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netinv.core import write_text
-from pipeline.stage import replaced, stage_command
+from pipeline.stage import path_option, replaced, stage_command
 
 if TYPE_CHECKING:
     from netinv.report import Interpreted, Inverted
@@ -19,13 +19,13 @@ CHIEF = ("num_generators", "steps", "batch_size", "sharpness", "alpha", "beta", 
 
 
 @click.command()
-@click.option("--evaluation", type=click.Path(path_type=Path), required=True, help="Folder of the evaluate stage.")
-@click.option("--interpretation", type=click.Path(path_type=Path), required=True, help="Folder of that stage.")
-@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="Folder of all metrics.")
-@click.option("--plots", type=click.Path(path_type=Path), required=True, help="Folder of all plots.")
-@click.option("--runs", type=click.Path(path_type=Path), required=True, help="Folder of the MLflow run ids.")
-@click.option("--ablation", type=click.Path(path_type=Path), required=True, help="Folder of ablations; may be empty.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page.")
+@path_option("--evaluation", help="Folder of the evaluate stage.")
+@path_option("--interpretation", help="Folder of that stage.")
+@path_option("--metrics", help="Folder of all metrics.")
+@path_option("--plots", help="Folder of all plots.")
+@path_option("--runs", help="Folder of the MLflow run ids.")
+@path_option("--ablation", help="Folder of ablations; may be empty.")
+@path_option("--out", help="Folder for the page.")
 @stage_command
 def main(
     evaluation: Path, interpretation: Path, metrics: Path, plots: Path, runs: Path, ablation: Path, out: Path

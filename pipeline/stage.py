@@ -150,6 +150,10 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
     return command
 
 
+path_option = functools.partial(click.option, type=click.Path(path_type=Path), required=True)
+"""An option of a command for a file or a folder."""
+
+
 def _be_verbose(context: click.Context, option: click.Parameter, verbose: bool) -> None:
     if verbose:
         os.environ["NETINV_VERBOSE"] = "1"

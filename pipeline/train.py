@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from netinv.core import best_device, save_csv, write_text
-from pipeline.stage import replaced, stage_command
+from pipeline.stage import path_option, replaced, stage_command
 
 if TYPE_CHECKING:
     from netinv.classifiers import Classifier, ClassifierSource, ImportedClassifier
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("dataset")
 @click.argument("model", type=click.Choice(["classifier", "evaluator"]))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the checkpoint.")
-@click.option("--metrics", type=click.Path(path_type=Path), required=True, help="JSON file for the metrics.")
-@click.option("--plots", type=click.Path(path_type=Path), required=True, help="CSV file for the training curve.")
+@path_option("--data", help="Folder of the data set.")
+@path_option("--out", help="Folder for the checkpoint.")
+@path_option("--metrics", help="JSON file for the metrics.")
+@path_option("--plots", help="CSV file for the training curve.")
 @stage_command
 def main(
     dataset: str, model: Literal["classifier", "evaluator"], data: Path, out: Path, metrics: Path, plots: Path

@@ -16,7 +16,7 @@ import click
 
 from netinv.core import VARIANTS, InputError, NotFinite, save_csv, write_text
 from netinv.evaluation import OBJECTIVES, objectives
-from pipeline.stage import SCRATCH, replaced, stage_command, verbose_option
+from pipeline.stage import SCRATCH, path_option, replaced, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier
@@ -230,14 +230,10 @@ def _failed(trials: "list[Trial]") -> str:
 @click.command()
 @click.argument("dataset")
 @click.argument("variant", type=click.Choice(VARIANTS))
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Checkpoint of the classifier.  [default: models/DATASET/classifier]",
-)
-@click.option(
+@path_option("--model", required=False, help="Checkpoint of the classifier.  [default: models/DATASET/classifier]")
+@path_option(
     "--out",
-    type=click.Path(path_type=Path),
+    required=False,
     help="Folder for the trials and the best settings.  [default: tune/DATASET-VARIANT]",
 )
 @verbose_option
