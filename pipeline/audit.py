@@ -45,7 +45,9 @@ def main(dataset: str, data: Path, models: Path, onnx: Path, out: Path) -> None:
         run.log_dataset(load_spec(data), data)
         splits = load_split(data, "train"), load_split(data, "test")
         classifier, evaluator = load_judges(models, train, device)
-        samples = {f"{variant}": _drawn(onnx / variant, policy.samples, policy.seed) for variant in params.variants}
+        samples: dict[str, Tensor] = {
+            variant: _drawn(onnx / variant, policy.samples, policy.seed) for variant in params.variants
+        }
         record = audit(classifier, *splits, policy, samples, evaluator, name=f"{dataset} classifier")
         save_audit(folder, record, *splits, samples)
         run.log_metrics(_numbers(record))

@@ -25,13 +25,11 @@ def main() -> None:
 @click.argument("variant", type=click.Choice(VARIANTS))
 @path_option("--data", help="Folder of the data set.")
 @path_option("--models", help="Folder of both classifiers.")
-@path_option("--generators", help="Folder of the generators.")
+@path_option("--generators", "trained", help="Folder of the generators.")
 @path_option("--out", help="Folder for the ONNX files.")
 @path_option("--metrics", help="JSON file for the metrics.")
 @stage_command
-def generators(
-    dataset: str, variant: str, data: Path, models: Path, generators: Path, out: Path, metrics: Path
-) -> None:
+def generators(dataset: str, variant: str, data: Path, models: Path, trained: Path, out: Path, metrics: Path) -> None:
     """Export the generators of VARIANT, in all forms that params.yaml names."""
     from netinv.data import load_spec
     from netinv.export import export_generators
@@ -44,7 +42,7 @@ def generators(
     train = params.for_dataset(dataset).train
     inversion = getattr(params.for_dataset(dataset).invert, variant)
     spec = load_spec(data)
-    networks = load_generators(generators)
+    networks = load_generators(trained)
     run_file = tracking.lineage_path("invert", dataset, variant)
     metadata = Metadata(
         kind="generator",

@@ -69,7 +69,7 @@ class Trained(NamedTuple):
         return [str(label) for label in range(len(self.by_class))]
 
 
-def train_generators(
+def train_with_retries(
     plan: "Plan", attempts: int, checkpoints: "Checkpoints", run: "Run", stack: ExitStack
 ) -> list[Trained]:
     """Train the generators of a plan, each as often as it lacks a class and attempts are left; the best one counts.
@@ -171,7 +171,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
                 inputs=[tracking.lineage_path("train", dataset, "classifier")],
             )
         )
-        generators = train_generators(plan, inversion.common.attempts, checkpoints, run, stack)
+        generators = train_with_retries(plan, inversion.common.attempts, checkpoints, run, stack)
         measured = write_generators(plan, generators, run, folder)
         curves = [{"generator": i, **record} for i, one in enumerate(generators) for record in one.followed.history]
         save_csv(plots, curves)

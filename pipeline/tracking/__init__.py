@@ -16,8 +16,9 @@ delivers does, and who asks the registry.
 | `versions` | candidates as versions in MLflow's registry |
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 from netinv.core import redacted
 from pipeline.tracking.journal import Run, flatten
@@ -43,11 +44,8 @@ __all__ = [
     "tracking_uri",
 ]
 
-_HOMES = {"find_candidates": "candidates", "promote": "versions", "trace": "versions"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs numpy or MLflow when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# What needs numpy or MLflow is imported when it is first used.
+__getattr__, *_ = lazy_loader.attach(
+    __name__,
+    submod_attrs={"candidates": ["find_candidates"], "versions": ["promote", "trace"]},
+)

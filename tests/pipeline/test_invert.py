@@ -175,7 +175,7 @@ def test_the_attempt_that_lacks_the_fewest_classes_counts(
     jobs = {name: Job(seed, ARCHITECTURE, CONFIG) for seed, name in enumerate("abc")}
     plan = driver.Plan("invert it", classifier, jobs, ray, "key")
     run = cast("Run", SimpleNamespace(children={}))
-    found = invert.train_generators(plan, 3, plan.checkpoints(), run, ExitStack())
+    found = invert.train_with_retries(plan, 3, plan.checkpoints(), run, ExitStack())
     assert found == [whole, whole, weak]
     assert run.children == {"a": "whole", "b": "whole", "c": "weak"}  # what the registry takes for a generator's run
     assert asked == [
@@ -268,7 +268,7 @@ def test_whoever_draws_all_classes_is_trained_once(
     ray = RayParams(num_workers=1, num_cpus=1, num_gpus=None, checkpoint_every=10, storage=str(tmp_path))
     plan = driver.Plan("invert it", classifier, {"a": Job(0, ARCHITECTURE, CONFIG)}, ray, "key")
     run = cast("Run", SimpleNamespace(children={}))
-    assert invert.train_generators(plan, 9, plan.checkpoints(), run, ExitStack()) == [whole]
+    assert invert.train_with_retries(plan, 9, plan.checkpoints(), run, ExitStack()) == [whole]
 
 
 def test_a_change_of_any_file_of_the_library_or_of_the_stage_is_another_fingerprint(

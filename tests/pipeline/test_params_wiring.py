@@ -138,7 +138,7 @@ def test_generators_are_as_many_and_their_seeds_count_up(project: Path) -> None:
 
 def test_attempts_are_those_of_each_generator(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_params(project, **{"invert.common.attempts": 7})
-    asked(monkeypatch, invert, "train_generators")
+    asked(monkeypatch, invert, "train_with_retries")
     outputs = (Path("out"), Path("m.json"), Path("p.csv"))
     assert told(invert.main, "digits", "robust", Path("models/digits/classifier"), *outputs)[1] == 7
 
