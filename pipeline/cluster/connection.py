@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -168,12 +167,11 @@ def check_address(address: str | None) -> None:
         with socket.create_connection(
             (parts["ipv6"] or parts["host"], int(parts["port"])), timeout=PATIENCE
         ) as connection:
-            _expect_grpc(connection)
+            _expect_head(address, connection)
     except (OSError, OverflowError) as error:
         raise InputError(
             f"No Ray cluster answers at RAY_ADDRESS={address} ({error}): start it, or unset RAY_ADDRESS to run locally."
         ) from None
-    _expect_service(address)
     _expect_node(address)
 
 
@@ -196,43 +194,26 @@ def _no_node(address: str) -> InputError:
     )
 
 
-def _expect_grpc(connection: socket.socket) -> None:
-    """See that a server speaks HTTP/2, as Ray's does: it answers a client's first words with a frame of its settings.
+def _expect_head(address: str, connection: socket.socket) -> None:
+    """Ask what listens at the other end of a connection for a head's sign of life.
 
     Raises:
-        OSError: It is silent for five seconds, or says something else.
-    """
-    if os.environ.get("RAY_USE_TLS") == "1":
-        return
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # no settings of ours
-    answer = b""
-    end = time.monotonic() + PATIENCE
-    while len(answer) < 4:
-        connection.settimeout(max(0.001, end - time.monotonic()))
-        part = connection.recv(9)
-        if not part:
-            break
-        answer += part
-    if answer[3:4] != b"\x04":  # the kind of the frame
-        raise OSError("what listens there is not Ray")
-
-
-def _expect_service(address: str) -> None:
-    """Ask a head for a sign of life.
-
-    Raises:
-        InputError: It is none, or the token is missing or wrong. Ray would try on for minutes.
+        InputError: It is no head, or the token is missing or wrong. Ray would try on for minutes.
+        OSError: It does not speak as Ray does, or is silent for five seconds.
     """
     if os.environ.get("RAY_USE_TLS") == "1":
         return
     import grpc
 
+    host, port, *_ = connection.getpeername()  # the system may know names that gRPC does not
+    states: list[grpc.ChannelConnectivity] = []
     token = _token()
-    channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        with channel:
-            call = channel.unary_unary(CHECK_ALIVE)
-            call(b"", timeout=PATIENCE, metadata=[("authorization", f"Bearer {token}")] if token else [])
+        with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            channel.subscribe(states.append)
+            channel.unary_unary(CHECK_ALIVE)(b"", timeout=PATIENCE, metadata=metadata)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise InputError(
@@ -242,7 +223,11 @@ def _expect_service(address: str) -> None:
             ) from None
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
             raise InputError(f"RAY_ADDRESS={address} is another port of Ray's: give the head's as host:6379.") from None
-        # Whatever else it is, Ray itself tells more of it.
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            raise OSError("what listens there is not Ray") from None
+        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and grpc.ChannelConnectivity.READY not in states:
+            raise TimeoutError("timed out") from None
+        # Whatever else it is, such as a head that is busy, Ray itself tells more of it.
 
 
 def _token() -> str | None:

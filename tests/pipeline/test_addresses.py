@@ -1,7 +1,9 @@
 """Which addresses are taken for a cluster of Ray, before anything is started there."""
 
+import contextlib
 import inspect
 import socket
+import socketserver
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,32 +30,65 @@ def test_unreachable_address_is_refused_within_seconds(address: str, words: str)
     assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0", None])
-def test_what_is_not_ray_is_refused_within_seconds(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "not Ray"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not Ray"),
+        (b"\0", "timed out"),
+        (None, "timed out"),
+    ],
+)
+def test_what_is_not_ray_is_refused_within_seconds(
+    answer: bytes | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Servers that close, speak HTTP, say too little, or nothing at all."""
     assert connection.PATIENCE == 5
-    monkeypatch.setattr(connection, "PATIENCE", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ended = threading.Event()
+    if words == "timed out":
+        monkeypatch.setattr(connection, "PATIENCE", 0.5)
 
-        def serve() -> None:
-            connected, _ = server.accept()
-            with connected:
-                connected.recv(64)
-                if answer is not None:
-                    connected.sendall(answer)
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):  # whoever asked has gone
+                if self.request.recv(64) and answer is not None:
+                    self.request.sendall(answer)
                 if answer is None or answer == b"\0":
                     ended.wait(20)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
+    ended = threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
         begin = time.monotonic()
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(InputError, match=r"No Ray cluster answers at RAY_ADDRESS=.*(not Ray|timed out)"):
-            check_address(address)
-        assert time.monotonic() - begin < 3
+        address = f"127.0.0.1:{server.server_address[1]}"
+        try:
+            with pytest.raises(InputError, match=rf"No Ray cluster answers at RAY_ADDRESS={address} \(.*{words}\)"):
+                check_address(address)
+        finally:
+            ended.set()
+            server.shutdown()
+        assert time.monotonic() - begin < 10
+
+
+def test_a_head_that_is_busy_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has shaken hands, and Ray waits longer for it."""
+    import grpc
+
+    monkeypatch.setattr(connection, "PATIENCE", 2.0)
+    monkeypatch.setattr(connection, "_expect_node", lambda address: None)
+    ended = threading.Event()
+
+    class Head(grpc.GenericRpcHandler):
+        def service(self, call: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(lambda *_: ended.wait(20) and b"")
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Head()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        check_address(f"127.0.0.1:{port}")
+    finally:
         ended.set()
-        thread.join()
+        server.stop(0)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +144,7 @@ def test_a_cluster_that_asks_for_a_token_or_is_of_another_kind_says_so_at_once(
 @pytest.mark.parametrize("address", ["[::1]:6379", "head.example:6379", "10.0.0.1:6379"])
 def test_every_form_of_an_address_is_understood(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
-    monkeypatch.setattr(connection, "_expect_grpc", lambda connection: None)
-    monkeypatch.setattr(connection, "_expect_service", lambda address: None)
+    monkeypatch.setattr(connection, "_expect_head", lambda *_: None)
     monkeypatch.setattr(connection, "_expect_node", lambda address: None)
     monkeypatch.setattr(connection.socket, "create_connection", lambda to, timeout: asked.append(to) or socket.socket())
     check_address(address)
@@ -136,8 +170,7 @@ def test_a_machine_that_is_no_node_is_told_before_the_work(names: list[str], mon
     """Ray waits a minute for a node on the driver's machine, and says then that no attributes match."""
     import psutil
 
-    monkeypatch.setattr(connection, "_expect_grpc", lambda connection: None)
-    monkeypatch.setattr(connection, "_expect_service", lambda address: None)
+    monkeypatch.setattr(connection, "_expect_head", lambda *_: None)
     monkeypatch.setattr(connection.socket, "create_connection", lambda *_, **__: socket.socket())
     monkeypatch.setattr(psutil, "process_iter", lambda _: [SimpleNamespace(info={"name": name}) for name in names])
     if "raylet" in names:
