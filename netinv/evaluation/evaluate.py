@@ -4,6 +4,7 @@ A row of the result is a set of samples: each generator, their ensemble, and as 
 test images, uniform noise and one bent picture of each class, so that no number has to be read alone.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from netinv.evaluation.samples import SampleSet, broken, ensemble, first, observ
 from netinv.evaluation.students import distilled_accuracy
 from netinv.generators import ConditionedGenerator, draw_images, has_dropout
 from netinv.perturbations import check_shift
-from netinv.results import Bootstrap, Measure, NotMeasured, Results, Row
+from netinv.results import ROW_NAME, Bootstrap, Measure, NotMeasured, Results, Row
 
 BATCH = 500
 """Images that a generator is given at a time."""
@@ -119,6 +120,9 @@ def measure_images(
 ) -> dict[str, Row]:
     """The measures of images, wherever they came from: those of :func:`evaluate` that need no generator, nor an audit.
 
+    Some measures look at the first images of a set alone. So each set is shuffled, by the configuration's seed, and the
+    order in which it is given does not matter.
+
     Args:
         sets: Of each name images (N, C, H, W) in [0, 1] and the labels (N,) that they are meant to have, int64. How
             many are compared with real ones is the same for all of them, the fewest.
@@ -131,11 +135,20 @@ def measure_images(
         A row for each set.
 
     Raises:
-        InputError: The evaluator is broken.
+        InputError: The evaluator is broken, or a set's name cannot be that of a row.
     """
+    for name in sets:
+        if not re.fullmatch(ROW_NAME, name):
+            raise InputError(
+                f"{name!r} cannot name a set of images: begin with a letter or a digit, and use these, spaces and _.+- "
+                "alone."
+            )
     rng, bootstrap = np.random.default_rng(config.seed), Bootstrap(config.seed, config.resamples)
     seen = partial(observe, classifier=classifier, evaluator=evaluator)
-    given = [seen(name, "generator", images, label) for name, (images, label) in sets.items()]
+    given = []
+    for name, (images, label) in sets.items():
+        order = torch.from_numpy(np.random.default_rng(config.seed).permutation(len(label)))
+        given.append(seen(name, "generator", images[order], label[order]))
     real, _ = _observed(None, test, seen, config, rng)
     _expect_sound_evaluator(real)
     real = {name: first(samples, config.num_samples) for name, samples in real.items()}

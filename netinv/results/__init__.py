@@ -22,6 +22,7 @@ from netinv.results.numbers import number, percentage
 from netinv.results.schema import (
     GRID_CLASSES,
     GRID_COLUMNS,
+    ROW_NAME,
     AccuracyBin,
     Audit,
     CalibrationBin,
@@ -42,6 +43,7 @@ __all__ = [
     "INTERPRETATION",
     "LEVEL",
     "MIN_SAMPLES",
+    "ROW_NAME",
     "SPREAD_RESAMPLES",
     "AccuracyBin",
     "Audit",

@@ -15,6 +15,8 @@ what they lack has to be measured: they are evaluated again, which DVC does by i
 Kind = Literal["generator", "ensemble", "reference"]
 
 
+ROW_NAME = r"^\w[\w .+-]*$"
+"""What a row may be called: its name is part of those of files."""
 GRID_COLUMNS = 10
 """Images of each class in the grid of a row, which lies beside the results."""
 GRID_CLASSES = 20
@@ -103,7 +105,7 @@ class Audit(Config):
 class Row(Config):
     """One set of samples and all its measures."""
 
-    name: str = Field(pattern=r"^\w[\w .+-]*$")
+    name: str = Field(pattern=ROW_NAME)
     """generator 0, generator 1, ..., ensemble, real_train, real_test, noise, one_picture."""
     kind: Kind
     samples: NonNegativeInt

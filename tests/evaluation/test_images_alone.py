@@ -1,5 +1,6 @@
 """Images that no generator drew here: rows of the measures that need none."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,10 @@ def test_images_alone_are_rows_of_their_own_measures(evaluator: Any, test: Label
     sets = {name: (source(num, seed=num).images, source(num, seed=num).label) for name, num in (("a", 60), ("b", 33))}
     rows = measure_images(sets, network(7), evaluator, test, CONFIG)
     seen = partial(observe, classifier=network(7), evaluator=evaluator)
-    given = [seen(name, "generator", images, label) for name, (images, label) in sets.items()]
+    given = []
+    for name, (images, label) in sets.items():
+        shuffled = library_numpy_rng(3).permutation(len(label))
+        given.append(seen(name, "generator", images[shuffled], label[shuffled]))
     real = {}
     if test is not None:
         order = library_numpy_rng(3).permutation(60)[:55]
@@ -51,6 +55,14 @@ def test_images_alone_are_not_measured_by_a_broken_evaluator() -> None:
     given = {"a": (source().images, source().label)}
     with pytest.raises(InputError, match=r"^The evaluator gives values that are not finite for real images"):
         measure_images(given, network(7), broken, data(60, 2), CONFIG)
+
+
+@pytest.mark.parametrize("name", ["a,b", "", "../a", "-a", "a\n"])
+def test_a_name_that_no_row_can_have_is_refused_before_the_work(name: str) -> None:
+    unasked: Any = None
+    given = {"a": (source().images, source().label), name: (source().images, source().label)}
+    with pytest.raises(InputError, match=rf"^{re.escape(repr(name))} cannot name a set of images: begin with a letter"):
+        measure_images(given, unasked, None, None, CONFIG)
 
 
 def test_the_seed_is_that_of_every_attack(monkeypatch: pytest.MonkeyPatch) -> None:
