@@ -10,11 +10,13 @@ table beside.
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from netinv.classifiers import freeze, load_checkpoint
 from netinv.core import write_text
@@ -62,6 +64,11 @@ def subsets(most: int, size: int) -> list[range]:
     return [range(start, start + size) for start in range(0, most - size + 1, size)][:MOST_TIMES]
 
 
+def in_turn(parts: Sequence[Tensor], num: int) -> Tensor:
+    """The first ``num`` rows, one of each part in turn: among any first ones each has as many, give or take one."""
+    return torch.stack(list(parts), dim=1).flatten(0, 1)[:num]
+
+
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """The measures of ensembles of every size."""
     models = options.project / "models" / options.dataset
@@ -76,7 +83,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     for size in sizes:
         for subset in subsets(options.most, size):
             parts = [draw_images(generators[i], -(-num // size), seed=1000 + i, sharpness=sharpness) for i in subset]
-            images, vector = (torch.cat(part)[:num] for part in zip(*parts, strict=True))
+            images, vector = (in_turn(part, num) for part in zip(*parts, strict=True))
             sets[f"{size} from {subset.start}"] = images, vector.argmax(dim=1)
             members[f"{size} from {subset.start}"] = size
     rows = measure_images(sets, classifier, evaluator, test, config)
