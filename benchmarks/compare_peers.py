@@ -4,7 +4,8 @@
 ``python benchmarks/compare_peers.py mnist --mirror DIR --models build/zoo --out build/peers.jsonl`` inverts them by
 each method of ``peers/``: the same frozen network, the same processor time on one thread, the same judges. Each result
 is a line of that file, which a later call goes on with: what is there is not made again. Of all lines it writes a table
-beside it.
+beside it. What depends on the number of images is measured of equally many of each class, and of no method that made
+fewer.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from netinv.results import Estimate
 MARKS = tuple(2 ** (-i / 2) for i in range(14, -1, -1))
 """Shares of the budget after which the judges look: from a 128th on, each 1.4 times the last."""
 LOOKED = 20
-"""Images of each class that they look at then."""
+"""Images of each class that they look at then, and that are compared at the end."""
 NEAR = 0.01
 """What is this near to the best accuracy of all marks counts as reaching it."""
 DRAWN = 1_000
@@ -42,7 +43,8 @@ MEASURES = ("vendi_centred_ratio", "coverage", "student_accuracy", "robust_accur
 HEADER = (
     "data | network | method | budget, s | images | inversion | judges: {judges} | mean (worst class) | best | "
     "seconds to it | "
-    "centred diversity | coverage | student | robust | first image, s | next 10,000, s"
+    "centred diversity of {compared} | coverage of {compared} | student | robust of {compared} | "
+    "first image, s | next 10,000, s"
 )
 
 Row = dict[str, Any]
@@ -63,6 +65,11 @@ class Setting:
     data: Dataset
     epsilon: float
     """Of the attack on images."""
+
+    @property
+    def compared(self) -> int:
+        """Images of each class that are compared."""
+        return min(LOOKED, self.per_class)
 
 
 def config_of(setting: Setting, num: int) -> EvaluationConfig:
@@ -139,6 +146,13 @@ def costs(inversion: Inversion, done: Row) -> Row:
     return {"first_image": done["seconds"] + middle - begun, "next_10000": (end - middle) * 10_000 / DRAWN}
 
 
+def chosen(labels: Tensor, per_class: int) -> Tensor | None:
+    """Places of so many images of each class, chosen at random; none where a class has fewer."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(9))
+    places = [order[labels[order] == label][:per_class] for label in range(10)]
+    return torch.cat(places) if min(map(len, places)) == per_class else None
+
+
 def measured(setting: Setting, network: str, images: Tensor, labels: Tensor) -> Row:
     """What finished images are worth."""
     classifier = zoo.adapted(setting.folder, network)
@@ -146,9 +160,12 @@ def measured(setting: Setting, network: str, images: Tensor, labels: Tensor) -> 
     read = judged(judges, images, labels)
     by_class = [mean(shares) for shares in zip(*read.values(), strict=True)]
     evaluator = judges[setting.judges[-1]]
-    sets = {"images": (images, labels)}
-    row = measure_images(sets, classifier, evaluator, setting.data.test, config_of(setting, len(labels)))["images"]
-    found = {name: row.measures[name] for name in MEASURES}
+    sets, some = {"all": (images, labels)}, chosen(labels, setting.compared)
+    if some is not None:
+        sets["compared"] = images[some], labels[some]
+    rows = measure_images(sets, classifier, evaluator, setting.data.test, config_of(setting, len(labels)))
+    of = {name: rows.get("all" if name == "student_accuracy" else "compared") for name in MEASURES}
+    found = {name: None if row is None else row.measures[name] for name, row in of.items()}
     return {
         "images": len(labels),
         "inversion": mean(judged({"own": classifier}, images, labels)["own"]),
@@ -177,11 +194,12 @@ def method_row(setting: Setting, network: str, method: str, seed: int) -> Row:
 
 
 def rows_of(path: Path) -> list[Row]:
-    """The lines that are there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines that are there, without those of an older form, which do not say all of ``KEY``."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if row.keys() >= set(KEY)]
 
 
-KEY = ("data", "network", "method", "seed", "budget", "per_class", "epsilon", "looked_at_by")
+KEY = ("data", "network", "method", "seed", "budget", "per_class", "compared", "epsilon", "looked_at_by")
 """What makes two lines the same."""
 
 
@@ -197,7 +215,8 @@ def all_rows(setting: Setting, networks: list[str], methods: list[str], seeds: i
         for method in ["real images", *methods]:
             for seed in range(1 if method == "real images" else seeds):
                 values = (setting.folder.name, network, method, seed, setting.budget, setting.per_class)
-                row: Row = dict(zip(KEY, (*values, setting.epsilon, setting.judges), strict=True))
+                measured_with = (10 * setting.compared, setting.epsilon, setting.judges)
+                row: Row = dict(zip(KEY, (*values, *measured_with), strict=True))
                 if key(row) in there:
                     continue
                 try:
@@ -281,7 +300,8 @@ def grouped(rows: list[Row], names: tuple[str, ...]) -> dict[tuple[Any, ...], li
 def table(rows: list[Row]) -> str:
     """All of it as Markdown."""
     groups = grouped(rows, ("data", "network", "method", "budget", "per_class"))
-    header = HEADER.format(judges=" / ".join(rows[0]["judges"]))
+    counts = sorted({row["compared"] for row in rows})
+    header = HEADER.format(judges=" / ".join(rows[0]["judges"]), compared=" or ".join(map(str, counts)))
     lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1), *map(line, groups.values())]
     return "\n".join([*lines, "", *reading(rows), ""])
 

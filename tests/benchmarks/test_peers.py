@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier, AdapterConfig
 from netinv.core import InputError
+from netinv.evaluation import measure_images
 
 SHAPE = (1, 16, 16)
 
@@ -307,9 +308,39 @@ def test_one_command_makes_a_table_and_goes_on_where_it_was(
     assert rows[1]["next_10000"] is None  # no batch was finished
     assert rows[2]["next_10000"] > 0
     table = out.with_suffix(".md").read_text().splitlines()
+    assert "| centred diversity of 100 | coverage of 100 | student | robust of 100 |" in table[0]
     assert len({line.count("|") for line in table[:5]}) == 1
     assert [line.split(" | ")[2] for line in table[2:5]] == ["real images", "per image", "netinv standard"]
     assert "netinv standard" in table[6]
+
+
+def test_as_many_images_of_each_class_are_compared_whoever_made_more(
+    harness: Any, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = sys.modules["zoo"]
+    where = {"mirror": None, "folder": None, "image_shape": "", "models": models}
+    data = zoo.read_data(argparse.Namespace(dataset="digits", **where))
+    setting = harness.Setting(models / "digits", ["judge-lenet"], 1.0, 12, data, 0.1)
+    labels = torch.arange(10).repeat_interleave(15)
+    chosen = harness.chosen(labels, setting.compared)
+    assert labels[chosen].bincount().tolist() == [12] * 10
+    assert (chosen.view(10, 12) - 15 * torch.arange(10)[:, None]).sort(dim=1).values.ne(torch.arange(12)).any()
+    assert harness.chosen(labels[1:-4], setting.compared) is None
+    monkeypatch.setattr(harness, "LESSON", 64)
+    images = torch.rand(150, *SHAPE, generator=torch_rng(3))
+    seen: list[dict[str, tuple[Tensor, Tensor]]] = []
+
+    def watched(sets: dict[str, tuple[Tensor, Tensor]], *arguments: Any) -> Any:
+        seen.append(sets)
+        return measure_images(sets, *arguments)
+
+    monkeypatch.setattr(harness, "measure_images", watched)
+    row = harness.measured(setting, "lenet5-0", images, labels)
+    assert all(torch.equal(*pair) for pair in zip(seen[0]["compared"], (images[chosen], labels[chosen]), strict=True))
+    assert torch.equal(seen[0]["all"][0], images)
+    assert None not in [row[name] for name in harness.MEASURES]
+    fewer = harness.measured(setting, "lenet5-0", images[:-4], labels[:-4])
+    assert [name for name in harness.MEASURES if fewer[name] is not None] == ["student_accuracy"]
 
 
 @pytest.mark.slow
