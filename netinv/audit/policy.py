@@ -17,7 +17,7 @@ from netinv.core import (
     Steps,
     read_yaml,
 )
-from netinv.evaluation import MEMBERSHIP_ALARM, MIN_POOL, SIGNIFICANCE
+from netinv.evaluation import MAX_COPIES, MEMBERSHIP_ALARM, MIN_POOL, SIGNIFICANCE
 from netinv.results import MIN_SAMPLES
 
 MOST = 1_000_000
@@ -36,7 +36,7 @@ class LeakPolicy(Config):
 
     significance: float = Field(SIGNIFICANCE, gt=0, lt=1)
     """Chance that an audit without any leak is failed by this check, over all of its tests and sets of samples."""
-    max_copies: float = Field(0.05, gt=0, le=1)
+    max_copies: float = Field(MAX_COPIES, gt=0, le=1)
     """Near copies of training images, beyond those of test images, as a share of the samples: a pass needs the upper
     end of the interval below it."""
     min_samples: int = Field(200, ge=MIN_SAMPLES, le=MOST)

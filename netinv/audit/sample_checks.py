@@ -12,8 +12,8 @@ from netinv.audit.checks import concluded, few
 from netinv.audit.reconstruction import Nearest, nearest_samples, p_values, recognised
 from netinv.audit.record import Check, Number, Outcome, Recognised
 from netinv.audit.subject import Subject, answers
-from netinv.evaluation import DECISIVE, Pools, memorisation_test
-from netinv.results import Comparison, Estimate, Measure, NotMeasured
+from netinv.evaluation import DECISIVE, Pools, memorisation_test, surplus
+from netinv.results import Comparison
 
 NO_SAMPLES = "Not asked: no generated images were given."
 PERMUTATIONS = 1000
@@ -76,20 +76,10 @@ def _numbers(name: str, kind: str, found: Comparison, max_copies: float) -> list
         Number(
             name=f"{name}: surplus of near copies, {kind}",
             meaning=f"Near copies of training images in {name}, less those of test images ({kind})",
-            measure=_surplus(found.copies_train, found.copies_test),
+            measure=surplus(found),
             at_most=max_copies,
         ),
     ]
-
-
-def _surplus(train: Measure, test: Measure) -> Measure:
-    """The difference of two shares; its interval is that of both together, and so wider than need be."""
-    for measure in (train, test):
-        if isinstance(measure, NotMeasured):
-            return measure
-    assert isinstance(train, Estimate)
-    assert isinstance(test, Estimate)
-    return Estimate(value=train.value - test.value, low=train.low - test.high, high=train.high - test.low, n=train.n)
 
 
 class _Found(NamedTuple):

@@ -2,22 +2,15 @@
 
 from netinv.evaluation.config import EvaluationConfig
 from netinv.evaluation.evaluate import Evaluation, evaluate, measure_images
+from netinv.evaluation.judging import DECISIVE, MAX_COPIES, SIGNIFICANCE, surplus
 from netinv.evaluation.metrics import nearest_neighbours, ssim, vendi_score
 from netinv.evaluation.objectives import OBJECTIVES, objectives
 from netinv.evaluation.pictures import save_evaluation
-from netinv.evaluation.privacy import (
-    DECISIVE,
-    MEMBERSHIP_ALARM,
-    MIN_POOL,
-    SIGNIFICANCE,
-    Pools,
-    membership,
-    memorisation_test,
-    roc_auc,
-)
+from netinv.evaluation.privacy import MEMBERSHIP_ALARM, MIN_POOL, Pools, membership, memorisation_test, roc_auc
 
 __all__ = [
     "DECISIVE",
+    "MAX_COPIES",
     "MEMBERSHIP_ALARM",
     "MIN_POOL",
     "OBJECTIVES",
@@ -34,5 +27,6 @@ __all__ = [
     "roc_auc",
     "save_evaluation",
     "ssim",
+    "surplus",
     "vendi_score",
 ]

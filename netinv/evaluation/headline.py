@@ -49,9 +49,10 @@ def _worst(measures: Iterable[Measure]) -> Measure:
 
 
 def verdict(rows: Sequence[Row], membership_auc: Measure) -> tuple[bool | None, str]:
-    """Both audits: of the first generator that leaks, else of the ensemble; and of the classifier."""
+    """Both audits: of a generator that leaks, or else cannot be judged, or else of all; and of the classifier."""
     audits = [row.audit for row in rows if row.kind != "reference"]
-    first = next((found for found in audits if found.memorised), audits[-1])
+    untold = next((found for found in audits[::-1] if found.memorised is None), audits[-1])
+    first = next((found for found in audits if found.memorised), untold)
     if not isinstance(membership_auc, Estimate):
         return first.memorised, first.verdict
     exposed = membership_auc.low > MEMBERSHIP_ALARM

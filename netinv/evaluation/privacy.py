@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from netinv.evaluation.judging import COPY_QUANTILE, Different, judged
 from netinv.evaluation.metrics import nearest_neighbours, ssim
 from netinv.results import (
     LEVEL,
@@ -35,16 +36,9 @@ NEIGHBOURS = 12
 
 That all of them lie in one pool happens by chance once in 2,000 images; the distance to the other pool is then taken
 as that to the last of them."""
-COPY_QUANTILE = 0.01
-"""A near copy is closer to its real neighbour than this share of the test images is to theirs in the training pool."""
-SIGNIFICANCE = 0.01
-"""Bound on the p-value, divided by the number of tests."""
 MEMBERSHIP_ALARM = 0.6
 """An area under the ROC curve that lies above this, interval and all, is a leak. Any classifier is a little surer of
 what it was trained on: with enough images to measure it, 0.5 is always exceeded."""
-DECISIVE = ("pixel", "ssim")
-"""Distances that decide. The evaluator learnt from the training images too, so its features cannot accuse alone."""
-
 
 Distance = Literal["pixel", "ssim", "feature"]
 
@@ -151,13 +145,15 @@ def memorisation_test(
         "ssim": NotMeasured(not_measured="the images are smaller than the 7 x 7 window"),
         "feature": NotMeasured(not_measured="no evaluator was given"),
     }
+    different: dict[str, Different] = {}
     pairs: list[Pair] = []
     for kind, found in pools.neighbours(images, features).items():
         comparisons[kind] = _compare(
             found, pools.is_train, permuted, pools.copy_distance[kind], labels, num_classes, seed
         )
+        different[kind] = _different(found, pools.is_train, pools.copy_distance[kind])
         pairs += _closest_pairs(kind, found, pools, labels, images)
-    memorised, verdict = _judge(comparisons)
+    memorised, verdict = judged(comparisons, different)
     return Audit(verdict=verdict, memorised=memorised, pool=pools.size, comparisons=comparisons, pairs=tuple(pairs))
 
 
@@ -227,6 +223,11 @@ def _distances(found: Neighbours, is_train: NDArray[np.bool_]) -> tuple[NDArray[
     rows = np.arange(len(found.distance))
     train, test = _split(found, is_train)
     return found.distance[rows, train], found.distance[rows, test]
+
+
+def _different(found: Neighbours, is_train: NDArray[np.bool_], copy_distance: float) -> Different:
+    nearest, near = found.member[:, 0], found.distance[:, 0] < copy_distance
+    return Different(len(np.unique(nearest)), len(np.unique(nearest[near & is_train[nearest]])))
 
 
 def _compare(
@@ -311,34 +312,3 @@ def _shown(pools: Pools, member: int, image: Tensor, train: bool) -> int:
         pool = pools.images.flatten(1)[pools.is_train == train]
         member = int(_nearest(image.flatten()[None], pool).member[0, 0]) + (0 if train else pools.size)
     return int(pools.index[member])
-
-
-def _judge(comparisons: dict[str, Comparison | NotMeasured]) -> tuple[bool, str]:
-    made = {kind: c for kind, c in comparisons.items() if isinstance(c, Comparison)}
-    bound = SIGNIFICANCE / (2 * sum(kind in made for kind in DECISIVE))
-    closer = [kind for kind, c in made.items() if c.p_value <= bound]
-    copies = [kind for kind, c in made.items() if c.copies_p_value <= bound]
-    clauses = []
-    if near := [kind for kind in DECISIVE if kind in closer]:
-        distance = f"by {' and '.join(near)} distance"
-        clauses.append(f"the generated images lie closer to training images than to test images ({distance})")
-    if found := [f"{kind}: {_shares(made[kind])}" for kind in DECISIVE if kind in copies]:
-        clauses.append(f"near copies of training images outnumber those of test images ({', '.join(found)})")
-    if clauses:
-        return True, f"Training images leak: {' and '.join(clauses)}, by more than chance allows."
-    if "feature" in (*closer, *copies):
-        what = "put them closer to training images" if "feature" in closer else "find near copies of training images"
-        return False, (
-            "No training image was found copied: by pixels and structure the generated images lie no closer to "
-            f"training than to test images. The evaluator's features {what}, which its own training can explain."
-        )
-    return False, (
-        "No sign of memorised training images: the generated images lie no closer to training images than to test "
-        "images, by any distance measured."
-    )
-
-
-def _shares(found: Comparison) -> str:
-    """Near copies of training images, beside those of test images."""
-    train, test = (f"{m.value:.1%}" for m in (found.copies_train, found.copies_test) if isinstance(m, Estimate))
-    return f"{train} against {test}"

@@ -143,7 +143,8 @@ def audits_table(rows: Mapping[str, Row]) -> Table:
     """What the audit found in each source: distances to training images less those to test images, and near copies."""
     cell, lines = Cells(), []
     for title, row in rows.items():
-        verdict = {True: "copies found", False: "none found", None: "not audited"}[row.audit.memorised]
+        unknown = "cannot be told" if row.audit.comparisons else "not audited"
+        verdict = {True: "copies found", False: "none found", None: unknown}[row.audit.memorised]
         differences = [cell(_compared(row.audit, kind, "train_minus_test"), PLAIN) for kind in DISTANCES]
         copies = [cell(_compared(row.audit, "pixel", name), SHARE) for name in ("copies_train", "copies_test")]
         lines.append(TableRow(title, "", [Cell(verdict), *differences, *copies]))

@@ -310,6 +310,8 @@ def test_the_first_generator_that_leaks_speaks_for_all() -> None:
     silent = NotMeasured(not_measured="nothing was told")
     assert verdict(rows(False, True, True, False), silent) == (True, "Not audited: generator 1.")
     assert verdict(rows(False, False), silent) == (False, "Not audited: ensemble.")
+    assert verdict(rows(False, None, False), silent) == (None, "Not audited: generator 1.")
+    assert verdict(rows(None, True, False), silent) == (True, "Not audited: generator 1.")
     assert verdict(rows(None, None), silent) == (None, "Not audited: ensemble.")
     sure = Estimate(value=0.5, low=0.4, high=0.6, n=100)
     assert verdict(rows(None, None), sure)[0] is None

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netinv.evaluation import privacy
+from netinv.evaluation.judging import COPY_QUANTILE, SIGNIFICANCE, Different, judged
 from netinv.evaluation.metrics import nearest_neighbours, ssim
 from netinv.evaluation.privacy import (
-    COPY_QUANTILE,
     MIN_POOL,
     NEIGHBOURS,
-    SIGNIFICANCE,
     Neighbours,
     Pools,
     membership,
@@ -273,14 +272,14 @@ ABSENT = NotMeasured(not_measured="nothing")
     ("comparisons", "memorised", "verdict"),
     [
         ({"pixel": made_up(), "ssim": made_up(), "feature": made_up()}, False, NONE),
-        ({"pixel": made_up(SIGNIFICANCE / 4), "ssim": made_up(), "feature": made_up()}, True, LEAK.format("pixel")),
-        ({"pixel": made_up(SIGNIFICANCE / 3.9), "ssim": made_up(), "feature": made_up()}, False, NONE),
-        ({"pixel": made_up(), "ssim": made_up(0.5, SIGNIFICANCE / 4)}, True, COPIED.format("ssim")),
-        ({"pixel": made_up(), "ssim": made_up(0.5, SIGNIFICANCE / 3.9)}, False, NONE),
+        ({"pixel": made_up(SIGNIFICANCE / 6), "ssim": made_up(), "feature": made_up()}, True, LEAK.format("pixel")),
+        ({"pixel": made_up(SIGNIFICANCE / 5.9), "ssim": made_up(), "feature": made_up()}, False, NONE),
+        ({"pixel": made_up(), "ssim": made_up(0.5, SIGNIFICANCE / 6)}, True, COPIED.format("ssim")),
+        ({"pixel": made_up(), "ssim": made_up(0.5, SIGNIFICANCE / 5.9)}, False, NONE),
         ({"pixel": made_up(0.0), "ssim": made_up(0.5, 0.0), "feature": ABSENT}, True, BOTH.format("pixel", "ssim")),
         ({"pixel": made_up(0.0), "ssim": made_up(0.0)}, True, LEAK.format("pixel and ssim")),
-        ({"pixel": made_up(SIGNIFICANCE / 2), "ssim": ABSENT, "feature": ABSENT}, True, LEAK.format("pixel")),
-        ({"pixel": made_up(SIGNIFICANCE / 1.9), "ssim": ABSENT, "feature": ABSENT}, False, NONE),
+        ({"pixel": made_up(SIGNIFICANCE / 3), "ssim": ABSENT, "feature": ABSENT}, True, LEAK.format("pixel")),
+        ({"pixel": made_up(SIGNIFICANCE / 2.9), "ssim": ABSENT, "feature": ABSENT}, False, NONE),
         (
             {"pixel": made_up(), "ssim": made_up(), "feature": made_up(0.0)},
             False,
@@ -296,7 +295,41 @@ ABSENT = NotMeasured(not_measured="nothing")
 def test_pixels_and_structure_accuse_and_features_do_not(
     comparisons: dict[str, Any], memorised: bool, verdict: str
 ) -> None:
-    assert privacy._judge(comparisons) == (memorised, verdict)
+    assert judged(comparisons, dict.fromkeys(comparisons, Different(100, 0))) == (memorised, verdict)
+
+
+FEW = "Too few different images to tell whether training images leak:"
+MANY = "near copies of training images outnumber those of test images (pixel: 60.0% against 10.0%)"
+SEEN = f"{FEW} {MANY}, and the different training images among them number {{}}."
+NEAR = f"{FEW} the different real images that are nearest to generated ones number {{}}."
+
+
+@pytest.mark.parametrize(
+    ("low", "nearest", "copied", "memorised", "verdict"),
+    [
+        (0.26, 3, 2, True, f"Training images leak: {MANY}, by more than chance allows."),  # 3 in 10,000
+        (0.26, 3, 1, None, SEEN.format(1)),  # 3 in 100
+        (0.26, 20, 2, None, SEEN.format(2)),  # 2 in 100
+        (0.26, 20, 4, True, f"Training images leak: {MANY}, by more than chance allows."),
+        (0.24, 20, 4, False, NONE),  # the surplus is known to lie above 0.04 alone
+        (0.24, 9, 0, False, NONE),
+        (0.24, 8, 0, None, NEAR.format(8)),  # 2^-8 lies above the bound of 0.01 / 3
+    ],
+)
+def test_copies_of_few_images_are_told_by_their_number_or_not_at_all(
+    low: float, nearest: int, copied: int, memorised: bool | None, verdict: str
+) -> None:
+    """Of a hundred images that nobody copied one is a near copy."""
+    shares = {"copies_train": Estimate(value=0.6, low=low, high=0.8, n=50)}
+    shares |= {"copies_test": Estimate(value=0.1, low=0.0, high=0.2, n=50)}
+    found = {"pixel": made_up().model_copy(update=shares), "ssim": ABSENT}
+    assert judged(found, {"pixel": Different(nearest, copied)}) == (memorised, verdict)
+
+
+def test_different_images_are_counted_once() -> None:
+    is_train = np.array([True, True, False, False])
+    member, distance = np.array([[0, 1], [0, 2], [2, 0], [1, 3], [1, 0]]), np.array([[0.1], [0.2], [0.1], [0.3], [0.4]])
+    assert privacy._different(Neighbours(distance, member), is_train, 0.25) == Different(nearest=3, copied=1)
 
 
 def test_an_audit_is_made_of_its_parts() -> None:
@@ -314,7 +347,8 @@ def test_an_audit_is_made_of_its_parts() -> None:
         pairs += privacy._closest_pairs(kind, part, of, label.numpy(), images)
     assert found.pairs == tuple(pairs)
     assert found.pool == SIZE
-    assert (found.memorised, found.verdict) == privacy._judge(found.comparisons)
+    different = {kind: privacy._different(part, of.is_train, of.copy_distance[kind]) for kind, part in near.items()}
+    assert (found.memorised, found.verdict) == judged(found.comparisons, different)
     by_default = memorisation_test(of, images, None, label, K, seed=4)
     assert by_default == memorisation_test(of, images, None, label, K, seed=4, permutations=1000)
     assert by_default.comparisons["feature"] == NotMeasured(not_measured="no evaluator was given")
