@@ -27,22 +27,28 @@ class Different(NamedTuple):
     """Those of them that are training images, and of which the generated image is a near copy."""
 
 
+def bound(distances: int, sets: int) -> float:
+    """On each p-value, where so many distances decide of each of so many sets of samples."""
+    return SIGNIFICANCE / (TESTS * distances * sets)
+
+
 def judged(
-    comparisons: Mapping[str, Comparison | NotMeasured], different: Mapping[str, Different]
+    comparisons: Mapping[str, Comparison | NotMeasured], different: Mapping[str, Different], sets: int = 1
 ) -> tuple[bool | None, str]:
     """Whether generated images show memorised training images, ``None`` if that cannot be told; and a sentence.
 
     Args:
         comparisons: Of each kind of distance.
         different: The same of each that was made.
+        sets: Sets of samples that are judged together.
     """
     made = {kind: c for kind, c in comparisons.items() if isinstance(c, Comparison)}
     decisive = [kind for kind in DECISIVE if kind in made]
-    bound = SIGNIFICANCE / (TESTS * len(decisive))
-    closer = [kind for kind, c in made.items() if c.p_value <= bound]
+    limit = bound(len(decisive), sets)
+    closer = [kind for kind, c in made.items() if c.p_value <= limit]
     beyond = [kind for kind in decisive if _low(surplus(made[kind])) > MAX_COPIES]
-    counted = [kind for kind in beyond if _chance(different[kind]) <= bound]
-    copies = [kind for kind, c in made.items() if c.copies_p_value <= bound or kind in counted]
+    counted = [kind for kind in beyond if _chance(different[kind]) <= limit]
+    copies = [kind for kind, c in made.items() if c.copies_p_value <= limit or kind in counted]
     clauses = []
     if near := [kind for kind in decisive if kind in closer]:
         distance = f"by {' and '.join(near)} distance"
@@ -57,7 +63,7 @@ def judged(
         return None, f"{few}: {_outnumber(made, beyond)}, and the different training images among them number {num}."
     num = max(different[kind].nearest for kind in decisive)
     # That so many names are of one side happens by chance once in two to the power of their number.
-    if 2.0**-num > bound:
+    if 2.0**-num > limit:
         return None, f"{few}: the different real images that are nearest to generated ones number {num}."
     if "feature" in (*closer, *copies):
         what = "put them closer to training images" if "feature" in closer else "find near copies of training images"

@@ -6,6 +6,8 @@ memorised, the names "train" and "test" are exchangeable, and permuting them sho
 holds however alike the generated images are, where resampling them alone would take a lucky neighbour for evidence.
 """
 
+import math
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from netinv.evaluation.judging import COPY_QUANTILE, Different, judged
+from netinv.evaluation.judging import COPY_QUANTILE, DECISIVE, SIGNIFICANCE, Different, bound, judged
 from netinv.evaluation.metrics import nearest_neighbours, ssim
 from netinv.results import (
     LEVEL,
@@ -36,6 +38,8 @@ NEIGHBOURS = 12
 
 That all of them lie in one pool happens by chance once in 2,000 images; the distance to the other pool is then taken
 as that to the last of them."""
+BLOCK = 50
+"""Permutations at a time."""
 MEMBERSHIP_ALARM = 0.6
 """An area under the ROC curve that lies above this, interval and all, is a leak. Any classifier is a little surer of
 what it was trained on: with enough images to measure it, 0.5 is always exceeded."""
@@ -124,6 +128,7 @@ def memorisation_test(
     num_classes: int,
     seed: int,
     permutations: int = 1000,
+    sets: int = 1,
 ) -> Audit:
     """Audit generated images.
 
@@ -134,26 +139,42 @@ def memorisation_test(
         label: Wanted label, (N,), int64.
         num_classes: K.
         seed: Seed of the permutations.
-        permutations: How often the names "train" and "test" are permuted.
+        permutations: How often the names "train" and "test" are permuted at least; more often where that leaves open
+            whether a p-value lies below its bound.
+        sets: Sets of samples that are audited together: their chance of a false alarm is that of one.
     """
     if len(images) < MIN_SAMPLES:
         return not_audited(f"{len(images)} samples, at least {MIN_SAMPLES} are needed")
-    labels = label.numpy()
-    rng = np.random.default_rng(seed)
-    permuted = rng.permuted(np.tile(pools.is_train, (permutations, 1)), axis=1)  # (R, P)
+    labels, neighbours = label.numpy(), pools.neighbours(images, features)
+
+    def compared(num: int) -> dict[Distance, Comparison]:
+        return {
+            kind: _compare(
+                found,
+                pools.is_train,
+                _permuted(pools.is_train, num, seed),
+                pools.copy_distance[kind],
+                labels,
+                num_classes,
+                seed,
+            )
+            for kind, found in neighbours.items()
+        }
+
+    made, enough = compared(permutations), math.ceil(3 / bound(len(DECISIVE), sets))
+    if permutations < enough and any(min(c.p_value, c.copies_p_value) <= SIGNIFICANCE for c in made.values()):
+        made = compared(enough)
     comparisons: dict[str, Comparison | NotMeasured] = {
         "ssim": NotMeasured(not_measured="the images are smaller than the 7 x 7 window"),
         "feature": NotMeasured(not_measured="no evaluator was given"),
     }
     different: dict[str, Different] = {}
     pairs: list[Pair] = []
-    for kind, found in pools.neighbours(images, features).items():
-        comparisons[kind] = _compare(
-            found, pools.is_train, permuted, pools.copy_distance[kind], labels, num_classes, seed
-        )
+    for kind, found in neighbours.items():
+        comparisons[kind] = made[kind]
         different[kind] = _different(found, pools.is_train, pools.copy_distance[kind])
         pairs += _closest_pairs(kind, found, pools, labels, images)
-    memorised, verdict = judged(comparisons, different)
+    memorised, verdict = judged(comparisons, different, sets)
     return Audit(verdict=verdict, memorised=memorised, pool=pools.size, comparisons=comparisons, pairs=tuple(pairs))
 
 
@@ -225,6 +246,13 @@ def _distances(found: Neighbours, is_train: NDArray[np.bool_]) -> tuple[NDArray[
     return found.distance[rows, train], found.distance[rows, test]
 
 
+def _permuted(is_train: NDArray[np.bool_], num: int, seed: int) -> Iterator[NDArray[np.bool_]]:
+    """The names dealt out anew, so often, (num, P), a block at a time: all at once may take gigabytes."""
+    rng = np.random.default_rng(seed)
+    for begin in range(0, num, BLOCK):
+        yield rng.permuted(np.tile(is_train, (min(BLOCK, num - begin), 1)), axis=1)
+
+
 def _different(found: Neighbours, is_train: NDArray[np.bool_], copy_distance: float) -> Different:
     nearest, near = found.member[:, 0], found.distance[:, 0] < copy_distance
     return Different(len(np.unique(nearest)), len(np.unique(nearest[near & is_train[nearest]])))
@@ -233,7 +261,7 @@ def _different(found: Neighbours, is_train: NDArray[np.bool_], copy_distance: fl
 def _compare(
     found: Neighbours,
     is_train: NDArray[np.bool_],
-    permuted: NDArray[np.bool_],
+    permuted: Iterable[NDArray[np.bool_]],
     copy_distance: float,
     labels: NDArray[np.int64],
     num_classes: int,
@@ -251,9 +279,7 @@ def _compare(
         return np.concatenate([difference.mean(axis=-1)[..., None], surplus[..., None], by_class], axis=-1)
 
     observed = statistics(is_train)
-    chance = np.concatenate(
-        [statistics(block) for block in np.array_split(permuted, -(-len(permuted) // 50))]
-    )  # (R, 2 + K)
+    chance = np.concatenate([statistics(block) for block in permuted])  # (R, 2 + K)
     low, high = np.quantile(chance, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
     def estimate(i: int, n: int) -> Measure:

@@ -96,6 +96,8 @@ class Reference(NamedTuple):
     """Samples behind the overall Vendi score of every row."""
     pools: Pools | str
     """Real images of the privacy audit, or why there are none."""
+    num_audited: int
+    """Sets of generated images that are audited: each generator's, and the ensemble's where there are several."""
 
 
 def reference_for(
@@ -119,8 +121,20 @@ def reference_for(
             radii = ball_radii(real_test.features, NEIGHBOURS)
     num_compared = min(len(s.label) for s in sets if s.name != "real_test")
     num_overall = min(len(s.label) for s in sets)
+    num_generators = sum(s.kind == "generator" for s in sets)
     return Reference(
-        config, bootstrap, classifier, test, real_test, radii, vendi_n, vendi, num_compared, num_overall, pools
+        config,
+        bootstrap,
+        classifier,
+        test,
+        real_test,
+        radii,
+        vendi_n,
+        vendi,
+        num_compared,
+        num_overall,
+        pools,
+        num_generators + (num_generators > 1),
     )
 
 
@@ -243,7 +257,13 @@ def _audit(samples: SampleSet, reference: Reference) -> Audit:
     chosen = slice(min(config.privacy_samples, pools.size) if samples.kind == "reference" else config.privacy_samples)
     features = samples.features[chosen] if samples.features is not None else None
     return memorisation_test(
-        pools, samples.images[chosen], features, samples.label[chosen], samples.num_classes, config.seed
+        pools,
+        samples.images[chosen],
+        features,
+        samples.label[chosen],
+        samples.num_classes,
+        config.seed,
+        sets=reference.num_audited,
     )
 
 

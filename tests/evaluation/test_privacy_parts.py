@@ -143,7 +143,7 @@ def compared(images: Tensor, labels: NDArray[np.int64], seed: int = 5, num: int 
     found = of.neighbours(images, None)["pixel"]
     deals = library_numpy_rng(0).permuted(np.tile(of.is_train, (num, 1)), axis=1)
     copy_distance = float(np.median(found.distance[:, 0]))
-    made = privacy._compare(found, of.is_train, deals, copy_distance, labels, K, seed)
+    made = privacy._compare(found, of.is_train, [deals], copy_distance, labels, K, seed)
     return made, of, found, deals, copy_distance
 
 
@@ -295,7 +295,22 @@ ABSENT = NotMeasured(not_measured="nothing")
 def test_pixels_and_structure_accuse_and_features_do_not(
     comparisons: dict[str, Any], memorised: bool, verdict: str
 ) -> None:
-    assert judged(comparisons, dict.fromkeys(comparisons, Different(100, 0))) == (memorised, verdict)
+    different = dict.fromkeys(comparisons, Different(100, 0))
+    assert judged(comparisons, different) == (memorised, verdict)
+
+
+def test_a_set_among_several_has_its_share_of_the_false_alarms() -> None:
+    many = Different(100, 0)
+    for p_value, sets, memorised in ((0.01 / 12, 2, True), (0.01 / 6, 2, False), (0.01 / 60, 10, True)):
+        assert (
+            judged({"pixel": made_up(p_value), "ssim": made_up()}, {"pixel": many, "ssim": many}, sets)[0] is memorised
+        )
+    of = pools()
+    images = of.images[:40]
+    found = audit(of, images, None, torch.arange(40) % K, K, seed=4, sets=4)
+    (pixel,) = (c for kind, c in found.comparisons.items() if kind == "pixel" and isinstance(c, Comparison))
+    assert found.memorised
+    assert pixel.p_value == pytest.approx(1 / 7201)  # three times as many permutations as the bound asks for
 
 
 FEW = "Too few different images to tell whether training images leak:"
@@ -342,7 +357,7 @@ def test_an_audit_is_made_of_its_parts() -> None:
     assert list(found.comparisons) == ["ssim", "feature", "pixel"]
     pairs = []
     for kind, part in near.items():
-        args = (of.is_train, deals, of.copy_distance[kind], label.numpy(), K, 4)
+        args = (of.is_train, [deals], of.copy_distance[kind], label.numpy(), K, 4)
         assert found.comparisons[kind] == privacy._compare(part, *args)
         pairs += privacy._closest_pairs(kind, part, of, label.numpy(), images)
     assert found.pairs == tuple(pairs)

@@ -133,7 +133,8 @@ def test_an_evaluation_is_made_of_its_parts() -> None:
         ]
         chosen = slice(40)
         args = (given.images[chosen], given.features[chosen], given.label[chosen], K, 3)
-        assert row.audit == memorisation_test(pools, *args)
+        # Two generators and their ensemble.
+        assert row.audit == memorisation_test(pools, *args, sets=3)
     told = membership(real[0].logits, real[0].label, real[1].logits, real[1].label, bootstrap)
     assert results.headline == headline(results.rows) | {
         "membership_auc": told,
@@ -179,6 +180,19 @@ def test_what_is_not_given_is_told() -> None:
     assert few.rows[0].audit == not_audited("49 real images on one side, at least 50 are needed")
     just = evaluate([Spy(0)], network(7), network(1), "abc", data(70, 1), data(50, 2), config).results
     assert just.rows[0].audit.pool == 50
+
+
+def test_one_generator_is_audited_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = []
+
+    def counted(*arguments: Any, sets: int, **options: Any) -> Any:
+        together.append(sets)
+        return audit(*arguments, sets=sets, **options)
+
+    monkeypatch.setattr("netinv.evaluation.rows.audit", counted)
+    config = ONE.model_copy(update={"num_samples": 20, "epsilons": (0.1,), "sharpness": ()})
+    evaluate([Spy(0)], network(7), None, "abc", data(70, 1), data(60, 2), config)
+    assert set(together) == {1}
 
 
 @pytest.mark.parametrize("which", ["classifier", "evaluator", "generator 1", "training split", "test split", "classes"])
