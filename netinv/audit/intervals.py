@@ -2,21 +2,18 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, betaincinv  # of scipy.stats, they need a second less to import
+from scipy.special import betainc  # of scipy.stats, it needs a second less to import
 
-from netinv.results import LEVEL, Estimate, Measure, NotMeasured
+from netinv.results import LEVEL, Estimate, Measure, NotMeasured, exact_interval
 
 Floats = NDArray[np.float64]
 
 
 def share(count: int, num: int) -> Measure:
-    """A share of independent samples with its Clopper-Pearson interval.
-
-    Source: Clopper and Pearson, The use of confidence or fiducial limits (1934).
-    """
+    """A share of independent samples with its exact interval."""
     if not num:
         return NotMeasured(not_measured="there are no samples")
-    low, high = _exact(count, num, (1 - LEVEL) / 2)
+    low, high = exact_interval(count, num, (1 - LEVEL) / 2)
     return Estimate(value=count / num, low=low, high=high, n=num)
 
 
@@ -50,15 +47,8 @@ def true_positive_rate(members: Floats, others: Floats, rate: float) -> Measure:
     loose = np.flatnonzero(strict_enough <= side)
     low, high = 0.0, 1.0
     if len(strict):
-        low, _ = _exact(int((members > falling[strict[-1]]).sum()), len(members), side)
+        low, _ = exact_interval(int((members > falling[strict[-1]]).sum()), len(members), side)
     if len(loose):
-        _, high = _exact(int((members >= falling[loose[0]]).sum()), len(members), side)
+        _, high = exact_interval(int((members >= falling[loose[0]]).sum()), len(members), side)
     value = float((members > falling[allowed]).mean()) if allowed < num else 1.0
     return Estimate(value=value, low=min(low, value), high=max(high, value), n=min(num, len(members)))
-
-
-def _exact(count: int, num: int, side: float) -> tuple[float, float]:
-    """Clopper-Pearson bounds of a share, each of which errs with a probability of at most ``side``."""
-    low = float(betaincinv(count, num - count + 1, side)) if count else 0.0
-    high = float(betaincinv(count + 1, num - count, 1 - side)) if count < num else 1.0
-    return low, high

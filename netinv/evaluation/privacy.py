@@ -28,7 +28,7 @@ from netinv.results import (
     Measure,
     NotMeasured,
     Pair,
-    spread_estimate,
+    spread_within,
 )
 
 MIN_POOL = 50
@@ -207,7 +207,7 @@ def roc_auc(positive: NDArray[np.float64], negative: NDArray[np.float64], bootst
     """Area under the ROC curve of scores (N,) and (M,), with an interval from resampling both sides."""
     draws = zip(bootstrap.draws(len(positive), 0), bootstrap.draws(len(negative), 1), strict=True)
     replicates = [_auc(positive[i], negative[j]) for i, j in draws]
-    return spread_estimate(_auc(positive, negative), replicates, min(len(positive), len(negative)))
+    return spread_within(_auc(positive, negative), replicates, min(len(positive), len(negative)))
 
 
 def _auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:

@@ -8,7 +8,9 @@ from netinv.results.estimates import (
     Estimate,
     Measure,
     NotMeasured,
+    exact_interval,
     spread_estimate,
+    spread_within,
 )
 from netinv.results.interpretation import (
     INTERPRETATION,
@@ -63,10 +65,12 @@ __all__ = [
     "RobustPoint",
     "Row",
     "Unit",
+    "exact_interval",
     "findings",
     "load_interpretation",
     "load_results",
     "number",
     "percentage",
     "spread_estimate",
+    "spread_within",
 ]

@@ -75,22 +75,21 @@ class Bootstrap(NamedTuple):
     def mean(self, values: NDArray[np.generic]) -> Measure:
         """Mean of independent values, one for each sample, (N,), with its percentile interval.
 
-        Where all values are equal, resampling shows no spread at all. A proportion of none or all of n, so of values
-        of type bool, is then given the exact (Clopper-Pearson) bound.
+        A proportion, so the mean of values of type bool, has the exact interval (:func:`exact_interval`): near 0 and 1
+        resampling shows too little spread, and on the wrong side.
         """
-        proportion, values = values.dtype == bool, values.astype(np.float64)
         num = len(values)
         if num < MIN_SAMPLES:
             return NotMeasured(not_measured=f"{num} samples, at least {MIN_SAMPLES} are needed")
+        if values.dtype == bool:
+            low, high = exact_interval(int(values.sum()), num, (1 - LEVEL) / 2)
+            return Estimate(value=float(values.mean()), low=low, high=high, n=num)
+        values = values.astype(np.float64)
         if not np.isfinite(values).all():
             return NotMeasured(not_measured=f"{int((~np.isfinite(values)).sum())} of {num} values are not finite")
         mean = float(values.mean())
         rng = np.random.default_rng(self.seed)
         distinct, counts = np.unique(values, return_counts=True)
-        if proportion and len(distinct) == 1:
-            margin = 1 - ((1 - LEVEL) / 2) ** (1 / num)
-            low, high = (0.0, margin) if mean == 0 else (1 - margin, 1.0)
-            return Estimate(value=mean, low=low, high=high, n=num)
         if len(distinct) <= 20:
             # The counts of a resample are multinomial: the same bootstrap, without drawing each sample.
             means = rng.multinomial(num, counts / num, size=self.resamples) @ distinct / num
@@ -124,3 +123,32 @@ def spread_estimate(value: float, replicates: Sequence[float] | Floats, n: int) 
         return NotMeasured(not_measured="the result is not finite")
     margin = Z * float(np.std(replicates, ddof=1))
     return Estimate(value=value, low=value - margin, high=value + margin, n=n)
+
+
+def spread_within(value: float, replicates: Sequence[float] | Floats, n: int) -> Measure:
+    """:func:`spread_estimate` of a statistic that lies in [0, 1], on the scale of its log odds: within [0, 1], too.
+
+    At 0 and 1 resampling shows no spread. The interval is then that of none or all of n: of an area under a curve, of n
+    pairs that have no sample in common.
+    """
+    found = spread_estimate(value, replicates, n)
+    if isinstance(found, NotMeasured):
+        return found
+    if not 0 < value < 1:
+        low, high = exact_interval(round(value) * n, n, (1 - LEVEL) / 2)
+    else:
+        odds, margin = math.log(value / (1 - value)), (found.high - value) / (value * (1 - value))
+        low, high = (1 / (1 + math.exp(min(-end, 700))) for end in (odds - margin, odds + margin))
+    return Estimate(value=value, low=min(low, value), high=max(high, value), n=n)
+
+
+def exact_interval(count: int, num: int, side: float) -> tuple[float, float]:
+    """Bounds of a share of independent samples, each of which errs with a probability of at most ``side``.
+
+    Source: Clopper and Pearson, The use of confidence or fiducial limits (1934).
+    """
+    from scipy.special import betaincinv  # imported here: what reads results alone needs no scipy
+
+    low = float(betaincinv(count, num - count + 1, side)) if count else 0.0
+    high = float(betaincinv(count + 1, num - count, 1 - side)) if count < num else 1.0
+    return low, high

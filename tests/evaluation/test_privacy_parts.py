@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from draws import library_numpy_rng, library_torch_rng
+from draws import library_numpy_rng, library_torch_rng, numpy_rng
 from numpy.typing import NDArray
+from scipy.stats import norm
 from torch import Tensor
 
 from netinv.evaluation import privacy
@@ -22,8 +23,9 @@ from netinv.evaluation.privacy import (
     membership,
     memorisation_test,
     not_audited,
+    roc_auc,
 )
-from netinv.results import Bootstrap, Comparison, Estimate, NotMeasured, spread_estimate
+from netinv.results import Bootstrap, Comparison, Estimate, NotMeasured, spread_within
 
 K = 3
 SIZE = 60
@@ -394,7 +396,7 @@ def test_membership_is_the_area_under_the_curve_of_the_loss() -> None:
         return float(((a[:, None] > b) + 0.5 * (a[:, None] == b)).mean())
 
     draws = zip(bootstrap.draws(70, 0), bootstrap.draws(50, 1), strict=True)
-    expected = spread_estimate(auc(*scores), [auc(scores[0][i], scores[1][j]) for i, j in draws], 50)
+    expected = spread_within(auc(*scores), [auc(scores[0][i], scores[1][j]) for i, j in draws], 50)
     found = membership(logits[0], labels[0], logits[1], labels[1], bootstrap)
     assert isinstance(found, Estimate)
     assert isinstance(expected, Estimate)
@@ -404,6 +406,19 @@ def test_membership_is_the_area_under_the_curve_of_the_loss() -> None:
     assert few == NotMeasured(not_measured="49 real images on one side, at least 50 are needed")
     two = membership(logits[0][:, :2], labels[0] % 2, logits[1][:, :2], labels[1] % 2, bootstrap)
     assert isinstance(two, Estimate)
+
+
+def test_an_area_near_one_lies_in_its_interval() -> None:
+    """Normal scores that are 3.5 apart; of 60 on either side, resampling alone covers three in four."""
+    rng, hits = numpy_rng(0), 0
+    truth = float(norm.cdf(3.5 / 2**0.5))
+    for i in range(200):
+        found = roc_auc(rng.normal(3.5, 1, 60), rng.normal(0, 1, 60), Bootstrap(i))
+        assert isinstance(found, Estimate)
+        assert 0 <= found.low <= found.value <= found.high <= 1
+        assert found.low < found.high
+        hits += found.low <= truth <= found.high
+    assert hits >= 172  # 188 expected
 
 
 def test_ties_count_half() -> None:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from draws import numpy_rng
 from pydantic import ValidationError
+from scipy.special import logit
 from scipy.stats import binom
 
-from netinv.results import MIN_SAMPLES, Bootstrap, Estimate, NotMeasured, spread_estimate
+from netinv.results import MIN_SAMPLES, Bootstrap, Estimate, NotMeasured, spread_estimate, spread_within
 
 
 def estimate(measure: object) -> Estimate:
@@ -28,11 +29,21 @@ def test_a_mean_lies_in_its_interval_nineteen_times_in_twenty(kind: str) -> None
 
 
 def test_the_short_cut_for_few_distinct_values_is_the_bootstrap() -> None:
-    values = numpy_rng(0).random(400) < 0.2
+    values = np.where(numpy_rng(0).random(400) < 0.2, 1.0, 0.0)
     short = estimate(Bootstrap(0, 5000).mean(values))
     jitter = 1e-9 * np.arange(400)  # all distinct: each sample is drawn
     long = estimate(Bootstrap(0, 5000).mean(values + jitter))
     assert (short.low, short.high) == pytest.approx((long.low, long.high), abs=0.004)
+
+
+@pytest.mark.parametrize(("share", "num"), [(0.995, 2048), (0.9, 30), (0.5, 200), (0.002, 1000)])
+def test_a_proportion_is_missed_on_neither_side_more_often_than_told(share: float, num: int) -> None:
+    """Reckoned over every count that there can be."""
+    likely = [k for k in range(num + 1) if binom.pmf(k, num, share) > 1e-9]
+    found = {k: estimate(Bootstrap(0).mean(np.arange(num) < k)) for k in likely}
+    above = sum(binom.pmf(k, num, share) for k in likely if found[k].low > share)
+    below = sum(binom.pmf(k, num, share) for k in likely if found[k].high < share)
+    assert max(above, below) <= 0.025 + 1e-6
 
 
 @pytest.mark.parametrize("value", [False, True])
@@ -77,6 +88,21 @@ def test_a_spread_covers_the_statistic_of_the_population() -> None:
         found = estimate(spread_estimate(float(values.std(ddof=1)), replicates, 150))
         hits += found.low <= 2 <= found.high
     assert hits / 200 >= 0.86
+
+
+def test_a_spread_within_bounds_is_that_of_the_log_odds() -> None:
+    replicates = [0.85, 0.9, 0.95, 0.99]
+    plain, found = (estimate(make(0.9, replicates, 40)) for make in (spread_estimate, spread_within))
+    margin = (plain.high - 0.9) / (0.9 * 0.1)
+    assert (logit(found.low), logit(found.high)) == pytest.approx((logit(0.9) - margin, logit(0.9) + margin))
+    assert plain.high > 1 > found.high > found.value > found.low
+    for value in (0.0, 1.0):
+        assert spread_within(value, [value] * 3, 40) == Bootstrap(0).mean(np.full(40, value == 1))
+    same = estimate(spread_within(0.3, [0.3] * 3, 40))
+    assert 0.3 - 1e-9 < same.low <= same.value == 0.3 <= same.high < 0.3 + 1e-9
+    wide = estimate(spread_within(1e-9, [0.0, 1.0], 40))
+    assert (wide.low, wide.high) == pytest.approx((0, 1))
+    assert isinstance(spread_within(float("nan"), [0.5, 0.6], 40), NotMeasured)
 
 
 def test_the_seed_fixes_everything_and_streams_differ() -> None:
