@@ -37,7 +37,8 @@ def main(out: Path) -> None:
         right = classifier(images).argmax(dim=1) == labels
     print(f"test accuracy {float(right.float().mean()):.4f}")
     first = [int(torch.nonzero(right & (labels == source))[0]) for source, _ in PAIRS]
-    found = netinv.refine(images[first], classifier, torch.tensor([goal for _, goal in PAIRS]), epsilon=EPSILON)
+    goals = torch.tensor([goal for _, goal in PAIRS])
+    found = netinv.refine(images[first], classifier, goals, epsilon=EPSILON, eight_bit=True)
     for (source, goal), distance, hit in zip(PAIRS, found.distance.tolist(), found.succeeded.tolist(), strict=True):
         print(f"{source} to {goal}: {distance:.2f}" if hit else f"{source} to {goal}: not within {EPSILON}")
     upper, lower = (

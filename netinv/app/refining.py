@@ -21,6 +21,7 @@ def refine(
     steps: int = 20,
     num_classes: int | None = None,
     adapter: AdapterConfig = DEFAULT,
+    eight_bit: bool = False,
 ) -> Nearest:
     """The nearest images that a classifier reads as wanted, within a bound: what it would take to change its mind.
 
@@ -35,6 +36,8 @@ def refine(
         steps: Gradient steps at each of 13 bounds, at least 1.
         num_classes: K; ``None`` takes the network's word for it.
         adapter: What the classifier takes and gives, where that is not images in [0, 1] and one tensor of scores.
+        eight_bit: Look among images of 256 levels alone. Others lie so near the border that many are of the former
+            class again once they have been stored as pictures.
 
     Returns:
         ``images`` (N, C, H, W), ``distance`` (N,) and ``succeeded`` (N,) of :class:`netinv.perturbations.Nearest`, on
@@ -72,4 +75,4 @@ def refine(
         raise InputError(f"A label is not a class of the classifier, which knows 0 to {adapted.num_classes - 1}.")
     # Copies, since tensors made in inference mode have no gradients.
     images, labels = images.to(adapted.device, copy=True), labels.expand(len(images)).clone()
-    return nearest_of_class(adapted, images, labels, epsilon, norm, steps)
+    return nearest_of_class(adapted, images, labels, epsilon, norm, steps, eight_bit=eight_bit)

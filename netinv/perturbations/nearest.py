@@ -36,6 +36,7 @@ def nearest_of_class(
     norm: Norm = "l2",
     steps: int = 20,
     batch_size: int = 500,
+    eight_bit: bool = False,
 ) -> Nearest:
     """From each image to the nearest one that is read as its label, by bisection of the bound of :func:`pgd`.
 
@@ -50,18 +51,25 @@ def nearest_of_class(
         norm: In which distances are measured.
         steps: Gradient steps at each of 13 bounds.
         batch_size: Images at once.
+        eight_bit: Look among images of 256 levels alone, which are the same when they have been stored as pictures.
 
     Raises:
         InputError: There is no such norm.
     """
     epsilon = min(epsilon, 1.0 if norm == "linf" else math.sqrt(math.prod(images.shape[1:])))
     parts = zip(torch.split(images.detach(), batch_size), torch.split(label, batch_size), strict=True)
-    found = [_nearest(classifier, x, y, epsilon, norm, steps) for x, y in parts]
+    found = [_nearest(classifier, x, y, epsilon, norm, steps, eight_bit) for x, y in parts]
     return Nearest(*map(torch.cat, zip(*found, strict=True)))
 
 
 def _nearest(
-    classifier: Callable[[Tensor], Tensor], images: Tensor, label: Tensor, epsilon: float, norm: Norm, steps: int
+    classifier: Callable[[Tensor], Tensor],
+    images: Tensor,
+    label: Tensor,
+    epsilon: float,
+    norm: Norm,
+    steps: int,
+    eight_bit: bool,
 ) -> Nearest:
     """:func:`nearest_of_class` of one batch."""
     first = torch.zeros_like(label)
@@ -77,19 +85,31 @@ def _nearest(
         with torch.no_grad():
             return reads_as(classifier(x), label)
 
-    order = torch.inf if norm == "linf" else 2
-    found, succeeded = images, read(images)
+    def stored(x: Tensor) -> Tensor:
+        return x.mul(255).round().div(255) if eight_bit else x
+
+    def length(delta: Tensor) -> Tensor:
+        order = torch.inf if norm == "linf" else 2
+        lengths: Tensor = torch.linalg.vector_norm(delta, ord=order, dim=(1, 2, 3), keepdim=True)
+        return lengths
+
+    candidate = stored(images)
+    succeeded = read(candidate) & (length(candidate - images) <= epsilon).flatten()
+    does = succeeded[:, None, None, None]
+    found = torch.where(does, candidate, images)
     low = images.new_zeros(len(images), 1, 1, 1)
-    high = torch.where(succeeded[:, None, None, None], low, epsilon)  # the smallest bound that may do
+    high = torch.where(does, length(candidate - images), epsilon)  # the smallest bound that may do
     bound = high
     for attempt in range(HALVINGS + 1):
         delta = pgd(contest, images, first, bound, steps, max(STEP_SIZE, 2 / max(steps, 1)), norm)
-        hit = read(images + delta)
+        candidate = stored(images + delta)
+        distance = length(candidate - images) if eight_bit else length(delta)
+        # What is rounded may be farther than an earlier find, or than the bound.
+        hit = read(candidate) & ((distance <= high).flatten() if eight_bit else True)
         does = hit[:, None, None, None]
-        found, succeeded = torch.where(does, images + delta, found), succeeded | hit
+        found, succeeded = torch.where(does, candidate, found), succeeded | hit
         # The largest bound may fail where smaller ones do not, since its steps are the longest.
         low = torch.where(does | (attempt == 0), low, bound)
-        length = torch.linalg.vector_norm(delta, ord=order, dim=(1, 2, 3), keepdim=True)
-        high = torch.where(does, length, high)
+        high = torch.where(does, distance, high)
         bound = (low + high) / 2
     return Nearest(found, high.flatten().masked_fill(~succeeded, torch.inf), succeeded)

@@ -8,6 +8,8 @@ from draws import torch_rng
 from torch import Tensor, nn
 
 from netinv.core import InputError
+from netinv.data import to_float
+from netinv.evaluation.samples import to_uint8
 from netinv.perturbations import Norm, nearest_of_class, pgd, unit_ball, unit_sphere
 
 SHAPE = (2, 4, 3)
@@ -143,6 +145,29 @@ def test_unless_told_it_takes_20_steps_in_l2_on_500_images_at_once() -> None:
     assert all(map(torch.equal, usual, told))
     with pytest.raises(ValueError, match="zip"):
         nearest_of_class(torch.nn.Flatten(), images, label[:500], 0.5)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("l2", 0.3), ("linf", 0.1)])
+def test_images_of_256_levels_are_what_they_are_when_they_have_been_stored(norm: Norm, epsilon: float) -> None:
+    layer, images = linear(3), greys(60, 0.2)
+
+    def read(x: Tensor) -> Tensor:
+        return layer(x.flatten(1)).argmax(dim=1)
+
+    label = torch.arange(60) % 3
+    plain, found = (
+        nearest_of_class(lambda x: layer(x.flatten(1)), images, label, epsilon, norm, eight_bit=eight_bit)
+        for eight_bit in (False, True)
+    )
+    pictures = to_float(to_uint8(found.images))
+    assert torch.equal(pictures[found.succeeded], found.images[found.succeeded])
+    assert torch.equal(read(pictures)[found.succeeded], label[found.succeeded])
+    assert int(found.succeeded.sum()) >= 0.6 * int(plain.succeeded.sum()) > 0
+    order = torch.inf if norm == "linf" else 2
+    distance = torch.linalg.vector_norm(found.images - images, ord=order, dim=(1, 2, 3))[found.succeeded]
+    assert torch.equal(found.distance[found.succeeded], distance)
+    assert (distance <= epsilon).all()
+    assert torch.equal(found.images[~found.succeeded], images[~found.succeeded])
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
