@@ -8,9 +8,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from netinv.evaluation.measures import Measures, missing
-from netinv.evaluation.metrics import class_cosines, density_coverage, frechet_distance, vendi_score
+from netinv.evaluation.metrics import (
+    class_cosines,
+    density_coverage,
+    frechet_distance,
+    resampled_density_coverage,
+    vendi_score,
+)
 from netinv.evaluation.samples import SampleSet, constant
-from netinv.results import MIN_SAMPLES, SPREAD_RESAMPLES, Bootstrap, Measure, NotMeasured, spread_estimate
+from netinv.results import (
+    MIN_SAMPLES,
+    SPREAD_RESAMPLES,
+    Bootstrap,
+    Measure,
+    NotMeasured,
+    spread_estimate,
+    spread_within,
+)
 
 NEIGHBOURS = 5
 """k of density and coverage."""
@@ -143,8 +157,14 @@ def resemblance(
     result = missing(names, f"{len(reference)} real test images, more than {NEIGHBOURS} are needed")
     if radii is not None:
         found = density_coverage(reference, radii, generated, NEIGHBOURS)
-        result["density"] = bootstrap.mean(found.density)
-        result["coverage"] = bootstrap.mean(found.coverage)
+        both = zip(bootstrap.draws(len(reference), 1), bootstrap.draws(len(generated), 0), strict=True)
+        density, coverage = resampled_density_coverage(reference, radii, generated, NEIGHBOURS, both)
+        result["density"] = spread_estimate(float(found.density.mean()), density, len(found.density))
+        result["coverage"] = (
+            spread_within(float(found.coverage.mean()), coverage, len(reference))
+            if len(reference) >= MIN_SAMPLES
+            else NotMeasured(not_measured=f"{len(reference)} real test images, at least {MIN_SAMPLES} are needed")
+        )
     fewest, dim = min(len(generated), len(reference)), generated.shape[1]
     if fewest <= dim:
         result["frechet"] = NotMeasured(not_measured=f"{fewest} images, more than the {dim} features are needed")

@@ -5,6 +5,7 @@ work goes through D x D matrices or a block of rows at a time.
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -122,6 +123,34 @@ def density_coverage(real: Tensor, radii: Tensor, generated: Tensor, k: int = 5)
         balls.append(inside.sum(dim=1))
         covered |= inside.any(dim=0)
     return DensityCoverage(torch.cat(balls).double().numpy() / k, covered.numpy())
+
+
+def resampled_density_coverage(
+    real: Tensor, radii: Tensor, generated: Tensor, k: int, draws: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Density and coverage of resamples of both sets, (R,) each.
+
+    The terms of either set share the samples of the other, so that resampling one alone shows too little spread.
+
+    Args:
+        real: (N, D).
+        radii: As for :func:`density_coverage`, and not those of a resample, where repeated samples would shrink them.
+        generated: (M, D).
+        k: Neighbours.
+        draws: Of each resample the indices of real and of generated samples, (N,) and (M,).
+    """
+    real, generated = real.double(), generated.double()
+    counts = [(np.bincount(i, minlength=len(real)), np.bincount(j, minlength=len(generated))) for i, j in draws]
+    of_real, of_generated = (
+        torch.from_numpy(np.stack(part)).double() for part in zip(*counts, strict=True)
+    )  # (R, ...)
+    balls, held = torch.zeros(len(counts)).double(), torch.zeros_like(of_real)
+    for block, often in zip(torch.split(generated, BLOCK), torch.split(of_generated, BLOCK, dim=1), strict=True):
+        inside = (_distances(block, real) < radii).double()  # (B, N)
+        balls += ((of_real @ inside.T) * often).sum(dim=1)
+        held += often @ inside
+    coverage = ((held > 0) * of_real).sum(dim=1) / len(real)
+    return (balls / (k * len(generated))).numpy(), coverage.numpy()
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
