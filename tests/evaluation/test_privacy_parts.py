@@ -309,7 +309,7 @@ def test_a_set_among_several_has_its_share_of_the_false_alarms() -> None:
         )
     of = pools()
     images = of.images[:40]
-    found = audit(of, images, None, torch.arange(40) % K, K, seed=4, sets=4)
+    found = memorisation_test(of, images, None, torch.arange(40) % K, K, seed=4, sets=4)
     (pixel,) = (c for kind, c in found.comparisons.items() if kind == "pixel" and isinstance(c, Comparison))
     assert found.memorised
     assert pixel.p_value == pytest.approx(1 / 7201)  # three times as many permutations as the bound asks for

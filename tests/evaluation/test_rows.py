@@ -187,9 +187,9 @@ def test_one_generator_is_audited_alone(monkeypatch: pytest.MonkeyPatch) -> None
 
     def counted(*arguments: Any, sets: int, **options: Any) -> Any:
         together.append(sets)
-        return audit(*arguments, sets=sets, **options)
+        return memorisation_test(*arguments, sets=sets, **options)
 
-    monkeypatch.setattr("netinv.evaluation.rows.audit", counted)
+    monkeypatch.setattr("netinv.evaluation.rows.memorisation_test", counted)
     config = ONE.model_copy(update={"num_samples": 20, "epsilons": (0.1,), "sharpness": ()})
     evaluate([Spy(0)], network(7), None, "abc", data(70, 1), data(60, 2), config)
     assert set(together) == {1}
