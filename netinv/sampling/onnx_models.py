@@ -70,7 +70,7 @@ class OnnxGenerator:
             InputError: The inputs are not those of this file, or not of the same N; says which those are.
         """
         feeds = {"latent": latent, "condition": condition, "noise": noise, "generator": generator}
-        return run_session(self._session, {name: rows for name, rows in feeds.items() if rows is not None})
+        return run_session(self._session, self.metadata, {key: rows for key, rows in feeds.items() if rows is not None})
 
     def sample(
         self,
@@ -291,7 +291,7 @@ class OnnxClassifier:
 
     def __call__(self, images: Floats) -> Floats:
         """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
-        return run_session(self._session, {"images": images})
+        return run_session(self._session, self.metadata, {"images": images})
 
     def accuracy(self, images: Floats, labels: Integers) -> float:
         """Share of the images (N, C, H, W), N at least 1, that are read as their labels (N,).

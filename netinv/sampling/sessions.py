@@ -16,6 +16,8 @@ from netinv.sampling.metadata import Metadata
 
 MAX_SECONDS = 120
 """Longest time that ``BATCH_SIZE`` rows may take."""
+ROUNDING = 1e-3
+"""How far pixels may lie beyond [0, 1]: less than changes any of 256 levels."""
 
 
 def open_session(
@@ -52,12 +54,12 @@ def open_session(
     return metadata, session
 
 
-def run_session(session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArray[Any]]) -> Floats:
+def run_session(session: onnxruntime.InferenceSession, metadata: Metadata, feeds: Mapping[str, NDArray[Any]]) -> Floats:
     """The output for any number of rows, ``BATCH_SIZE`` at a time: what fits into the caches is faster.
 
     Raises:
         InputError: The inputs are not the file's, or not finite numbers, as many rows of each; the file gives something
-            else than finite numbers, one row for each, or does not come to an end.
+            else than its metadata say, or does not come to an end.
     """
     num = len(next(iter(feeds.values())))
     takes = {i.name: (num, *i.shape[1:]) for i in session.get_inputs()}
@@ -65,16 +67,35 @@ def run_session(session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArr
         raise InputError(f"The file takes inputs of the shapes {takes}, but was given {given}.")
     if not all(np.isfinite(rows).all() for rows in feeds.values()):
         raise InputError("The inputs hold numbers that are not finite: give others.")
-    parts = [
-        {name: rows[i : i + BATCH_SIZE] for name, rows in feeds.items()} for i in range(0, max(num, 1), BATCH_SIZE)
-    ]
-    outputs = np.concatenate([_run_part(session, part) for part in parts])
-    if len(outputs) != num or not np.isfinite(outputs).all():
-        raise InputError("The file gives numbers that are not finite, or not a row for each input: export it again.")
-    return outputs
+    outputs = []
+    for start in range(0, max(num, 1), BATCH_SIZE):
+        output = _run_part(session, {name: rows[start : start + BATCH_SIZE] for name, rows in feeds.items()})
+        _expect_output(output, min(num - start, BATCH_SIZE), metadata)
+        outputs.append(output)
+    return np.concatenate(outputs)
 
 
-def _run_part(session: onnxruntime.InferenceSession, part: Mapping[str, NDArray[Any]]) -> Floats:
+def _expect_output(output: Any, num: int, metadata: Metadata) -> None:
+    """Refuse an output that the metadata do not tell of: a file may come from anywhere.
+
+    Raises:
+        InputError: It has another type or shape, or numbers out of range.
+    """
+    generates = metadata.kind == "generator"
+    expected = (num, *(metadata.image_shape if generates else (len(metadata.classes),)))
+    found = (output.dtype, output.shape) if isinstance(output, np.ndarray) else (type(output).__name__, "")
+    if found != (np.float32, expected):
+        told = " ".join(map(str, found)).strip()
+        raise InputError(f"The file gives {told} where its metadata ask for float32 {expected}: export it again.")
+    if not np.isfinite(output).all():
+        raise InputError("The file gives numbers that are not finite: export it again.")
+    if generates and output.size and not -ROUNDING <= output.min() <= output.max() <= 1 + ROUNDING:
+        raise InputError(
+            f"The file gives pixels from {output.min():g} to {output.max():g}, beyond [0, 1]: export it again."
+        )
+
+
+def _run_part(session: onnxruntime.InferenceSession, part: Mapping[str, NDArray[Any]]) -> Any:
     """The output for a few rows, within a bound: a graph may have a loop without an end."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4
@@ -82,7 +103,7 @@ def _run_part(session: onnxruntime.InferenceSession, part: Mapping[str, NDArray[
     clock.daemon = True
     clock.start()
     try:
-        output: Floats = session.run(None, part, options)[0]
+        output = session.run(None, part, options)[0]
     except Exception as error:  # onnxruntime's exceptions have no base of their own
         reason = " ".join(str(error).split())
         raise InputError(f"The file cannot be run, or does not end within {MAX_SECONDS} s ({reason}).") from None

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from draws import library_numpy_rng
-from tiny_models import SHARPNESS, classifier, drawn, generator, noise, rows
+from onnx import TensorProto
+from tiny_models import SHARPNESS, classifier, drawn, ending_in, generator, noise, rows
 
 from netinv.core import InputError
-from netinv.sampling import Samples
+from netinv.sampling import OnnxClassifier, OnnxGenerator, Samples
 from netinv.sampling.onnx_models import _great_circle
 
 # OnnxGenerator
@@ -116,6 +117,57 @@ def test_inputs_that_are_not_the_files_are_refused(tmp_path: Path) -> None:
         both(latent, condition, **more | {"generator": np.zeros(2, np.int64)})
     with pytest.raises(InputError, match="The inputs hold numbers that are not finite"):
         plain(latent * np.float32(np.nan), condition)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"operator": "Concat", "axis": 1, "twice": True}, "float32 (2, 2, 2, 5)"),
+        ({"operator": "Concat", "axis": 0, "twice": True}, "float32 (4, 1, 2, 5)"),
+        ({"operator": "Flatten"}, "float32 (2, 10)"),
+        ({"operator": "ReduceMax", "keepdims": 0}, "float32 ()"),
+        ({"operator": "Cast", "to": TensorProto.UINT8, "kind": TensorProto.UINT8}, "uint8 (2, 1, 2, 5)"),
+        ({"operator": "Cast", "to": TensorProto.DOUBLE, "kind": TensorProto.DOUBLE}, "float64 (2, 1, 2, 5)"),
+        ({"operator": "Cast", "to": TensorProto.STRING, "kind": TensorProto.STRING}, "object (2, 1, 2, 5)"),
+    ],
+)
+def test_images_are_what_the_metadata_say(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    network = OnnxGenerator(ending_in(generator(tmp_path).path, **changes))
+    told = f"The file gives {told} where its metadata ask for float32 (2, 1, 2, 5): export it again."
+    with pytest.raises(InputError, match=f"^{re.escape(told)}$"):
+        network.sample(2)
+
+
+@pytest.mark.parametrize(
+    ("operator", "told"),
+    [
+        ("Neg", r"pixels from -\S+ to -?0, beyond \[0, 1\]"),
+        ("Exp", r"pixels from 1 to \S+, beyond \[0, 1\]"),
+        ("Log", "numbers that are not finite"),
+    ],
+)
+def test_pixels_are_in_their_range(tmp_path: Path, operator: str, told: str) -> None:
+    network = OnnxGenerator(ending_in(generator(tmp_path).path, operator))
+    with pytest.raises(InputError, match=f"^The file gives {told}: export it again.$"):
+        network.sample(2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"operator": "Concat", "axis": 1, "twice": True}, "float32 (4, 6)"),
+        ({"operator": "Concat", "axis": 0, "twice": True}, "float32 (8, 3)"),
+        ({"operator": "ReduceMax", "keepdims": 0}, "float32 ()"),
+        ({"operator": "ArgMax", "axis": 1, "keepdims": 0, "kind": TensorProto.INT64}, "int64 (4,)"),
+        ({"operator": "Cast", "to": TensorProto.STRING, "kind": TensorProto.STRING}, "object (4, 3)"),
+    ],
+)
+def test_logits_are_what_the_metadata_say(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    samples = generator(tmp_path).sample(4)
+    network = OnnxClassifier(ending_in(classifier(tmp_path).path, **changes))
+    told = f"The file gives {told} where its metadata ask for float32 (4, 3): export it again."
+    with pytest.raises(InputError, match=f"^{re.escape(told)}$"):
+        network.accuracy(samples.images, samples.labels)
 
 
 @pytest.mark.parametrize("how", [{"label": 1}, {"mixture": {0: 0.5, 1: 0.5}}, {"label": None}])
@@ -302,5 +354,5 @@ def test_a_classifier_fits_what_it_can_judge(tmp_path: Path) -> None:
         ours.check_fits(theirs)
     ours.check_fits(generator(tmp_path, classes=("0", "1", "2")))  # which are only numbered
     larger = generator(tmp_path, image_shape=(1, 4, 2))
-    with pytest.raises(InputError, match=r"their image_shape are \(1, 2, 4\) and \(1, 4, 2\)\.$"):
+    with pytest.raises(InputError, match=r"their image_shape are \(1, 2, 5\) and \(1, 4, 2\)\.$"):
         ours.check_fits(larger)

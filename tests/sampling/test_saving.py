@@ -58,8 +58,7 @@ def test_a_grid_takes_channels_last_and_places_rows_and_columns() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_saved_is_what_was_drawn(tmp_path: Path, channels: int) -> None:
     network = generator(tmp_path)
-    if channels == 3:
-        network.metadata = replace(network.metadata, image_shape=(3, 2, 4))
+    network.metadata = replace(network.metadata, image_shape=(channels, 2, 4))
     rng = library_numpy_rng(0)
     images = rng.random((5, channels, 2, 4), dtype=np.float32)
     latent, condition = drawn(5, 0)

@@ -41,11 +41,11 @@ def test_any_number_of_rows_goes_through_in_batches(tmp_path: Path, monkeypatch:
         def run(self, outputs: None, feeds: dict[str, np.ndarray], options: Any) -> list[np.ndarray]:
             assert outputs is None
             sizes.append(len(feeds["images"]))
-            return [feeds["images"].reshape(-1, 8)[:, :3], np.zeros(1)]
+            return [feeds["images"].reshape(-1, 10)[:, :3], np.zeros(1)]
 
-    images = np.arange(130 * 8, dtype=np.float32).reshape(130, 1, 2, 4)
+    images = np.arange(130 * 10, dtype=np.float32).reshape(130, 1, 2, 5)
     monkeypatch.setattr(network, "_session", Counting())
-    assert np.array_equal(network(images), images.reshape(-1, 8)[:, :3])
+    assert np.array_equal(network(images), images.reshape(-1, 10)[:, :3])
     assert sizes == [64, 64, 2]
     assert network(images[:0]).shape == (0, 3)
     assert sizes[3:] == [0]
