@@ -61,14 +61,23 @@ def check_folder(path: Path, replaces: tuple[str, ...] | None = ()) -> None:
     place = Path(os.path.realpath(path))
     with _os_errors_as_input_errors(path):
         _clear(place)
-        if path.exists() and (replaces == () or not path.is_dir()):
-            raise InputError(f"{path} is there already: name a new folder.")
-        if replaces and (held := _held(place)):
-            if replaces[0] not in held:
-                raise InputError(f"{path} holds other files: name a new folder.")
-            if others := [name for name in held if not any(fnmatchcase(name, form) for form in replaces)]:
-                raise InputError(f"{path} holds other files too ({listed(others, 5)}): move them away.")
+        _expect_replaceable(path, replaces)
         _try(_earlier(_partial(_nearest(path))))
+
+
+def _expect_replaceable(path: Path, replaces: tuple[str, ...] | None) -> None:
+    """Refuse what lies where a new folder belongs; arguments as :func:`check_folder`.
+
+    Raises:
+        InputError: It is more than will be replaced.
+    """
+    if path.exists() and (replaces == () or not path.is_dir()):
+        raise InputError(f"{path} is there already: name a new folder.")
+    if replaces and (held := _held(Path(os.path.realpath(path)))):
+        if replaces[0] not in held:
+            raise InputError(f"{path} holds other files: name a new folder.")
+        if others := [name for name in held if not any(fnmatchcase(name, form) for form in replaces)]:
+            raise InputError(f"{path} holds other files too ({listed(others, 5)}): move them away.")
 
 
 @contextmanager
@@ -102,7 +111,11 @@ def new_folder(path: Path, replaces: tuple[str, ...] = ()) -> Iterator[Path]:
     with _os_errors_as_input_errors(path), _beside(place) as partial:
         partial.mkdir()
         yield partial
-        take_place(partial, place)
+        _expect_replaceable(path, replaces)  # it may have come during the block
+        if replaces:
+            take_place(partial, place)
+        else:
+            partial.rename(place)  # fails where a folder with files comes in this very moment
 
 
 def take_place(partial: Path, place: Path) -> None:

@@ -104,6 +104,40 @@ def test_a_folder_of_the_same_kind_is_not_replaced_with_what_else_it_holds() -> 
     check_folder(Path("place"), replaces=("mark", "note-*"))
 
 
+@pytest.mark.parametrize(
+    ("replaces", "name", "told"),
+    [
+        ((), "thesis.tex", "place is there already: name a new folder"),
+        (("mark",), "thesis.tex", "place holds other files: name a new folder"),
+        ((), "mark", "place is there already: name a new folder"),
+    ],
+)
+def test_a_folder_that_comes_during_the_work_stays(replaces: tuple[str, ...], name: str, told: str) -> None:
+    def work() -> None:
+        with new_folder(Path("place"), replaces) as partial:
+            (partial / "mark").touch()
+            Path("place").mkdir()
+            (Path("place") / name).write_text("years")
+
+    with pytest.raises(InputError, match=told):
+        work()
+    assert (listing(), listing("place")) == (["place"], [name])
+    assert (Path("place") / name).read_text() == "years"
+
+
+def test_nor_is_one_replaced_that_comes_in_the_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def late(path: Path, target: Path) -> Path:
+        (target / "thesis.tex").mkdir(parents=True)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(InputError, match="place cannot be written"), new_folder(Path("place")) as partial:
+        (partial / "mark").touch()
+    assert (listing(), listing("place")) == (["place"], ["thesis.tex"])
+
+
 def test_a_mount_point_is_written_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     (Path("volume") / "lost+found").mkdir(parents=True)
     (Path("volume") / f".volume.{'0' * 8}.1").mkdir()  # of a process in another container, alive or dead
