@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from netinv.audit import AuditRecord
     from netinv.classifiers import AdaptedClassifier
 
 
@@ -63,7 +62,7 @@ def audit(
     Writes audit.json, junit.xml and audit.html. Exit status: 0 it passes, 3 a person must look into it, 1 it fails,
     2 it cannot be carried out.
     """
-    from netinv.app.records import expect_inverted
+    from netinv.app.records import expect_inverted, save_somewhere
     from netinv.audit import STATUS, Policy, load_policy, save_audit
     from netinv.audit import audit as audited
     from netinv.classifiers import load_classifier_from
@@ -88,15 +87,18 @@ def audit(
     if evaluator is not None:
         judge = load_classifier_from(parse_evaluator(evaluator, evaluator_set, classifier.image_shape, device), device)
     record = audited(classifier, dataset.train, dataset.test, policy, samples, judge, Path(source.model).name)
-    with new_folder(out) as folder:
-        save_audit(folder, record, dataset.train, dataset.test, samples)
-    print(record.model_dump_json(indent=1) if as_json else told(record, out))
+
+    def save(place: Path) -> None:
+        with new_folder(place) as folder:
+            save_audit(folder, record, dataset.train, dataset.test, samples)
+
+    told = "\n".join([*record.lines, f"{record.verdict}: {record.summary}"])
+    try:
+        save_somewhere(save, out)
+        told += f" See {out / 'audit.html'}"
+    finally:
+        print(record.model_dump_json(indent=1) if as_json else told)
     sys.exit(STATUS[record.verdict])
-
-
-def told(record: "AuditRecord", out: Path) -> str:
-    """An audit for people."""
-    return "\n".join([*record.lines, f"{record.verdict}: {record.summary} See {out / 'audit.html'}"])
 
 
 def _named(paths: tuple[Path, ...], read: "Callable[[Path], Tensor]") -> "list[tuple[str, Tensor]]":

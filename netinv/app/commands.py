@@ -144,6 +144,7 @@ def evaluate(
 ) -> None:
     """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained."""
     from netinv.app.inversions import classifier_vendi
+    from netinv.app.records import save_somewhere
     from netinv.core import check_folder, new_folder, save_csv
     from netinv.evaluation import EvaluationConfig, save_evaluation
     from netinv.evaluation import evaluate as measure
@@ -166,18 +167,22 @@ def evaluate(
         config,
         inversions[0].config.sharpness,
     )
-    with new_folder(out) as folder:
-        save_evaluation(folder, evaluation, train, test)
-        curves = [{"generator": i, **record} for i, inversion in enumerate(inversions) for record in inversion.history]
-        save_csv(folder / "curves.csv", curves)
-        settings = subject.source.model_dump(mode="json", exclude_defaults=True)
-        settings |= {name: str(path) for name, path in (("data", data), ("evaluator", evaluator)) if path is not None}
-        settings |= {"evaluator_set": " ".join(evaluator_set)} if evaluator_set else {}
-        settings |= inversions[0].generator.config.model_dump(mode="json")
-        settings |= inversions[0].config.model_dump(mode="json")
-        seeds = [inversion.seed for inversion in inversions]
-        settings |= {"seeds": seeds} if None not in seeds else {}
-        (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    curves = [{"generator": i, **record} for i, inversion in enumerate(inversions) for record in inversion.history]
+    settings = subject.source.model_dump(mode="json", exclude_defaults=True)
+    settings |= {name: str(path) for name, path in (("data", data), ("evaluator", evaluator)) if path is not None}
+    settings |= {"evaluator_set": " ".join(evaluator_set)} if evaluator_set else {}
+    settings |= inversions[0].generator.config.model_dump(mode="json")
+    settings |= inversions[0].config.model_dump(mode="json")
+    seeds = [inversion.seed for inversion in inversions]
+    settings |= {"seeds": seeds} if None not in seeds else {}
+
+    def save(place: Path) -> None:
+        with new_folder(place) as folder:
+            save_evaluation(folder, evaluation, train, test)
+            save_csv(folder / "curves.csv", curves)
+            (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+    save_somewhere(save, out)
     vendi = [classifier_vendi(inversion, subject.classifier) for inversion in inversions]
     if as_json:
         headline = {name: value.model_dump(mode="json") for name, value in evaluation.results.headline.items()}

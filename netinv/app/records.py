@@ -1,6 +1,7 @@
 """What the folder of an inversion says of it, and where its classifier came from."""
 
 import itertools
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ FILES = (RECORD, "weights.safetensors", "config.json", "history.csv", "grid.png"
 
 
 def save_somewhere(save: "Callable[[Path], object]", out: Path) -> None:
-    """Save what took long, beside ``out`` where that cannot be written any more.
+    """Save what took long, beside ``out`` where that cannot be written any more, or else among temporary files.
 
     Raises:
         InputError: It could not be written there; says where it is.
@@ -29,7 +30,11 @@ def save_somewhere(save: "Callable[[Path], object]", out: Path) -> None:
         save(out)
     except InputError as error:
         other = next(each for i in itertools.count(2) if not (each := out.with_name(f"{out.name}-{i}")).exists())
-        save(other)
+        try:
+            save(other)
+        except InputError:
+            other = Path(tempfile.mkdtemp(prefix="netinv-")) / out.name
+            save(other)
         raise InputError(f"{error} What was made is in {other}.") from None
 
 

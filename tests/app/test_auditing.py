@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import numpy as np
@@ -13,7 +13,7 @@ from draws import seed_torch
 from PIL import Image
 
 from netinv.app.command import main
-from netinv.audit import STATUS, load_audit
+from netinv.audit import STATUS, AuditRecord, audit, load_audit
 from netinv.classifiers import (
     ClassifierTrainingConfig,
     ConvClassifierConfig,
@@ -160,6 +160,26 @@ def test_images_far_behind_in_a_set_are_looked_at(
         assert flagged
         assert all(pair.sample == 250 + pair.train for pair in flagged)
         assert (out / "audit.html").read_text().count("data:image/png") == len(record.recognised)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_verdict_is_told_and_kept_where_its_place_was_taken_meanwhile(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    out = tmp_path / "out"
+
+    def slow(*arguments: Any, **named: Any) -> AuditRecord:
+        out.mkdir()
+        return audit(*arguments, **named)
+
+    monkeypatch.setattr("netinv.audit.audit", slow)
+    words = ("--policy", place / "policy.yaml", "--out", out, *(["--json"] if as_json else []))
+    assert run(monkeypatch, place, *words) == 2
+    printed = capsys.readouterr()
+    assert f"error: {out} is there already: name a new folder. What was made is in {out}-2." in printed.err
+    record = load_audit(tmp_path / "out-2" / "audit.json")
+    told = json.loads(printed.out)["verdict"] if as_json else printed.out.splitlines()[-1]
+    assert told == (record.verdict if as_json else f"{record.verdict}: {record.summary}")
 
 
 def test_no_unexpected_error_ends_with_a_verdict(

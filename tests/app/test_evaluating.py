@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from foreign_networks import ConvNet
 from safetensors.torch import load_file, save_file
 from shells import FACTORY, TINY, Shell, colours
 
+from netinv import evaluation
 from netinv.app.inversions import Inversion
 from netinv.app.options import read_inversion, read_subject
 from netinv.app.records import expect_inverted, save_somewhere
@@ -143,3 +145,34 @@ def test_what_took_long_is_saved_beside_a_place_that_was_taken_meanwhile(tmp_pat
     with pytest.raises(InputError, match=r"^out holds other files\. What was made is in .*out-3\.$"):
         save_somewhere(save, tmp_path / "out")
     assert (tmp_path / "out-3").is_dir()
+
+
+def test_or_among_temporary_files_where_nothing_can_be_written_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(out: Path) -> None:
+        if out.parent.name == "full":
+            raise InputError("No room.")
+        out.mkdir()
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(InputError, match=rf"^No room\. What was made is in {tmp_path}/netinv-\w+/out\.$"):
+        save_somewhere(save, tmp_path / "full" / "out")
+    assert len(list(tmp_path.glob("netinv-*/out"))) == 1
+
+
+def test_an_evaluation_is_saved_beside_a_place_that_was_taken_meanwhile(
+    shell: Shell, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, measure = tmp_path / "out", evaluation.evaluate
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        out.mkdir()
+        return measure(*arguments, **named)
+
+    monkeypatch.setattr(evaluation, "evaluate", slow)
+    words = ("--inversion", made(tmp_path / "inversion"), "--num-samples", 20, "--out", out)
+    code, _, err = shell("evaluate", *colours(weights), *words)
+    assert code == 2
+    assert f"error: {out} is there already: name a new folder. What was made is in {out}-2." in err
+    assert (tmp_path / "out-2" / "results.json").is_file()
