@@ -11,6 +11,7 @@ import click
 
 from netinv.app.options import as_json, read_data, read_inversion, source_options
 from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_source
+from netinv.app.telling import warn_of_chance
 from netinv.core import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def audit(
     classifier = load_classifier_from(source, device)
     expect_inverted(options["model"], classifier)
     dataset = read_data(data, classifier.image_shape)
+    warn_of_chance(f"{source.model} on {data}", classifier, dataset.test)
     draw = partial(_drawn, model=options["model"], classifier=classifier, num=policy.samples, seed=policy.seed)
     samples = {
         name: drawn

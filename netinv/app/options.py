@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_source
+from netinv.app.telling import warn_of_chance
 from netinv.core import InputError
 
 if TYPE_CHECKING:
@@ -149,6 +150,9 @@ def read_subject(
         judge = load_classifier_from(parse_evaluator(evaluator, evaluator_set, classifier.image_shape, device), device)
     elif dataset is not None:
         judge = train_evaluator(dataset, device, seed)
+    if dataset is not None:
+        warn_of_chance(f"{source.model} on {data}", classifier, dataset.test)
+        warn_of_chance(f"the evaluator on {data}", judge, dataset.test)
     for inversion in inversions:
         inversion.generator.to(device)
     return Subject(source, classifier, inversions, dataset, judge)
@@ -206,18 +210,27 @@ def _inversion_in(model: str) -> tuple[Path]:
 def read_data(path: Path, image_shape: tuple[int, int, int]) -> "Dataset":
     """A data set of this library, or a folder of images with ``train/<class>/`` and ``test/<class>/``.
 
+    What makes measures of it mean less is told on stderr.
+
     Raises:
         InputError: It is neither, or its images have another shape.
     """
-    from netinv.data import Dataset, FolderConfig, load_spec, load_split, read_image_folder
+    from netinv.data import Dataset, FolderConfig, load_spec, load_split, oddities, read_image_folder
 
-    if not (path / "spec.json").exists():
+    if (path / "spec.json").exists():
+        spec = load_spec(path)
+        if spec.image_shape != image_shape:
+            raise InputError(
+                f"{path} has images of shape {spec.image_shape}, not {image_shape}: give that --image-shape."
+            )
+        splits = load_split(path, "train"), load_split(path, "test")
+        dataset = Dataset(spec.classes, *splits, spec.source, spec.licence)
+    else:
         folder = FolderConfig.parse({"path": str(path), "image_shape": image_shape}, where="--data")
-        return read_image_folder(folder)
-    spec = load_spec(path)
-    if spec.image_shape != image_shape:
-        raise InputError(f"{path} has images of shape {spec.image_shape}, not {image_shape}: give that --image-shape.")
-    return Dataset(spec.classes, load_split(path, "train"), load_split(path, "test"), spec.source, spec.licence)
+        dataset = read_image_folder(folder)
+    for sentence in oddities(dataset):
+        print(f"warning: {path}: {sentence}", file=sys.stderr)
+    return dataset
 
 
 def train_evaluator(dataset: "Dataset", device: str, seed: int) -> "Classifier":

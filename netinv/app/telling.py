@@ -14,7 +14,8 @@ from netinv.core import InputError
 
 if TYPE_CHECKING:
     from netinv.app.inversions import Inversion
-    from netinv.classifiers import CheckReport, ClassifierSource
+    from netinv.classifiers import CheckReport, ClassifierSource, InvertibleClassifier
+    from netinv.data import LabelledImages
     from netinv.results import Results
 
 
@@ -83,6 +84,14 @@ def warn_of_random_weights(source: "ClassifierSource") -> None:
             "torchvision's own.",
             file=sys.stderr,
         )
+
+
+def warn_of_chance(name: str, classifier: "InvertibleClassifier", data: "LabelledImages") -> None:
+    """Say on stderr that a classifier hardly knows labelled images."""
+    from netinv.classifiers import near_chance
+
+    if told := near_chance(classifier, data):
+        print(f"warning: {name}: {told}", file=sys.stderr)
 
 
 def tell_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:

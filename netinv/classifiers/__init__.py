@@ -7,7 +7,7 @@ from netinv.classifiers.batch_norm import (
     has_pixel_statistics,
     norms_see_vectors,
 )
-from netinv.classifiers.check import CheckReport, check_classifier, untrained
+from netinv.classifiers.check import CheckReport, check_classifier, near_chance, untrained
 from netinv.classifiers.checkpoints import load_classifier, save_classifier
 from netinv.classifiers.findings import as_found, behaviour
 from netinv.classifiers.fresh import FreshClassifier, fresh_copy
@@ -55,6 +55,7 @@ __all__ = [
     "load_classifier",
     "load_classifier_from",
     "load_network",
+    "near_chance",
     "norms_see_vectors",
     "predict",
     "save_classifier",

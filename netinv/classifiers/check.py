@@ -12,6 +12,7 @@ from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfi
 from netinv.classifiers.calls import bare
 from netinv.classifiers.findings import Code, Finding, Severity, as_found, behaviour
 from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
+from netinv.classifiers.networks import InvertibleClassifier
 from netinv.classifiers.outputs import OutputKind
 from netinv.core import Config, InputError, backward_pass
 from netinv.data import LabelledImages, channel_statistics, to_float
@@ -163,9 +164,7 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
     if given < num_classes:
         add("warning", "num_classes", f"The images have {given} classes, but the classifier knows {num_classes}.")
 
-    chosen = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:MAX_IMAGES]
-    images, labels = data.images[chosen], data.labels[chosen].to(classifier.device)
-    images = (images if images.is_floating_point() else to_float(images)).to(classifier.device)
+    images, labels = _chosen(data, classifier.device)
     predicted = _predict(classifier, images)
     accuracy = float((predicted == labels).float().mean())
     best = _better(classifier, images, labels, accuracy)
@@ -174,13 +173,31 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
     elif bool((predicted == predicted[0]).all()) and not bool((labels == labels[0]).all()):
         add("warning", "constant", f"The classifier takes all {len(labels)} images for class {int(predicted[0])}.")
     elif accuracy < _chance(labels) or (accuracy < 0.5 and _undecided(classifier)):
-        add(
-            "warning",
-            "accuracy",
-            f"The accuracy of {accuracy:.3f} is hardly better than chance: was it trained, are these its weights, its "
-            "classes in this order, and images of its kind?",
-        )
+        add("warning", "accuracy", _hardly_better(accuracy))
     return _Measured(findings, accuracy, len(labels))
+
+
+def near_chance(classifier: InvertibleClassifier, data: LabelledImages) -> str | None:
+    """What the check says of an accuracy on labelled images that is hardly better than chance; ``None`` of others."""
+    if not len(data.labels):
+        return None
+    images, labels = _chosen(data, classifier.device)
+    accuracy = float((_predict(classifier, images) == labels).float().mean())
+    return _hardly_better(accuracy) if accuracy < _chance(labels) else None
+
+
+def _chosen(data: LabelledImages, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Some of the images, in [0, 1], and their labels."""
+    chosen = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:MAX_IMAGES]
+    images = data.images[chosen]
+    return (images if images.is_floating_point() else to_float(images)).to(device), data.labels[chosen].to(device)
+
+
+def _hardly_better(accuracy: float) -> str:
+    return (
+        f"The accuracy of {accuracy:.3f} is hardly better than chance: was it trained, are these its weights, its "
+        "classes in this order, and images of its kind?"
+    )
 
 
 def untrained(classifier: AdaptedClassifier) -> Iterator[Finding]:
@@ -232,7 +249,7 @@ def _in_255(classifier: AdaptedClassifier) -> AdapterConfig:
     return classifier.config.model_copy(update={"mean": (0.0,) * channels, "std": (1 / 255,) * channels})
 
 
-def _predict(classifier: AdaptedClassifier, images: Tensor) -> Tensor:
+def _predict(classifier: InvertibleClassifier, images: Tensor) -> Tensor:
     """Predicted labels, (N,)."""
     with torch.no_grad():
         return torch.cat([classifier(batch).argmax(dim=1) for batch in torch.split(images, 100)])

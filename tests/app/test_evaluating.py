@@ -176,3 +176,29 @@ def test_an_evaluation_is_saved_beside_a_place_that_was_taken_meanwhile(
     assert code == 2
     assert f"error: {out} is there already: name a new folder. What was made is in {out}-2." in err
     assert (tmp_path / "out-2" / "results.json").is_file()
+
+
+def test_images_that_measures_mean_little_of_are_warned_of(
+    shell: Shell, weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The test images are the training images, and their classes in another order than the network's."""
+    for split in ("train", "test"):
+        for name, place in (("red", "a"), ("blue", "b")):
+            shutil.copytree(folder / "test" / name, tmp_path / "data" / split / place)
+    words = [*colours(weights)]
+    options: dict[str, Any] = {"model": words[0], "image_shape": "3,8,8", "weights": str(weights), "device": "cpu"}
+    options["arguments"] = ("num_classes=2",)
+    judge = (f"weights={weights}", "argument=num_classes=2", "num_classes=2")
+    data = tmp_path / "data"
+    read_subject((made(tmp_path / "inversion"),), data, "zoo:ConvNet", judge, 0, options)
+    told = capsys.readouterr().err
+    assert f"warning: {data}: 80 of 80 test images are training images too: accuracies are too high" in told
+    for network in ("zoo:ConvNet", "the evaluator"):
+        assert f"warning: {network} on {data}: The accuracy of 0.000 is hardly better than chance" in told
+    assert told.count("warning: ") == 3
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("membership: null\nrobustness: null\n")
+    audit = shell("audit", *words, "--data", data, "--policy", policy, "--out", tmp_path / "out")
+    assert audit[2].count("warning: ") == 2
+    told = shell("check", *words, "--data", folder)[2]
+    assert "warning: " not in told
