@@ -10,13 +10,23 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ParamSpec
 
 import click
 
-from netinv.core import FULL, InputError, bring_back, check_file, check_folder, keep_freed_memory, redacted, take_place
+from netinv.core import (
+    FULL,
+    InputError,
+    bring_back,
+    check_file,
+    check_folder,
+    guarded_output,
+    keep_freed_memory,
+    redacted,
+    take_place,
+)
 from pipeline.ending import begin, end_with_parent, ending, tell_end
 
 P = ParamSpec("P")
@@ -120,6 +130,7 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
     """
 
     @functools.wraps(function)
+    @guarded_output()
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         _quieten()
         keep_freed_memory()
@@ -129,13 +140,14 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
         succeeded = _leave_at_once()
         try:
             with _ends_told():
-                function(*args, **kwargs)
+                try:
+                    function(*args, **kwargs)
+                finally:
+                    sys.stdout.flush()
             succeeded.set()
         except (InputError, FloatingPointError) as error:
             print(f"error: {redacted(str(error))}", file=sys.stderr)
             sys.exit(2)
-        except BrokenPipeError:  # click knows what to do when a reader has gone
-            raise
         except Exception as error:  # 1, Python's own status, is a verdict of the audit
             if isinstance(error, OSError) and error.errno in MENDABLE:
                 told = f"error: {MENDABLE[error.errno]} ({redacted(str(error))}), and run the stage again.\n"
@@ -194,8 +206,9 @@ def _leave_at_once() -> threading.Event:
 
     def leave() -> None:
         if succeeded.is_set():
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                with suppress(OSError):  # its reader has gone
+                    stream.flush()
             os._exit(0)
 
     if "DVC_ROOT" in os.environ:

@@ -1,6 +1,5 @@
 """The command ``netinv``. Each subcommand imports what it needs when it runs, so that a light install has them all."""
 
-import io
 import json
 import shutil
 import signal
@@ -8,7 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -19,8 +18,7 @@ import click
 from netinv.app import auditing, commands, conversion, interpreting
 from netinv.app.options import as_json
 from netinv.app.parsing import parse_field, parse_mixture, parse_sharpness
-from netinv.app.telling import Output
-from netinv.core import FULL, InputError, __version__, keep_freed_memory, redacted
+from netinv.core import FULL, InputError, __version__, guarded_output, keep_freed_memory, redacted
 
 if TYPE_CHECKING:
     from netinv.sampling import OnnxClassifier, OnnxGenerator
@@ -52,7 +50,7 @@ def main() -> None:
     check and of the audit.
     """
     keep_freed_memory()
-    with _ending_in_order(), redirect_stdout(Output(sys.stdout or io.StringIO())):  # there is none where it was closed
+    with _ending_in_order(), guarded_output():
         status = _status(sys.argv[1:] or ["--help"])
     sys.exit(status)
 

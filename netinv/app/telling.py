@@ -1,66 +1,18 @@
 """What the commands print of a check, an inversion, an evaluation."""
 
-import io
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-from netinv.core import InputError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netinv.app.inversions import Inversion
     from netinv.classifiers import CheckReport, ClassifierSource, InvertibleClassifier
     from netinv.data import LabelledImages
     from netinv.results import Results
-
-
-class Output:
-    """Standard output, of which nothing depends: a reader that has gone changes no exit status, which may be a verdict.
-
-    Args:
-        stream: Where texts go.
-    """
-
-    def __init__(self, stream: IO[str]) -> None:
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # its encoding may lack a letter
-            stream.reconfigure(errors="backslashreplace")
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write a text.
-
-        Raises:
-            InputError: There is no room for it.
-        """
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            self._give_up(error)
-        return len(text)
-
-    def flush(self) -> None:
-        """Hand over what was written.
-
-        Raises:
-            InputError: There is no room for it.
-        """
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # or Python's own last flush fails as well
-        if not isinstance(error, BrokenPipeError):
-            raise InputError(f"The standard output cannot be written ({error.strerror}).") from None
 
 
 @contextmanager

@@ -56,6 +56,7 @@ from netinv.core.ranges import (
 )
 from netinv.core.reading import expect_regular, parse_json, read_json, read_numbers, read_text, read_yaml
 from netinv.core.redaction import is_secret, redacted
+from netinv.core.streams import guarded_output
 from netinv.core.templates import page_template
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
@@ -116,6 +117,7 @@ __all__ = [
     "expanded",
     "expect_regular",
     "explain",
+    "guarded_output",
     "is_secret",
     "keep_freed_memory",
     "listed",

@@ -50,7 +50,7 @@ def test_nor_does_it_that_of_a_command_which_ends_by_its_exit(
 
 def test_a_verdict_stays_what_it_is_when_nobody_reads_it() -> None:
     code = (
-        "import sys; from netinv.app.telling import Output; sys.stdout = Output(sys.stdout);"
+        "import sys; from netinv.core.streams import Output; sys.stdout = Output(sys.stdout, needed=True);"
         "[print('x' * 100_000) for _ in range(3)]; sys.stdout.flush(); raise SystemExit(3)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -65,6 +65,25 @@ def test_without_any_output_a_command_ends_as_it_would(exported: Exported, tmp_p
         shell = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", COMMAND, *words]
         done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("where", ["gone", "closed"])
+def test_an_error_that_nobody_reads_changes_no_exit_status_and_goes_nowhere_else(tmp_path: Path, where: str) -> None:
+    words = ["sample", str(tmp_path / "absent.onnx"), "--json", "--out", str(tmp_path / "x.png")]
+    shell = ["/bin/sh", "-c", f'exec "$@" {"2>&-" if where == "closed" else ""}', "sh"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*shell, sys.executable, "-c", COMMAND, *words],
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_what_the_encoding_lacks_is_written_in_ascii(exported: Exported, tmp_path: Path) -> None:

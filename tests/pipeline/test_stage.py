@@ -205,6 +205,27 @@ def test_under_dvc_a_stage_that_ends_well_leaves_at_once_but_for_what_is_registe
     assert Path("taken down").exists() == (status != 0)
 
 
+def test_a_stage_that_nobody_reads_goes_on_and_ends_with_its_own_status() -> None:
+    """Both of its streams lead to a reader that has gone, as in ``dvc repro 2>&1 | head -1``."""
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom pipeline.stage import stage_command\n"
+        "@stage_command\ndef main():\n"
+        "    for stream in (sys.stdout, sys.stderr):\n"
+        "        print('told', file=stream, flush=True)\n"
+        "    Path('made').touch()\n"
+        "    print('told')\n"
+        "    sys.exit(3)\n"
+        "main()"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([sys.executable, "-c", script], stdout=writer, stderr=writer, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, Path("made").exists()) == (3, True)
+
+
 def test_user_error_is_one_sentence_and_status_2() -> None:
     process = _stage("raise InputError('Say what to do.')")
     output, errors = process.communicate()
