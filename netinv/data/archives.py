@@ -27,7 +27,7 @@ DAMAGES = (
 """What reading a damaged archive raises."""
 
 Member = tuple[str, int, bool, Callable[[], bytes]]
-"""Path, size in bytes, whether it is a link or a device, and a function that reads it."""
+"""Path, size in bytes, whether it is a link or a device, and a function that reads it. That of a folder ends in /."""
 
 
 def is_archive(path: Path) -> bool:
@@ -36,7 +36,7 @@ def is_archive(path: Path) -> bool:
 
 
 def archive_members(archive: Path) -> Iterator[Member]:
-    """The members of an archive, but for its folders. Names may have surrogates, for bytes that are no UTF-8.
+    """The members of an archive. Names may have surrogates, for bytes that are no UTF-8.
 
     Raises:
         Exception: One of ``DAMAGES``; reading a member does so as well.
@@ -71,7 +71,9 @@ def _tar_members(archive: Path) -> Iterator[Member]:
         # tarfile's own decompression of a stream does not check the sum at its end; gzip's does, when it is read.
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:
             for member in tar:
-                if not member.isdir():
+                if member.isdir():
+                    yield f"{member.name}/", 0, False, bytes
+                else:
                     yield member.name, member.size, not member.isfile(), partial(_read_member, tar, member)
         while stream.read(2**20):
             pass
@@ -86,9 +88,7 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            name = (
-                member.filename if "/" in member.filename else member.filename.replace("\\", "/")
-            )  # some programs of Windows write backslashes
-            if not name.endswith("/"):
-                is_link = stat.S_ISLNK(member.external_attr >> 16)
-                yield name, member.file_size, is_link, partial(file.read, member)
+            # Some programs of Windows write backslashes.
+            name = member.filename if "/" in member.filename else member.filename.replace("\\", "/")
+            is_link = stat.S_ISLNK(member.external_attr >> 16)
+            yield name, member.file_size, is_link and not name.endswith("/"), partial(file.read, member)

@@ -196,7 +196,7 @@ def _open(path: Path, sha256: dict[str, str]) -> tuple[str, Iterator[File]]:
     if not archives:
         return f"image folder {path.resolve().name}", _folder_files(path)
     origin = " and ".join(f"{name} (SHA-256 {digest})" for name, digest in digests.items())
-    return f"image folder in {origin}", (file for archive in archives for file in _archive_files(archive))
+    return f"image folder in {origin}", _packed_files(path, archives)
 
 
 def _content(path: Path, root: Path) -> bytes:
@@ -248,9 +248,7 @@ def _listed(folder: Path) -> list[tuple[Path, bool]]:
 def _folder_files(root: Path) -> Iterator[File]:
     splits = (path for path, is_folder in _listed(root) if is_folder and path.name in SPLITS)
     classes = [path for split in splits for path, is_folder in _listed(split) if is_folder]
-    if empty := {path.name for path in classes} - {path.name for path in classes if _listed(path)}:
-        # Without them, all later classes would have other labels.
-        raise InputError(f"{root}: the class folders {listed(sorted(empty))} are empty: delete them or fill them.")
+    _expect_filled(root, {path.name for path in classes}, {path.name for path in classes if _listed(path)})
     for path, is_folder in (entry for label in classes for entry in _listed(label)):
         place = _place(path.relative_to(root).as_posix(), str(root))
         if place is None:
@@ -260,11 +258,28 @@ def _folder_files(root: Path) -> Iterator[File]:
         yield File(*place, where=str(path), content=_content(path, root))
 
 
-def _archive_files(archive: Path) -> Iterator[File]:
-    """The files of an archive in memory, one by one; nothing is unpacked to disk."""
+def _packed_files(root: Path, archives: list[Path]) -> Iterator[File]:
+    """The files of all archives."""
+    classes, filled = set[str](), set[str]()
+    for archive in archives:
+        for file in _archive_files(archive, classes):
+            filled.add(file.label)
+            yield file
+    _expect_filled(root, classes, filled)
+
+
+def _expect_filled(root: Path, classes: set[str], filled: set[str]) -> None:
+    """Refuse class folders without images: they would be no classes, and all later ones have other labels."""
+    if empty := sorted(map(_shown, classes - filled)):
+        raise InputError(f"{root}: the class folders {listed(empty)} are empty: delete them or fill them.")
+
+
+def _archive_files(archive: Path, classes: set[str]) -> Iterator[File]:
+    """The files of an archive in memory, one by one; nothing is unpacked to disk. Its class folders are added."""
     try:
         for name, size, is_link, read in archive_members(archive):
-            place = _place(name, archive.name)
+            classes.update(_class_folder(name))
+            place = None if name.endswith("/") else _place(name, archive.name)
             if is_link:
                 raise InputError(f"{archive} holds the link {_shown(name)}: pack the file itself.")
             if size > MAX_FILE_BYTES:
@@ -303,6 +318,14 @@ def _place(path: str, container: str) -> tuple[Split, str, str] | None:
                     return None
             raise InputError(f"{_shown(path)} in {container} lies too deep: expected {part}/<class>/<image>.")
     return None
+
+
+def _class_folder(path: str) -> tuple[str, ...]:
+    """The class folder that a path leads to or through, if there is one, such as ``cat`` of ``train/cat/``."""
+    folders = PurePosixPath(path).parts[: None if path.endswith("/") else -1]
+    position = next((i for i, part in enumerate(folders) if part in SPLITS), len(folders))
+    within = folders[: position + 2]
+    return within[position + 1 :] if not any(part.startswith(".") for part in within) else ()
 
 
 def _shown(name: str) -> str:

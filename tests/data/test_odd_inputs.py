@@ -1,5 +1,7 @@
 """What people hand in: one class, empty folders, names of other systems, places that may not be looked at."""
 
+import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -21,14 +23,32 @@ def test_a_data_set_of_one_class_is_refused(tmp_path: Path) -> None:
         DatasetSpec(classes=("a",), checksums={}, **spec)
 
 
-def test_class_folders_without_images_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["folder", "tar.gz", "zip", "both"])
+def test_class_folders_without_images_are_refused(tmp_path: Path, kind: str) -> None:
     folder = write_folder(tmp_path / "pets", small())
     for split in ("train", "test"):
         for name in ("bird", "ant"):
             (folder / split / name).mkdir()
         (folder / split / "ant/.keep").touch()
-    with pytest.raises(InputError, match="pets: the class folders ant, bird are empty: delete them or fill them"):
-        read(folder)
+        (folder / split / ".hidden").mkdir()
+    path = folder
+    if kind != "folder":
+        path = tmp_path / "packed" if kind == "both" else tmp_path / f"pets.{kind}"
+        form = "zip" if kind == "zip" else "gztar"
+        for split in ("train", "test") if kind == "both" else (".",):
+            target = path / split if kind == "both" else tmp_path / "pets"
+            shutil.make_archive(str(target), form, folder, split)
+    told = f"{path}: the class folders ant, bird are empty: delete them or fill them"
+    with pytest.raises(InputError, match=re.escape(told)):
+        read(path)
+
+
+@pytest.mark.parametrize("form", ["gztar", "zip"])
+def test_an_archive_is_read_as_its_folder(tmp_path: Path, form: str) -> None:
+    folder = write_folder(
+        tmp_path / "pets", small(**{"train/cat/.hidden": b"", ".cache/train/fox/x": b"", "fox/x": b""})
+    )
+    assert equal(read(Path(shutil.make_archive(str(tmp_path / "pets"), form, folder))), read(folder))
 
 
 def test_archives_are_known_by_their_names_in_any_case_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
@@ -42,7 +62,7 @@ def test_archives_are_known_by_their_names_in_any_case_and_hidden_ones_are_passe
 def test_a_zip_with_the_separators_of_windows_is_read(tmp_path: Path) -> None:
     pets = read(write_folder(tmp_path / "pets", small()))
     with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
-        archive.writestr("train\\empty\\", b"")
+        archive.writestr("train\\cat\\", b"")
         for name, content in small().items():
             archive.writestr(name.replace("/", "\\"), content)
     assert equal(read(tmp_path / "pets.zip"), pets)
