@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netinv.app.options import as_json, read_data, read_inversion, source_options
-from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_source
+from netinv.app.parsing import NETWORK, PATH, expect_evaluator, parse_evaluator, parse_source
 from netinv.app.telling import warn_of_chance
 from netinv.core import InputError
 
@@ -24,28 +24,26 @@ if TYPE_CHECKING:
 
 @click.command()
 @source_options
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Its training and test images.")
-@click.option(
-    "--policy", "policy_file", type=click.Path(path_type=Path), help="YAML file.  [default: see docs/audit.md]"
-)
+@click.option("--data", required=True, type=PATH, help="Its training and test images.")
+@click.option("--policy", "policy_file", type=PATH, help="YAML file.  [default: see docs/audit.md]")
 @click.option(
     "--generators",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Generator to draw from: an ONNX file, or a folder of netinv invert; repeat it.",
 )
 @click.option(
     "--images",
     "image_sets",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Generated images: a folder of them, or an .npz of netinv sample; repeat it.",
 )
-@click.option("--evaluator", help="Independent classifier, in any form of MODEL.")
+@click.option("--evaluator", type=NETWORK, help="Independent classifier, in any form of MODEL.")
 @click.option(
     "--evaluator-set", multiple=True, help="NAME=VALUE, an option of MODEL for it, such as mean=0.5; repeat it."
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the record.")
+@click.option("--out", required=True, type=PATH, help="New folder for the record.")
 @as_json
 def audit(
     data: Path,

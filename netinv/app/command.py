@@ -17,7 +17,7 @@ import click
 
 from netinv.app import auditing, commands, conversion, interpreting
 from netinv.app.options import as_json
-from netinv.app.parsing import parse_field, parse_mixture, parse_sharpness
+from netinv.app.parsing import PATH, parse_field, parse_mixture, parse_sharpness
 from netinv.core import FULL, InputError, __version__, guarded_output, keep_freed_memory, redacted
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _ending_in_order() -> Iterator[None]:
 
 
 @cli.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.option("--label", "labels", multiple=True, help="Wanted class, by number or name; repeat it for several.")
 @click.option("--mixture", help="Wanted probabilities in place of a class, such as 3:0.6,8:0.4; they sum to 1.")
 @click.option("--num", default=64, show_default=True, type=click.IntRange(1), help="Images, of each wanted class.")
@@ -136,11 +136,9 @@ def _ending_in_order() -> Iterator[None]:
 @click.option("--generator", type=click.IntRange(0), help="Which one of an ensemble draws.  [default: they take turns]")
 @click.option("--columns", type=click.IntRange(1), help="Images in a row of the grid.")
 @click.option("--scale", default=1, show_default=True, type=click.IntRange(1, 64), help="Side of a pixel in pictures.")
-@click.option("--verify", type=click.Path(path_type=Path), help="Classifier in ONNX, which tells the accuracy.")
+@click.option("--verify", type=PATH, help="Classifier in ONNX, which tells the accuracy.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.  [default: one for each core]")
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help=".png (a grid), .npz, or a new folder of PNGs."
-)
+@click.option("--out", required=True, type=PATH, help=".png (a grid), .npz, or a new folder of PNGs.")
 @as_json
 def sample(
     model: Path,
@@ -213,7 +211,7 @@ def _judge(path: Path, network: "OnnxGenerator", threads: int | None) -> "OnnxCl
 
 
 @cli.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, required=True, type=PATH)
 @click.option("--width", type=click.IntRange(60), help="Characters in a line.  [default: the terminal's]")
 def summary(folders: tuple[Path, ...], width: int | None) -> None:
     """Print the headline numbers of all FOLDERS of an evaluation, beside real images and noise.
@@ -226,7 +224,7 @@ def summary(folders: tuple[Path, ...], width: int | None) -> None:
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("onnx"))
+@click.argument("folder", type=PATH, default=Path("onnx"))
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port on this machine.")
 @click.option("--browser/--no-browser", default=True, help="Open it in the default browser.")
 def playground(folder: Path, port: int, browser: bool) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from netinv.app.options import as_json, read_data, read_subject, source_options, subject_options
-from netinv.app.parsing import parse_classes, parse_pairs, parse_source
+from netinv.app.parsing import PATH, parse_classes, parse_pairs, parse_source
 from netinv.app.telling import tell_evaluation, tell_inversion, told, warn_of_random_weights, warnings_in_lines
 from netinv.core import VARIANTS, InputError
 
 
 @click.command()
 @source_options
-@click.option("--data", type=click.Path(path_type=Path), help="Labelled images: a data set, or a folder of images.")
+@click.option("--data", type=PATH, help="Labelled images: a data set, or a folder of images.")
 @as_json
 def check(data: Path | None, as_json: bool, **options: Any) -> None:
     """Try MODEL out before the work, and tell the usual mistakes. Exit status 1 where inversion would be in vain."""
@@ -61,7 +61,7 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder for the trained generator; an earlier inversion there is replaced.",
 )
 @as_json
@@ -129,7 +129,7 @@ def invert(
 @source_options
 @subject_options
 @click.option("--num-samples", default=2048, show_default=True, type=click.IntRange(10), help="Images drawn of each.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for measures and pictures.")
+@click.option("--out", required=True, type=PATH, help="New folder for measures and pictures.")
 @as_json
 def evaluate(
     folders: tuple[Path, ...],
@@ -192,9 +192,9 @@ def evaluate(
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="HTML file.")
-@click.option("--interpretation", type=click.Path(path_type=Path), help="Folder of `netinv interpret`, for a chapter.")
+@click.argument("folders", nargs=-1, required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="HTML file.")
+@click.option("--interpretation", type=PATH, help="Folder of `netinv interpret`, for a chapter.")
 @as_json
 def report(folders: tuple[Path, ...], out: Path, interpretation: Path | None, as_json: bool) -> None:
     """Write one self-contained page on all FOLDERS of `netinv evaluate`, each under its name; models apart."""
@@ -209,8 +209,8 @@ def report(folders: tuple[Path, ...], out: Path, interpretation: Path | None, as
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="ONNX file.")
+@click.argument("folder", type=PATH)
+@click.option("--out", required=True, type=PATH, help="ONNX file.")
 @as_json
 def export(folder: Path, out: Path, as_json: bool) -> None:
     """Write the generator in FOLDER as an ONNX file, which `netinv sample` draws from without torch."""

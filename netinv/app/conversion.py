@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from netinv.app.options import as_json, source_options
-from netinv.app.parsing import parse_classes, parse_source
+from netinv.app.parsing import PATH, parse_classes, parse_source
 from netinv.core import InputError
 
 
@@ -15,11 +15,11 @@ from netinv.core import InputError
 @click.argument("name")
 @click.option(
     "--mirror",
-    type=click.Path(path_type=Path),
+    type=PATH,
     envvar="NETINV_MIRROR",
     help="Folder in torchvision's layout.  [default: NETINV_MIRROR, or it is downloaded]",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the data set.")
+@click.option("--out", required=True, type=PATH, help="New folder for the data set.")
 @as_json
 def fetch(name: str, mirror: Path | None, out: Path, as_json: bool) -> None:
     """Bring a data set into the form that --data takes.
@@ -40,7 +40,7 @@ def fetch(name: str, mirror: Path | None, out: Path, as_json: bool) -> None:
 @click.command("export-classifier")
 @source_options
 @click.option("--classes", help="Names of the classes in label order, such as red,blue.  [default: their numbers]")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="ONNX file.")
+@click.option("--out", required=True, type=PATH, help="ONNX file.")
 @as_json
 def export_classifier(classes: str | None, out: Path, as_json: bool, **options: Any) -> None:
     """Write MODEL as an ONNX file, by which `netinv sample --verify` tells the accuracy without torch."""

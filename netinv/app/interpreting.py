@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netinv.app.options import as_json, read_subject, source_options, subject_options
-from netinv.app.parsing import parse_pairs
+from netinv.app.parsing import PATH, parse_pairs
 from netinv.core import InputError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _with_bar(rows: "Mapping[str, Tensor]", wanted: "Sequence[Wanted]") -> "Iter
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder for numbers and pictures; earlier ones there are replaced.",
 )
 @as_json

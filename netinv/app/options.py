@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from netinv.app.parsing import expect_evaluator, parse_evaluator, parse_source
+from netinv.app.parsing import NETWORK, PATH, expect_evaluator, parse_evaluator, parse_source
 from netinv.app.telling import warn_of_chance
 from netinv.core import InputError
 
@@ -35,8 +35,10 @@ def source_options(command: Command) -> Command:
     """
     command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{MODEL}"
     options = [
-        click.argument("model"),
-        click.option("--weights", help="File of weights, or a name such as DEFAULT for torchvision's own."),
+        click.argument("model", type=NETWORK),
+        click.option(
+            "--weights", type=NETWORK, help="File of weights, or a name such as DEFAULT for torchvision's own."
+        ),
         click.option("--weights-prefix", help="Where in that file the network's names begin.  [default: found]"),
         click.option("--argument", "arguments", multiple=True, help="NAME=VALUE for the factory; repeat it."),
         click.option("--factory", help="The PACKAGE.MODULE:FUNCTION that may build a stored network."),
@@ -67,12 +69,13 @@ def as_json(command: Command) -> Command:
 
 def subject_options(command: Command) -> Command:
     """The options that say what is measured of a classifier, and beside what; :func:`read_subject` reads them."""
-    folder = click.Path(path_type=Path)
     options = [
-        click.option("--inversion", "folders", multiple=True, type=folder, help="Folder; repeat it.  [default: MODEL]"),
-        click.option("--data", type=folder, help="Real images: a data set, or a folder of images."),
+        click.option("--inversion", "folders", multiple=True, type=PATH, help="Folder; repeat it.  [default: MODEL]"),
+        click.option("--data", type=PATH, help="Real images: a data set, or a folder of images."),
         click.option(
-            "--evaluator", help="Independent classifier, in any form of MODEL.  [default: one is trained on --data]"
+            "--evaluator",
+            type=NETWORK,
+            help="Independent classifier, in any form of MODEL.  [default: one is trained on --data]",
         ),
         click.option(
             "--evaluator-set", multiple=True, help="NAME=VALUE, an option of MODEL for it, such as mean=0.5; repeat it."

@@ -5,7 +5,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import InputError, best_device, check_class_names, parse_json
+import click
+
+from netinv.core import InputError, best_device, check_class_names, expanded, parse_json
 
 if TYPE_CHECKING:
     from netinv.classifiers import ClassifierSource
@@ -26,6 +28,27 @@ EVALUATOR_OPTIONS = (
     "feature-layer",
 )
 """What ``--evaluator-set`` sets: the options of a MODEL but for its device."""
+
+
+class PathType(click.Path):
+    """A path that people type. A shell leaves ``~`` as it is in ``--out=~/x``, and an empty text is no path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or where it is empty click's error, which names the option."""
+        if not str(value):
+            self.fail("it is empty: name a path.", param, ctx)
+        return super().convert(expanded(str(value)), param, ctx)
+
+
+class NetworkType(click.types.StringParamType):
+    """A name of a network or of its weights, which may be a path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name; of a path, as :class:`PathType`."""
+        return str(expanded(value)) if str(value).startswith("~") else super().convert(value, param, ctx)
+
+
+PATH, NETWORK = PathType(path_type=Path), NetworkType()
 
 
 def parse_mixture(text: str, generator: "OnnxGenerator") -> dict[int, float]:
@@ -152,7 +175,7 @@ def parse_evaluator(
         if name == "argument":
             options["arguments"] += (text,)
         else:
-            options[name.replace("-", "_")] = text
+            options[name.replace("-", "_")] = NETWORK(text) if name == "weights" else text
     if "num_classes" in options:
         (options["num_classes"],) = parse_numbers(options["num_classes"], int, "--evaluator-set num-classes")
     source, _ = parse_source(options)

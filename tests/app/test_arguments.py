@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -13,12 +14,15 @@ from shells import FACTORY, Shell
 from torch import nn
 
 import netinv
+from netinv.app import command
 from netinv.app.inversions import Inversion
+from netinv.app.parsing import NetworkType, PathType, parse_evaluator
 from netinv.app.telling import warn_of_random_weights
 from netinv.classifiers import ClassifierSource
 from netinv.core import Config, check_class_names
 from netinv.generators import ConditionedGenerator, draw_images
 from netinv.sampling import grid
+from tests.conftest import Exported
 
 SHAPE = (3, 8, 8)
 
@@ -145,3 +149,40 @@ def test_seeds_of_any_size_draw_and_no_others() -> None:
     state = torch.random.get_rng_state()
     draw_images(generator, 2, seed=3, sharpness=1.0, dropout=True)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_every_path_on_the_command_line_may_begin_at_home(
+    shell: Shell, folder: Path, weights: Path, exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in ``--out=~/x``, which a shell leaves as it is."""
+    types = {"model": NetworkType, "weights": NetworkType, "evaluator": NetworkType}
+    for name, each in command.cli.commands.items():
+        for param in each.params:
+            if isinstance(param.type, click.Path):
+                assert isinstance(param.type, PathType), (name, param.name)
+            elif param.name in types:
+                assert isinstance(param.type, types[param.name]), (name, param.name)
+    monkeypatch.setenv("HOME", str(weights.parent))
+    told = shell("check", *FACTORY, "--argument", "num_classes=2", f"--weights=~/{weights.name}")[1]
+    assert "classifier  zoo:ConvNet" in told
+    evaluator = parse_evaluator("zoo:ConvNet", (f"weights=~/{weights.name}",), SHAPE, "cpu")
+    assert evaluator.weights == str(weights)
+    monkeypatch.setenv("HOME", str(folder))
+    assert shell("check", *FACTORY, "--argument", "num_classes=2", "--data=~")[2] == ""
+    monkeypatch.setenv("HOME", str(exported.folder))
+    out = exported.folder / "at-home.png"
+    assert shell("sample", "~/generator-0.onnx", "--out=~/at-home.png")[0] == 0
+    assert out.is_file()
+    out.unlink()
+    told = shell("sample", "~/absent.onnx", "--out=~nobody-of-that-name/x.png")[2]
+    assert "~nobody-of-that-name/x.png names the home of nobody" in told
+
+
+@pytest.mark.parametrize("words", [("--mirror", "", "--out", "x"), ("--out", "")])
+def test_an_empty_path_is_refused_by_name(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = shell("fetch", "mnist", *words)
+    assert (code, err) == (2, f"error: Invalid value for '{words[0]}': it is empty: name a path.\n")
+    assert not list(tmp_path.iterdir())
