@@ -73,8 +73,10 @@ def check_place(path: Path) -> None:
     """Make sure, before the work, that :func:`save` can write there.
 
     Raises:
-        InputError: The path has another suffix, is taken by a folder, or cannot be written.
+        InputError: The path has another suffix or is nothing but one, is taken by a folder, or cannot be written.
     """
+    if path.name in {".png", ".npz"}:  # which Python takes for a hidden name without a suffix
+        raise InputError(f"{path} is a suffix without a name: give a name before it.")
     if path.suffix not in {".png", ".npz", ""}:
         raise InputError(f"{path} ends in {path.suffix}: give a .png, a .npz, or a new folder's name without a suffix.")
     if path.suffix:
