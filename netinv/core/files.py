@@ -82,7 +82,7 @@ def _expect_replaceable(path: Path, replaces: tuple[str, ...] | None) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well.
+    """A temporary path beside ``path`` that takes its place when the block ends well, with the permissions it had.
 
     Raises:
         InputError: As :func:`check_file`, before the block or at its end.
@@ -91,6 +91,8 @@ def new_file(path: Path) -> Iterator[Path]:
     place = Path(os.path.realpath(path))  # where a link leads; unlike resolve it takes links in a circle as they are
     with _os_errors_as_input_errors(path), _beside(place) as partial:
         yield partial
+        with suppress(OSError):  # there is no earlier file, or its file system knows no permissions
+            shutil.copymode(place, partial)
         try:
             partial.replace(place)
         except OSError as error:

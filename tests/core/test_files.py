@@ -40,6 +40,10 @@ def test_a_file_appears_whole_and_replaces_an_earlier_one() -> None:
         assert not path.exists()
     write_text(path, "newer")
     assert path.read_text() == "newer"
+    for mode in (0o600, 0o644, 0o400):
+        path.chmod(mode)
+        write_text(path, f"{mode}")
+        assert (path.read_text(), path.stat().st_mode & 0o777) == (f"{mode}", mode)
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
