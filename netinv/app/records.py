@@ -5,8 +5,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field, NonNegativeInt
+
 from netinv.classifiers import ClassifierSource, check_named
-from netinv.core import Config, InputError, Share, network_digest, read_json
+from netinv.core import ClassNames, Config, InputError, Share, network_digest, read_json
 from netinv.inversion import InversionConfig
 
 if TYPE_CHECKING:
@@ -41,11 +43,11 @@ def save_somewhere(save: "Callable[[Path], object]", out: Path) -> None:
 class Record(Config):
     """What ``inversion.json`` holds."""
 
-    classes: tuple[str, ...]
+    classes: ClassNames = Field(min_length=1, max_length=100_000)
     accuracy: Share
     class_accuracy: tuple[Share, ...] = ()
     config: InversionConfig
-    seed: int | None = None
+    seed: NonNegativeInt | None = None
     classifier: ClassifierSource | None = None
     classifier_sha256: str | None = None
 

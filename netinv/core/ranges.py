@@ -4,6 +4,7 @@ The ends are far outside of what makes sense and far inside of what breaks a mac
 lists them; a test holds that list, and that no configuration has a number without a range.
 """
 
+from collections import Counter
 from collections.abc import Hashable
 from typing import Annotated, TypeVar
 
@@ -68,10 +69,12 @@ Number = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 
 
 def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    if twice := [item for item in dict.fromkeys(items) if items.count(item) > 1]:
+    if twice := [item for item, count in Counter(items).items() if count > 1]:
         raise ValueError(f"{', '.join(map(str, twice[:10]))} is there more than once")
     return items
 
 
 Few = Annotated[tuple[Item, ...], Field(max_length=50), AfterValidator(_each_once)]
 """Some values, each once."""
+ClassNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_each_once)]
+"""In label order."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from netinv.core import Config, ImageShape, InputError, expect_regular, listed, read_json
+from netinv.core import ClassNames, Config, ImageShape, InputError, expect_regular, listed, read_json
 
 Split = Literal["train", "test"]
 
@@ -26,7 +26,7 @@ class DatasetSpec(Config):
     """What a data set is; stored beside its tensors as ``spec.json``."""
 
     name: str
-    classes: tuple[str, ...] = Field(min_length=2, max_length=100_000)
+    classes: ClassNames = Field(min_length=2, max_length=100_000)
     """Class names, in label order."""
     image_shape: ImageShape
     num_train: Annotated[int, Field(ge=1, le=2**31)]
@@ -42,13 +42,6 @@ class DatasetSpec(Config):
     def num_classes(self) -> int:
         """K."""
         return len(self.classes)
-
-    @field_validator("classes")
-    @classmethod
-    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        if len({*classes}) < len(classes):
-            raise ValueError("a class is named twice")
-        return classes
 
 
 class LabelledImages(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from netinv.core import ImageShape, InputError, Number, Sharpness, check_class_names, explain, listed, parse_json
+from netinv.core import ClassNames, ImageShape, InputError, Number, Sharpness, explain, listed, parse_json
 
 LATER = ("field_side",)
 """What files of an earlier version lack."""
@@ -22,7 +22,7 @@ class Metadata:
     dataset: str
     variant: str
     """Which generator (``standard`` or ``robust``), or which classifier (``classifier`` or ``evaluator``)."""
-    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=100_000)]
+    classes: Annotated[ClassNames, Field(min_length=1, max_length=100_000)]
     """Names of the K classes, in label order."""
     image_shape: ImageShape
     run_id: str
@@ -72,7 +72,6 @@ class Metadata:
             values = {name: parse_json(entries[f"netinv.{name}"]) for name in names}
             # Through JSON, since only there does strict validation take a list for a tuple.
             metadata = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
-            check_class_names(metadata.classes)
             if metadata.image_range != (0, 1):
                 raise ValueError(f"an image_range of {metadata.image_range} where images are in [0, 1]")
             if metadata.sharpness[0] > metadata.sharpness[1]:

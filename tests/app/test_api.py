@@ -1,6 +1,7 @@
 """Inversion in one call: as the first page of the documentation shows it, in a notebook, and back from disk."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -283,6 +284,25 @@ def test_an_inversion_of_two_parts_is_refused(inversion: Inversion, tmp_path: Pa
     record = tmp_path / "inversion" / "inversion.json"
     record.write_text(record.read_text().replace('"9"', '"9", "10"'))
     with pytest.raises(InputError, match=r"names 11 classes, but the generator has 10"):
+        Inversion.load(tmp_path / "inversion")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"classes": [*"012345678", ""]}, r"inversion\.json\.classes\.9: String should have at least 1 character"),
+        ({"classes": [*"0123456788"]}, r"inversion\.json\.classes: 8 is there more than once"),
+        ({"classes": []}, r"inversion\.json\.classes: .* at least 1 item"),
+        ({"seed": -1}, r"inversion\.json\.seed: expected greater than or equal to 0, got -1"),
+    ],
+)
+def test_a_record_that_no_code_writes_is_refused(
+    inversion: Inversion, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    inversion.save(tmp_path / "inversion")
+    record = tmp_path / "inversion" / "inversion.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    with pytest.raises(InputError, match=told):
         Inversion.load(tmp_path / "inversion")
 
 

@@ -21,6 +21,8 @@ def test_a_data_set_of_one_class_is_refused(tmp_path: Path) -> None:
     assert DatasetSpec(classes=("a", "b"), checksums={}, **spec).num_classes == 2
     with pytest.raises(ValidationError, match="at least 2"):
         DatasetSpec(classes=("a",), checksums={}, **spec)
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        DatasetSpec(classes=("a", ""), checksums={}, **spec)
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar.gz", "zip", "both"])

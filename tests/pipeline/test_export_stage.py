@@ -30,5 +30,5 @@ def test_a_network_of_other_data_is_refused() -> None:
 
 
 def test_a_data_set_names_each_class_once() -> None:
-    with pytest.raises(ValueError, match="a class is named twice"):
+    with pytest.raises(ValueError, match="is there more than once"):
         spec(("a", "a"), (1, 8, 8))
