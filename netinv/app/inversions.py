@@ -1,6 +1,7 @@
 """What an inversion is once it is done: a generator, its history, and how well it draws each class."""
 
 import io
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,7 +14,15 @@ from netinv.app.records import FILES, RECORD, Record, read_record
 from netinv.classifiers import ClassifierSource, InvertibleClassifier
 from netinv.core import InputError, listed, new_folder, read_numbers, save_csv, whole
 from netinv.evaluation import vendi_score
-from netinv.generators import ConditionedGenerator, class_grid, draw_images, field_side, load_generator, save_generator
+from netinv.generators import (
+    ConditionedGenerator,
+    class_grid,
+    draw_image_batches,
+    draw_images,
+    field_side,
+    load_generator,
+    save_generator,
+)
 from netinv.inversion import InversionConfig, missing_classes, read_as_asked, variant_of
 
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
@@ -221,9 +230,15 @@ def classifier_vendi(inversion: Inversion, classifier: InvertibleClassifier) -> 
         inversion: Draws the images.
         classifier: The one that was inverted.
     """
-    scores = []
-    for label in range(len(inversion.classes)):
-        images = inversion.sample(50, label=label, seed=2)
-        _, features = classifier(images.to(classifier.device), return_features=True)
-        scores.append(vendi_score(features[(features != 0).any(dim=1)].cpu()))
-    return float(torch.stack(scores).mean())
+    classes, found = len(inversion.classes), []
+    labels = list(range(classes)) * 50  # in turn, since the features of some networks depend on the rest of the batch
+    sharpness = inversion.config.sharpness
+    drawn = draw_image_batches(
+        inversion.generator, len(labels), seed=2, sharpness=sharpness, labels=labels, batch_size=50
+    )
+    with closing(drawn) as batches:
+        for images, _ in batches:
+            _, features = classifier(images.to(classifier.device), return_features=True)
+            found.append(features.cpu())
+    by_class = torch.cat(found).view(50, classes, -1).unbind(dim=1)
+    return float(torch.stack([vendi_score(rows[(rows != 0).any(dim=1)]) for rows in by_class]).mean())

@@ -23,6 +23,8 @@ MOST, EFFORT = 400, 4
 """Images of a class at most; images of all classes at most, as a multiple of those of the first look."""
 CHANCE = 0.001
 """That any class which is drawn looks, before its last images, as if it surely were not."""
+MIXED = 10
+"""Classes that are drawn in turn, where there are so many: some networks' scores depend on the rest of the batch."""
 NAMED = 10
 """Classes that a message names."""
 
@@ -52,7 +54,7 @@ def read_as_asked(
     size = config.batch_size
     whole = num + -num % size
     if labels is not None:
-        labels = [*labels, *[0] * (whole - num)]
+        labels = np.resize(labels, whole).tolist()
     drawn = draw_image_batches(generator, whole, seed=seed, sharpness=config.sharpness, labels=labels, batch_size=size)
     right = torch.empty(whole, dtype=torch.bool)  # at once: small pieces between large ones would scatter the memory
     with closing(drawn) as batches:
@@ -69,7 +71,8 @@ def class_accuracies(
 
     A few images of each class are enough for most; unclear classes get as many again, and so on. A class stops being
     sampled when one more miss would not change its verdict, or when so few hits have probability below 0.001 / K. This
-    early stopping biases accuracies near 0.9 slightly upwards.
+    early stopping biases accuracies near 0.9 slightly upwards. Batches stay as mixed as in training: images of the other
+    classes fill them and do not count.
 
     Args:
         generator: Its mode is left as it was.
@@ -81,9 +84,10 @@ def class_accuracies(
     right, seen, unclear = np.zeros(classes, int), np.zeros(classes, int), np.arange(classes)
     seed = 3
     while len(unclear) and seen.max() + more <= MOST and seen.sum() + more * len(unclear) <= EFFORT * first * classes:
-        asked = np.repeat(unclear, more).tolist()
-        hits = read_as_asked(generator, classifier, config, len(asked), seed, asked)
-        right[unclear] += hits.view(-1, more).sum(dim=1).numpy()
+        others = np.setdiff1d(np.arange(classes), unclear)[: max(0, MIXED - len(unclear))]
+        asked = np.tile([*unclear, *others], more).tolist()
+        hits = read_as_asked(generator, classifier, config, len(asked), seed, asked).view(more, -1)
+        right[unclear] += hits[:, : len(unclear)].sum(dim=0).numpy()
         seen[unclear] += more
         clear = ((right - 1) / seen >= DRAWN) | (bdtr(right, seen, DRAWN) < CHANCE / classes)
         unclear = np.flatnonzero(~clear)

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 import netinv
 from netinv.app.api import settings_of
-from netinv.app.inversions import DoubtfulClassifier, Inversion, MissingClasses, inversion_accuracy
+from netinv.app.inversions import DoubtfulClassifier, Inversion, MissingClasses, classifier_vendi, inversion_accuracy
 from netinv.classifiers import AdaptedClassifier, adapt
 from netinv.core import InputError
 from netinv.data import load_digits, to_float
+from netinv.evaluation import vendi_score
 from netinv.generators import ConditionedGenerator, draw_images
 from netinv.inversion import class_accuracies
 from netinv.sampling import OnnxGenerator
@@ -210,6 +211,24 @@ def test_accuracy_is_a_share_of_fresh_images(inversion: Inversion) -> None:
     labels = vectors.argmax(dim=1)
     fixed: Any = Fixed()
     assert inversion_accuracy(inversion, fixed, num=1000) == pytest.approx(float((labels == 4).float().mean()))
+
+
+def test_diversity_within_the_classifier_is_of_mixed_batches(inversion: Inversion) -> None:
+    class Pixels(nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, images: Tensor, return_features: bool) -> tuple[None, Tensor]:
+            assert len(images) == 50
+            seen.append(images)
+            return None, images.flatten(1)
+
+    seen: list[Tensor] = []
+    pixels: Any = Pixels()
+    found = classifier_vendi(inversion, pixels)
+    expected, labels = inversion._draw(500, seed=2, labels=[*range(10)] * 50)
+    torch.testing.assert_close(torch.cat(seen), expected)
+    scores = [float(vendi_score(expected[labels == label].flatten(1))) for label in range(10)]
+    assert found == pytest.approx(sum(scores) / 10, rel=1e-4)
 
 
 def test_the_classifier_and_the_random_state_are_left_as_found(classifier: nn.Module) -> None:
