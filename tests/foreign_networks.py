@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 K = 10
 
@@ -113,6 +114,21 @@ class Residual(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         return self.out(self.embed(images))
+
+
+class Checkpointed(Residual):
+    """Saves memory: what happens inside a block is computed again for its gradients."""
+
+    def __init__(self, use_reentrant: bool = False) -> None:
+        super().__init__()
+        self.mix = nn.Linear(16, 16)
+        self.use_reentrant = use_reentrant
+
+    def embed(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        for block in self.blocks:
+            x = F.relu(x + checkpoint(block, x, use_reentrant=self.use_reentrant))
+        return checkpoint(self.mix, x.mean(dim=(2, 3)), use_reentrant=self.use_reentrant)
 
 
 class Transformer(nn.Module):
@@ -333,6 +349,7 @@ def resnet18() -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "conv": ConvNet,
     "residual": Residual,
+    "checkpointed": Checkpointed,
     "transformer": Transformer,
     "perceptron": Perceptron,
     "conv head": ConvHead,

@@ -20,6 +20,7 @@ from netinv.classifiers import (
     as_found,
     behaviour,
     check_statistics,
+    frozen,
     has_pixel_statistics,
     norms_see_vectors,
     untrained,
@@ -106,23 +107,24 @@ def invert(
             warnings.warn(left_out, stacklevel=3)  # behind the decorator's own call
     elif variant is not None:
         raise InputError("Both a variant and a config were given: change variant_config(name) and give that alone.")
-    findings = [*as_found(adapted.network, adapted.config), *behaviour(adapted), *untrained(adapted)]
-    if errors := [finding.message for finding in findings if finding.severity == "error"]:
-        raise InputError(" ".join(errors))
-    for finding in findings:
-        if finding.severity == "warning":
-            warnings.warn(finding.message, DoubtfulClassifier, stacklevel=3)
-    check_statistics(config.pixel_statistics, config.layer_statistics, adapted)
-    names = tuple(map(str, range(adapted.num_classes)) if classes is None else classes)
-    if len(names) != adapted.num_classes:
-        raise InputError(
-            f"{len(names)} class names were given, but the classifier knows {adapted.num_classes} classes."
-        )
-    _expect_time_for(adapted, config, generator, max_hours, progress)
-    tried: list[Inversion] = []
-    while len(tried) < attempts and (not tried or tried[-1].missing):
-        title = "invert again" if tried else "invert"
-        tried.append(_trained(adapted, config, generator, names, seed + len(tried), title, progress, on_record))
+    with frozen(adapted.network):
+        findings = [*as_found(adapted.network, adapted.config), *behaviour(adapted), *untrained(adapted)]
+        if errors := [finding.message for finding in findings if finding.severity == "error"]:
+            raise InputError(" ".join(errors))
+        for finding in findings:
+            if finding.severity == "warning":
+                warnings.warn(finding.message, DoubtfulClassifier, stacklevel=3)
+        check_statistics(config.pixel_statistics, config.layer_statistics, adapted)
+        names = tuple(map(str, range(adapted.num_classes)) if classes is None else classes)
+        if len(names) != adapted.num_classes:
+            raise InputError(
+                f"{len(names)} class names were given, but the classifier knows {adapted.num_classes} classes."
+            )
+        _expect_time_for(adapted, config, generator, max_hours, progress)
+        tried: list[Inversion] = []
+        while len(tried) < attempts and (not tried or tried[-1].missing):
+            title = "invert again" if tried else "invert"
+            tried.append(_trained(adapted, config, generator, names, seed + len(tried), title, progress, on_record))
     best = max(tried, key=lambda inversion: (-len(inversion.missing), inversion.accuracy))
     if best.missing:
         warnings.warn(told_missing(best.classes, best.class_accuracy), MissingClasses, stacklevel=3)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from netinv.classifiers import DEFAULT, AdapterConfig, adapt
+from netinv.classifiers import DEFAULT, AdapterConfig, adapt, frozen
 from netinv.core import InputError, whole
 from netinv.perturbations import Nearest, Norm, nearest_of_class
 
@@ -75,4 +75,5 @@ def refine(
         raise InputError(f"A label is not a class of the classifier, which knows 0 to {adapted.num_classes - 1}.")
     # Copies, since tensors made in inference mode have no gradients.
     images, labels = images.to(adapted.device, copy=True), labels.expand(len(images)).clone()
-    return nearest_of_class(adapted, images, labels, epsilon, norm, steps, eight_bit=eight_bit)
+    with frozen(adapted.network):
+        return nearest_of_class(adapted, images, labels, epsilon, norm, steps, eight_bit=eight_bit)

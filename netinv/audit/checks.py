@@ -14,6 +14,7 @@ from netinv.audit.policy import MembershipPolicy
 from netinv.audit.record import Check, Number, Outcome, gravest
 from netinv.audit.shadows import train_shadows
 from netinv.audit.subject import Subject, answers, taken
+from netinv.classifiers import frozen
 from netinv.data import LabelledImages, shared, to_float
 from netinv.evaluation import MIN_POOL, membership, roc_auc
 from netinv.perturbations import robust_mask
@@ -164,7 +165,10 @@ def check_robustness(subject: Subject) -> Check:
     part = taken(subject.test, subject.chosen(subject.test, policy.images, 5))
     device = subject.classifier.device
     images, label = to_float(part.images).to(device), part.labels.to(device)
-    kept = robust_mask(subject.classifier, images, label, policy.epsilon, policy.attack_steps, seed=subject.policy.seed)
+    with frozen(subject.classifier):
+        kept = robust_mask(
+            subject.classifier, images, label, policy.epsilon, policy.attack_steps, seed=subject.policy.seed
+        )
     number = Number(
         name=f"accuracy_at_{policy.epsilon:.3g}",
         meaning=f"Accuracy on test images under an attack of at most {policy.epsilon:.3g}",

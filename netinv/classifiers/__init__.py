@@ -7,6 +7,7 @@ from netinv.classifiers.batch_norm import (
     has_pixel_statistics,
     norms_see_vectors,
 )
+from netinv.classifiers.calls import frozen
 from netinv.classifiers.check import CheckReport, check_classifier, near_chance, untrained
 from netinv.classifiers.checkpoints import load_classifier, save_classifier
 from netinv.classifiers.findings import as_found, behaviour
@@ -49,6 +50,7 @@ __all__ = [
     "check_statistics",
     "freeze",
     "fresh_copy",
+    "frozen",
     "has_pixel_statistics",
     "import_classifier",
     "load_checkpoint",

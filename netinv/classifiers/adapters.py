@@ -1,7 +1,8 @@
 """Other people's classifiers, made to take images in [0, 1] and to give logits and penultimate features.
 
 The wrapped network is touched only while a call lasts: evaluation mode, frozen parameters and the hook that reads its
-features are taken back before the call returns, also when it fails. Between calls the network is as its owner left it.
+features are taken back before the call returns, also when it fails. Between calls the network is as its owner left it,
+but for a block of ``frozen``, which the backward pass needs.
 """
 
 from collections.abc import Callable, Iterator

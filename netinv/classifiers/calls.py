@@ -7,15 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from netinv.classifiers.networks import InvertibleClassifier
 from netinv.core import InputError, OutOfMemory, out_of_memory, reason
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
+def frozen(classifier: InvertibleClassifier | nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for parameters inside the block; every flag as it was after it.
+
+    A call of an adapted network is such a block. Whoever computes gradients through it holds one around the backward
+    pass, too: gradient checkpointing calls parts of the network again there.
 
     The flags are set one by one and not through ``eval()``, which some networks refuse or overrule.
     """
+    network = classifier if isinstance(classifier, nn.Module) else nn.Module()
     # Those that torch.jit.freeze has been through have no mode any more.
     training = {module: module.training for module in network.modules() if hasattr(module, "training")}
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig
-from netinv.classifiers.calls import bare
+from netinv.classifiers.calls import bare, frozen
 from netinv.classifiers.findings import Code, Finding, Severity, as_found, behaviour
 from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
 from netinv.classifiers.networks import InvertibleClassifier
@@ -87,9 +87,11 @@ def check_classifier(
         findings.append(Finding(severity="error", code="unusable", message=str(error)))
         return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=shape)
     findings += more
-    findings += behaviour(adapted)
-    measured = _measured(adapted, data)
-    findings += measured.findings
+    with frozen(network):
+        findings += behaviour(adapted)
+        measured = _measured(adapted, data)
+        findings += measured.findings
+        speed = None if any(f.severity == "error" for f in findings) else _throughput(adapted)
     order = ("error", "warning", "note")
     low, high = adapted.output_range
     return CheckReport(
@@ -102,7 +104,7 @@ def check_classifier(
         output_range=(low, high),
         feature_layer=adapted.feature_layer,
         feature_dim=adapted.feature_dim,
-        images_per_second=None if any(f.severity == "error" for f in findings) else _throughput(adapted),
+        images_per_second=speed,
         accuracy=measured.accuracy,
         num_images=measured.num,
     )

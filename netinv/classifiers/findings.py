@@ -217,6 +217,8 @@ def _gradient(classifier: AdaptedClassifier, images: Tensor) -> tuple[bool, Tens
 def _failure(error: Exception) -> str:
     """Why gradients cannot be had, in words."""
     what = f"Gradients fail ({reason(error)})"
+    if "use_reentrant=True" in str(error):
+        return "Gradients of its images fail in torch.utils.checkpoint: call it with use_reentrant=False."
     if "second time" in str(error):
         return f"{what}: the network keeps tensors from call to call; detach them, or begin each call without."
     if "inplace" in str(error):

@@ -44,7 +44,7 @@ def load_classifier_from(source: ClassifierSource, device: str | torch.device = 
 
 
 def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -> Network:
-    """Load a classifier's network as it is, in evaluation mode, to check it or to adapt it.
+    """Load a classifier's network as it is, frozen, to check it or to adapt it.
 
     Raises:
         InputError: The source cannot be read, or its weights do not fit.
@@ -73,6 +73,8 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
     for part in network.module.modules():
         if hasattr(part, "training"):  # torch.jit.freeze takes it away
             part.training = False  # and not through eval(), which exported programs refuse
+    for parameter in network.module.parameters():
+        parameter.requires_grad_(False)
     return network._replace(module=network.module.to(device))
 
 

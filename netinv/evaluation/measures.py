@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from netinv.classifiers import InvertibleClassifier
+from netinv.classifiers import InvertibleClassifier, frozen
 from netinv.evaluation.samples import ROUNDING, Bools, SampleSet, broken
 from netinv.perturbations import robust_mask
 from netinv.results import AccuracyBin, Bootstrap, CalibrationBin, Measure, NotMeasured, spread_estimate
@@ -169,5 +169,6 @@ def survival(
     """Which of the first ``num`` images keep their label under PGD at each epsilon, (num, E), bool."""
     device = classifier.device
     images, label = samples.images[:num].nan_to_num().to(device), samples.label[:num].to(device)
-    kept = [robust_mask(classifier, images, label, epsilon, steps, seed=seed) for epsilon in epsilons]
+    with frozen(classifier):
+        kept = [robust_mask(classifier, images, label, epsilon, steps, seed=seed) for epsilon in epsilons]
     return torch.stack(kept, dim=1).cpu()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from netinv.classifiers import AdaptedClassifier, Classifier
+from netinv.classifiers import AdaptedClassifier, Classifier, frozen
 from netinv.core import InputError
 from netinv.data import LabelledImages
 from netinv.interpretation.autoencoder import SparseAutoencoder
@@ -110,9 +110,11 @@ def interpret(
         seen["real"] = real_images(test, config.measured, config.seed, evaluator)
     measured = _measure(site, wanted, dictionaries, seen, config)
     matches = _matches(dictionaries, measured)
-    units, pictures = look_at_units(
-        site, dictionaries["generated"], variants, pool, seen.get("real"), measured.strengths("generated"), config
-    )
+    strengths = measured.strengths("generated")
+    with frozen(classifier):
+        units, pictures = look_at_units(
+            site, dictionaries["generated"], variants, pool, seen.get("real"), strengths, config
+        )
     results = InterpretationResults(
         classes=tuple(classes),
         image_shape=classifier.image_shape,

@@ -1,5 +1,6 @@
 """Every usual mistake provoked on a trained classifier, and caught in words; and silence where there is none."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import seed_torch, torch_rng
-from foreign_networks import NETWORKS, ConvHead, ConvNet, K, LogProbabilities, NamedOutput, PairOutput, Probabilities
+from foreign_networks import (
+    NETWORKS,
+    Checkpointed,
+    ConvHead,
+    ConvNet,
+    K,
+    LogProbabilities,
+    NamedOutput,
+    PairOutput,
+    Probabilities,
+)
+from foreign_networks import same as alike
 from torch import Tensor, nn
 
 from netinv.classifiers import AdapterConfig, CheckReport, ClassifierSource, check_classifier, load_network
@@ -88,12 +100,14 @@ def test_no_error_is_found_in_any_family_and_it_is_left_as_found(name: str) -> N
     seed_torch(0)
     network = NETWORKS[name]()
     modes = [module.training for module in network.modules()]
+    before = copy.deepcopy(network)
     config = {"perceptron": {"input_shape": (768,)}, "mapping": {"output_entry": "logits"}}.get(name, {})
     report = check_classifier(network, SHAPE, K, AdapterConfig.parse(config))
     assert report.ok
     assert codes(report) <= {"untrained"}  # some fresh networks seem as untrained as they are
     assert "data" in codes(report, "note")
     assert [module.training for module in network.modules()] == modes
+    assert alike(network, before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
@@ -308,6 +322,12 @@ def test_a_saturated_soft_max_is_told_from_blocked_gradients(output: Any) -> Non
     report = check_classifier(Treated(same, after), SHAPE, adapter=AdapterConfig(output=output))
     assert codes(report, "error") == {"gradients"}
     assert "its soft-max or sigmoid is saturated" in message(report, "gradients")
+
+
+def test_checkpoints_of_the_kind_that_gives_images_no_gradients() -> None:
+    report = check_classifier(Checkpointed(use_reentrant=True), SHAPE)
+    assert codes(report, "error") == {"gradients"}
+    assert message(report, "gradients").endswith("call it with use_reentrant=False.")
 
 
 def test_gradients_that_are_not_finite_are_told_with_a_way_on() -> None:

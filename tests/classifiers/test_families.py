@@ -1,5 +1,6 @@
 """Networks of strangers: each family runs from check to inversion as it is, or is refused in one sentence."""
 
+import copy
 import re
 import warnings
 from argparse import Namespace
@@ -13,14 +14,19 @@ from typing import Any
 import pytest
 import torch
 from draws import seed_torch, torch_rng
-from foreign_networks import NETWORKS, ByView, ConvNet, K, OneScore, PixelsByView, Segmentation
+from foreign_networks import NETWORKS, ByView, Checkpointed, ConvNet, K, OneScore, PixelsByView, Segmentation, same
 from torch import Tensor, nn
 
 import netinv
+from netinv.audit import Policy, audit
 from netinv.classifiers import AdaptedClassifier, AdapterConfig, behaviour, check_classifier
 from netinv.classifiers.calls import frozen
 from netinv.core import InputError
-from netinv.generators import GeneratorConfig
+from netinv.data import LabelledImages
+from netinv.evaluation.measures import survival
+from netinv.evaluation.samples import observe
+from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.interpretation import Drawn, InterpretationConfig, interpret
 from netinv.inversion import variant_config
 
 # Most are trained for a step or two only, and say so.
@@ -67,7 +73,44 @@ def test_every_family_is_inverted(name: str) -> None:
         "mapping": {"output_entry": "logits"},
         "pair": {"output_entry": 0},
     }.get(name, {})
-    usable(NETWORKS[name](), **config)
+    network = NETWORKS[name]()
+    before = copy.deepcopy(network)
+    usable(network, **config)
+    assert network.training
+    assert same(network, before)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_network_that_is_called_again_for_its_gradients_is_measured_and_left_as_found(training: bool) -> None:
+    seed_torch(0)
+    network = Checkpointed().train(training)
+    before = copy.deepcopy(network)
+    usable(network)
+    adapted = AdaptedClassifier(network, SHAPE, K)
+    images, label = torch.rand(40, *SHAPE, generator=torch_rng(0)), torch.arange(40) % K
+    assert netinv.refine(images[:2], network, 3, epsilon=1.0, steps=1).images.shape == (2, *SHAPE)
+    samples = observe("real", "reference", images, label, classifier=adapted, evaluator=None)
+    assert survival(samples, adapted, [0.01], 1, 10, seed=0).shape == (10, 1)
+    parts = {"strangers": None, "leak": None, "reconstruction": None, "membership": None, "agreement": None}
+    data = LabelledImages((255 * images).to(torch.uint8), label)
+    assert audit(adapted, data, data, Policy.parse(parts)).checks[0].name == "robustness"
+    generator = ConditionedGenerator(SMALL, K, SHAPE)
+    config = InterpretationConfig.parse(
+        {
+            "images": 100,
+            "measured": 100,
+            "dictionary": {"units": 8, "active": 2, "steps": 2},
+            "sweep": [],
+            "concepts": 2,
+            "ascent_steps": 1,
+            "resamples": 100,
+        }
+    )
+    found = interpret(adapted, {"standard": Drawn([generator], (1.0, 1.0))}, "abcdefghij", config)
+    assert found.results.units
+    assert network.training == training
+    assert same(network, before)
+    assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_torchvision_with_a_file_of_weights(images: Tensor, tmp_path: Path) -> N
     torch.testing.assert_close(classifier(images), AdaptedClassifier(network, SHAPE)(images))
     assert classifier.feature_layer == "fc"
     assert not any(module.training for module in classifier.network.modules())
+    assert not any(parameter.requires_grad for parameter in classifier.network.parameters())
 
 
 @pytest.fixture
