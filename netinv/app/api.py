@@ -108,8 +108,10 @@ def invert(
     elif variant is not None:
         raise InputError("Both a variant and a config were given: change variant_config(name) and give that alone.")
     with frozen(adapted.network):
-        findings = [*as_found(adapted.network, adapted.config), *behaviour(adapted), *untrained(adapted)]
-        if errors := [finding.message for finding in findings if finding.severity == "error"]:
+        at_once = min(config.images_at_once or config.batch_size, config.batch_size)
+        findings = [*as_found(adapted.network, adapted.config), *behaviour(adapted, at_once), *untrained(adapted)]
+        # Where it does not bear the batch, there is a way, and without it no step.
+        if errors := [found.message for found in findings if found.severity == "error" or found.code == "batch_size"]:
             raise InputError(" ".join(errors))
         for finding in findings:
             if finding.severity == "warning":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig
 from netinv.classifiers.calls import bare, frozen
-from netinv.classifiers.findings import Code, Finding, Severity, as_found, behaviour
+from netinv.classifiers.findings import BATCH, Code, Finding, Severity, as_found, behaviour, largest_batch
 from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
 from netinv.classifiers.networks import InvertibleClassifier
 from netinv.classifiers.outputs import OutputKind
@@ -167,7 +167,11 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
         add("warning", "num_classes", f"The images have {given} classes, but the classifier knows {num_classes}.")
 
     images, labels = _chosen(data, classifier.device)
-    predicted = _predict(classifier, images)
+    try:
+        predicted = _predict(classifier, images)
+    except InputError as error:
+        add("error", "data", str(error))
+        return _Measured(findings, None, 0)
     accuracy = float((predicted == labels).float().mean())
     best = _better(classifier, images, labels, accuracy)
     if best is not None:
@@ -253,8 +257,9 @@ def _in_255(classifier: AdaptedClassifier) -> AdapterConfig:
 
 def _predict(classifier: InvertibleClassifier, images: Tensor) -> Tensor:
     """Predicted labels, (N,)."""
+    at_once = largest_batch(classifier, min(BATCH, len(images)))
     with torch.no_grad():
-        return torch.cat([classifier(batch).argmax(dim=1) for batch in torch.split(images, 100)])
+        return torch.cat([classifier(batch).argmax(dim=1) for batch in torch.split(images, at_once)])
 
 
 class _Alternative(NamedTuple):
@@ -317,8 +322,9 @@ def _alternatives(classifier: AdaptedClassifier, images: Tensor) -> Iterator[_Al
         )
 
 
-def _throughput(classifier: AdaptedClassifier, batch_size: int = 16) -> float:
+def _throughput(classifier: AdaptedClassifier) -> float:
     """Images a second, forward and backward, after one batch to warm up."""
+    batch_size = largest_batch(classifier, 16)
     images = probe_images(classifier.image_shape, batch_size).to(classifier.device)
     done, start = -1, 0.0
     while done < 1 or time.perf_counter() - start < TIMED_SECONDS:

@@ -24,6 +24,7 @@ Code = Literal[
     "train_mode",
     "random",
     "batch_dependent",
+    "batch_size",
     "accuracy",
     "untrained",
     "features",
@@ -65,12 +66,19 @@ def as_found(network: nn.Module, config: AdapterConfig) -> Iterator[Finding]:
             )
 
 
+BATCH = 64
+"""Images that an inversion gives at once, where its settings say nothing else."""
 _MODAL = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
 """Modules that do something else in training mode."""
 
 
-def behaviour(classifier: AdaptedClassifier) -> Iterator[Finding]:
-    """What shows on a few made-up images, without any data."""
+def behaviour(classifier: AdaptedClassifier, at_once: int = BATCH) -> Iterator[Finding]:
+    """What shows on a few made-up images, without any data.
+
+    Args:
+        classifier: Is tried out.
+        at_once: Images that it is to be given at once.
+    """
     for finding in _output_findings(classifier):
         yield finding
         if finding.severity == "error":
@@ -109,6 +117,7 @@ def behaviour(classifier: AdaptedClassifier) -> Iterator[Finding]:
             message="An image's scores depend on the other images of its batch: the network was exported in training "
             "mode, or its batch norm keeps no running statistics. Export it after eval().",
         )
+    yield from _batch_findings(classifier, at_once)
     yield from _flat_findings(classifier)
     yield from _scale_findings(classifier, images)
     if classifier.feature_layer is None:
@@ -183,6 +192,36 @@ def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: 
             "and keep it away from 0, as in x.clamp(min=1e-6).sqrt()."
         )
         yield Finding(severity="error", code="gradients", message=message)
+
+
+def _batch_findings(classifier: AdaptedClassifier, wanted: int) -> Iterator[Finding]:
+    """Whether it bears as many images at once as it will be given."""
+    if (most := largest_batch(classifier, wanted)) < wanted:
+        yield Finding(
+            severity="warning",
+            code="batch_size",
+            message=f"It bears {most} images at once and not {wanted}: for an inversion set images_at_once to {most}.",
+        )
+
+
+@torch.no_grad()
+def largest_batch(classifier: AdaptedClassifier, wanted: int) -> int:
+    """How many images a classifier bears at once, of as many as are wanted."""
+
+    def bears(num: int) -> bool:
+        try:
+            classifier(probe_images(classifier.image_shape, num).to(classifier.device))
+        except InputError:
+            return False
+        return True
+
+    if wanted <= PROBES or bears(wanted):
+        return wanted
+    most, too_many = PROBES, wanted  # the adapter has been tried with the first
+    while too_many - most > 1:
+        middle = (most + too_many) // 2
+        most, too_many = (middle, too_many) if bears(middle) else (most, middle)
+    return most
 
 
 def _flat_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:

@@ -71,7 +71,7 @@ def class_accuracies(
 
     A few images of each class are enough for most; unclear classes get as many again, and so on. A class stops being
     sampled when one more miss would not change its verdict, or when so few hits have probability below 0.001 / K. This
-    early stopping biases accuracies near 0.9 slightly upwards. Batches stay as mixed as in training: images of the other
+    early stopping biases accuracies near 0.9 slightly upwards. Batches stay as mixed as in training: images of other
     classes fill them and do not count.
 
     Args:

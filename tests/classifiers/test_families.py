@@ -80,6 +80,42 @@ def test_every_family_is_inverted(name: str) -> None:
     assert same(network, before)
 
 
+def test_the_largest_batch_that_a_network_bears_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bounded(ByView):
+        def forward(self, images: Tensor) -> Any:
+            if len(images) > 13:
+                raise ValueError("at most 13 images")
+            return super().forward(images)
+
+    data = LabelledImages(
+        torch.randint(0, 256, (40, *SHAPE), dtype=torch.uint8, generator=torch_rng(0)), torch.arange(40) % K
+    )
+    network, told = Bounded(), "bears 13 images at once and not {}: for an inversion set images_at_once to 13"
+    for labelled in (None, data):
+        report = check_classifier(network, SHAPE, data=labelled)
+        assert report.ok
+        assert report.images_per_second is not None
+        assert told.format(64) in " ".join(finding.message for finding in report.findings)
+        assert (report.accuracy is None) == (labelled is None)
+    with pytest.raises(InputError, match=told.format(50)):
+        invert(network)
+    monkeypatch.setitem(SHORT, "images_at_once", 13)
+    assert len(invert(network).history) == 2
+
+
+def test_labelled_images_that_a_network_does_not_bear_are_a_finding() -> None:
+    class Choosy(ByView):
+        def forward(self, images: Tensor) -> Any:
+            if (images == 1).all(dim=(1, 2, 3)).sum() > 3:
+                raise ValueError("no white, please")
+            return super().forward(images)
+
+    data = LabelledImages(torch.full((20, *SHAPE), 255, dtype=torch.uint8), torch.arange(20) % K)
+    report = check_classifier(Choosy(), SHAPE, data=data)
+    assert any(finding.code == "data" and "no white, please" in finding.message for finding in report.findings)
+    assert not report.ok
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_a_network_that_is_called_again_for_its_gradients_is_measured_and_left_as_found(training: bool) -> None:
     seed_torch(0)
