@@ -22,7 +22,9 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAX_IMAGES = 500
 """Labelled images that a check looks at."""
 EQUAL_LOGITS = 0.25
-"""Deviation of the logits of an image, in nats, below which a network seems untrained."""
+"""Mean deviation of the logits of an image, in nats, below which a network seems untrained."""
+USUAL_LOGITS = 3.0
+"""That of networks trained on cross-entropy, about, on images of their kind."""
 TIMED_SECONDS = 0.5
 """How long throughput is measured."""
 
@@ -168,10 +170,11 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
 
     images, labels = _chosen(data, classifier.device)
     try:
-        predicted = _predict(classifier, images)
+        logits = _logits(classifier, images)
     except InputError as error:
         add("error", "data", str(error))
         return _Measured(findings, None, 0)
+    predicted = logits.argmax(dim=1)
     accuracy = float((predicted == labels).float().mean())
     best = _better(classifier, images, labels, accuracy)
     if best is not None:
@@ -180,6 +183,8 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
         add("warning", "constant", f"The classifier takes all {len(labels)} images for class {int(predicted[0])}.")
     elif accuracy < _chance(labels) or (accuracy < 0.5 and _undecided(classifier)):
         add("warning", "accuracy", _hardly_better(accuracy))
+    elif (spread := _spread(logits)) < EQUAL_LOGITS and classifier.output == "logits":
+        add("warning", "output", f"Its scores are right but small, which inversion suffers from: {_larger(spread)}.")
     return _Measured(findings, accuracy, len(labels))
 
 
@@ -188,7 +193,7 @@ def near_chance(classifier: InvertibleClassifier, data: LabelledImages) -> str |
     if not len(data.labels):
         return None
     images, labels = _chosen(data, classifier.device)
-    accuracy = float((_predict(classifier, images) == labels).float().mean())
+    accuracy = float((_logits(classifier, images).argmax(dim=1) == labels).float().mean())
     return _hardly_better(accuracy) if accuracy < _chance(labels) else None
 
 
@@ -221,23 +226,39 @@ def _chance(labels: Tensor) -> float:
 @torch.no_grad()
 def _undecided(classifier: AdaptedClassifier) -> bool:
     """Whether no class of an image stands out, as of a network with fresh weights."""
-    logits = classifier(probe_images(classifier.image_shape).to(classifier.device))
-    return float(logits.std(dim=1).mean()) < EQUAL_LOGITS
+    return _spread(_probed(classifier)) < EQUAL_LOGITS
+
+
+@torch.no_grad()
+def _probed(classifier: AdaptedClassifier) -> Tensor:
+    """Logits (N, K) of a few made-up images."""
+    logits: Tensor = classifier(probe_images(classifier.image_shape).to(classifier.device))
+    return logits
+
+
+def _spread(logits: Tensor) -> float:
+    """Deviation of the logits (N, K) of an image, mean over images."""
+    return float(logits.std(dim=1).mean())
+
+
+def _larger(spread: float) -> str:
+    """What to do about scores that are small by design, in words."""
+    return f"wrap it so that it gives {USUAL_LOGITS / spread:.2g} times as much, which changes no answer"
 
 
 def _why_undecided(classifier: AdaptedClassifier) -> str:
     """What may be the cause, in words: as of small pixels, too, where larger ones would set a class apart."""
-    equal = "Its scores for the classes of an image are nearly equal"
+    told = "Was it trained? Its scores for the classes of an image are nearly equal: are these its weights?"
+    spread = _spread(_probed(classifier))
+    if classifier.output == "logits" and spread > 0:
+        told += f" If they are small by design (cosine, squared error, temperature), {_larger(spread)}."
     try:
         small = not _undecided(_instead(classifier, _in_255(classifier)))
     except InputError:  # it fails on larger ones
         small = False
     if small:
-        return (
-            f"Was it trained on pixels in 0..255? {equal}, and with such pixels they are not: if so, set mean to 0 and "
-            "std to 1/255 for each channel; if not, are these its weights?"
-        )
-    return f"Was it trained? {equal}: are these its weights?"
+        told += " If it was trained on pixels in 0..255, where they differ more, set mean to 0 and std to 1/255."
+    return told
 
 
 def _instead(classifier: AdaptedClassifier, config: AdapterConfig) -> AdaptedClassifier:
@@ -255,11 +276,11 @@ def _in_255(classifier: AdaptedClassifier) -> AdapterConfig:
     return classifier.config.model_copy(update={"mean": (0.0,) * channels, "std": (1 / 255,) * channels})
 
 
-def _predict(classifier: InvertibleClassifier, images: Tensor) -> Tensor:
-    """Predicted labels, (N,)."""
+def _logits(classifier: InvertibleClassifier, images: Tensor) -> Tensor:
+    """Logits of images, (N, K)."""
     at_once = largest_batch(classifier, min(BATCH, len(images)))
     with torch.no_grad():
-        return torch.cat([classifier(batch).argmax(dim=1) for batch in torch.split(images, at_once)])
+        return torch.cat([classifier(batch) for batch in torch.split(images, at_once)])
 
 
 class _Alternative(NamedTuple):
@@ -277,7 +298,7 @@ def _better(classifier: AdaptedClassifier, images: Tensor, labels: Tensor, accur
     for alternative in _alternatives(classifier, images):
         try:
             other = _instead(classifier, alternative.config)
-            measured = float((_predict(other, images) == labels).float().mean())
+            measured = float((_logits(other, images).argmax(dim=1) == labels).float().mean())
         except InputError:  # a network that fails on pixels of another kind is not meant for them
             continue
         if measured > enough and (best is None or measured > best.accuracy):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from netinv.classifiers.adapters import AdaptedClassifier, AdapterConfig
 from netinv.classifiers.calls import first_tensor
 from netinv.classifiers.inputs import PROBES, probe_images
+from netinv.classifiers.networks import InvertibleClassifier
 from netinv.core import Config, InputError, reason
 
 Severity = Literal["error", "warning", "note"]
@@ -195,18 +196,18 @@ def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: 
 
 
 def _batch_findings(classifier: AdaptedClassifier, wanted: int) -> Iterator[Finding]:
-    """Whether it bears as many images at once as it will be given."""
+    """Whether it works on batches as large as it will be given."""
     if (most := largest_batch(classifier, wanted)) < wanted:
         yield Finding(
             severity="warning",
             code="batch_size",
-            message=f"It bears {most} images at once and not {wanted}: for an inversion set images_at_once to {most}.",
+            message=f"It takes {most} images at once and not {wanted}: for an inversion set images_at_once to {most}.",
         )
 
 
 @torch.no_grad()
-def largest_batch(classifier: AdaptedClassifier, wanted: int) -> int:
-    """How many images a classifier bears at once, of as many as are wanted."""
+def largest_batch(classifier: InvertibleClassifier, wanted: int) -> int:
+    """The largest batch, up to `wanted` images, on which a classifier does not fail."""
 
     def bears(num: int) -> bool:
         try:

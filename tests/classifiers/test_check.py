@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,13 +181,40 @@ def test_pixels_in_0_to_255_shown_by_scores_that_are_nearly_equal() -> None:
         network[3].bias.zero_()
     report = check_classifier(network, SHAPE)
     assert codes(report) == {"untrained"}
-    assert "trained on pixels in 0..255? Its scores for the classes" in message(report, "untrained")
-    assert "set mean to 0 and std to 1/255" in message(report, "untrained")
+    told = message(report, "untrained")
+    assert told.startswith("Was it trained? Its scores for the classes of an image are nearly equal: are these its")
+    assert told.endswith(
+        "If it was trained on pixels in 0..255, where they differ more, set mean to 0 and std to 1/255."
+    )
     cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
     assert codes(check_classifier(network, SHAPE, adapter=cured)) == set()
     with torch.no_grad():
         network[3].weight.mul_(1e-3)
-    assert message(check_classifier(network, SHAPE), "untrained").startswith("Was it trained? ")
+    assert "0..255" not in message(check_classifier(network, SHAPE), "untrained")
+
+
+class Times(nn.Module):
+    """Scores at another temperature."""
+
+    def __init__(self, network: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.network, self.factor = network, factor
+
+    def forward(self, images: Tensor) -> Any:
+        return self.factor * self.network(images)
+
+
+def test_scores_that_are_small_by_design_are_told_how_to_grow(data: LabelledImages) -> None:
+    seed_torch(0)
+    network = trained(ConvNet(num_classes=CLASSES), lambda images: images)
+    cool = Times(network, 1e-3)
+    told = message(check_classifier(cool, SHAPE), "untrained")
+    assert "If they are small by design (cosine, squared error, temperature), wrap it so that it gives " in told
+    report = check_classifier(cool, SHAPE, data=data)
+    assert codes(report) == {"output"}
+    factor = re.search(r"right but small, .* gives (\S+) times as much", message(report, "output"))
+    assert factor is not None
+    assert check_classifier(Times(network, 1e-3 * float(factor[1])), SHAPE, data=data).findings == ()
 
 
 def test_mean_and_std_in_units_of_0_to_255(network: nn.Module) -> None:

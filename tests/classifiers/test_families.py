@@ -90,7 +90,7 @@ def test_the_largest_batch_that_a_network_bears_is_found(monkeypatch: pytest.Mon
     data = LabelledImages(
         torch.randint(0, 256, (40, *SHAPE), dtype=torch.uint8, generator=torch_rng(0)), torch.arange(40) % K
     )
-    network, told = Bounded(), "bears 13 images at once and not {}: for an inversion set images_at_once to 13"
+    network, told = Bounded(), "takes 13 images at once and not {}: for an inversion set images_at_once to 13"
     for labelled in (None, data):
         report = check_classifier(network, SHAPE, data=labelled)
         assert report.ok
