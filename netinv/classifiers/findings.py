@@ -115,8 +115,9 @@ def behaviour(classifier: AdaptedClassifier, at_once: int = BATCH) -> Iterator[F
         yield Finding(
             severity="warning",
             code="batch_dependent",
-            message="An image's scores depend on the other images of its batch: the network was exported in training "
-            "mode, or its batch norm keeps no running statistics. Export it after eval().",
+            message="An image's scores depend on the other images of its batch, and hold for mixed batches alone: its "
+            "batch norm keeps no running statistics (train or load it with them), or it was exported in training mode "
+            "(export it after eval()).",
         )
     yield from _batch_findings(classifier, at_once)
     yield from _flat_findings(classifier)
@@ -164,6 +165,8 @@ def _output_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
 def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: bool) -> Iterator[Finding]:
     """Whether the scores tell the images which way to go."""
     advice = "Look for no_grad, detach, argmax, rounding or conversion to numpy in its forward."
+    if isinstance(classifier.network, torch.jit.ScriptModule):
+        advice = "Give the script as it was before torch.jit.optimize_for_inference. Or else: " + advice
     try:
         # Twice in a row, as in training, and for one tensor, so that what is kept of the first call would be met again.
         images = images.detach().requires_grad_()

@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,24 @@ def test_a_program_whose_batch_norm_keeps_no_statistics(tmp_path: Path) -> None:
     report = check_classifier(*load_network(ClassifierSource(model=str(tmp_path / "network.pt2"))))
     assert codes(report) - {"untrained"} == {"batch_dependent"}
     assert "keeps no running statistics" in message(report, "batch_dependent")
+
+
+def test_a_module_whose_batch_norm_keeps_no_statistics() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.Flatten(), nn.Linear(1568, K)
+    )
+    told = message(check_classifier(network, SHAPE), "batch_dependent")
+    assert "keeps no running statistics (train or load it with them)" in told
+
+
+def test_a_script_made_for_inference_alone() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.optimize_for_inference(
+            torch.jit.script(nn.Sequential(*ConvNet().eval().convolutions, nn.Flatten(), nn.Linear(64, K)).eval())
+        )
+    told = message(check_classifier(script, SHAPE), "gradients")
+    assert "Give the script as it was before torch.jit.optimize_for_inference" in told
 
 
 def test_dropout_that_does_not_heed_the_mode() -> None:
