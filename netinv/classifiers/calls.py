@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from netinv.classifiers.networks import InvertibleClassifier
 from netinv.core import InputError, OutOfMemory, out_of_memory, reason
 
+_AS_FILE = (
+    "write it by torch.export.save(program, 'network.pt2') and give "
+    "netinv.load_classifier_from(netinv.ClassifierSource(model='network.pt2'))"
+)
+
 
 @contextmanager
 def frozen(classifier: InvertibleClassifier | nn.Module) -> Iterator[None]:
@@ -54,6 +59,11 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
                 f"The classifier runs out of memory on a batch of shape {tuple(inputs.shape)}: take a smaller batch, "
                 "or for an inversion set images_at_once to fewer images."
             ) from error.with_traceback(theirs)
+        if "Guard failed" in str(error):
+            raise InputError(
+                f"The classifier is an exported program that takes no batch of shape {tuple(inputs.shape)}: "
+                f"{_AS_FILE}, or export it with a dynamic batch."
+            ) from error.with_traceback(theirs)
         raise InputError(
             f"The classifier fails on a batch of shape {tuple(inputs.shape)} ({reason(error)}): mend it there, check "
             "image_shape, give the input_shape that it takes, or wrap it in a module whose forward takes one float "
@@ -85,6 +95,8 @@ def bare(network: Any) -> nn.Module:
             "A mapping of weights is no network: build the module that they belong to, fill it by "
             "module.load_state_dict(weights), and give the module."
         )
+    if isinstance(network, torch.export.ExportedProgram):
+        raise InputError(f"The classifier is an exported program: {_AS_FILE}.")
     if not isinstance(network, nn.Module):
         raise InputError(
             f"The classifier is a {type(network).__name__}, not a torch.nn.Module: give a module, whose forward may "

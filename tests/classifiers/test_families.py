@@ -103,6 +103,14 @@ def test_the_largest_batch_that_a_network_bears_is_found(monkeypatch: pytest.Mon
     assert len(invert(network).history) == 2
 
 
+def test_exported_programs_at_hand_are_told_the_way_through_a_file() -> None:
+    program = torch.export.export(ByView().eval(), (torch.rand(4, *SHAPE),))
+    refused(program, r"is an exported program: write it by torch.export.save\(program, 'network.pt2'\) and give")
+    refused(
+        program.module(), r"takes no batch of shape \(8, 3, 16, 16\): write it .*, or export it with a dynamic batch"
+    )
+
+
 def test_labelled_images_that_a_network_does_not_bear_are_a_finding() -> None:
     class Choosy(ByView):
         def forward(self, images: Tensor) -> Any:
