@@ -1,5 +1,6 @@
 """Other people's files of weights, read without unpickling, and filled in where their names fit."""
 
+import copy
 import pickle
 import re
 from argparse import Namespace
@@ -39,8 +40,8 @@ def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> N
 
     Args:
         network: In place.
-        path: Safetensors, or tensors in mappings written by ``torch.save``, or the index of several such files; other
-            entries are passed over.
+        path: Safetensors, or tensors in mappings or tuples written by ``torch.save``, or the index of several such
+            files; other entries are passed over.
         prefix: Where the network's names begin, dots between the keys of nested mappings; ``None`` looks for the one
             place where every name of the network is found with its shape, wrappers such as ``module`` left out.
 
@@ -65,6 +66,10 @@ def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> N
             f"{path} holds weights that fit in {len(fitting)} places: name one as weights_prefix: {names}."
         )
     if not fitting:
+        renaming = (_under(place, tensors) for place in (places or [""]))
+        if (given := next((given for given in renaming if _loads(network, given)), None)) is not None:
+            network.load_state_dict(given)
+            return
         best = places[0] if places else ""
         held, asked = listed(list(tensors), 3), listed(list(wanted), 3)
         reason = misfits.get(best) or f"it has {held} where the network has {asked}"
@@ -76,7 +81,7 @@ def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> N
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file by name, dots between the keys of nested mappings, on the CPU.
+    """All tensors of a file by name, dots between the keys of nested mappings and places in lists, on the CPU.
 
     Args:
         path: A file, or the index (``.json``) of several that lie beside it.
@@ -161,10 +166,10 @@ def _check_kind(path: Path, start: bytes) -> None:
 def _flatten(value: Any, name: str = "") -> dict[str, Tensor]:
     if isinstance(value, Tensor):
         return {name: value}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (Mapping, tuple, list)):
         return {}
     tensors: dict[str, Tensor] = {}
-    for key, item in value.items():
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
         tensors |= _flatten(item, f"{name}.{key}" if name else str(key))
     return tensors
 
@@ -194,6 +199,15 @@ def _places(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list
         starts = [start for start in starts if name[start:].partition(".")[0] not in WRAPPERS]
         found.update(name[:start] for start in starts if _without_wrappers(name[start:]) in wanted)
     return [place for place, _ in found.most_common()]
+
+
+def _loads(network: nn.Module, given: Mapping[str, Tensor]) -> bool:
+    """Whether torch itself loads all of these: modules may have hooks for older names, such as ``weight_norm``'s."""
+    try:
+        copy.deepcopy(network).load_state_dict(given)
+    except Exception:  # the hooks, and copying, may be code of the network's author
+        return False
+    return True
 
 
 def _misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

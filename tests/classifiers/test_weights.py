@@ -44,6 +44,7 @@ def within(wrapper: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     [
         lambda state: state,
         lambda state: {"state_dict": state, "epoch": 3, "best": 0.5},
+        lambda state: (state, 3),
         lambda state: {"state_dict": wrapped("module.", state)},
         lambda state: {"model_state": wrapped("_orig_mod.", state), "options": argparse.Namespace(lr=0.1)},
         lambda state: {"state_dict": wrapped("model.net.", state) | {"loss.weight": torch.ones(3)}},
@@ -57,8 +58,8 @@ def within(wrapper: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         lambda state: {"arch": "vgg", "state_dict": within("module", state)},
     ],
     ids=[
-        *("plain", "nested", "data parallel", "compiled", "lightning", "numpy", "no counters", "averaged", "deepspeed"),
-        *("sharded layers", "recomputed layers", "compiled layers", "data parallel layers"),
+        *("plain", "nested", "tuple", "data parallel", "compiled", "lightning", "numpy", "no counters", "averaged"),
+        *("deepspeed", "sharded layers", "recomputed layers", "compiled layers", "data parallel layers"),
     ],
 )
 def test_finds_the_weights_in_a_checkpoint(layout: Any, network: nn.Module, tmp_path: Path) -> None:
@@ -66,6 +67,22 @@ def test_finds_the_weights_in_a_checkpoint(layout: Any, network: nn.Module, tmp_
     fresh = ConvNet()
     load_weights(fresh, tmp_path / "weights.pt")
     assert same(network, fresh)
+
+
+@pytest.mark.parametrize("prefix", [None, "model.module"])
+def test_older_names_that_the_modules_themselves_know(prefix: str | None, tmp_path: Path) -> None:
+    def normed(norm: Any) -> nn.Module:
+        return nn.Sequential(norm(nn.Linear(4, 3)))
+
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        old = normed(nn.utils.weight_norm)
+    new = normed(nn.utils.parametrizations.weight_norm)
+    torch.save({"model": wrapped("module.", old.state_dict()), "epoch": 3}, tmp_path / "weights.pt")
+    load_weights(new, tmp_path / "weights.pt", prefix)
+    torch.testing.assert_close(new[0].weight, old[0].weight)
+    assert torch.equal(new[0].bias, old[0].bias)
+    with pytest.raises(InputError, match="it lacks"):
+        load_weights(nn.Sequential(new[0], nn.Linear(3, 2)), tmp_path / "weights.pt", prefix)
 
 
 def test_safetensors(network: nn.Module, tmp_path: Path) -> None:
