@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from netinv.app import DoubtfulClassifier, Inversion, MissingClasses, interpret, invert, refine
     from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_classifier_from
     from netinv.core import InputError, __version__
+    from netinv.data import LabelledImages
     from netinv.generators import GeneratorConfig
     from netinv.interpretation import InterpretationConfig
     from netinv.inversion import InversionConfig, variant_config
@@ -29,6 +30,7 @@ __all__ = [
     "InterpretationConfig",
     "Inversion",
     "InversionConfig",
+    "LabelledImages",
     "MissingClasses",
     "__version__",
     "check_classifier",
@@ -46,6 +48,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "app": ["DoubtfulClassifier", "Inversion", "MissingClasses", "interpret", "invert", "refine"],
         "classifiers": ["AdapterConfig", "ClassifierSource", "check_classifier", "load_classifier_from"],
         "core": ["InputError", "__version__"],
+        "data": ["LabelledImages"],
         "generators": ["GeneratorConfig"],
         "interpretation": ["InterpretationConfig"],
         "inversion": ["InversionConfig", "variant_config"],

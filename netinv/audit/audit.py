@@ -16,7 +16,7 @@ from netinv.audit.sample_checks import check_leak, check_reconstruction
 from netinv.audit.subject import Subject, chosen_samples, expect_fitting, image_files, model_files, module_of
 from netinv.classifiers import AdaptedClassifier, InvertibleClassifier
 from netinv.core import InputError, __version__
-from netinv.data import LabelledImages
+from netinv.data import LabelledImages, labelled
 
 LIMITS = (
     "A pass bounds the risk for these images, this model and these attacks; it proves no absence of a leak.",
@@ -58,6 +58,7 @@ def audit(
     """
     began = time.monotonic()
     policy = policy or Policy()
+    train, test = labelled(train, "The training images"), labelled(test, "The test images")
     drawn, origins = chosen_samples(samples or {}, policy)
     expect_fitting(classifier, evaluator, train, test, drawn)
     subject = Subject(classifier, evaluator, train, test, drawn, policy, origins)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from netinv.audit.record import AuditRecord, Check
 from netinv.core import page_template
-from netinv.data import LabelledImages
+from netinv.data import LabelledImages, to_float
 from netinv.sampling import grid
 
 SCHEMA = "audit.schema.json"
@@ -107,9 +107,9 @@ def _pair_views(
     for pair in record.recognised:
         cells = [
             samples[pair.samples][pair.sample].numpy(),
-            train.images[pair.train].numpy() / 255,
+            to_float(train.images[pair.train]).numpy(),
             samples[pair.control_samples][pair.control_sample].numpy(),
-            test.images[pair.control].numpy() / 255,
+            to_float(test.images[pair.control]).numpy(),
         ]
         text = (
             f"{pair.samples}, image {pair.sample}, and training image {pair.train}: distance {pair.distance:.3g}. "

@@ -14,8 +14,8 @@ from netinv.classifiers.findings import BATCH, Code, Finding, Severity, as_found
 from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
 from netinv.classifiers.networks import InvertibleClassifier
 from netinv.classifiers.outputs import OutputKind
-from netinv.core import Config, InputError, backward_pass
-from netinv.data import LabelledImages, channel_statistics, to_float
+from netinv.core import Config, InputError, PixelRange, backward_pass
+from netinv.data import LabelledImages, channel_statistics, labelled, to_float
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation that most pretrained colour networks are normalised by."""
@@ -142,19 +142,16 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
     if data is None:
         add("note", "data", "Without labelled images, accuracy, normalisation and channel order cannot be tested.")
         return _Measured([*findings, *untrained(classifier)])
+    try:
+        data = labelled(data, "The labelled images")
+    except InputError as error:
+        add("error", "pixel_range" if isinstance(error, PixelRange) else "data", str(error))
+        return _Measured(findings)
     if tuple(data.images.shape[1:]) != classifier.image_shape:
         add("error", "data", f"The labelled images are {tuple(data.images.shape[1:])}, not {classifier.image_shape}.")
         return _Measured(findings)
     if not len(data.labels):
         add("error", "data", "There are no labelled images.")
-        return _Measured(findings)
-    if data.labels.is_floating_point() or int(data.labels.min()) < 0:
-        add("error", "data", "Labels are whole numbers from 0 on, one for each image.")
-        return _Measured(findings)
-    brightest = float(data.images.max())
-    if data.images.is_floating_point() and brightest > 1.5:
-        message = f"Pixels in 0..255? The labelled images reach {brightest:.0f}; give uint8, or floats in [0, 1]."
-        add("error", "pixel_range", message)
         return _Measured(findings)
     num_classes = classifier.num_classes
     given = int(data.labels.max()) + 1
@@ -200,8 +197,7 @@ def near_chance(classifier: InvertibleClassifier, data: LabelledImages) -> str |
 def _chosen(data: LabelledImages, device: torch.device) -> tuple[Tensor, Tensor]:
     """Some of the images, in [0, 1], and their labels."""
     chosen = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:MAX_IMAGES]
-    images = data.images[chosen]
-    return (images if images.is_floating_point() else to_float(images)).to(device), data.labels[chosen].to(device)
+    return to_float(data.images[chosen]).to(device), data.labels[chosen].to(device)
 
 
 def _hardly_better(accuracy: float) -> str:
@@ -325,7 +321,7 @@ def _alternatives(classifier: AdaptedClassifier, images: Tensor) -> Iterator[_Al
         )
     else:
         seen = images if channels == 3 or images.shape[1] != 3 else to_grey(images)
-        own = channel_statistics((seen * 255).round().to("cpu", torch.uint8))
+        own = channel_statistics(seen.cpu())
         guesses = [own if len(own[0]) == channels else (own[0] * 3, own[1] * 3), ((0.5,) * channels, (0.5,) * channels)]
         guesses += [IMAGENET] if channels == 3 else []
         for mean, std in guesses:

@@ -147,5 +147,5 @@ def predict(classifier: InvertibleClassifier, images: Tensor, batch_size: int = 
     outputs = []
     for batch in torch.split(images, batch_size):
         batch = batch.to(device)
-        outputs.append(classifier(to_float(batch) if batch.dtype == torch.uint8 else batch, return_features=True))
+        outputs.append(classifier(to_float(batch), return_features=True))
     return torch.cat([logits for logits, _ in outputs]), torch.cat([features for _, features in outputs])

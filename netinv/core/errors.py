@@ -23,6 +23,10 @@ class OutOfMemory(InputError):
     """The memory of a device does not hold what a classifier makes of a batch."""
 
 
+class PixelRange(InputError):
+    """Images have values outside of [0, 1]."""
+
+
 class NotFinite(InputError):
     """A classifier gives scores that are no numbers."""
 

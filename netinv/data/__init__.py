@@ -5,12 +5,14 @@ from netinv.data.dataset import (
     DatasetSpec,
     LabelledImages,
     channel_statistics,
+    labelled,
     load_spec,
     load_split,
     oddities,
     save_dataset,
     shared,
     to_float,
+    to_uint8,
 )
 from netinv.data.fetching import BUILT_IN, FetchConfig, fetch_dataset, load_digits
 from netinv.data.folders import FolderConfig, read_image_folder, read_images
@@ -24,6 +26,7 @@ __all__ = [
     "LabelledImages",
     "channel_statistics",
     "fetch_dataset",
+    "labelled",
     "load_digits",
     "load_spec",
     "load_split",
@@ -33,4 +36,5 @@ __all__ = [
     "save_dataset",
     "shared",
     "to_float",
+    "to_uint8",
 ]

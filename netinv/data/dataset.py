@@ -9,7 +9,7 @@ A data set is a folder with three files:
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from netinv.core import ClassNames, Config, ImageShape, InputError, expect_regular, listed, read_json
+from netinv.core import ClassNames, Config, ImageShape, InputError, PixelRange, expect_regular, listed, read_json
 
 Split = Literal["train", "test"]
 
@@ -48,14 +48,52 @@ class LabelledImages(NamedTuple):
     """A split of a data set."""
 
     images: Tensor
-    """uint8, (N, C, H, W)."""
+    """(N, C, H, W), uint8; or floats in [0, 1], which mean the same. On disk they are uint8."""
     labels: Tensor
     """int64, (N,)."""
 
 
+def labelled(data: Any, what: str) -> LabelledImages:
+    """What is given as labelled images, if it is that; a pair of tensors is taken for them.
+
+    Args:
+        data: It.
+        what: What it is called in the error, such as "The training images".
+
+    Raises:
+        InputError: It is something else, there is no label for each image, or the images are neither uint8 nor floats.
+        PixelRange: They are floats outside of [0, 1].
+    """
+    if not isinstance(data, (tuple, list)) or [isinstance(part, Tensor) for part in data] != [True, True]:
+        raise InputError(f"{what} are a {type(data).__name__}: give netinv.LabelledImages(images, labels), of tensors.")
+    images, labels = data
+    if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise InputError(
+            f"{what} are {images.dtype} of shape {tuple(images.shape)}: give (N, C, H, W), uint8 or floats in [0, 1]."
+        )
+    if images.is_floating_point() and images.numel():
+        low, high = (float(value) for value in images.aminmax())
+        if not 0 <= low <= high <= 1:
+            raise PixelRange(
+                f"{what} reach from {low:.3g} to {high:.3g}: give uint8, or floats in [0, 1], such as pixels in 0..255 "
+                "divided by 255."
+            )
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if not whole or labels.shape != images.shape[:1] or bool((labels < 0).any()):
+        raise InputError(f"{what} lack their labels: give whole numbers from 0 on, one for each image.")
+    return LabelledImages(images, labels.long())
+
+
 def to_float(images: Tensor) -> Tensor:
-    """uint8 images to float32 in [0, 1]."""
-    return images.float().div_(255)
+    """Images, uint8 or float in [0, 1], as float32 in [0, 1]."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images, uint8 or float in [0, 1], as uint8; values that are not finite become 0, or those beyond the end."""
+    if images.dtype == torch.uint8:
+        return images
+    return images.nan_to_num().mul(255).round().clamp(0, 255).byte()
 
 
 def save_dataset(
@@ -142,8 +180,9 @@ def _misfit(data: LabelledImages, spec: DatasetSpec, split: Split) -> str | None
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and standard deviation in [0, 1] units of uint8 images (N, C, H, W).
+    """Per-channel mean and standard deviation in [0, 1] units of images (N, C, H, W), uint8 or float in [0, 1].
 
+    Floats count as the nearest of the 256 values of uint8, so that they give what their uint8 images give.
     A constant channel gets a standard deviation of 1, so that normalising by it is harmless.
     """
     channels = images.shape[1]
@@ -151,7 +190,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for c in range(channels):
-        share = torch.bincount(images[:, c].flatten(), minlength=256).double()
+        share = torch.bincount(to_uint8(images[:, c]).flatten(), minlength=256).double()
         share /= share.sum()
         mean = float((share * values).sum())
         variance = float((share * (values - mean) ** 2).sum())
@@ -171,10 +210,10 @@ class Dataset(NamedTuple):
 
 
 def shared(train: Tensor, test: Tensor) -> list[int]:
-    """Indices of the test images that are training images too, pixel for pixel; both uint8 (N, C, H, W)."""
+    """Indices of the test images that are training images too, pixel for pixel; (N, C, H, W), uint8 or float."""
 
     def digest(image: Tensor) -> bytes:
-        return hashlib.sha256(image.numpy().tobytes()).digest()
+        return hashlib.sha256(to_float(image).numpy().tobytes()).digest()
 
     seen = {digest(image) for image in train}
     return [index for index, image in enumerate(test) if digest(image) in seen]

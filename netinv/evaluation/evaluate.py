@@ -17,14 +17,14 @@ from tqdm import tqdm
 
 from netinv.classifiers import InvertibleClassifier
 from netinv.core import InputError
-from netinv.data import LabelledImages, to_float
+from netinv.data import LabelledImages, labelled, to_float, to_uint8
 from netinv.evaluation import controls
 from netinv.evaluation.config import EvaluationConfig
 from netinv.evaluation.headline import headline, verdict
 from netinv.evaluation.measures import Measures, missing
 from netinv.evaluation.privacy import MIN_POOL, Pools, membership
 from netinv.evaluation.rows import NEED_REAL, REAL, Draws, Reference, empty_row, measured_row, reference_for
-from netinv.evaluation.samples import SampleSet, broken, ensemble, first, observe, to_uint8
+from netinv.evaluation.samples import SampleSet, broken, ensemble, first, observe
 from netinv.evaluation.students import distilled_accuracy
 from netinv.generators import ConditionedGenerator, draw_images, has_dropout
 from netinv.perturbations import check_shift
@@ -66,8 +66,10 @@ def evaluate(
 
     Raises:
         InputError: There is no generator, the networks and the data set are not of one shape, images are to be moved
-            further than they reach, or the evaluator is broken.
+            further than they reach, real images are none, or the evaluator is broken.
     """
+    train = None if train is None else labelled(train, "The training images")
+    test = None if test is None else labelled(test, "The test images")
     _expect_one_shape(generators, classifier, evaluator, classes, train, test)
     for name, lessons in (("student", config.student), ("distillation", config.distillation)):
         if lessons is not None:
@@ -135,7 +137,7 @@ def measure_images(
         A row for each set.
 
     Raises:
-        InputError: The evaluator is broken, or a set's name cannot be that of a row.
+        InputError: The evaluator is broken, a set's name cannot be that of a row, or the real images are none.
     """
     for name in sets:
         if not re.fullmatch(ROW_NAME, name):
@@ -143,6 +145,7 @@ def measure_images(
                 f"{name!r} cannot name a set of images: begin with a letter or a digit, and use these, spaces and _.+- "
                 "alone."
             )
+    test = None if test is None else labelled(test, "The test images")
     rng, bootstrap = np.random.default_rng(config.seed), Bootstrap(config.seed, config.resamples)
     seen = partial(observe, classifier=classifier, evaluator=evaluator)
     given = []

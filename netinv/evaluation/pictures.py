@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from netinv.data import LabelledImages
+from netinv.data import LabelledImages, to_uint8
 from netinv.evaluation.evaluate import Evaluation
 from netinv.results import GRID_CLASSES, GRID_COLUMNS, Row
 from netinv.sampling import Pixels, grid
@@ -78,7 +78,8 @@ def _neighbours(row: Row, evaluation: Evaluation, train: LabelledImages, test: L
     for label in labels:
         for distance in distances:
             pair = by_place[label, distance]
-            cells += [made[pair.sample].numpy(), train.images[pair.train].numpy(), test.images[pair.test].numpy()]
+            three = made[pair.sample], train.images[pair.train], test.images[pair.test]
+            cells += [to_uint8(image).numpy() for image in three]
     return _grid(cells, 3 * len(distances), evaluation.results.image_shape)
 
 

@@ -130,8 +130,3 @@ def constant(images: Tensor) -> str | None:
     """Why images have no diversity to measure, if they have none."""
     same = bool((images - images[:1]).abs().max() <= ROUNDING)
     return f"all {len(images)} images are the same" if same else None
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Images in [0, 1] to the nearest of 256 levels; NaN becomes 0."""
-    return images.nan_to_num().mul(255).round().clamp(0, 255).byte()

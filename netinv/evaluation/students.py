@@ -34,8 +34,8 @@ from netinv.core import (
     Shift,
     Steps,
 )
-from netinv.data import LabelledImages, channel_statistics
-from netinv.evaluation.samples import SampleSet, constant, to_uint8
+from netinv.data import LabelledImages, channel_statistics, to_uint8
+from netinv.evaluation.samples import SampleSet, constant
 from netinv.perturbations import augment, color_jitter
 from netinv.results import Bootstrap, Measure, NotMeasured
 
@@ -172,7 +172,7 @@ def _taught(
     if why is not None:
         return NotMeasured(not_measured=why)
     channels, height, width = images.shape[1:]
-    mean, std = channel_statistics(to_uint8(images))
+    mean, std = channel_statistics(images)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(bootstrap.seed)
         student = build_classifier(architecture, num_classes, (channels, height, width), mean, std).to(device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from netinv.classifiers import AdaptedClassifier, Classifier, frozen
 from netinv.core import InputError
-from netinv.data import LabelledImages
+from netinv.data import LabelledImages, labelled
 from netinv.interpretation.autoencoder import SparseAutoencoder
 from netinv.interpretation.config import InterpretationConfig
 from netinv.interpretation.images import Drawn, draw_pool, noise_images, real_images
@@ -92,6 +92,8 @@ def interpret(
         InputError: There is no such layer, its activations are constant, or there are too few of them.
     """
     config = config or InterpretationConfig()
+    train = None if train is None else labelled(train, "The training images")
+    test = None if test is None else labelled(test, "The test images")
     site = Site(classifier, config.layer)
     rows = _rows(site, variants, train, config)
     constant = int((rows["generated"].std(dim=0) <= 1e-6 * rows["generated"].abs().amax().clamp(min=1e-12)).sum())

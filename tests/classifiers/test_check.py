@@ -227,7 +227,7 @@ def test_mean_and_std_in_units_of_0_to_255(network: nn.Module) -> None:
 def test_labelled_images_in_0_to_255(network: nn.Module, data: LabelledImages) -> None:
     report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data._replace(images=data.images.float()))
     assert codes(report) == {"pixel_range"}
-    assert "labelled images reach 2" in message(report, "pixel_range")
+    assert "labelled images reach from 0 to 2" in message(report, "pixel_range")
 
 
 def test_missing_normalisation(network: nn.Module, data: LabelledImages) -> None:

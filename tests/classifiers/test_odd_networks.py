@@ -87,8 +87,14 @@ def test_a_network_that_bears_no_other_pixels_is_checked_with_its_own() -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (COLOURS.labels - 1, "Labels are whole numbers from 0 on, one for each image."),
-        (COLOURS.labels.float(), "Labels are whole numbers from 0 on, one for each image."),
+        (
+            COLOURS.labels - 1,
+            "The labelled images lack their labels: give whole numbers from 0 on, one for each image.",
+        ),
+        (
+            COLOURS.labels.float(),
+            "The labelled images lack their labels: give whole numbers from 0 on, one for each image.",
+        ),
         (COLOURS.labels[:0], "There are no labelled images."),
     ],
 )

@@ -24,6 +24,7 @@ from netinv.data import (
     oddities,
     save_dataset,
     to_float,
+    to_uint8,
 )
 
 
@@ -144,6 +145,13 @@ def test_to_float_covers_zero_to_one(train: LabelledImages) -> None:
     before = train.images.clone()
     to_float(train.images)
     assert torch.equal(train.images, before)
+
+
+def test_bytes_are_the_nearest_levels(train: LabelledImages) -> None:
+    images = torch.tensor([-1.0, 0, 0.4 / 255, 0.6 / 255, 100.4 / 255, 1, 2, torch.nan])
+    assert to_uint8(images).tolist() == [0, 0, 0, 1, 100, 255, 255, 0]
+    for back in (to_uint8(train.images), to_uint8(to_float(train.images)), to_uint8(train.images.double() / 255)):
+        assert torch.equal(back, train.images)
 
 
 def test_channel_statistics_agree_with_numpy(train: LabelledImages) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from netinv.evaluation import measures
-from netinv.evaluation.samples import broken, constant, ensemble, first, interleave, observe, to_uint8
+from netinv.evaluation.samples import broken, constant, ensemble, first, interleave, observe
 from netinv.results import Bootstrap, Estimate, Measure, NotMeasured, spread_estimate
 
 BOOTSTRAP = Bootstrap(3, 120)
@@ -127,11 +127,6 @@ def test_constant_images_are_all_the_same() -> None:
     assert constant(images) == "all 4 images are the same"
     images[3, 0, 7, 7] = 0.31
     assert constant(images) is None
-
-
-def test_bytes_are_the_nearest_levels() -> None:
-    images = torch.tensor([-1.0, 0, 0.4 / 255, 0.6 / 255, 100.4 / 255, 1, 2, torch.nan])
-    assert to_uint8(images).tolist() == [0, 0, 0, 1, 100, 255, 255, 0]
 
 
 # Accuracy

@@ -13,7 +13,7 @@ from made_up import ONE, SHAPE, K, Spy, data, network, no, source
 
 from netinv.classifiers import predict
 from netinv.core import InputError
-from netinv.data import LabelledImages, to_float
+from netinv.data import LabelledImages, to_float, to_uint8
 from netinv.evaluation import EvaluationConfig, evaluate, rows
 from netinv.evaluation.controls import one_picture
 from netinv.evaluation.diversity import (
@@ -40,7 +40,7 @@ from netinv.evaluation.measures import (
 from netinv.evaluation.metrics import ball_radii
 from netinv.evaluation.privacy import Pools, membership, memorisation_test, not_audited
 from netinv.evaluation.rows import MEASURES, Reference, empty_row, measured_row, reference_for
-from netinv.evaluation.samples import ensemble, first, observe, to_uint8
+from netinv.evaluation.samples import ensemble, first, observe
 from netinv.generators import draw_images
 from netinv.results import Bootstrap, Estimate, Measure
 

@@ -16,9 +16,8 @@ from netinv.classifiers import (
     predict,
     train_classifier,
 )
-from netinv.data import channel_statistics
+from netinv.data import channel_statistics, to_uint8
 from netinv.evaluation import students
-from netinv.evaluation.samples import to_uint8
 from netinv.evaluation.students import DistillationConfig, distil, distilled_accuracy, student_accuracy
 from netinv.results import Bootstrap, NotMeasured
 
