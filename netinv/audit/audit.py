@@ -7,14 +7,22 @@ from datetime import UTC, datetime
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from netinv.audit.checks import check_agreement, check_membership, check_robustness, check_strangers
 from netinv.audit.policy import Policy
 from netinv.audit.record import AuditRecord, Check, Recognised, Verdict, gravest
 from netinv.audit.sample_checks import check_leak, check_reconstruction
-from netinv.audit.subject import Subject, chosen_samples, expect_fitting, image_files, model_files, module_of
-from netinv.classifiers import AdaptedClassifier, InvertibleClassifier
+from netinv.audit.subject import (
+    Subject,
+    chosen_samples,
+    expect_fitting,
+    image_files,
+    invertible,
+    model_files,
+    module_of,
+)
+from netinv.classifiers import DEFAULT, AdaptedClassifier, AdapterConfig
 from netinv.core import InputError, __version__
 from netinv.data import LabelledImages, labelled
 
@@ -33,25 +41,30 @@ LIMITS = (
 
 
 def audit(
-    classifier: InvertibleClassifier,
+    classifier: nn.Module,
     train: LabelledImages,
     test: LabelledImages,
     policy: Policy | None = None,
     samples: Mapping[str, Tensor] | None = None,
-    evaluator: InvertibleClassifier | None = None,
+    evaluator: nn.Module | None = None,
     name: str = "",
+    *,
+    adapter: AdapterConfig = DEFAULT,
 ) -> AuditRecord:
     """Audit a classifier, and images that were drawn from it: pass, investigate or fail.
 
     Args:
-        classifier: In evaluation mode.
+        classifier: Any network that maps a batch of images to one score for each class; one of this library's own in
+            evaluation mode.
         train: The images that it was trained on.
         test: Images of the same kind that it never saw.
         policy: The limits; ``None`` is the default policy.
         samples: Generated images by the name of their set, (N, C, H, W) in [0, 1]; of a set of more than the policy's
             ``samples``, as many are chosen at random. Without any, the checks of samples are skipped, and say so.
-        evaluator: An independent classifier on the same device; without it, its check is skipped.
+        evaluator: An independent network on the same device, adapted already where it does not take images in [0, 1];
+            without it, its check is skipped.
         name: What the record calls the classifier.
+        adapter: What the classifier takes and gives, where that is not images in [0, 1] and one tensor of scores.
 
     Raises:
         InputError: The networks, data and samples do not fit together, or nothing is left to be checked.
@@ -60,14 +73,15 @@ def audit(
     policy = policy or Policy()
     train, test = labelled(train, "The training images"), labelled(test, "The test images")
     drawn, origins = chosen_samples(samples or {}, policy)
-    expect_fitting(classifier, evaluator, train, test, drawn)
-    subject = Subject(classifier, evaluator, train, test, drawn, policy, origins)
+    asked = invertible(classifier, test.images, None, adapter)
+    judge = None if evaluator is None else invertible(evaluator, test.images, asked.num_classes)
+    expect_fitting(asked, judge, train, test, drawn)
+    subject = Subject(asked, judge, train, test, drawn, policy, origins)
     checks, pairs, num_recognised, shadows = _checked(subject)
     outcome = gravest(check.outcome for check in checks)
     others = gravest(check.outcome for check in checks if check.name != "strangers")
     if outcome == "skipped" or others == "skipped":
         raise InputError("The policy leaves nothing to be checked of what was given: give samples or another policy.")
-    adapter = classifier.config.model_dump(mode="json") if isinstance(classifier, AdaptedClassifier) else {}
     return AuditRecord(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         verdict=outcome,
@@ -75,10 +89,10 @@ def audit(
         checks=tuple(checks),
         recognised=pairs,
         num_recognised=num_recognised,
-        model=model_files(name, classifier),
-        architecture=type(module_of(classifier)).__name__,
-        adapter=adapter,
-        evaluator=None if evaluator is None else model_files("evaluator", evaluator),
+        model=model_files(name, asked),
+        architecture=type(module_of(asked)).__name__,
+        adapter=asked.config.model_dump(mode="json") if isinstance(asked, AdaptedClassifier) else {},
+        evaluator=None if judge is None else model_files("evaluator", judge),
         train=image_files("train", train.images, train.labels),
         test=image_files("test", test.images, test.labels),
         samples=tuple(image_files(key, images) for key, images in drawn.items()),

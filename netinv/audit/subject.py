@@ -7,11 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from netinv.audit.policy import LeakPolicy, Policy
 from netinv.audit.record import Files
-from netinv.classifiers import AdaptedClassifier, InvertibleClassifier, predict
+from netinv.classifiers import (
+    DEFAULT,
+    AdaptedClassifier,
+    AdapterConfig,
+    Classifier,
+    InvertibleClassifier,
+    adapt,
+    predict,
+)
 from netinv.core import InputError, digest, network_digest
 from netinv.data import LabelledImages, to_float
 from netinv.evaluation import MIN_POOL, Pools
@@ -146,6 +154,27 @@ def expect_fitting(
     highest = int(max(train.labels.max(), test.labels.max()))
     if highest >= classifier.num_classes:
         raise InputError(f"The data have the class {highest}, but the classifier knows {classifier.num_classes}.")
+
+
+def invertible(
+    network: nn.Module, like: Tensor, num_classes: int | None = None, adapter: AdapterConfig = DEFAULT
+) -> InvertibleClassifier:
+    """A network as it is asked: one of this library's own, or adapted already, as it is, any other behind an adapter.
+
+    Args:
+        network: It.
+        like: Images (N, C, H, W) of the kind that it takes.
+        num_classes: K; ``None`` takes the network's word for it.
+        adapter: What it takes and gives.
+
+    Raises:
+        InputError: It fails on such images, or is adapted already in another way.
+    """
+    if isinstance(network, Classifier) and adapter == DEFAULT:
+        return network
+    channels, height, width = like.shape[1:]
+    known = network.image_shape if isinstance(network, AdaptedClassifier) else (channels, height, width)
+    return adapt(network, known, num_classes, adapter)
 
 
 def module_of(classifier: InvertibleClassifier) -> Any:

@@ -207,20 +207,9 @@ def test_blocks_of_the_other_pages_run_as_written(root: Path, project: Path, tmp
     for folder in ("my-audit", "audit/digits"):
         assert load_audit(repository / folder / "audit.json").verdict in STATUS, output[-3000:]
     assert "All records for" in output
-    audit, onnx = (
-        re.findall(r"```python\n(.*?)```", found[page], re.DOTALL)[0] for page in ("docs/audit.md", "docs/onnx.md")
-    )
-    given = """
-from pathlib import Path
-from netinv.classifiers import load_checkpoint
-from netinv.data import load_split
-classifier, evaluator = (load_checkpoint(Path("models/digits") / name) for name in ("classifier", "evaluator"))
-train, test = (load_split(Path("data/digits"), split) for split in ("train", "test"))
-"""
-    (repository / "block.py").write_text(
-        onnx.replace("1_000_000", "100") + given + "import torch\nimages = torch.from_numpy(samples.images)\n" + audit
-    )
-    assert bash(repository, "python block.py", PYTHONPATH=str(repository)).split()[0] in STATUS
+    (onnx,) = re.findall(r"```python\n(.*?)```", found["docs/onnx.md"], re.DOTALL)
+    (repository / "block.py").write_text(onnx.replace("1_000_000", "100"))
+    bash(repository, "python block.py", PYTHONPATH=str(repository))
 
 
 @pytest.mark.timeout(1800)
