@@ -2,9 +2,10 @@
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,6 +54,7 @@ def invert(
     num_classes: int | None = None,
     adapter: AdapterConfig = DEFAULT,
     variant: Variant | None = None,
+    changes: Mapping[str, Any] | None = None,
     config: InversionConfig | None = None,
     generator: GeneratorConfig | None = None,
     classes: tuple[str, ...] | None = None,
@@ -74,7 +76,8 @@ def invert(
         num_classes: K; ``None`` takes the network's word for it.
         adapter: What the classifier takes and gives, where that is not images in [0, 1] and one tensor of scores.
         variant: ``standard`` (images that this classifier reads as asked) or ``robust`` (which others read, too).
-        config: The loss and its optimisation, in place of a variant's; ``None`` is that of ``standard``.
+        changes: Settings of :class:`netinv.InversionConfig` that are to differ from the variant's, by name.
+        config: The loss and its optimisation, taken as it is in place of a variant's; ``None`` is that of ``standard``.
         generator: The generator's architecture; ``None`` is the defaults.
         classes: Names of the classes; ``None`` numbers them.
         seed: Fixes weights and draws.
@@ -95,22 +98,22 @@ def invert(
     """
     generator = GeneratorConfig() if generator is None else GeneratorConfig.expect(generator, "generator")
     if config is not None:
-        InversionConfig.expect(config, "config")
+        config = InversionConfig.expect(config, "config")
     if classes is not None:
         check_class_names(classes)
     _expect_numbers(seed, attempts, max_hours)
     adapted = adapt(classifier, image_shape, num_classes, adapter)
     digest = network_digest(adapted.network)  # before it is asked anything: some networks count their calls
     if config is None:
-        config, left_out = settings_of(variant or "standard", adapted)
+        config, left_out = settings_of(variant or "standard", adapted, {} if changes is None else changes)
         if left_out:
             warnings.warn(left_out, stacklevel=3)  # behind the decorator's own call
-    elif variant is not None:
-        raise InputError("Both a variant and a config were given: change variant_config(name) and give that alone.")
+    elif variant is not None or changes is not None:
+        raise InputError("Both a variant or changes and a config were given: give variant=..., changes={...} alone.")
     with frozen(adapted.network):
         at_once = min(config.images_at_once or config.batch_size, config.batch_size)
         findings = [*as_found(adapted.network, adapted.config), *behaviour(adapted, at_once), *untrained(adapted)]
-        # Where it does not bear the batch, there is a way, and without it no step.
+        # A smaller batch is the way out, but without it there is no step.
         if errors := [found.message for found in findings if found.severity == "error" or found.code == "batch_size"]:
             raise InputError(" ".join(errors))
         for finding in findings:
@@ -197,15 +200,32 @@ def _trained(
     return replace(untested, accuracy=accuracy, class_accuracy=by_class)
 
 
-def settings_of(variant: str, classifier: InvertibleClassifier) -> tuple[InversionConfig, str]:
+def settings_of(
+    variant: str, classifier: InvertibleClassifier, changes: Mapping[str, Any] | None = None, where: str = "changes"
+) -> tuple[InversionConfig, str]:
     """The settings of a variant for a classifier, and a sentence on what of them it does not allow; empty if nothing.
 
     They are those of ``variant_config`` but for the batch of large images, the shift of tiny ones and, in the robust
-    variant, for what batch norms that see vectors know (``VECTOR_STATISTICS``).
+    variant, for what batch norms that see vectors know (``VECTOR_STATISTICS``); and what is to be changed is as told.
+
+    Args:
+        variant: Its name.
+        classifier: It.
+        changes: Settings by name, which are taken as they are.
+        where: What these are called in the error.
 
     Raises:
-        InputError: There is no such variant.
+        InputError: There is no such variant, or no such setting, or a setting has no such value.
     """
+    changes = {} if changes is None else changes
+    if not isinstance(changes, Mapping):
+        raise InputError(f'{where} is a {type(changes).__name__}: give settings by name, such as {{"epsilon": 0.05}}.')
+    config, left_out = _fitting(variant, classifier)
+    config = InversionConfig.parse(config.model_dump(mode="json") | dict(changes), where)
+    return config, "" if "pixel_statistics" in changes else left_out
+
+
+def _fitting(variant: str, classifier: InvertibleClassifier) -> tuple[InversionConfig, str]:
     config = variant_config(variant)
     fitting = {
         "batch_size": batch_size_for(config.batch_size, classifier.image_shape),

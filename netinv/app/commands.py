@@ -102,10 +102,9 @@ def invert(
     source, device = parse_source(options)
     warn_of_random_weights(source)
     classifier = load_classifier_from(source, device)
-    settings_there, left_out = settings_of(variant, classifier)
-    if left_out and "pixel_statistics" not in changes:
+    config, left_out = settings_of(variant, classifier, changes, "--set")
+    if left_out:
         print(f"note: {left_out}", file=sys.stderr)
-    config = InversionConfig.parse(settings_there.model_dump(mode="json") | changes, where="--set")
     try:
         with warnings_in_lines(MissingClasses, DoubtfulClassifier):
             inversion = invert_classifier(

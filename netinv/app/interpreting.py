@@ -55,7 +55,7 @@ def interpret(
     from netinv.interpretation import interpret as interpret_classifier
 
     if config is not None:
-        InterpretationConfig.expect(config, "config")
+        config = InterpretationConfig.expect(config, "config")
     if not inversions:
         raise InputError("There is no inversion to draw images from: give one at least.")
     shape, classes = inversions[0].generator.image_shape, inversions[0].classes

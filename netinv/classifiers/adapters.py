@@ -80,7 +80,7 @@ class AdaptedClassifier(nn.Module):
         super().__init__()
         self.network = bare(network)
         self.image_shape = image_shape = expect_shape(image_shape)
-        self.config = config = AdapterConfig.expect(config, "The adapter")
+        self.config = config = AdapterConfig.expect(config, "adapter")
         like = next(self.network.parameters(), next(self.network.buffers(), torch.zeros(())))
         self.dtype = like.dtype if like.is_floating_point() else torch.float32
         input_shape = config.input_shape if config.input_shape and len(config.input_shape) == 3 else image_shape

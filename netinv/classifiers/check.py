@@ -80,7 +80,7 @@ def check_classifier(
     findings: list[Finding] = []
     parameters, shape = 0, tuple[int, ...]()
     try:
-        shape, config = expect_shape(image_shape), AdapterConfig.expect(adapter, "The adapter")
+        shape, config = expect_shape(image_shape), AdapterConfig.expect(adapter, "adapter")
         network = bare(classifier)
         findings += as_found(network, config)
         parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -41,15 +41,18 @@ class Config(BaseModel):
         """What is given as these settings, if it is that.
 
         Args:
-            value: It.
+            value: It. It is checked once more, since pydantic's ``model_copy`` checks nothing.
             what: What it is called in the error.
 
         Raises:
-            InputError: It is something else, such as a mapping.
+            InputError: It is something else, such as a mapping, or has keys or values that these settings have not.
         """
         if not isinstance(value, cls):
             raise InputError(f"{what} is a {type(value).__name__}: give netinv.{cls.__name__}(...).")
-        return value
+        try:
+            return type(value).model_validate(vars(value))
+        except ValidationError as error:
+            raise InputError(explain(error, what, cls)) from None
 
 
 def explain(error: ValidationError, where: str = "", config: type[BaseModel] | None = None) -> str:

@@ -76,8 +76,10 @@ def test_a_variant_goes_by_its_name(classifier: nn.Module) -> None:
     assert netinv.InversionConfig() == netinv.variant_config("standard")
     with pytest.raises(InputError, match="no variant 'bold': the variants are standard, robust"):
         netinv.invert(classifier, image_shape=SHAPE, adapter=ADAPTER, variant="bold")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="Both a variant and a config"):
+    with pytest.raises(InputError, match="Both a variant or changes and a config"):
         netinv.invert(classifier, image_shape=SHAPE, adapter=ADAPTER, variant="robust", config=netinv.InversionConfig())
+    with pytest.raises(InputError, match="Both a variant or changes and a config"):
+        netinv.invert(classifier, image_shape=SHAPE, adapter=ADAPTER, changes={}, config=netinv.InversionConfig())
 
 
 def test_without_mean_and_std_the_robust_variant_says_what_it_leaves_out(classifier: nn.Module) -> None:
@@ -100,6 +102,37 @@ def test_a_perceptrons_images_are_compared_with_what_its_norms_have_seen() -> No
     assert settings(nn.BatchNorm2d(2)) == robust  # maps, too
     perceptron = nn.Sequential(nn.Flatten(), nn.Linear(256, 10), nn.BatchNorm1d(10))
     assert not settings_of("standard", adapt(perceptron.eval(), SHAPE, 10))[0].layer_statistics
+
+
+@pytest.mark.filterwarnings("ignore:The variant robust compares")
+def test_single_settings_of_a_variant_are_changed_as_the_page_says(root: Path) -> None:
+    """Of a network that normalises nothing; all others are those that the variant has for it."""
+    (line,) = re.findall(r"`(netinv\.invert\(network.*?changes=.*?)\)`", (root / "docs/bring-your-own.md").read_text())
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    quick = line.replace("{", '{"steps": 2, "batch_size": 8, ') + ", attempts=1, progress=False)"
+    found = eval(quick, {"netinv": netinv, "network": network}).config
+    fitting, _ = settings_of("robust", adapt(network, (3, 32, 32)))
+    assert not fitting.pixel_statistics
+    assert found == fitting.model_copy(update={"steps": 2, "batch_size": 8, "epsilon": 0.05})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epsilonn": 0.5}, r"epsilonn is not a known key \(there are: steps, "),
+        ({"perturbation": "pdg"}, r"perturbation: expected 'none', 'noise' or 'pgd', got 'pdg'"),
+        ({"steps": -3}, "steps: expected greater than or equal to 1, got -3"),
+        ({"survival": 0.9}, "survival is that of a perturbation, and needs one"),
+    ],
+)
+def test_settings_that_are_none_are_refused_however_they_come(changed: dict[str, Any], message: str) -> None:
+    network = ConvNet(in_channels=1)
+    copied = netinv.InversionConfig().model_copy(update=changed)
+    for name, settings in (("changes", {"changes": changed}), ("config", {"config": copied})):
+        with pytest.raises(InputError, match=f"^{name}.*{message}"):
+            netinv.invert(network, image_shape=SHAPE, progress=False, **settings)
+    with pytest.raises(InputError, match=r"^adapter\.men is not a known key"):
+        adapt(network, SHAPE, None, netinv.AdapterConfig().model_copy(update={"men": (0.5,)}))
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ SHAPE = (3, 8, 8)
         ({"max_hours": "12"}, "^max_hours is '12': give a number above 0"),
         ({"max_hours": float("nan")}, "^max_hours is nan: give a number above 0"),
         ({"config": {"steps": 3}}, r"^config is a dict: give netinv\.InversionConfig\(\.\.\.\)"),
+        ({"changes": ["epsilon"]}, r'^changes is a list: give settings by name, such as {"epsilon": 0\.05}'),
         ({"generator": {"width": 8}}, r"^generator is a dict: give netinv\.Gen"),
     ],
 )

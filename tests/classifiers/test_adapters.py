@@ -316,9 +316,9 @@ def test_what_is_no_shape_is_refused(shape: Any) -> None:
 
 def test_settings_of_an_adapter_are_no_mapping() -> None:
     settings: Any = {"output": "logits"}
-    with pytest.raises(InputError, match=r"The adapter is a dict: give netinv\.AdapterConfig"):
+    with pytest.raises(InputError, match=r"adapter is a dict: give netinv\.AdapterConfig"):
         AdaptedClassifier(ConvNet(), SHAPE, None, settings)
-    assert "The adapter is a dict" in check_classifier(ConvNet(), SHAPE, None, settings).findings[0].message
+    assert "adapter is a dict" in check_classifier(ConvNet(), SHAPE, None, settings).findings[0].message
 
 
 def test_refuses_outputs_that_are_not_finite() -> None:
