@@ -4,7 +4,6 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from netinv.classifiers import (
     norms_see_vectors,
     untrained,
 )
-from netinv.core import InputError, Variant, check_class_names, network_digest, whole
+from netinv.core import InputError, Variant, check_class_names, network_digest, positive, whole
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import (
     VECTOR_STATISTICS,
@@ -142,8 +141,7 @@ def _expect_numbers(seed: int, attempts: int, max_hours: float) -> None:
         raise InputError(f"The seed is {seed}: give 0 to {2**31 - 1}.")
     if whole(attempts, "attempts") < 1:
         raise InputError(f"attempts is {attempts}: at least one is needed.")
-    if isinstance(max_hours, bool) or not isinstance(max_hours, Real) or not max_hours > 0:
-        raise InputError(f"max_hours is {max_hours!r}: give a number above 0.")
+    positive(max_hours, "max_hours")
 
 
 def _expect_time_for(

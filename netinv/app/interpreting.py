@@ -9,7 +9,6 @@ import click
 
 from netinv.app.options import as_json, read_subject, source_options, subject_options
 from netinv.app.parsing import PATH, parse_pairs
-from netinv.core import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 def interpret(
     classifier: "nn.Module",
-    inversions: "Sequence[Inversion]",
+    inversions: "Inversion | Sequence[Inversion]",
     *,
     adapter: "AdapterConfig | None" = None,
     config: "InterpretationConfig | None" = None,
@@ -35,7 +34,7 @@ def interpret(
 
     Args:
         classifier: The network that was inverted.
-        inversions: Of it, in any variants.
+        inversions: One of it or several, in any variants.
         adapter: What the network takes and gives, as for :func:`netinv.invert`.
         config: Which layer, how many units; ``None`` is 256 units on the penultimate features.
         evaluator: Another network for the same images, in whose features images are alike or not.
@@ -47,21 +46,21 @@ def interpret(
         InputError: The classifier has no such layer, or its activations tell nothing; says why.
 
     Example:
-        >>> found = interpret(classifier, [inversion])  # doctest: +SKIP
+        >>> found = interpret(classifier, inversion)  # doctest: +SKIP
         >>> found.save("interpretation")  # doctest: +SKIP
     """
+    from netinv.app.inversions import as_inversions
     from netinv.classifiers import DEFAULT, adapt
     from netinv.interpretation import InterpretationConfig
     from netinv.interpretation import interpret as interpret_classifier
 
     if config is not None:
         config = InterpretationConfig.expect(config, "config")
-    if not inversions:
-        raise InputError("There is no inversion to draw images from: give one at least.")
-    shape, classes = inversions[0].generator.image_shape, inversions[0].classes
+    made = as_inversions(inversions)
+    shape, classes = made[0].generator.image_shape, made[0].classes
     return interpret_classifier(
         adapt(classifier, shape, len(classes), adapter or DEFAULT),
-        by_variant(inversions),
+        by_variant(made),
         classes,
         config,
         evaluator=None if evaluator is None else adapt(evaluator, shape, len(classes)),

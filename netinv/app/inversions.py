@@ -4,7 +4,7 @@ import io
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -213,6 +213,24 @@ def _from_0(value: int, what: str) -> int:
     if number < 0:
         raise InputError(f"{what} is {value}: give 0 or more.")
     return number
+
+
+def as_inversions(given: Any) -> list[Inversion]:
+    """One inversion, or several, as a list of one at least.
+
+    Raises:
+        InputError: There is none, or something else among them.
+    """
+    inversions = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not inversions:
+        raise InputError("There is no inversion to draw images from: give one at least.")
+    for inversion in inversions:
+        if not isinstance(inversion, Inversion):
+            raise InputError(
+                f"The inversion is a {type(inversion).__name__}: give what netinv.invert returns, or "
+                "netinv.Inversion.load reads, or a list of such."
+            )
+    return inversions
 
 
 def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int) -> float:

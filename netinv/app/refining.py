@@ -1,18 +1,21 @@
 """Counterfactuals in one call: from an image to the nearest one that a classifier reads as another class."""
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from netinv.classifiers import DEFAULT, AdapterConfig, adapt, frozen
-from netinv.core import InputError, whole
+from netinv.core import InputError, positive, whole
 from netinv.perturbations import Nearest, Norm, nearest_of_class
 
 
 @torch.inference_mode(mode=False)  # whatever the caller's: gradients are needed
 def refine(
-    images: Tensor,
+    images: Tensor | NDArray[np.float32],
     classifier: nn.Module,
     label: int | Tensor,
     *,
@@ -51,22 +54,23 @@ def refine(
         >>> found = refine(sevens, classifier, label=1, epsilon=3.0)  # doctest: +SKIP
         >>> found.images[found.succeeded]  # doctest: +SKIP
     """
+    if isinstance(images, np.ndarray):
+        images = torch.as_tensor(images)
+    if not isinstance(images, Tensor):
+        raise InputError(f"The images are a {type(images).__name__}: give a tensor (N, C, H, W).")
     if images.ndim != 4 or not len(images):
         raise InputError(
             f"Images of shape (N, C, H, W) are needed, with N at least 1; these are {tuple(images.shape)}."
         )
     if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
         raise InputError("Images are needed as floats in [0, 1]: divide by 255 what is in 0..255.")
-    if not 0 < epsilon < math.inf:
+    if not positive(epsilon, "epsilon") < math.inf:
         raise InputError(f"epsilon is {epsilon}: a finite bound above 0 is needed.")
     if whole(steps, "steps") < 1:
         raise InputError(f"steps is {steps}: at least one is needed.")
     channels, height, width = images.shape[1:]
     adapted = adapt(classifier, (channels, height, width), num_classes, adapter)
-    labels = torch.as_tensor(label, device=adapted.device)
-    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise InputError(f"Labels are needed as whole numbers, and these are {labels.dtype}: give the classes' places.")
-    labels = labels.long()
+    labels = _whole_numbers(label).to(adapted.device)
     if labels.shape not in ((), (len(images),)):
         raise InputError(
             f"One label for all {len(images)} images or one for each is needed, not {tuple(labels.shape)}."
@@ -77,3 +81,16 @@ def refine(
     images, labels = images.to(adapted.device, copy=True), labels.expand(len(images)).clone()
     with frozen(adapted.network):
         return nearest_of_class(adapted, images, labels, epsilon, norm, steps, eight_bit=eight_bit)
+
+
+def _whole_numbers(label: Any) -> Tensor:
+    """Labels as they are given, int64."""
+    try:
+        labels = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):  # of a text, or of nothing
+        raise InputError(
+            f"Labels are needed as whole numbers, and this is {label!r}: give the classes' places."
+        ) from None
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"Labels are needed as whole numbers, and these are {labels.dtype}: give the classes' places.")
+    return labels.long()

@@ -21,6 +21,7 @@ from netinv.audit.subject import (
     invertible,
     model_files,
     module_of,
+    sample_sets,
 )
 from netinv.classifiers import DEFAULT, AdaptedClassifier, AdapterConfig
 from netinv.core import InputError, __version__
@@ -45,7 +46,7 @@ def audit(
     train: LabelledImages,
     test: LabelledImages,
     policy: Policy | None = None,
-    samples: Mapping[str, Tensor] | None = None,
+    samples: Mapping[str, Tensor] | Tensor | None = None,
     evaluator: nn.Module | None = None,
     name: str = "",
     *,
@@ -59,8 +60,9 @@ def audit(
         train: The images that it was trained on.
         test: Images of the same kind that it never saw.
         policy: The limits; ``None`` is the default policy.
-        samples: Generated images by the name of their set, (N, C, H, W) in [0, 1]; of a set of more than the policy's
-            ``samples``, as many are chosen at random. Without any, the checks of samples are skipped, and say so.
+        samples: Generated images by the name of their set, or of one set alone, (N, C, H, W) in [0, 1]; of a set of
+            more than the policy's ``samples``, as many are chosen at random. Without any, the checks of samples are
+            skipped, and say so.
         evaluator: An independent network on the same device, adapted already where it does not take images in [0, 1];
             without it, its check is skipped.
         name: What the record calls the classifier.
@@ -70,9 +72,9 @@ def audit(
         InputError: The networks, data and samples do not fit together, or nothing is left to be checked.
     """
     began = time.monotonic()
-    policy = policy or Policy()
+    policy = Policy() if policy is None else Policy.expect(policy, "policy")
     train, test = labelled(train, "The training images"), labelled(test, "The test images")
-    drawn, origins = chosen_samples(samples or {}, policy)
+    drawn, origins = chosen_samples(sample_sets(samples), policy)
     asked = invertible(classifier, test.images, None, adapter)
     judge = None if evaluator is None else invertible(evaluator, test.images, asked.num_classes)
     expect_fitting(asked, judge, train, test, drawn)

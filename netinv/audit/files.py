@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from netinv.audit.record import AuditRecord, Check
+from netinv.audit.subject import sample_sets
 from netinv.core import page_template
-from netinv.data import LabelledImages, to_float
+from netinv.data import LabelledImages, labelled, to_float
 from netinv.sampling import grid
 
 SCHEMA = "audit.schema.json"
@@ -42,7 +43,7 @@ def save_audit(
     record: AuditRecord,
     train: LabelledImages,
     test: LabelledImages,
-    samples: Mapping[str, Tensor] | None = None,
+    samples: Mapping[str, Tensor] | Tensor | None = None,
 ) -> None:
     """Write ``audit.json``, ``junit.xml`` and ``audit.html``.
 
@@ -55,7 +56,8 @@ def save_audit(
     """
     (folder / "audit.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / "junit.xml").write_text(junit(record), encoding="utf-8")
-    pairs = [] if samples is None else _pair_views(record, train, test, samples)
+    splits = labelled(train, "The training images"), labelled(test, "The test images")
+    pairs = [] if samples is None else _pair_views(record, *splits, sample_sets(samples))
     (folder / "audit.html").write_text(page(record, pairs), encoding="utf-8")
 
 
@@ -106,9 +108,9 @@ def _pair_views(
     views = []
     for pair in record.recognised:
         cells = [
-            samples[pair.samples][pair.sample].numpy(),
+            to_float(samples[pair.samples][pair.sample]).cpu().numpy(),
             to_float(train.images[pair.train]).numpy(),
-            samples[pair.control_samples][pair.control_sample].numpy(),
+            to_float(samples[pair.control_samples][pair.control_sample]).cpu().numpy(),
             to_float(test.images[pair.control]).numpy(),
         ]
         text = (

@@ -81,19 +81,35 @@ class Subject:
         return Pools(images[0], images[1], None, None, train, test), size
 
 
+def sample_sets(samples: Any) -> dict[str, Tensor]:
+    """Sets of samples by their names, as they are given: one alone is a set, too, and arrays are tensors.
+
+    Raises:
+        InputError: One of them is something else.
+    """
+    sets = samples if isinstance(samples, Mapping) else {} if samples is None else {"samples": samples}
+    for name, images in sets.items():
+        if not isinstance(images, (Tensor, np.ndarray)):
+            raise InputError(
+                f"The set of samples {name} is of the type {type(images).__name__}: give images (N, C, H, W), such as "
+                "inversion.sample(1000)."
+            )
+    return {name: torch.as_tensor(images) for name, images in sets.items()}
+
+
 def chosen_samples(samples: Mapping[str, Tensor], policy: Policy) -> tuple[dict[str, Tensor], dict[str, Origin]]:
     """Of each set the samples that are looked at, and where they stand in it: all, or as many as the policy bounds.
 
     They are chosen at random from the whole set, so that nothing is passed over for its place, and keep its order.
 
     Args:
-        samples: (N, C, H, W) in [0, 1], by the name of the set.
+        samples: (N, C, H, W), uint8 or float in [0, 1], by the name of the set.
         policy: Gives the bound and the seed.
     """
     chosen, origins = dict[str, Tensor](), dict[str, Origin]()
     for i, (name, images) in enumerate(samples.items()):
         places = _places(len(images), policy.samples, [policy.seed, 7, i])
-        chosen[name] = images[places.to(images.device)].float().cpu()
+        chosen[name] = to_float(images[places.to(images.device)]).cpu()
         origins[name] = Origin(places.numpy(), len(images))
     return chosen, origins
 

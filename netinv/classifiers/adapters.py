@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from netinv.classifiers.calls import InParts, bare, call, first_tensor
 from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
 from netinv.classifiers.outputs import OutputKind, detect_output, find_scores, to_logits
-from netinv.core import Config, Count, Deviation, InputError, Number
+from netinv.core import Config, Count, Deviation, InputError, Number, whole
 
 
 class AdapterConfig(Config):
@@ -103,7 +103,8 @@ class AdaptedClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std, device=like.device).view(1, -1, 1, 1), persistent=False)
 
         probes = probe_images(image_shape).to(like.device)
-        layers, scores = self._trace(probes, num_classes)
+        wanted = None if num_classes is None else whole(num_classes, "num_classes")
+        layers, scores = self._trace(probes, wanted)
         if not bool(torch.isfinite(scores).all()):
             raise InputError("The classifier's outputs are not finite: check its weights and its normalisation.")
         self.num_classes = max(scores.shape[1], 2)

@@ -34,13 +34,19 @@ _FETCHING = {"weights", "pretrained", "weights_backbone", "pretrained_backbone"}
 """Arguments by which torchvision's builders fetch files."""
 
 
-def load_classifier_from(source: ClassifierSource, device: str | torch.device = "cpu") -> AdaptedClassifier:
+def load_classifier_from(source: ClassifierSource | str, device: str | torch.device = "cpu") -> AdaptedClassifier:
     """Load a classifier and adapt it.
+
+    Args:
+        source: Where it comes from; a text is the ``model`` of one.
+        device: Where it is to be.
 
     Raises:
         InputError: The source cannot be read, its weights do not fit, or the network does not fit the images.
     """
-    return AdaptedClassifier(*load_network(source, device))
+    if isinstance(source, str):
+        source = ClassifierSource.parse({"model": source}, "source")
+    return AdaptedClassifier(*load_network(ClassifierSource.expect(source, "source"), device))
 
 
 def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -> Network:

@@ -18,7 +18,7 @@ from netinv.core.files import (
     write_text,
 )
 from netinv.core.memory import keep_freed_memory
-from netinv.core.numbers import whole
+from netinv.core.numbers import positive, whole
 from netinv.core.precision import Precision, autocast
 from netinv.core.ranges import (
     AttackSteps,
@@ -130,6 +130,7 @@ __all__ = [
     "out_of_memory",
     "page_template",
     "parse_json",
+    "positive",
     "read_config",
     "read_json",
     "read_network",

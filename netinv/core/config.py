@@ -48,7 +48,8 @@ class Config(BaseModel):
             InputError: It is something else, such as a mapping, or has keys or values that these settings have not.
         """
         if not isinstance(value, cls):
-            raise InputError(f"{what} is a {type(value).__name__}: give netinv.{cls.__name__}(...).")
+            package = ".".join(cls.__module__.split(".")[:2])
+            raise InputError(f"{what} is a {type(value).__name__}: give {package}.{cls.__name__}(...).")
         try:
             return type(value).model_validate(vars(value))
         except ValidationError as error:

@@ -1,7 +1,9 @@
 """Numbers as callers give them."""
 
+import math
 import operator
-from typing import SupportsIndex
+from numbers import Real
+from typing import Any, SupportsIndex
 
 from netinv.core.errors import InputError
 
@@ -26,5 +28,22 @@ def whole(value: SupportsIndex, what: str) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        raise InputError(f"{what} is {value}: give a whole number.")
+        told = repr(value) if isinstance(value, str) else value
+        raise InputError(f"{what} is {told}: give a whole number.")
+    return number
+
+
+def positive(value: Any, what: str) -> float:
+    """A number above 0, which may be infinite, as one of Python.
+
+    Args:
+        value: It.
+        what: What it is called in the error.
+
+    Raises:
+        InputError: It is of another type, such as a text or a bool, or not above 0.
+    """
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not number > 0:
+        raise InputError(f"{what} is {value!r}: give a number above 0.")
     return number

@@ -1,13 +1,14 @@
 """What is given wrongly is refused in one sentence, before the work; what is given empty is not taken for nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 import pytest
 import torch
-from draws import numpy_rng, seed_torch
+from draws import numpy_rng, seed_torch, torch_rng
 from foreign_networks import ConvNet
 from PIL import Image
 from shells import FACTORY, Shell
@@ -18,6 +19,7 @@ from netinv.app import command
 from netinv.app.inversions import Inversion
 from netinv.app.parsing import NetworkType, PathType, parse_evaluator
 from netinv.app.telling import warn_of_random_weights
+from netinv.audit import Policy, audit
 from netinv.classifiers import ClassifierSource
 from netinv.core import Config, check_class_names
 from netinv.generators import ConditionedGenerator, draw_images
@@ -25,6 +27,11 @@ from netinv.sampling import grid
 from tests.conftest import Exported
 
 SHAPE = (3, 8, 8)
+SHORT = Policy(membership=None)
+UNITS = netinv.InterpretationConfig.parse(
+    {"dictionary": {"units": 12, "active": 3, "steps": 2}, "sweep": [], "images": 100, "measured": 100}
+    | {"concepts": 2, "examples": 2, "ascent_steps": 1, "resamples": 100}
+)
 
 
 @pytest.mark.parametrize(
@@ -42,9 +49,9 @@ SHAPE = (3, 8, 8)
         ({"max_hours": None}, "^max_hours is None: give a number above 0"),
         ({"max_hours": "12"}, "^max_hours is '12': give a number above 0"),
         ({"max_hours": float("nan")}, "^max_hours is nan: give a number above 0"),
-        ({"config": {"steps": 3}}, r"^config is a dict: give netinv\.InversionConfig\(\.\.\.\)"),
+        ({"config": {"steps": 3}}, r"^config is a dict: give netinv\.inversion\.InversionConfig\(\.\.\.\)"),
         ({"changes": ["epsilon"]}, r'^changes is a list: give settings by name, such as {"epsilon": 0\.05}'),
-        ({"generator": {"width": 8}}, r"^generator is a dict: give netinv\.Gen"),
+        ({"generator": {"width": 8}}, r"^generator is a dict: give netinv\.generators\.Gen"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Was it trained")
@@ -53,11 +60,97 @@ def test_arguments_of_another_kind_are_refused(arguments: dict[str, Any], messag
         netinv.invert(ConvNet(), image_shape=SHAPE, progress=False, **arguments)
 
 
+class Given(NamedTuple):
+    """A network, what was made of it, and images."""
+
+    network: nn.Module
+    inversion: Inversion
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    @property
+    def pair(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.images, self.labels
+
+    def check(self, *arguments: Any, **more: Any) -> Any:
+        return netinv.check_classifier(self.network, (1, 8, 8), *arguments, **more).findings[0].message
+
+    def interpret(self, inversions: Any, **more: Any) -> Any:
+        return netinv.interpret(self.network, inversions, config=UNITS, progress=False, **more)
+
+    def refine(self, images: Any, label: Any, epsilon: Any = 3.0) -> Any:
+        return netinv.refine(images, self.network, label, epsilon=epsilon)
+
+    def audit(self, test: Any, policy: Any = SHORT, samples: Any = None, **more: Any) -> Any:
+        return audit(self.network, self.pair, test, policy, samples, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def given() -> Given:
+    seed_torch(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 3))
+    generator = ConditionedGenerator(netinv.GeneratorConfig(width=4, max_width=4), 3, (1, 8, 8)).eval()
+    inversion = Inversion(generator, netinv.InversionConfig(), [], ("a", "b", "c"), 0.5)
+    return Given(network, inversion, torch.rand(30, 1, 8, 8, generator=torch_rng(0)), torch.arange(30) % 3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda given: given.interpret(given.inversion, train=given.pair, test=[*given.pair]),
+        lambda given: netinv.check_classifier(given.network, (1, 8, 8), data=given.pair).accuracy,
+        lambda given: given.refine(given.images.numpy(), given.labels.numpy()),
+        lambda given: given.audit(given.pair, SHORT, given.images),
+        lambda given: given.audit(given.pair, SHORT, {"a": given.images.numpy(), "b": (255 * given.images).byte()}),
+    ],
+)
+def test_what_is_meant_is_taken(call: Callable[[Given], Any], given: Given) -> None:
+    assert call(given) is not None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda given: given.interpret("inversion"), "The inversion is a str: give what netinv.invert returns"),
+        (lambda given: given.interpret([given.inversion, None]), "The inversion is a NoneType: give what netinv."),
+        (lambda given: given.interpret(given.inversion, train=given.images), "The training images are a Tensor: give"),
+        (lambda given: given.interpret(given.inversion, test=(given.images, [0])), "The test images are a tuple: give"),
+        (lambda given: given.check("3"), "num_classes is '3': give a whole number"),
+        (lambda given: given.check(data=[given.pair]), "The labelled images are a list: give netinv.LabelledImages("),
+        (
+            lambda given: netinv.load_classifier_from("torchvision:resnet18"),
+            "torchvision:resnet18 does not tell",
+        ),
+        (
+            lambda given: netinv.load_classifier_from(given.network),
+            "source is a Sequential: give netinv.classifiers.",
+        ),
+        (lambda given: given.refine([1], 1), "The images are a list: give a tensor (N, C, H, W)"),
+        (lambda given: given.refine(given.images, "1"), "Labels are needed as whole numbers, and this is '1'"),
+        (lambda given: given.refine(given.images, None), "Labels are needed as whole numbers, and this is None"),
+        (lambda given: given.refine(given.images, 1, "3"), "epsilon is '3': give a number above 0"),
+        (
+            lambda given: given.audit(given.pair, SHORT, {"a": given.inversion}),
+            "The set of samples a is of the type",
+        ),
+        (lambda given: given.audit(given.pair, {"seed": 0}), "policy is a dict: give netinv.audit.Policy("),
+        (lambda given: given.audit(None), "The test images are a NoneType: give netinv.LabelledImages("),
+        (lambda given: given.audit(given.pair, evaluator="x"), "The classifier is a str, not a torch.nn.Module"),
+    ],
+)
+def test_other_things_are_refused_by_every_call(call: Callable[[Given], Any], message: str, given: Given) -> None:
+    try:
+        said = call(given)  # of a check: what it found
+    except netinv.InputError as error:
+        said = str(error)
+    assert said.startswith(message)
+
+
 def test_names_of_classes_are_a_sequence_of_texts() -> None:
     check_class_names(["red", "blue"])
     check_class_names(("0", "1"))
     settings: Any = {"units": 3}
-    with pytest.raises(netinv.InputError, match=r"^config is a dict: give netinv\.Int"):
+    with pytest.raises(netinv.InputError, match=r"^config is a dict: give netinv\.interpretation\.Int"):
         netinv.interpret(ConvNet(), [], config=settings)
     assert netinv.GeneratorConfig.expect(netinv.GeneratorConfig(), "generator") == netinv.GeneratorConfig()
     with pytest.raises(netinv.InputError):

@@ -316,7 +316,7 @@ def test_what_is_no_shape_is_refused(shape: Any) -> None:
 
 def test_settings_of_an_adapter_are_no_mapping() -> None:
     settings: Any = {"output": "logits"}
-    with pytest.raises(InputError, match=r"adapter is a dict: give netinv\.AdapterConfig"):
+    with pytest.raises(InputError, match=r"adapter is a dict: give netinv\.classifiers\.AdapterConfig"):
         AdaptedClassifier(ConvNet(), SHAPE, None, settings)
     assert "adapter is a dict" in check_classifier(ConvNet(), SHAPE, None, settings).findings[0].message
 
