@@ -18,6 +18,8 @@ from netinv.sampling.draws import BATCH_SIZE, Floats, Integers, draw_batches, sh
 from netinv.sampling.sessions import open_session, run_session
 
 Field = Mapping[tuple[int, int], float]
+Label = int | str  # of a class, by its number or its name
+Mixture = Mapping[int, float] | Mapping[str, float]
 
 MAX_HELD = 1_000
 """Of a cell of the field, up or down. Drawn ones are hardly beyond 4."""
@@ -74,11 +76,11 @@ class OnnxGenerator:
 
     def sample(
         self,
-        num: int,
+        num: int = 16,
         *,
         seed: int = 0,
-        labels: int | Sequence[int] | None = None,
-        mixture: Mapping[int, float] | None = None,
+        labels: Label | Sequence[Label] | None = None,
+        mixture: Mixture | None = None,
         sharpness: float | tuple[float, float] | None = None,
         field: Field | None = None,
         generator: int | None = None,
@@ -88,7 +90,7 @@ class OnnxGenerator:
         Args:
             num: N. The first n images are the same whatever N is.
             seed: Fixes every draw; not negative.
-            labels: Wanted label of all images, or of each; ``None`` leaves it to chance.
+            labels: Wanted label of all images, or of each, by number or name; ``None`` leaves it to chance.
             mixture: Wanted probabilities by label, the same for all images, in place of drawn ones; sums to 1.
             sharpness: s of the condition softmax(s * e), or its range, above 0 to 1,000; ``None`` is the file's own.
                 A mixture has none.
@@ -118,8 +120,8 @@ class OnnxGenerator:
         num: int,
         *,
         seed: int = 0,
-        labels: int | Sequence[int] | None = None,
-        mixture: Mapping[int, float] | None = None,
+        labels: Label | Sequence[Label] | None = None,
+        mixture: Mixture | None = None,
         sharpness: float | tuple[float, float] | None = None,
         field: Field | None = None,
         generator: int | None = None,
@@ -148,8 +150,8 @@ class OnnxGenerator:
         num: int,
         *,
         seeds: tuple[int, int],
-        label: int | None = None,
-        mixture: Mapping[int, float] | None = None,
+        label: Label | None = None,
+        mixture: Mixture | None = None,
         sharpness: float | tuple[float, float] | None = None,
         field: Field | None = None,
         generator: int = 0,
@@ -186,40 +188,37 @@ class OnnxGenerator:
         images = self(latent, condition, noise=noise, generator=turns)
         return Samples(images, condition.argmax(axis=1), latent, condition)
 
-    def label(self, text: str) -> int:
+    def label(self, given: Label) -> int:
         """The label that a person means by a class's name or its number; a name comes first.
 
         Raises:
             InputError: There is no such class; lists those there are.
         """
-        if text in self.metadata.classes:
-            return self.metadata.classes.index(text)
-        if text.isascii() and text.isdigit() and int(text) < self.num_classes:
-            return int(text)
-        raise InputError(f"Label {text} does not exist: {self._known()}")
+        classes = self.metadata.classes
+        if not isinstance(given, str):
+            number = whole(given, "A label")
+        elif given in classes:
+            number = classes.index(given)
+        else:
+            number = int(given) if given.isascii() and given.isdigit() else -1
+        if not 0 <= number < self.num_classes:
+            known = listed([f"{i} ({name})" for i, name in enumerate(classes)])
+            raise InputError(f"Label {given} does not exist: the classes are {known}.")
+        return number
 
-    def _known(self) -> str:
-        return f"the classes are {listed([f'{i} ({name})' for i, name in enumerate(self.metadata.classes)])}."
-
-    def _labels(self, labels: int | Sequence[int], num: int) -> list[int]:
+    def _labels(self, labels: Label | Sequence[Label], num: int) -> list[int]:
         array = np.asarray(labels)
         if array.shape not in ((), (num,)):
             raise InputError(f"{array.size} labels were given for {num} images: give one for each, or one for all.")
-        each = [whole(label, "A label") for label in np.broadcast_to(array, num).tolist()]
-        for label in {*each}:
-            if not 0 <= label < self.num_classes:
-                raise InputError(f"Label {label} does not exist: {self._known()}")
-        return each
+        return [self.label(label) for label in np.broadcast_to(array, num).tolist()]
 
-    def _mixture(self, mixture: Mapping[int, float]) -> Floats:
+    def _mixture(self, mixture: Mixture) -> Floats:
         """(K,)."""
         vector = np.zeros(self.num_classes, np.float32)
         for label, share in mixture.items():
-            if not 0 <= whole(label, "A label") < self.num_classes:
-                raise InputError(f"Label {label} does not exist: {self._known()}")
             if not 0 <= share <= 1:
                 raise InputError(f"The mixture gives label {label} a share of {share}: a share lies from 0 to 1.")
-            vector[label] = share
+            vector[self.label(label)] += share
         total = math.fsum(mixture.values())
         if abs(total - 1) > 1e-6:
             raise InputError(f"The shares of the mixture sum to {total:g}: they must sum to 1.")

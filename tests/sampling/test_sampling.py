@@ -116,6 +116,16 @@ def test_mixture_is_the_condition(generator: OnnxGenerator) -> None:
     samples = generator.sample(3, mixture={0: 0.25, 2: 0.75})
     assert np.allclose(samples.condition, [[0.25, 0, 0.75]] * 3)
     assert (samples.labels == 2).all()
+    named = generator.sample(3, mixture={"zero": 0.25, "2": 0.75})
+    assert np.array_equal(named.images, samples.images)
+
+
+def test_classes_go_by_number_or_name(generator: OnnxGenerator) -> None:
+    assert len(generator.sample().images) == 16
+    for labels in (2, "two", "2", ["two"] * 3, [2, "two", "2"]):
+        assert np.array_equal(generator.sample(3, labels=labels).images, generator.sample(3, labels=2).images)
+    ways = [generator.interpolate(2, seeds=(1, 2), label=label).images for label in (1, "one")]
+    assert np.array_equal(*ways)
 
 
 def test_interpolation_goes_from_seed_to_seed(generator: OnnxGenerator) -> None:

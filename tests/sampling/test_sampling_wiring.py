@@ -237,7 +237,7 @@ def test_an_interpolation_has_two_ends_and_begins_with_the_first_generator(tmp_p
         ({"num": 2.5}, "The number of images is 2.5: give a whole number."),
         ({"labels": np.array([1.9, 2.2])}, "A label is 1.9: give a whole number."),
         ({"labels": 1.9}, "A label is 1.9: give a whole number."),
-        ({"labels": "1"}, "A label is '1': give a whole number."),
+        ({"labels": ["1", "z"]}, "Label z does not exist: the classes are 0 ("),
         ({"labels": True}, "A label is True: give a whole number."),
         ({"labels": [[1], [2]]}, "2 labels were given for 2 images: give one for each"),
         ({"mixture": {0.5: 1.0}}, "A label is 0.5: give a whole number."),
