@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from netinv.app import DoubtfulClassifier, Inversion, MissingClasses, interpret, invert, refine
+    from netinv.app import DoubtfulClassifier, Inversion, MissingClasses, evaluate, interpret, invert, refine
     from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_classifier_from
     from netinv.core import InputError, __version__
     from netinv.data import LabelledImages
@@ -34,6 +34,7 @@ __all__ = [
     "MissingClasses",
     "__version__",
     "check_classifier",
+    "evaluate",
     "interpret",
     "invert",
     "load_classifier_from",
@@ -45,7 +46,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "app": ["DoubtfulClassifier", "Inversion", "MissingClasses", "interpret", "invert", "refine"],
+        "app": ["DoubtfulClassifier", "Inversion", "MissingClasses", "evaluate", "interpret", "invert", "refine"],
         "classifiers": ["AdapterConfig", "ClassifierSource", "check_classifier", "load_classifier_from"],
         "core": ["InputError", "__version__"],
         "data": ["LabelledImages"],

@@ -7,6 +7,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from netinv.app.api import invert, settings_of
     from netinv.app.command import main
+    from netinv.app.evaluating import evaluate
     from netinv.app.interpreting import interpret
     from netinv.app.inversions import DoubtfulClassifier, Inversion, MissingClasses
     from netinv.app.refining import refine
@@ -15,6 +16,7 @@ __all__ = [
     "DoubtfulClassifier",
     "Inversion",
     "MissingClasses",
+    "evaluate",
     "interpret",
     "invert",
     "main",
@@ -28,6 +30,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "api": ["invert", "settings_of"],
         "command": ["main"],
+        "evaluating": ["evaluate"],
         "interpreting": ["interpret"],
         "inversions": ["DoubtfulClassifier", "Inversion", "MissingClasses"],
         "refining": ["refine"],

@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 
 from netinv.app.inversions import DoubtfulClassifier, History, Inversion, MissingClasses, inversion_accuracy
 from netinv.classifiers import (
-    DEFAULT,
     AdaptedClassifier,
     AdapterConfig,
     InvertibleClassifier,
@@ -51,7 +50,7 @@ def invert(
     *,
     image_shape: tuple[int, int, int],
     num_classes: int | None = None,
-    adapter: AdapterConfig = DEFAULT,
+    adapter: AdapterConfig | None = None,
     variant: Variant | None = None,
     changes: Mapping[str, Any] | None = None,
     config: InversionConfig | None = None,

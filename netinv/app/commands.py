@@ -142,29 +142,24 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Measure generators of MODEL. What cannot be measured without --data says so; with it, an evaluator is trained."""
+    from netinv.app.evaluating import evaluate as measure
     from netinv.app.inversions import classifier_vendi
     from netinv.app.records import save_somewhere
     from netinv.core import check_folder, new_folder, save_csv
     from netinv.evaluation import EvaluationConfig, save_evaluation
-    from netinv.evaluation import evaluate as measure
 
     check_folder(out)
     config = EvaluationConfig.parse({"num_samples": num_samples, "seed": seed}, where="evaluate")
     subject = read_subject(folders, data, evaluator, evaluator_set, seed, options, alike=True)
     inversions, (train, test) = subject.inversions, subject.splits
-    if config.distillation is not None:  # smaller images than most cannot be moved as far
-        room = min(subject.classifier.image_shape[1:]) - 1
-        lessons = config.distillation.model_copy(update={"shift": min(config.distillation.shift, room)})
-        config = config.model_copy(update={"distillation": lessons})
     evaluation = measure(
-        [inversion.generator for inversion in inversions],
         subject.classifier,
-        subject.evaluator,
-        subject.classes,
-        train,
-        test,
-        config,
-        inversions[0].config.sharpness,
+        inversions,
+        config=config,
+        evaluator=subject.evaluator,
+        train=train,
+        test=test,
+        classes=subject.classes,
     )
     curves = [{"generator": i, **record} for i, inversion in enumerate(inversions) for record in inversion.history]
     settings = subject.source.model_dump(mode="json", exclude_defaults=True)

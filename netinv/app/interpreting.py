@@ -50,7 +50,7 @@ def interpret(
         >>> found.save("interpretation")  # doctest: +SKIP
     """
     from netinv.app.inversions import as_inversions
-    from netinv.classifiers import DEFAULT, adapt
+    from netinv.classifiers import adapt
     from netinv.interpretation import InterpretationConfig
     from netinv.interpretation import interpret as interpret_classifier
 
@@ -59,7 +59,7 @@ def interpret(
     made = as_inversions(inversions)
     shape, classes = made[0].generator.image_shape, made[0].classes
     return interpret_classifier(
-        adapt(classifier, shape, len(classes), adapter or DEFAULT),
+        adapt(classifier, shape, len(classes), adapter),
         by_variant(made),
         classes,
         config,

@@ -1,6 +1,7 @@
 """What an inversion is once it is done: a generator, its history, and how well it draws each class."""
 
 import io
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,6 +232,29 @@ def as_inversions(given: Any) -> list[Inversion]:
                 "netinv.Inversion.load reads, or a list of such."
             )
     return inversions
+
+
+def expect_alike(inversions: Mapping[str, Inversion]) -> None:
+    """Refuse to measure as one what was made in different ways.
+
+    Args:
+        inversions: By what each is called in the error.
+
+    Raises:
+        InputError: Two differ in variant, sharpness or architecture; names them.
+    """
+    kinds = {
+        name: (variant_of(made.config), made.config.sharpness, made.generator.config)
+        for name, made in inversions.items()
+    }
+    first = next(iter(kinds))
+    for name, kind in kinds.items():
+        for what, ours, theirs in zip(("variant", "sharpness", "generator"), kinds[first], kind, strict=True):
+            if ours != theirs:
+                raise InputError(
+                    f"{first} and {name} differ in their {what}: evaluate each by itself, and `netinv report` puts "
+                    "them side by side."
+                )
 
 
 def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, num: int) -> float:

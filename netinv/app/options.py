@@ -133,6 +133,7 @@ def read_subject(
     Raises:
         InputError: One of them is not what it should be, or they do not speak of the same classes.
     """
+    from netinv.app.inversions import expect_alike
     from netinv.app.records import expect_inverted
     from netinv.classifiers import load_classifier_from
     from netinv.core import check_same_classes
@@ -144,7 +145,7 @@ def read_subject(
     expect_inverted(options["model"], classifier)
     inversions = [read_inversion(folder, options["model"], classifier) for folder in folders]
     if alike:
-        _expect_alike(folders, inversions)
+        expect_alike(dict(zip(map(str, folders), inversions, strict=True)))
     dataset = None if data is None else read_data(data, classifier.image_shape)
     orders = {str(folder): inversion.classes for folder, inversion in zip(folders, inversions, strict=True)}
     check_same_classes(orders if dataset is None else orders | {str(data): dataset.classes})
@@ -177,24 +178,6 @@ def read_inversion(folder: Path, model: str, classifier: "AdaptedClassifier") ->
             f"{classifier.num_classes}: name what belongs together."
         )
     return inversion
-
-
-def _expect_alike(folders: tuple[Path, ...], inversions: "list[Inversion]") -> None:
-    """Refuse to measure as one what was made in different ways.
-
-    Raises:
-        InputError: Two inversions differ; names them.
-    """
-    from netinv.inversion import variant_of
-
-    kinds = [(variant_of(made.config), made.config.sharpness, made.generator.config) for made in inversions]
-    for folder, kind in zip(folders, kinds, strict=True):
-        for what, ours, theirs in zip(("variant", "sharpness", "generator"), kinds[0], kind, strict=True):
-            if ours != theirs:
-                raise InputError(
-                    f"{folders[0]} and {folder} differ in their {what}: evaluate each by itself, and `netinv report` "
-                    "puts them side by side."
-                )
 
 
 def _inversion_in(model: str) -> tuple[Path]:

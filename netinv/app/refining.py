@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from netinv.classifiers import DEFAULT, AdapterConfig, adapt, frozen
+from netinv.classifiers import AdapterConfig, adapt, frozen
 from netinv.core import InputError, positive, whole
 from netinv.perturbations import Nearest, Norm, nearest_of_class
 
@@ -23,7 +23,7 @@ def refine(
     norm: Norm = "l2",
     steps: int = 20,
     num_classes: int | None = None,
-    adapter: AdapterConfig = DEFAULT,
+    adapter: AdapterConfig | None = None,
     eight_bit: bool = False,
 ) -> Nearest:
     """The nearest images that a classifier reads as wanted, within a bound: what it would take to change its mind.

@@ -23,7 +23,7 @@ from netinv.audit.subject import (
     module_of,
     sample_sets,
 )
-from netinv.classifiers import DEFAULT, AdaptedClassifier, AdapterConfig
+from netinv.classifiers import AdaptedClassifier, AdapterConfig
 from netinv.core import InputError, __version__
 from netinv.data import LabelledImages, labelled
 
@@ -50,7 +50,7 @@ def audit(
     evaluator: nn.Module | None = None,
     name: str = "",
     *,
-    adapter: AdapterConfig = DEFAULT,
+    adapter: AdapterConfig | None = None,
 ) -> AuditRecord:
     """Audit a classifier, and images that were drawn from it: pass, investigate or fail.
 

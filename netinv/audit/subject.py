@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from netinv.audit.policy import LeakPolicy, Policy
 from netinv.audit.record import Files
 from netinv.classifiers import (
-    DEFAULT,
     AdaptedClassifier,
     AdapterConfig,
     Classifier,
@@ -173,7 +172,7 @@ def expect_fitting(
 
 
 def invertible(
-    network: nn.Module, like: Tensor, num_classes: int | None = None, adapter: AdapterConfig = DEFAULT
+    network: nn.Module, like: Tensor, num_classes: int | None = None, adapter: AdapterConfig | None = None
 ) -> InvertibleClassifier:
     """A network as it is asked: one of this library's own, or adapted already, as it is, any other behind an adapter.
 
@@ -186,7 +185,7 @@ def invertible(
     Raises:
         InputError: It fails on such images, or is adapted already in another way.
     """
-    if isinstance(network, Classifier) and adapter == DEFAULT:
+    if isinstance(network, Classifier) and adapter is None:
         return network
     channels, height, width = like.shape[1:]
     known = network.image_shape if isinstance(network, AdaptedClassifier) else (channels, height, width)

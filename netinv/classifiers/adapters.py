@@ -298,13 +298,14 @@ def adapt(
     network: nn.Module,
     image_shape: tuple[int, int, int],
     num_classes: int | None = None,
-    config: AdapterConfig = DEFAULT,
+    config: AdapterConfig | None = None,
 ) -> AdaptedClassifier:
-    """A network behind an adapter; one that is adapted already as it is, if what is said of it is so.
+    """A network behind an adapter, ``None`` is the default one; adapted already it is taken as it is, if that is so.
 
     Raises:
         InputError: As :class:`AdaptedClassifier`, or the adapter that is there contradicts the arguments.
     """
+    config = DEFAULT if config is None else config
     if not isinstance(network, AdaptedClassifier):
         return AdaptedClassifier(network, image_shape, num_classes, config)
     for name, given, known in (

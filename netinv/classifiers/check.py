@@ -65,7 +65,7 @@ def check_classifier(
     classifier: nn.Module,
     image_shape: tuple[int, int, int],
     num_classes: int | None = None,
-    adapter: AdapterConfig = DEFAULT,
+    adapter: AdapterConfig | None = None,
     data: LabelledImages | None = None,
 ) -> CheckReport:
     """Try a network out, and leave it as it was found.
@@ -80,7 +80,10 @@ def check_classifier(
     findings: list[Finding] = []
     parameters, shape = 0, tuple[int, ...]()
     try:
-        shape, config = expect_shape(image_shape), AdapterConfig.expect(adapter, "adapter")
+        shape, config = (
+            expect_shape(image_shape),
+            AdapterConfig.expect(DEFAULT if adapter is None else adapter, "adapter"),
+        )
         network = bare(classifier)
         findings += as_found(network, config)
         parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -1,5 +1,6 @@
 """What is given wrongly is refused in one sentence, before the work; what is given empty is not taken for nothing."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +23,15 @@ from netinv.app.telling import warn_of_random_weights
 from netinv.audit import Policy, audit
 from netinv.classifiers import ClassifierSource
 from netinv.core import Config, check_class_names
+from netinv.evaluation import EvaluationConfig
 from netinv.generators import ConditionedGenerator, draw_images
 from netinv.sampling import grid
 from tests.conftest import Exported
 
 SHAPE = (3, 8, 8)
+MEASURES = EvaluationConfig(
+    num_samples=20, vendi_samples=10, attack_steps=1, robust_samples=10, resamples=100, student=None, distillation=None
+)
 SHORT = Policy(membership=None)
 UNITS = netinv.InterpretationConfig.parse(
     {"dictionary": {"units": 12, "active": 3, "steps": 2}, "sweep": [], "images": 100, "measured": 100}
@@ -78,6 +83,9 @@ class Given(NamedTuple):
     def interpret(self, inversions: Any, **more: Any) -> Any:
         return netinv.interpret(self.network, inversions, config=UNITS, progress=False, **more)
 
+    def evaluate(self, inversions: Any, config: Any = MEASURES, **more: Any) -> Any:
+        return netinv.evaluate(self.network, inversions, config=config, **more)
+
     def refine(self, images: Any, label: Any, epsilon: Any = 3.0) -> Any:
         return netinv.refine(images, self.network, label, epsilon=epsilon)
 
@@ -98,6 +106,7 @@ def given() -> Given:
     "call",
     [
         lambda given: given.interpret(given.inversion, train=given.pair, test=[*given.pair]),
+        lambda given: given.evaluate(given.inversion, test=given.pair),
         lambda given: netinv.check_classifier(given.network, (1, 8, 8), data=given.pair).accuracy,
         lambda given: given.refine(given.images.numpy(), given.labels.numpy()),
         lambda given: given.audit(given.pair, SHORT, given.images),
@@ -115,6 +124,18 @@ def test_what_is_meant_is_taken(call: Callable[[Given], Any], given: Given) -> N
         (lambda given: given.interpret([given.inversion, None]), "The inversion is a NoneType: give what netinv."),
         (lambda given: given.interpret(given.inversion, train=given.images), "The training images are a Tensor: give"),
         (lambda given: given.interpret(given.inversion, test=(given.images, [0])), "The test images are a tuple: give"),
+        (lambda given: given.evaluate([]), "There is no inversion to draw images from: give one at least"),
+        (lambda given: given.evaluate({"a": given.inversion}), "The inversion is a dict: give what netinv.invert"),
+        (lambda given: given.evaluate(given.inversion, train=given.images), "The training images are a Tensor: give"),
+        (
+            lambda given: given.evaluate(given.inversion, test=(given.images, given.labels + 1)),
+            "the test split has the",
+        ),
+        (
+            lambda given: given.evaluate(given.inversion, classes=("c", "b", "a")),
+            "The classes of inversion 0 are a, b, c",
+        ),
+        (lambda given: given.evaluate(given.inversion, config={}), "config is a dict: give netinv.evaluation.Eval"),
         (lambda given: given.check("3"), "num_classes is '3': give a whole number"),
         (lambda given: given.check(data=[given.pair]), "The labelled images are a list: give netinv.LabelledImages("),
         (
@@ -162,6 +183,8 @@ def test_one_call_names_its_arguments_as_the_others() -> None:
         classifier=ConvNet(), image_shape=SHAPE, num_classes=10, adapter=netinv.AdapterConfig(channel_order="bgr")
     )
     assert report.num_classes == 10
+    calls = (netinv.invert, netinv.refine, netinv.interpret, netinv.evaluate, netinv.check_classifier, audit)
+    assert [inspect.signature(call).parameters["adapter"].default for call in calls] == [None] * len(calls)
     assert issubclass(netinv.DoubtfulClassifier, UserWarning)
     assert issubclass(netinv.MissingClasses, UserWarning)
 
