@@ -14,9 +14,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from netinv.core import InputError, redacted
+from netinv.core import InputError, check_file, redacted
 
 _HTTP = ("http", "https")
+_SQLITE = "sqlite:///"
+_DATABASES = ("postgresql", "mysql", "mssql")
 _FAILURES = (OSError, ValueError, http.client.HTTPException)
 """What asking a server may raise; the last one where it speaks no HTTP."""
 _AUTHORITIES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -29,7 +31,7 @@ def tracking_uri() -> str:
     Raises:
         InputError: It has a user or password where none can be told from the rest. It is not quoted.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{root() / 'mlflow.db'}"
     scheme, found, rest = uri.partition("://")
     if (not found and "@" in uri) or (
         scheme in _HTTP and (any(map(str.isspace, uri)) or "@" in rest.partition("/")[2])
@@ -60,14 +62,23 @@ def check_server(uri: str) -> None:
     """Ask a tracking server for a sign of life, and a database in a file whether it is MLflow's.
 
     Raises:
-        InputError: The server does not answer within seven seconds, or refuses the credentials; the certificates that
-            the environment names cannot be read; the file is damaged, or another program's, to which nothing is added.
+        InputError: MLflow takes no such address; the server does not answer within seven seconds, or refuses the
+            credentials; the certificates that the environment names cannot be read; the file is damaged, or another
+            program's, to which nothing is added; none can be made there.
     """
-    parts = urlsplit(uri)
-    if uri.startswith("sqlite:///"):
-        _check_database(Path(uri.removeprefix("sqlite:///")))
-    if parts.scheme not in _HTTP:
+    scheme = uri.partition("://")[0]
+    if uri.startswith(_SQLITE):
+        _check_database(uri)
+    elif scheme.partition("+")[0] in _DATABASES:
+        _check_driver(uri)
+    elif scheme not in _HTTP or not _has_host(uri):
+        raise InputError(
+            f"MLFLOW_TRACKING_URI={redacted(uri)} is no store of MLflow's: write http://host:5000 for a server, "
+            "sqlite:////path/mlflow.db for a database in a file, or unset it to track in the local mlflow.db."
+        )
+    if scheme not in _HTTP:
         return
+    parts = urlsplit(uri)
     if parts.scheme == "https":
         certificates()  # what is wrong with these is no server's fault
     base = redacted(uri).rstrip("/")
@@ -91,8 +102,38 @@ def check_server(uri: str) -> None:
         )
 
 
-def _check_database(path: Path) -> None:
+def _has_host(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        return bool(parts.hostname) and parts.port != 0  # reading the port raises where it is no number
+    except ValueError:
+        return False
+
+
+def _check_driver(uri: str) -> None:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except (ImportError, SQLAlchemyError, ValueError) as error:
+        raise InputError(
+            f"MLFLOW_TRACKING_URI={redacted(uri)} cannot be used ({redacted(str(error))}): correct it, or install the "
+            "database's driver into this environment."
+        ) from None
+
+
+def _check_database(uri: str) -> None:
+    path = root() / uri.removeprefix(_SQLITE)
+    if "?" in uri or unquote(uri) != uri:
+        raise InputError(
+            f"MLflow reads the path {path} as another one, for its ? or %: rename the folder or the file, or name a "
+            "store elsewhere in MLFLOW_TRACKING_URI."
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is no folder: make it, or name another database in MLFLOW_TRACKING_URI.")
     if not path.exists():
+        check_file(path)
         return
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
@@ -114,7 +155,7 @@ def _check_database(path: Path) -> None:
 
 def silence(uri: str) -> str | None:
     """Why a tracking server gives no sign of life; ``None`` where it does, and for a store that is a file."""
-    if urlsplit(uri).scheme not in _HTTP:
+    if not uri.startswith(_HTTP):
         return None
     try:
         _http_status(f"{redacted(uri).rstrip('/')}/health")

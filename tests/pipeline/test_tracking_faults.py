@@ -77,6 +77,33 @@ def test_an_address_whose_password_cannot_be_told_is_refused_unquoted(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        *((uri, "is no store of MLflow's: write http://host:5000") for uri in ("localhost:5000", "host", "./mlruns")),
+        *((uri, "is no store of MLflow's") for uri in ("file:///x/mlruns", "htp://host:5000", "databricks")),
+        *((uri, "is no store of MLflow's") for uri in ("sqlite:mlflow.db", "sqlite://mlflow.db", "sqlite://")),
+        *((uri, "is no store of MLflow's") for uri in ("http://", "http://:5000", "http://host:port", "http://[::1")),
+        ("mssql+nonsense://ada:SECRET@host/runs", "cannot be used .*: correct it, or install the database's driver"),
+        ("sqlite:///absent/mlflow.db", "absent is no folder: make it"),
+        ("sqlite:////proc/mlflow.db", "/proc/mlflow.db cannot be written"),
+        ("sqlite:///a?b.db", r"reads the path .*a\?b.db as another one"),
+        ("", r"reads the path .*of%41da/mlflow.db as another one, for its \? or %: rename the folder"),
+    ],
+)
+def test_what_mlflow_never_takes_is_refused_before_the_work(
+    uri: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    repository = tmp_path / "of%41da"
+    repository.mkdir()
+    monkeypatch.chdir(repository)
+    with pytest.raises(InputError, match=words) as raised, tracking.stage_run("train", "digits"):
+        pass
+    assert "SECRET" not in str(raised.value)
+    assert list(repository.iterdir()) == []
+
+
 def test_no_secret_reaches_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ada:SECRET@host/mlflow?sslpassword=SECRET")
     monkeypatch.chdir(tmp_path)
