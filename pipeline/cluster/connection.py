@@ -77,7 +77,7 @@ def _local(**options: Any) -> Iterator[None]:
     stay_on_this_machine()
     import ray
 
-    place = Path(os.environ.get("RAY_TMPDIR") or "/tmp")  # Ray's own choice: the paths of its sockets must be short
+    place = _place()
     _remove_abandoned(place)
     folder = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=place))  # of mode 0700; Ray makes all of its own 0777
     # In a session of its own, so that what ends this process and its group leaves it to its work.
@@ -97,6 +97,23 @@ def _local(**options: Any) -> Iterator[None]:
         finally:
             with signals_kept():
                 ray.shutdown()
+
+
+def _place() -> Path:
+    """Where the folders of local clusters lie: Ray's own choice.
+
+    Raises:
+        InputError: Nothing can be written there, or its path is too long for the sockets that Ray makes below it.
+    """
+    place = Path(os.environ.get("RAY_TMPDIR") or "/tmp")
+    below = f"/{_FOLDERS}12345678/ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    most = (103 if sys.platform == "darwin" else 107) - len(below)
+    if not place.is_dir() or len(os.fsencode(place.absolute())) > most or not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(
+            f"Ray's temporary folder {place} is no folder that can be written, or its path is longer than the {most} "
+            "bytes that Ray's sockets leave it: name another in RAY_TMPDIR, such as /tmp."
+        )
+    return place
 
 
 def _start(**options: Any) -> None:
@@ -146,12 +163,14 @@ def _remove_abandoned(place: Path) -> None:
 
 
 def check_address(address: str | None) -> None:
-    """Fail within seconds where Ray would try for minutes.
+    """Fail within seconds where Ray would try for minutes, or where no local cluster could be started.
 
     Raises:
-        InputError: The address is malformed or of Ray Client, or nothing answers there, or something else than Ray, or
-            this machine is no node of any cluster.
+        InputError: There is no room for a local cluster; the address is malformed or of Ray Client, or nothing answers
+            there, or something else than Ray, or this machine is no node of any cluster.
     """
+    if address is None:
+        _place()
     if address is None or address == "auto":
         return
     if address.startswith("ray://"):

@@ -158,6 +158,21 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         check_address(address)
 
 
+@pytest.mark.parametrize("place", ["/proc/absent", "/proc/self/cmdline", "long"])
+def test_a_place_where_no_local_cluster_can_be_is_refused_before_the_work(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself ends in a trace, after the stage's run was begun."""
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(long) if place == "long" else place)
+    for begin in (lambda: check_address(None), lambda: cluster(None).__enter__()):
+        with pytest.raises(InputError, match="name another in RAY_TMPDIR, such as /tmp"):
+            begin()
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    check_address(None)
+
+
 def test_ray_client_is_refused_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would connect, and refuse the first generator: it knows no streams."""
     monkeypatch.setattr(connection.socket, "create_connection", lambda *_, **__: pytest.fail("asked"))
