@@ -7,6 +7,7 @@ delivers does, and who asks the registry.
 |---|---|
 | `runs` | a stage as a run, from its beginning to its end |
 | `journal` | what a run says, on disk |
+| `pending` | which journals wait, and for which store |
 | `lineage` | which run made a stage's output |
 | `store` | where MLflow's store is, and whether it answers |
 | `client`, `bounds` | the client of one store, and the end that a server's answers have |

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shlex
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +13,8 @@ import click
 from netinv.core import InputError, redacted
 from pipeline.stage import locked, stage_command
 from pipeline.tracking.delivery import Deliverer
-from pipeline.tracking.journal import delivery_lock, journals, read_json
+from pipeline.tracking.journal import delivery_lock, journals
+from pipeline.tracking.pending import other_stores, readdress
 from pipeline.tracking.store import check_server, tracking_uri
 
 _BEAT_SECONDS = 1.0
@@ -25,21 +28,28 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--from", "old", metavar="ADDRESS", help="Deliver here also what waits for this store.")
 @stage_command
-def flush() -> None:
+def flush(old: str | None) -> None:
     """Deliver what an unreachable tracking server, or a kill, has left in the journal."""
     uri = tracking_uri()
     check_server(uri)
+    if old is not None:
+        with locked(journals() / "deliver.lock"):
+            readdress(old, uri)
     deliverer = Deliverer(uri)
     deliverer.deliver(at_once=True)
     deliverer.deliver()  # clears away what is done
     with locked(journals() / "deliver.lock"):
         errors = [(folder / "error").read_text() for folder in deliverer.folders() if (folder / "error").exists()]
-        others = {read_json(path)["uri"] for path in journals().glob("*/run.json")} - {redacted(uri)}
+        others = other_stores(uri)
     for damaged in sorted((journals() / "damaged").glob("*")):
         print(f"{damaged} cannot be delivered, its run.json is damaged: mend it and move it back, or delete it.")
-    for other in sorted(others):
-        print(f"There are records for {other} as well: set MLFLOW_TRACKING_URI to it and run this again.")
+    for other in others:
+        print(
+            f"There are records for {other} as well: set MLFLOW_TRACKING_URI to it and run this again, or deliver them "
+            f"here with `python -m pipeline.tracking flush --from {shlex.quote(other)}`."
+        )
     if errors:
         raise InputError(f"{len(errors)} runs could not be delivered to {redacted(uri)}: {errors[0]}")
     print(f"All records for {redacted(uri)} are delivered.")

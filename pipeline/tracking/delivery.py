@@ -25,6 +25,7 @@ from pipeline.tracking.journal import (
     read_json,
     read_record,
 )
+from pipeline.tracking.pending import pending
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -38,10 +39,6 @@ _CALLS_PER_MINUTE = 60
 """Bound on the calls with metrics in them; the other ones are few."""
 _IDLE_SECONDS = 30.0
 """How long the delivery waits for the next stage: longer than DVC and the imports take between two stages."""
-
-
-_KEYS = {"uri", "experiment", "pipeline", "name", "tags", "start_time", "run_id", "offset", "done", "told"}
-"""What a run.json has."""
 _DAMAGED = "warning: Some records of this run were damaged on disk and are left out; all others are delivered."
 
 
@@ -55,10 +52,8 @@ class Deliverer:
         self._monitor: Any = None
 
     def folders(self) -> list[Path]:
-        """Journals for this store, oldest first; one that cannot be read is set aside, and holds up no other."""
-        found = [(state, path.parent) for path in journals().glob("*/run.json") if (state := _state(path))]
-        ours = [(state["start_time"], folder) for state, folder in found if state["uri"] == redacted(self.client.uri)]
-        return [folder for _, folder in sorted(ours)]
+        """Journals for this store, oldest first."""
+        return pending(self.client.uri)
 
     def deliver(self, at_once: bool = False) -> bool:
         """Deliver what is due; returns whether any stage is still at work."""
@@ -316,20 +311,3 @@ class Deliverer:
 def _metrics(record: dict[str, Any], state: dict[str, Any]) -> list[Any]:
     """Those of a record; what an earlier run of the same key had already, only where that one is gone."""
     return [*record.get("metrics", ()), *(record.get("earlier", ()) if state.get("new") else ())]
-
-
-def _state(path: Path) -> dict[str, Any] | None:
-    """What a journal's run.json says; ``None`` for one that says nothing, which goes to ``damaged``."""
-    try:
-        state = read_json(path)
-        if isinstance(state, dict) and state.keys() >= _KEYS and isinstance(state["start_time"], int):
-            return state
-    except FileNotFoundError:
-        return None  # delivered by another process just now
-    except (OSError, ValueError, RecursionError):
-        pass
-    aside = journals() / "damaged" / path.parent.name
-    aside.parent.mkdir(exist_ok=True)
-    with contextlib.suppress(OSError):
-        path.parent.rename(aside)
-    return None
