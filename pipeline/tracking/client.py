@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netinv.core import InputError, redacted
 from pipeline.tracking.journal import JOURNAL
 
 if TYPE_CHECKING:
@@ -105,3 +106,28 @@ class Client:
         if not value.startswith(JOURNAL):
             return value
         return self.find_run(experiment, "journal", value.removeprefix(JOURNAL)) or value
+
+
+def reason(error: Exception) -> str:
+    """Why a store does not do what it is asked, with what to do where that is known; without statements in SQL."""
+    told = redacted(" ".join(str(error).partition("[SQL: ")[0].split()))[:300] or type(error).__name__
+    if refuses_credentials(error):
+        return (
+            f"The tracking server refuses the credentials: correct MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME "
+            f"and MLFLOW_TRACKING_PASSWORD, or have this account given the rights ({told})"
+        )
+    return told
+
+
+def refuses_credentials(error: Exception) -> bool:
+    """Whether a server does not take who asks."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403)
+
+
+def denies(error: Exception) -> bool:
+    """Whether a store takes what it is asked for a mistake, as where a run is not there any more, or deleted."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.get_http_status_code() in (400, 404)

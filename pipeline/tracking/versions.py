@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from netinv.core import InputError, redacted
-from pipeline.tracking.client import Client
+from pipeline.tracking.client import Client, reason
 from pipeline.tracking.journal import JOURNAL
 from pipeline.tracking.registry import Candidate, Standing, better
 from pipeline.tracking.store import check_server, tracking_uri
@@ -225,9 +225,9 @@ def trace(name: str, version: str) -> Iterator[str]:
 def _find_version(name: str, version: str) -> tuple[Versions, "ModelVersion"]:
     uri = tracking_uri()
     check_server(uri)
-    versions = Versions(Client(uri))
     try:
         with _asked(uri):
+            versions = Versions(Client(uri))
             if version.lower() == "latest":  # an alias of every model that stands in none
                 return versions, versions.client.get_model_version_by_alias(name, version)
             number = version if version.isdigit() else versions.alias(name, version)
@@ -250,13 +250,13 @@ def _asked(uri: str) -> Iterator[None]:
         InputError: It refuses, or fails; tells its reason.
     """
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
+        if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise LookupError from None
-        reason = redacted(" ".join(str(error).split()))[:300]
         raise InputError(
-            f"{redacted(uri)} does not do what it is asked ({reason}): mend that, and ask again."
+            f"{redacted(uri)} does not do what it is asked ({reason(error)}): mend that, and ask again."
         ) from None
