@@ -2,9 +2,10 @@
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netinv.core import InputError, redacted
 from pipeline.tracking.journal import JOURNAL
@@ -44,13 +45,22 @@ class Client:
         return self._client
 
     def experiment(self, name: str) -> str:
-        """The id of an experiment, which is made where there is none."""
+        """The id of an experiment, which is made where there is none.
+
+        Raises:
+            InputError: Somebody has deleted it.
+        """
         client = self.connect()
         experiment = client.get_experiment_by_name(name)
         location = self._artifact_location()
         if experiment is None:
             return self.told(client.create_experiment(name, location))
         self.told(experiment.experiment_id)
+        if experiment.lifecycle_stage == "deleted":
+            raise InputError(
+                f"The experiment {name} was deleted in MLflow: `mlflow experiments restore --experiment-id "
+                f"{experiment.experiment_id}` brings it back, and MLFLOW_EXPERIMENT_NAME gives later stages another."
+            )
         if location is not None and experiment.artifact_location != location:
             self._follow_copy(Path(experiment.artifact_location), Path(location))
         return str(experiment.experiment_id)
@@ -95,11 +105,37 @@ class Client:
                     (str(new), len(str(old)) + 1, str(old), f"{old}/%"),
                 )
 
+    def stage(self, run_id: str) -> str | None:
+        """``active`` or ``deleted``, as somebody has left a run; ``None`` where there is no such run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.connect().get_run(run_id).info.lifecycle_stage)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
     def find_run(self, experiment: str, tag: str, value: str) -> str | None:
         """The id of the run that has a tag, if there is one."""
         quote = '"' if "'" in value else "'"  # the filter language has no escape, and no name has both
         runs = self.connect().search_runs([experiment], f"tags.{tag} = {quote}{value}{quote}", max_results=1)
         return runs[0].info.run_id if runs else None
+
+    def make_run(self, experiment: str, about: Mapping[str, Any], tags: dict[str, str], key: str) -> str:
+        """Make a run; where that fails, it may have been made all the same, which its tag ``key`` tells."""
+
+        def made() -> str:
+            run = self.connect().create_run(experiment, about["start_time"], tags, about["name"])
+            return self.told(run.info.run_id)
+
+        for _ in range(2):
+            try:
+                return made()
+            except Exception:  # whatever MLflow or a network raises
+                if found := self.find_run(experiment, key, tags[key]):
+                    return found
+        return made()
 
     def resolve(self, experiment: str, value: str) -> str:
         """The id of a run, from its journal's key where that stands for it."""

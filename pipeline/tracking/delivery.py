@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netinv.core import listed, redacted, write_text
+from netinv.core import listed, write_text
 from pipeline.stage import locked
-from pipeline.tracking.client import Client
+from pipeline.tracking.client import Client, denies, reason, refuses_credentials
 from pipeline.tracking.journal import (
     DESCRIPTION,
     OWN_ID,
@@ -40,6 +40,7 @@ _CALLS_PER_MINUTE = 60
 _IDLE_SECONDS = 30.0
 """How long the delivery waits for the next stage: longer than DVC and the imports take between two stages."""
 _DAMAGED = "warning: Some records of this run were damaged on disk and are left out; all others are delivered."
+_DELETED = "warning: This run was deleted in MLflow before all of it was there; what it says after that is left out."
 
 
 class Deliverer:
@@ -47,6 +48,8 @@ class Deliverer:
 
     def __init__(self, uri: str) -> None:
         self.client = Client(uri)
+        self._seen: set[Path] = set()
+        self._refused = False
         self._attempts: dict[tuple[Path, bool], float] = {}
         self._calls: collections.deque[float] = collections.deque(maxlen=_CALLS_PER_MINUTE)
         self._monitor: Any = None
@@ -86,16 +89,33 @@ class Deliverer:
             over = orphan or (folder / "ended.json").exists()
             attempt = (folder, over)
             if time.monotonic() >= self._attempts.get(attempt, -math.inf) + seconds:
-                try:
-                    if not over:
-                        self._sample_system(folder)
-                    self._deliver_run(folder, None, orphan, wait=seconds == 0)
-                    (folder / "error").unlink(missing_ok=True)
-                except Exception as error:  # whatever MLflow or a network raises: the stage goes on
-                    reason = redacted(" ".join(str(error).split()))[:500]
-                    write_text(folder / "error", reason or type(error).__name__)
+                self._try(folder, over, orphan, wait=seconds == 0)
                 self._attempts[attempt] = time.monotonic()
             return not orphan
+
+    def _try(self, folder: Path, over: bool, orphan: bool, wait: bool, again: bool = True) -> None:
+        """Deliver a journal, or write down why that fails; where its run is gone, try again with a new one."""
+        try:
+            if not over:
+                self._sample_system(folder)
+            self._deliver_run(folder, None, orphan, wait)
+            (folder / "error").unlink(missing_ok=True)
+        except Exception as error:  # whatever MLflow or a network raises: the stage goes on
+            if again and denies(error) and self._forget_lost(folder):
+                self._try(folder, True, orphan, wait, again=False)
+                return
+            write_text(folder / "error", reason(error))
+            self._refused |= refuses_credentials(error)
+
+    def _forget_lost(self, folder: Path) -> bool:
+        """Have those runs of a journal looked for again that are lost; returns whether there are any."""
+        with contextlib.suppress(Exception):  # the store may be away by now: then this is for the next time
+            folders = {folder, *folder.glob("children/*")} & self._seen
+            ids = {each: read_json(each / "run.json")["run_id"] for each in folders}
+            lost = {each for each, run_id in ids.items() if run_id and self.client.stage(run_id) != "active"}
+            self._seen -= folders if folder in lost else lost
+            return bool(lost)
+        return False
 
     def _sample_system(self, folder: Path) -> None:
         """Add the machine's load to the records of a stage at work, under the names of MLflow's view of it."""
@@ -122,11 +142,12 @@ class Deliverer:
         """
         path = folder / "run.json"
         state = read_json(path)
+        if state["run_id"] is None or (folder not in self._seen and (parent is not None or not state["done"])):
+            self._find_run(state, parent)
+            write_text(path, json.dumps(state))
+            self._seen.add(folder)
         if state["done"]:
             return True
-        if state["run_id"] is None:
-            state["run_id"], state["new"] = self._create_run(state, parent)
-            write_text(path, json.dumps(state))
         run_id = state["run_id"]
         ended = self._end(folder, orphan)  # read before the records, so that none can come after those
         written = (folder / "records.jsonl").stat().st_size  # more may come, faster than calls can take them away
@@ -153,6 +174,19 @@ class Deliverer:
         last_word = (folder / "records.jsonl").stat().st_mtime
         return {"status": "KILLED", "end_time": int(last_word * 1000)} if orphan else None
 
+    def _find_run(self, state: dict[str, Any], parent: str | None) -> None:
+        """Find the run of a journal that this process has not seen, or make it, and have all of it sent.
+
+        What was sent before may be missing: the database may be another one now, or an earlier copy of itself. A run
+        that somebody has deleted in MLflow stays deleted.
+        """
+        if state["run_id"] is not None and self.client.stage(state["run_id"]) == "deleted":
+            self.client.experiment(state["experiment"])  # raises where this is deleted: its runs come back with it
+            state |= {"done": True, "told": [_DELETED]}
+            return
+        state["run_id"], new = self._create_run(state, parent)
+        state |= {"new": new or state.get("new", False), "offset": 0, "done": False, "told": []}
+
     def _create_run(self, state: dict[str, Any], parent: str | None) -> tuple[str, bool]:
         """The run of a journal's key, and whether it is a new one."""
         experiment = self.client.experiment(state["experiment"])
@@ -163,7 +197,7 @@ class Deliverer:
         # The answer to an earlier request may have been lost on its way, or the work goes on after a restart.
         run_id = self.client.find_run(experiment, "journal", tags["journal"])
         if run_id is None:
-            return self._new_run(experiment, state, tags, "journal"), True
+            return self.client.make_run(experiment, state, tags, "journal"), True
         self.client.connect().update_run(run_id, "RUNNING")
         if parent:
             self.client.connect().set_tag(run_id, "mlflow.parentRunId", parent)
@@ -176,24 +210,9 @@ class Deliverer:
         tags = {name: state["tags"][name] for name in code if name in state["tags"]}
         tags |= {"stage": "pipeline", "pipeline": state["pipeline"]}
         pipeline = {"start_time": state["start_time"], "name": state["pipeline"]}
-        return self.client.find_run(experiment, "pipeline", tags["pipeline"]) or self._new_run(
+        return self.client.find_run(experiment, "pipeline", tags["pipeline"]) or self.client.make_run(
             experiment, pipeline, tags, "pipeline"
         )
-
-    def _new_run(self, experiment: str, state: dict[str, Any], tags: dict[str, str], key: str) -> str:
-        """Make a run; where that fails, it may have been made all the same, which its tag ``key`` tells."""
-
-        def made() -> str:
-            run = self.client.connect().create_run(experiment, state["start_time"], tags, state["name"])
-            return self.client.told(run.info.run_id)
-
-        for _ in range(2):
-            try:
-                return made()
-            except Exception:  # whatever MLflow or a network raises
-                if found := self.client.find_run(experiment, key, tags[key]):
-                    return found
-        return made()
 
     def _send_records(self, run_id: str, folder: Path, state: dict[str, Any]) -> bool:
         """Send the next records of the journal, as many as go into one call; returns whether there were any.
