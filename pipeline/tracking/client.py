@@ -20,6 +20,7 @@ class Client:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._client: MlflowClient | None = None
+        self._file: tuple[int, int] | None = None
 
     def connect(self) -> "MlflowClient":
         """MLflow's client; a fresh database is made whole before anybody sees it."""
@@ -42,7 +43,25 @@ class Client:
                 MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
                 fresh.rename(database)
             self._client = MlflowClient(self.uri)
+            self._file = self._identity()
         return self._client
+
+    def replaced(self) -> bool:
+        """Whether the database that is in use is gone, or another lies in its place.
+
+        MLflow keeps its connections to the old one as long as the process lives.
+        """
+        return self._client is not None and self._identity() != self._file
+
+    def _identity(self) -> tuple[int, int] | None:
+        """What tells a database in a file from another one of that name."""
+        if not self.uri.startswith("sqlite:///"):
+            return None
+        try:
+            status = self._database().stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, which is made where there is none.

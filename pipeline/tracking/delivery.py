@@ -68,7 +68,11 @@ class Deliverer:
         return any(at_work)
 
     def work(self) -> bool:
-        """Deliver until no stage has been at work for a while; returns whether one has come after that."""
+        """Deliver until no stage has been at work for a while; returns whether one has come after that.
+
+        Ends early where another database lies in the place of this one, or the server refuses the credentials: the
+        stage at its end, or the next one, starts a delivery with the environment that it has itself.
+        """
         with locked(delivery_lock(self.client.uri), wait=False) as alone:
             if not alone:
                 return False
@@ -77,6 +81,8 @@ class Deliverer:
                 seen = self.folders()
                 if self.deliver():
                     busy = time.monotonic()
+                if self._refused or self.client.replaced():
+                    return False
                 time.sleep(_POLL_SECONDS)
         return not set(self.folders()) <= set(seen)
 

@@ -152,7 +152,7 @@ def _hand_over(folder: Path, uri: str, wait: bool) -> None:
     error = folder / "error"
     wait = wait or error.exists() or silence(uri) is not None
     reason = f"the delivery made no progress for {_SILENT_SECONDS:.0f} s"
-    restart = ended + _RESTART_SECONDS
+    restart = ended if error.exists() else ended + _RESTART_SECONDS  # a delivery that was refused has ended
     while time.time() < min(moved + _SILENT_SECONDS, ended + _GIVE_UP_SECONDS):
         state = read_json(folder / "run.json")
         if state["done"] or (state["run_id"] and not wait):
@@ -164,7 +164,7 @@ def _hand_over(folder: Path, uri: str, wait: bool) -> None:
             break
         if time.time() > restart:
             _start_delivery(uri)
-            restart += _RESTART_SECONDS
+            restart = time.time() + _RESTART_SECONDS
         moved = max(moved, _last_progress(uri))
         time.sleep(_POLL_SECONDS)
     print(
