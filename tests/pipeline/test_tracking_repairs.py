@@ -1,25 +1,36 @@
-"""What tracking mends: torn records, names with quotes, servers with a certificate of their own."""
+"""What tracking mends: torn records, names with quotes, databases put back, servers with a certificate of their own."""
 
+import contextlib
 import datetime
 import ipaddress
 import json
+import os
+import re
 import resource
+import shutil
+import sqlite3
 import ssl
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy.exc import OperationalError
 
 from netinv.core import InputError
+from pipeline import tracking
 from pipeline.stage import locked
-from pipeline.tracking import client, delivery, journal
+from pipeline.tracking import client, delivery, journal, runs
+from pipeline.tracking.__main__ import main
+from pipeline.tracking.pending import pending
 from pipeline.tracking.store import check_server, pipeline_name
 
 with warnings.catch_warnings():
@@ -27,7 +38,7 @@ with warnings.catch_warnings():
 
     from mlflow.tracking import MlflowClient
 
-from tracked import SETTINGS, children, history
+from tracked import SETTINGS, answering, children, history
 
 # SQLAlchemy's words to MLflow.
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
@@ -121,6 +132,162 @@ def test_runs_of_a_pipeline_have_one_group_whatever_its_quotes(
     (group,) = groups
     assert (group.info.run_name, group.data.metrics) == (kept, {"loss": 0.5})
     assert len(children(store, group)) == 3
+
+
+@pytest.mark.parametrize(
+    ("copied", "lives"), [("before the run", True), ("before the run", False), ("amid the run", False)]
+)
+def test_a_database_that_was_put_back_has_all_of_a_run_that_had_not_ended(
+    copied: str, lives: bool, deliverer: delivery.Deliverer
+) -> None:
+    database = Path(deliverer.client.uri.removeprefix("sqlite:///"))
+    before = database.read_bytes()
+    folder, run = begun("put-back")
+    with locked(folder / "lock"), run.ending():
+        with run.child("generator", {"seed": 2}) as child:
+            child.log_metrics({"accuracy": 0.5}, step=1)
+        deliverer.deliver(at_once=True)
+        before = before if copied == "before the run" else database.read_bytes()
+        run.log_metrics({"loss": 0.25}, step=1)
+        deliverer.deliver(at_once=True)
+        assert not (folder / "error").exists()
+        database.write_bytes(before)
+        run.log_metrics({"loss": 0.125}, step=2)
+    store, found, told = delivered(deliverer if lives else delivery.Deliverer(deliverer.client.uri), folder)
+    assert (history(store, found, "loss"), told) == ([(0, 0.5), (1, 0.25), (2, 0.125)], [])
+    (below,) = children(store, found)
+    assert (history(store, below, "accuracy"), below.data.params) == ([(1, 0.5)], {"seed": "2"})
+    assert {run.info.status for run in (found, below)} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_run_that_somebody_deletes_stays_deleted_and_holds_up_nothing(
+    lives: bool, deliverer: delivery.Deliverer
+) -> None:
+    folder, run = begun("deleted")
+    with locked(folder / "lock"), run.ending():
+        deliverer.deliver(at_once=True)
+        run_id = run.id
+        assert run_id is not None
+        deliverer.client.connect().delete_run(run_id)
+        run.log_metrics({"loss": 0.25}, step=1)
+    store, found, told = delivered(deliverer if lives else delivery.Deliverer(deliverer.client.uri), folder)
+    assert (found.info.run_id, found.info.lifecycle_stage, told) == (run_id, "deleted", [delivery._DELETED])
+    assert store.search_runs([found.info.experiment_id], f"tags.journal = '{run.key}'") == []
+
+
+def test_a_deleted_experiment_is_named_with_the_way_back(
+    deliverer: delivery.Deliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of ada")
+    folder, run = begun("experiment")
+    store = deliverer.client.connect()
+    with locked(folder / "lock"), run.ending():
+        deliverer.deliver(at_once=True)
+        store.delete_experiment(deliverer.client.experiment("of ada"))
+        run.log_metrics({"loss": 0.25}, step=1)
+    deliverer.deliver(at_once=True)
+    told = re.search(r"of ada was deleted .*restore --experiment-id (\d+)` brings it", (folder / "error").read_text())
+    assert told is not None
+    store.restore_experiment(told[1])
+    store, found, _ = delivered(deliverer, folder)
+    assert history(store, found, "loss") == [(0, 0.5), (1, 0.25)]
+
+
+def test_records_for_an_address_that_leads_nowhere_are_delivered_elsewhere(
+    database: str, deliverer: delivery.Deliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://typo:5000")
+    _, run = begun("typo")
+    with run.ending(), run.child("generator"):
+        pass
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    assert "records for http://typo:5000 as well" in CliRunner().invoke(main, ["flush"]).output
+    assert len(deliverer.folders()) == 0
+    result = CliRunner().invoke(main, ["flush", "--from", "http://ada:SECRET@typo:5000"])
+    assert (result.exit_code, result.output) == (0, f"All records for {database} are delivered.\n")
+    store = deliverer.client.connect()
+    found = store.get_run(str(deliverer.client.find_run(deliverer.client.experiment("netinv"), "journal", run.key)))
+    assert history(store, found, "loss") == [(0, 0.5)]
+    assert len(children(store, found)) == 1
+    result = CliRunner().invoke(main, ["flush", "--from", "http://typo:5000"])
+    assert (result.exit_code, result.output[:48]) == (2, "error: There are no records for http://typo:5000")
+
+
+@pytest.mark.parametrize("later", ["gone", "another"])
+def test_a_delivery_begins_afresh_where_another_database_lies_in_its_place(
+    later: str, database: str, tmp_path: Path, deliverer: delivery.Deliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, old = tmp_path / "mlflow.db", tmp_path / "old.db"
+    shutil.copyfile(database.removeprefix("sqlite:///"), mine)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{mine}")
+    began: list[tuple[str, ...]] = []
+
+    def look(deliverer: delivery.Deliverer) -> list[Path]:
+        folders = pending(f"sqlite:///{mine}")
+        if not folders and not old.exists():  # the run has been delivered
+            mine.rename(old)
+            if later == "another":
+                shutil.copyfile(old, mine)
+        return folders
+
+    _, run = begun("renamed")
+    with run.ending():
+        pass
+    monkeypatch.setattr(delivery.Deliverer, "folders", look)
+    monkeypatch.setattr(os, "execv", lambda program, words: began.append(words))
+    begin = time.monotonic()
+    assert CliRunner().invoke(main, ["deliver"]).exit_code == 0
+    assert time.monotonic() - begin < delivery._IDLE_SECONDS
+    assert [words[1:] for words in began] == [("-m", "pipeline.tracking", "deliver")]
+
+
+def test_a_delivery_with_credentials_that_are_refused_ends_and_the_stage_starts_its_own(
+    deliverer: delivery.Deliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(connection: Any) -> None:
+        connection.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with answering(refuse) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        folder, run = begun("refused")
+        with locked(folder / "lock"), run.ending():  # at work
+            assert not delivery.Deliverer(uri).work()
+        assert "refuses the credentials: correct MLFLOW_TRACKING_TOKEN" in (folder / "error").read_text()
+
+        def start(uri: str) -> None:
+            state = json.loads((folder / "run.json").read_text())
+            (folder / "run.json").write_text(json.dumps(state | {"done": True, "told": ["all of it"]}))
+
+        monkeypatch.setattr(runs, "_start_delivery", start)
+        monkeypatch.setattr(runs, "_RESTART_SECONDS", 60.0)
+        begin = time.monotonic()
+        runs._hand_over(folder, uri, wait=False)
+        assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("ask", [lambda: list(tracking.trace("a", "1")), lambda: tracking.promote("a", "1", "")])
+def test_a_database_of_another_version_is_refused_in_a_sentence(
+    ask: Callable[[], Any],
+    database: str,
+    tmp_path: Path,
+    deliverer: delivery.Deliverer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine = tmp_path / "mlflow.db"
+    shutil.copyfile(database.removeprefix("sqlite:///"), mine)
+    with contextlib.closing(sqlite3.connect(mine)) as connection, connection:
+        connection.execute("update alembic_version set version_num = 'of old'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{mine}")
+    with pytest.raises(InputError, match=r"mlflow.db does not do what it is asked \(.*: mend that, and ask again"):
+        ask()
+
+
+def test_what_a_database_says_is_told_without_its_statement() -> None:
+    error = OperationalError(
+        "INSERT INTO metrics", {}, sqlite3.OperationalError("attempt to write a readonly database")
+    )
+    assert client.reason(error) == "(sqlite3.OperationalError) attempt to write a readonly database"
 
 
 @pytest.fixture
