@@ -15,7 +15,7 @@ from typing import Any
 
 from netinv.core import InputError, read_text
 from pipeline.cluster import guard
-from pipeline.cluster.workarounds import CHECK_ALIVE, LATE, NEEDED, NO_NODE, signals_kept, stay_on_this_machine
+from pipeline.cluster.workarounds import CHECK_ALIVE, LATE, LOST, NEEDED, NO_NODE, signals_kept, stay_on_this_machine
 from pipeline.ending import done_at_the_end, end
 from pipeline.stage import locked
 
@@ -117,7 +117,7 @@ def _place() -> Path:
 
 
 def _start(**options: Any) -> None:
-    """Start a cluster on this machine, once more where it does not come up in time."""
+    """Start a cluster on this machine, once more where it does not come up in time or its head process dies."""
     import ray
 
     for attempt in range(1, STARTS + 1):
@@ -128,7 +128,7 @@ def _start(**options: Any) -> None:
             return
         except Exception as error:  # Ray raises no narrower one
             ray.shutdown()
-            if LATE not in str(error) or attempt == STARTS:
+            if attempt == STARTS or not any(words in str(error) for words in (LATE, *LOST)):
                 raise
 
 

@@ -16,6 +16,8 @@ CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """What a head answers, and no other server of Ray's."""
 LATE = "timed out during startup"
 """Words of the error of a node that has not come up in 30 s; it has no class of its own."""
+LOST = ("Failed to start GCS", "Failed to connect to GCS")
+"""Words of the errors of a head process that has died while the cluster was starting."""
 NO_NODE = "No node info found matching attributes"
 """Words of the error where no node of a cluster is on the driver's machine, after 60 s."""
 

@@ -195,6 +195,27 @@ def test_a_machine_that_is_no_node_is_told_before_the_work(names: list[str], mon
         check_address("head:6379")
 
 
+@pytest.mark.parametrize("words", [workarounds.LATE, *workarounds.LOST])
+def test_a_local_cluster_that_dies_as_it_starts_is_started_once_more(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray._private import node, state
+
+    begun: list[Any] = []
+
+    def start(**options: Any) -> None:
+        begun.append(options)
+        if len(begun) == 1:
+            raise RuntimeError(f"System error: {words} ...")
+
+    monkeypatch.setattr(ray, "init", start)
+    connection._start(address="local")
+    assert begun == [{"address": "local"}] * 2
+    source = inspect.getsource(node) + inspect.getsource(state)
+    assert words in source.replace("{'start' if self.head else 'connect to'}", "start")  # Ray still says so
+
+
 def test_a_node_of_another_cluster_is_told_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
     from ray._private import services
