@@ -8,9 +8,11 @@ The packages, from the front of the house to its ground: ``app``, ``report``, ``
 ``perturbations``, ``data``, ``core``. Each imports only from those behind it, and only what their ``__init__`` names.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
+
+from netinv.core import not_installed
 
 if TYPE_CHECKING:
     from netinv.app import DoubtfulClassifier, Inversion, MissingClasses, evaluate, interpret, invert, refine
@@ -43,7 +45,7 @@ __all__ = [
 ]
 
 # A name is imported when it is first used, so that ``import netinv`` and the command need no torch.
-__getattr__, __dir__, _ = lazy_loader.attach(
+_imported, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "app": ["DoubtfulClassifier", "Inversion", "MissingClasses", "evaluate", "interpret", "invert", "refine"],
@@ -55,3 +57,13 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "inversion": ["InversionConfig", "variant_config"],
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported; where that needs a module of the extra ``[torch]``, the error says how to install it."""
+    try:
+        return _imported(name)
+    except ModuleNotFoundError as error:
+        if (told := not_installed(error)) is None:
+            raise
+        raise ModuleNotFoundError(told, name=error.name) from None

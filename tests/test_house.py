@@ -6,6 +6,7 @@ import importlib.util
 import re
 import statistics
 import subprocess
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+
+from netinv.core.errors import EXTRA
 
 FLOORS = (
     "app",
@@ -156,6 +159,13 @@ def test_no_two_modules_import_each_other(root: Path) -> None:
 def test_the_science_knows_no_pipeline_tool(root: Path) -> None:
     for path in (root / "netinv").rglob("*.py"):
         assert not _imports(path) & {"ray", "mlflow", "dvc", "pipeline"}, path
+
+
+def test_every_module_of_the_extra_torch_is_known_by_name(root: Path) -> None:
+    """An error names them, with the way to install them."""
+    base = {"netinv", "PIL", "click", "gradio", "lazy_loader", "numpy", "onnxruntime", "pydantic"}
+    imported = set().union(*(_imports(path) for path in (root / "netinv").rglob("*.py")))
+    assert imported - base - sys.stdlib_module_names == {name for name in EXTRA if "." not in name}
 
 
 def test_sampling_knows_no_torch(root: Path) -> None:

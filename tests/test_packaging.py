@@ -136,3 +136,6 @@ def test_the_wheel_works_in_an_empty_environment(root: Path, source: Path, tmp_p
     assert __version__ in run(command, "--version")
     run(command, "sample", tmp_path / "generator.onnx", "--label", "1", "--num", "4", "--out", tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 100
+    done = subprocess.run([command, "export", tmp_path, "--out", "x"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: This needs torch, which is not installed: ")

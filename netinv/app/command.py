@@ -18,7 +18,7 @@ import click
 from netinv.app import auditing, commands, conversion, interpreting
 from netinv.app.options import as_json
 from netinv.app.parsing import PATH, parse_field, parse_mixture, parse_sharpness
-from netinv.core import FULL, InputError, __version__, guarded_output, keep_freed_memory, redacted
+from netinv.core import FULL, InputError, __version__, guarded_output, keep_freed_memory, not_installed, redacted
 
 if TYPE_CHECKING:
     from netinv.sampling import OnnxClassifier, OnnxGenerator
@@ -85,7 +85,9 @@ def _status(words: list[str]) -> int:
 
 
 def _refused(error: Exception) -> str | None:
-    """What the machine refuses, in one sentence; ``None`` where the error is another one."""
+    """What the machine refuses or lacks, in one sentence; ``None`` where the error is another one."""
+    if isinstance(error, ModuleNotFoundError):
+        return not_installed(error)
     if not isinstance(error, OSError):
         return None
     if error.errno in FULL:

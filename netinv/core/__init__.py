@@ -4,7 +4,7 @@ from netinv.core.blame import backward_pass, out_of_memory, reason
 from netinv.core.classes import check_class_names, check_same_classes
 from netinv.core.config import MAX_TOLD, Config, explain
 from netinv.core.devices import best_device
-from netinv.core.errors import InputError, NotFinite, OutOfMemory, PixelRange, listed
+from netinv.core.errors import InputError, NotFinite, OutOfMemory, PixelRange, listed, not_installed
 from netinv.core.files import (
     FULL,
     bring_back,
@@ -127,6 +127,7 @@ __all__ = [
     "network_digest",
     "new_file",
     "new_folder",
+    "not_installed",
     "out_of_memory",
     "page_template",
     "parse_json",

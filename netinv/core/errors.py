@@ -4,6 +4,11 @@ from collections.abc import Sequence
 
 MAX_LENGTH = 1_400
 """Characters of a message."""
+EXTRA = {
+    *("jinja2", "markupsafe", "onnx", "onnxscript", "ruamel", "ruamel.yaml", "safetensors", "scipy", "sklearn"),
+    *("torch", "torchvision", "tqdm"),
+}
+"""Modules that come with the extra ``[torch]``, by the names they are imported by."""
 
 
 class InputError(ValueError):
@@ -29,6 +34,16 @@ class PixelRange(InputError):
 
 class NotFinite(InputError):
     """A classifier gives scores that are no numbers."""
+
+
+def not_installed(error: ModuleNotFoundError) -> str | None:
+    """How to install a module of the extra ``[torch]``, in one sentence; ``None`` where another module is missing."""
+    if error.name not in EXTRA:
+        return None
+    return (
+        f"This needs {error.name}, which is not installed: install the extra [torch], in a clone with "
+        "pip install '.[torch]' and elsewhere with the path of the built wheel in place of the dot."
+    )
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:

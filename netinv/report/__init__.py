@@ -1,5 +1,9 @@
 """One self-contained page on everything that was inverted."""
 
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
 from netinv.report.inputs import (
     CURVES,
     MEND,
@@ -11,8 +15,10 @@ from netinv.report.inputs import (
     read_evaluations,
     read_values,
 )
-from netinv.report.page import render
 from netinv.report.summary import summary
+
+if TYPE_CHECKING:
+    from netinv.report.page import render
 
 __all__ = [
     "CURVES",
@@ -27,3 +33,6 @@ __all__ = [
     "render",
     "summary",
 ]
+
+# The summary needs the base install only; the page needs more.
+__getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"page": ["render"]})
