@@ -168,6 +168,12 @@ def test_every_module_of_the_extra_torch_is_known_by_name(root: Path) -> None:
     assert imported - base - sys.stdlib_module_names == {name for name in EXTRA if "." not in name}
 
 
+def test_tensors_are_written_as_other_files_are(root: Path) -> None:
+    """``save_file`` tells of a full disk with an exception of its own, and only its owner can read the file."""
+    for path in _sources(root):
+        assert not {name for _, names in _imported(path) for name in names} & {"save_file", "save_model"}, path
+
+
 def test_sampling_knows_no_torch(root: Path) -> None:
     for room in ("sampling", "core"):
         tree = [ast.parse(path.read_text()) for path in (root / "netinv" / room).glob("*.py")]

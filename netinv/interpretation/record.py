@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from netinv.core import new_folder
@@ -66,8 +66,10 @@ class Interpretation:
         for unit, picture in zip(self.results.units, self.pictures, strict=True):
             Image.fromarray(_strip(picture)).save(folder / f"unit-{unit.unit}.png")
         self.sheet().save(folder / "units.png")
-        weights = {n: value.contiguous().cpu() for n, value in self.dictionaries["generated"].state_dict().items()}
-        save_file(weights, folder / "dictionary.safetensors", {"active": str(self.dictionaries["generated"].active)})
+        dictionary = self.dictionaries["generated"]
+        weights = {name: value.contiguous().cpu() for name, value in dictionary.state_dict().items()}
+        # Not save_file: it tells of a full disk with an exception of its own, and only its owner can read the file.
+        (folder / "dictionary.safetensors").write_bytes(save(weights, {"active": str(dictionary.active)}))
 
     def save(self, folder: str | Path) -> None:
         """Write a new folder, whole or not at all. An earlier interpretation there is replaced.

@@ -94,6 +94,7 @@ def test_it_is_read_again_as_it_was_written(found: Interpretation, tmp_path: Pat
     assert units | {"units.png", "dictionary.safetensors", INTERPRETATION} == {
         p.name for p in (tmp_path / "out").iterdir()
     }
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1  # whoever reads one reads all
     found.save(tmp_path / "out")  # an earlier one is replaced
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
