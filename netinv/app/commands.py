@@ -10,7 +10,14 @@ import click
 
 from netinv.app.options import as_json, read_data, read_subject, source_options, subject_options
 from netinv.app.parsing import PATH, parse_classes, parse_pairs, parse_source
-from netinv.app.telling import tell_evaluation, tell_inversion, told, warn_of_random_weights, warnings_in_lines
+from netinv.app.telling import (
+    pixel_vendi,
+    tell_evaluation,
+    tell_inversion,
+    told,
+    warn_of_random_weights,
+    warnings_in_lines,
+)
 from netinv.core import VARIANTS, InputError
 
 
@@ -180,7 +187,8 @@ def evaluate(
     vendi = [classifier_vendi(inversion, subject.classifier) for inversion in inversions]
     if as_json:
         headline = {name: value.model_dump(mode="json") for name, value in evaluation.results.headline.items()}
-        print(json.dumps({"out": str(out), "headline": headline, "classifier_vendi": vendi}))
+        pixels = pixel_vendi(evaluation.results).model_dump(mode="json")
+        print(json.dumps({"out": str(out), "headline": headline, "classifier_vendi": vendi, "vendi_pixels": pixels}))
         return
     tell_evaluation(evaluation.results, vendi)
 

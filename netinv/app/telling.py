@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from netinv.app.inversions import Inversion
     from netinv.classifiers import CheckReport, ClassifierSource, InvertibleClassifier
     from netinv.data import LabelledImages
-    from netinv.results import Results
+    from netinv.results import Measure, Results
 
 
 @contextmanager
@@ -84,9 +84,15 @@ def told(model: str, report: "CheckReport") -> str:
     return "\n".join(lines)
 
 
+def pixel_vendi(results: "Results") -> "Measure":
+    """Diversity in pixels of all generators together, which needs no data."""
+    return next(row for row in results.rows if row.name == "ensemble").measures["vendi_pixels"]
+
+
 def tell_evaluation(results: "Results", vendi: list[float]) -> None:
-    """The headline of an evaluation for people, and the diversity within the classifier's own features."""
+    """The headline of an evaluation for people, and the diversity in pixels and in the classifier's own features."""
     for name, value in results.headline.items():
         print(f"{name.replace('_', ' '):28} {value}")
+    print(f"{'vendi, pixels':28} {pixel_vendi(results)}")
     print(f"{'vendi, classifier features':28} {', '.join(f'{value:.2f}' for value in vendi)}")
     print(results.verdict)

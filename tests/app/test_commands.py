@@ -120,12 +120,15 @@ def test_from_a_classifier_to_measures_and_an_onnx_file_without_data(
     assert code == 0
     assert "evaluator accuracy           not measured: " in printed
     assert "vendi, classifier features" in printed
-    headline = load_results(results / "results.json").headline
+    found = load_results(results / "results.json")
+    headline, ensemble = found.headline, next(row for row in found.rows if row.name == "ensemble")
+    assert f"\nvendi, pixels                {ensemble.measures['vendi_pixels']}\n" in printed
     assert headline["inversion_accuracy"].value > 0.7  # type: ignore[operator]
     code, printed, _ = shell(*measure, tmp_path / "again", "--json")
     told = json.loads(printed)
     assert told["headline"]["inversion_accuracy"] == headline["inversion_accuracy"].model_dump()
     assert 1 <= told["classifier_vendi"][0] <= 24
+    assert told["vendi_pixels"] == ensemble.measures["vendi_pixels"].model_dump()
 
     code, printed, _ = shell("report", results, "--out", tmp_path / "report.html")
     assert code == 0
