@@ -10,7 +10,7 @@ from netinv.report.words import measure_text
 from netinv.results import HEADLINE, Estimate, Measure, load_results
 
 PLAIN, WITH_INTERVALS = 10, 26
-"""Width of a column; intervals are shown where there is room for them."""
+"""Least width of a column, and that with intervals, which are shown where there is room for them."""
 NAMES = 30
 """Width of the measures' names."""
 
@@ -46,15 +46,28 @@ def _table(title: str, found: Sequence[Evaluated], width: int) -> Iterator[str]:
     names = [*columns]
     for start in range(0, len(names), room):
         shown = names[start : start + room]
-        yield _line(title, [name if len(name) < column else f"…{name[2 - column :]}" for name in shown], column)
+        widths = _widths(shown, column, width - NAMES - column * min(room, len(names)))
+        heads = zip(shown, widths, strict=True)
+        yield _line(title, [name if len(name) < most else f"…{name[2 - most :]}" for name, most in heads], widths)
         for measure in HEADLINE:
             cells = [_cell(measure, columns[name][measure], column) for name in shown]
-            yield _line(measure_text(measure).title, cells, column)
-        yield _line("Leak of training images", [leaks.get(name, "") for name in shown], column)
+            yield _line(measure_text(measure).title, cells, widths)
+        yield _line("Leak of training images", [leaks.get(name, "") for name in shown], widths)
 
 
-def _line(name: str, cells: Sequence[str], column: int) -> str:
-    return (name[: NAMES - 1].ljust(NAMES) + "".join(cell.rjust(column) for cell in cells)).rstrip()
+def _widths(names: Sequence[str], column: int, spare: int) -> list[int]:
+    """Widths of columns, each of which grows to its name while there is room to spare."""
+    widths = []
+    for name in names:
+        more = max(0, min(len(name) + 1 - column, spare))
+        spare -= more
+        widths.append(column + more)
+    return widths
+
+
+def _line(name: str, cells: Sequence[str], widths: Sequence[int]) -> str:
+    columns = zip(cells, widths, strict=True)
+    return (name[: NAMES - 1].ljust(NAMES) + "".join(cell.rjust(column) for cell, column in columns)).rstrip()
 
 
 def _cell(name: str, measure: Measure, column: int) -> str:

@@ -50,6 +50,25 @@ def test_many_variants_go_below_each_other(tmp_path: Path) -> None:
     assert text.count("90.0%") == 6 * 6  # each share, of each variant
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "head"),
+    [
+        ("evaluation", 80, "evaluation"),
+        ("evaluation", 70, "…aluation"),
+        ("of-the-robust-variant", 82, "of-the-robust-variant"),
+        ("of-the-robust-variant", 80, "…the-robust-variant"),
+        ("of-the-robust-variant", 134, "of-the-robust-variant"),
+        ("of-the-robust-variant-again", 160, "of-the-robust-variant-again"),
+    ],
+)
+def test_a_name_is_whole_while_there_is_room(tmp_path: Path, name: str, width: int, head: str) -> None:
+    write_text(tmp_path / name / "results.json", results(("cat", "dog"), 0.9).model_dump_json())
+    lines = summary([tmp_path / name], width).splitlines()
+    assert lines[0].split()[-5:] == [head, "real", "one", "bent", "noise"]
+    assert max(map(len, lines)) <= width
+    assert ("90.0% (" in lines[1]) == (width >= 134)
+
+
 def test_models_of_one_folder_have_their_own_controls(folders: list[Path]) -> None:
     path = folders[1] / "results.json"
     found = results(("cat", "dog"), 0.6)
