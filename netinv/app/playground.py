@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ANY = "any"
 """What the page offers when no class is wanted."""
 _CSS = """
+#images .grid-container {grid-template-columns: repeat(auto-fill, minmax(min(150px, 45%), 1fr))}
 #images img {image-rendering: pixelated}
 #images .thumbnail-item {display: flex; flex-direction: column; aspect-ratio: auto; height: auto; overflow: visible}
 #images .caption-label {position: static; max-width: none; white-space: pre-line; text-align: left; width: 100%}
@@ -178,7 +179,7 @@ def page(folder: Path) -> "gradio.Blocks":
                 download = gr.DownloadButton("Save as PNG")
             with gr.Column(scale=3):
                 summary = gr.Markdown()
-                gallery = gr.Gallery(label="Images", columns=5, height=720, format="png", elem_id="images")
+                gallery = gr.Gallery(show_label=False, height="80vh", format="png", elem_id="images")
         inputs, outputs = [model, label, mixture, sharpness, field, num, seed], [gallery, summary, download]
         # What the last model drew goes before the next one's controls come, and its images follow.
         cleared = model.change(lambda: (None, "", None), None, outputs)

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium")
 PORT = 7869
+HIDDEN = """() => [...document.querySelectorAll("#images .thumbnail-item")].filter((item, i) => {
+    const box = document.querySelector("#images").getBoundingClientRect(), own = item.getBoundingClientRect();
+    const first = document.elementFromPoint(own.left + 9, own.top + 9);
+    return own.right > box.right || own.left < box.left || (i == 0 && !item.contains(first));
+}).map(item => item.innerText)"""
+"""Captions of pictures that reach beyond the gallery, and of the first one where something lies on its corner."""
 
 
 def test_networks_are_found_at_any_depth(exported: Exported, tmp_path: Path) -> None:
@@ -160,6 +166,10 @@ def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", t
     captions, summary = verdicts(samples, generator, paths)
     assert_alike(browser_page.locator("#images .caption-label").all_inner_texts(), captions)
     assert summary.replace("**", "") in browser_page.inner_text("body")
+    for width in (360, 768, 1280):
+        browser_page.set_viewport_size({"width": width, "height": 1000})
+        browser_page.locator("#images").scroll_into_view_if_needed()
+        assert browser_page.evaluate(HIDDEN) == [], f"pictures are cut off or covered at {width} pixels"
 
     with browser_page.expect_download() as download:
         browser_page.get_by_role("button", name="Save as PNG").click()
