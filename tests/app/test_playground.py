@@ -112,6 +112,7 @@ def playground(networks: Path) -> Iterator[list[str]]:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == f"The playground is at http://127.0.0.1:{PORT}; end it with Ctrl-C.\n"
+            assert len([*temporary.glob("netinv-playground-*")]) == 1  # of downloads; it goes with the process
             yield command
         finally:
             server.terminate()  # not SIGINT, which whoever starts the tests in the background has switched off
@@ -247,11 +248,3 @@ def test_taken_port_is_one_sentence(playground: list[str]) -> None:
     done = subprocess.run(playground, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: Port {PORT} is taken: give another one with --port.\n"
-
-
-def test_the_folder_of_downloads_goes_with_the_process() -> None:
-    script = "from netinv.app import playground; print(playground._temporary_folder())"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    folder = Path(ran.stdout.strip())
-    assert folder.name.startswith("netinv-playground-")
-    assert not folder.exists()
