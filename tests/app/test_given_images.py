@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from draws import torch_rng
+from draws import seed_torch, torch_rng
 
 import netinv
 from netinv.audit import LeakPolicy, MembershipPolicy, Policy, ReconstructionPolicy, ShadowConfig, audit, save_audit
@@ -66,7 +66,7 @@ def checked(exported: "Exported", train: LabelledImages, test: LabelledImages, f
 
 
 def trained(exported: "Exported", train: LabelledImages, test: LabelledImages, folder: Path) -> Any:
-    torch.manual_seed(0)
+    seed_torch(0)
     statistics = channel_statistics(train.images)
     network = build_classifier(MEASURES.student_architecture, 3, SHAPE, *statistics)
     return statistics, list(train_classifier(network, train, ClassifierTrainingConfig(epochs=1), 0))
