@@ -8,7 +8,7 @@ from netinv.classifiers.batch_norm import (
     norms_see_vectors,
 )
 from netinv.classifiers.calls import frozen
-from netinv.classifiers.check import CheckReport, check_classifier, near_chance, untrained
+from netinv.classifiers.check import CheckReport, check_classifier, near_chance
 from netinv.classifiers.checkpoints import load_classifier, save_classifier
 from netinv.classifiers.findings import as_found, behaviour
 from netinv.classifiers.fresh import FreshClassifier, fresh_copy
@@ -25,6 +25,7 @@ from netinv.classifiers.networks import (
 )
 from netinv.classifiers.sources import ClassifierSource, check_named
 from netinv.classifiers.training import ClassifierTrainingConfig, predict, train_classifier
+from netinv.classifiers.untrained import untrained
 
 __all__ = [
     "DEFAULT",

@@ -14,6 +14,15 @@ from netinv.classifiers.findings import BATCH, Code, Finding, Severity, as_found
 from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
 from netinv.classifiers.networks import InvertibleClassifier
 from netinv.classifiers.outputs import OutputKind
+from netinv.classifiers.untrained import (
+    EQUAL_LOGITS,
+    how_to_enlarge,
+    in_255,
+    instead,
+    logit_spread,
+    undecided,
+    untrained,
+)
 from netinv.core import Config, InputError, PixelRange, backward_pass
 from netinv.data import LabelledImages, channel_statistics, labelled, to_float
 
@@ -21,10 +30,6 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation that most pretrained colour networks are normalised by."""
 MAX_IMAGES = 500
 """Labelled images that a check looks at."""
-EQUAL_LOGITS = 0.25
-"""Mean deviation of the logits of an image, in nats, below which a network seems untrained."""
-USUAL_LOGITS = 3.0
-"""That of networks trained on cross-entropy, about, on images of their kind."""
 TIMED_SECONDS = 0.5
 """How long throughput is measured."""
 
@@ -181,10 +186,14 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
         add("warning", best.code, f"{best.message} (accuracy {best.accuracy:.3f} instead of {accuracy:.3f}).")
     elif bool((predicted == predicted[0]).all()) and not bool((labels == labels[0]).all()):
         add("warning", "constant", f"The classifier takes all {len(labels)} images for class {int(predicted[0])}.")
-    elif accuracy < _chance(labels) or (accuracy < 0.5 and _undecided(classifier)):
+    elif accuracy < _chance(labels) or (accuracy < 0.5 and undecided(classifier)):
         add("warning", "accuracy", _hardly_better(accuracy))
-    elif (spread := _spread(logits)) < EQUAL_LOGITS and classifier.output == "logits":
-        add("warning", "output", f"Its scores are right but small, which inversion suffers from: {_larger(spread)}.")
+    elif (spread := logit_spread(logits)) < EQUAL_LOGITS and classifier.output == "logits":
+        add(
+            "warning",
+            "output",
+            f"Its scores are right but small, which inversion suffers from: {how_to_enlarge(spread)}.",
+        )
     return _Measured(findings, accuracy, len(labels))
 
 
@@ -210,69 +219,10 @@ def _hardly_better(accuracy: float) -> str:
     )
 
 
-def untrained(classifier: AdaptedClassifier) -> Iterator[Finding]:
-    """Whether it seems to have its first weights yet, without any data."""
-    if _undecided(classifier):
-        yield Finding(severity="warning", code="untrained", message=_why_undecided(classifier))
-
-
 def _chance(labels: Tensor) -> float:
     """Accuracy that no training is needed for: that of the commonest label, and a tenth of the way up to 1."""
     commonest = float(labels.bincount().max()) / len(labels)
     return commonest + 0.1 * (1 - commonest)
-
-
-@torch.no_grad()
-def _undecided(classifier: AdaptedClassifier) -> bool:
-    """Whether no class of an image stands out, as of a network with fresh weights."""
-    return _spread(_probed(classifier)) < EQUAL_LOGITS
-
-
-@torch.no_grad()
-def _probed(classifier: AdaptedClassifier) -> Tensor:
-    """Logits (N, K) of a few made-up images."""
-    logits: Tensor = classifier(probe_images(classifier.image_shape).to(classifier.device))
-    return logits
-
-
-def _spread(logits: Tensor) -> float:
-    """Deviation of the logits (N, K) of an image, mean over images."""
-    return float(logits.std(dim=1).mean())
-
-
-def _larger(spread: float) -> str:
-    """What to do about scores that are small by design, in words."""
-    return f"wrap it so that it gives {USUAL_LOGITS / spread:.2g} times as much, which changes no answer"
-
-
-def _why_undecided(classifier: AdaptedClassifier) -> str:
-    """What may be the cause, in words: as of small pixels, too, where larger ones would set a class apart."""
-    told = "Was it trained? Its scores for the classes of an image are nearly equal: are these its weights?"
-    spread = _spread(_probed(classifier))
-    if classifier.output == "logits" and spread > 0:
-        told += f" If they are small by design (cosine, squared error, temperature), {_larger(spread)}."
-    try:
-        small = not _undecided(_instead(classifier, _in_255(classifier)))
-    except InputError:  # it fails on larger ones
-        small = False
-    if small:
-        told += " If it was trained on pixels in 0..255, where they differ more, set mean to 0 and std to 1/255."
-    return told
-
-
-def _instead(classifier: AdaptedClassifier, config: AdapterConfig) -> AdaptedClassifier:
-    """The network behind another adapter.
-
-    Raises:
-        InputError: It fails on such images.
-    """
-    return AdaptedClassifier(classifier.network, classifier.image_shape, classifier.num_classes, config)
-
-
-def _in_255(classifier: AdaptedClassifier) -> AdapterConfig:
-    """The adapter's settings with pixels in 0..255."""
-    channels = classifier.input_shape[0]
-    return classifier.config.model_copy(update={"mean": (0.0,) * channels, "std": (1 / 255,) * channels})
 
 
 def _logits(classifier: InvertibleClassifier, images: Tensor) -> Tensor:
@@ -296,7 +246,7 @@ def _better(classifier: AdaptedClassifier, images: Tensor, labels: Tensor, accur
     best = None
     for alternative in _alternatives(classifier, images):
         try:
-            other = _instead(classifier, alternative.config)
+            other = instead(classifier, alternative.config)
             measured = float((_logits(other, images).argmax(dim=1) == labels).float().mean())
         except InputError:  # a network that fails on pixels of another kind is not meant for them
             continue
@@ -314,7 +264,7 @@ def _alternatives(classifier: AdaptedClassifier, images: Tensor) -> Iterator[_Al
         return config.model_copy(update={"mean": mean, "std": std})
 
     yield _Alternative(
-        _in_255(classifier),
+        in_255(classifier),
         "pixel_range",
         "It was trained on pixels in 0..255: set mean to 0 and std to 1/255 for each channel",
     )
