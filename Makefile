@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Where this is set, each stage would compile all of torch anew: seconds of every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repository wheel repro paper test portable slow chaos torture mutants lint format docs summary compare ui clean
+.PHONY: help install repository wheel repro paper test compiled portable slow chaos torture mutants lint format docs summary compare ui clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,8 +52,14 @@ paper: repository install ## The paper's data sets in both variants, JOBS at onc
 WORKERS = -n $(shell $(PYTHON) -c "import os; count = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count())); \
 	print(min(len(count(0)) + 1, 5))") --dist loadfile --no-loadscope-reorder
 
-test: install lint ## Check style and types, then run the default tests
+test: install ## Check style and types, then run the default tests
+	@$(MAKE) --no-print-directory -j2 lint compiled
 	python -m pytest $(WORKERS)
+
+# A fresh installation has no bytecode yet: it is made once, while the types are checked, and not by each of the tests'
+# processes at the same time. What cannot be imported is told by the tests.
+compiled: install
+	@python -m pytest --collect-only --quiet >/dev/null 2>&1 || true
 
 slow: install ## Run the long tests as well
 	python -m pytest $(WORKERS) -m 'slow or not slow'
