@@ -237,7 +237,7 @@ WIRING = {
         "pipeline/test_params_wiring.py",
         dict.fromkeys(("num_seeds", "steps"), "test_conditions_are_run_from_as_many_seeds_for_so_many_steps")
         | {
-            "evaluate": "test_the_ablation_is_measured_by_its_own_evaluation",
+            "evaluate": "test_the_ablation_is_measured_by_its_own_evaluation_on_the_best_device",
             "conditions": "test_conditions_are_run_from_as_many_seeds_for_so_many_steps",
         },
     ),

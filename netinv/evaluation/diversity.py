@@ -20,6 +20,7 @@ from netinv.results import (
     MIN_SAMPLES,
     SPREAD_RESAMPLES,
     Bootstrap,
+    Estimate,
     Measure,
     NotMeasured,
     spread_estimate,
@@ -159,7 +160,7 @@ def resemblance(
         found = density_coverage(reference, radii, generated, NEIGHBOURS)
         both = zip(bootstrap.draws(len(reference), 1), bootstrap.draws(len(generated), 0), strict=True)
         density, coverage = resampled_density_coverage(reference, radii, generated, NEIGHBOURS, both)
-        result["density"] = spread_estimate(float(found.density.mean()), density, len(found.density))
+        result["density"] = _from_zero(spread_estimate(float(found.density.mean()), density, len(found.density)))
         result["coverage"] = (
             spread_within(float(found.coverage.mean()), coverage, len(reference))
             if len(reference) >= MIN_SAMPLES
@@ -173,3 +174,8 @@ def resemblance(
         replicates = [frechet_distance(generated[i], reference[j]) for i, j in pairs]
         result["frechet"] = spread_estimate(frechet_distance(generated, reference), replicates, len(generated))
     return result
+
+
+def _from_zero(measure: Measure) -> Measure:
+    """A measure that is never below 0, whose interval is not either."""
+    return measure.model_copy(update={"low": max(0.0, measure.low)}) if isinstance(measure, Estimate) else measure

@@ -45,10 +45,12 @@ def judged(
     made = {kind: c for kind, c in comparisons.items() if isinstance(c, Comparison)}
     decisive = [kind for kind in DECISIVE if kind in made]
     limit = bound(len(decisive), sets)
-    closer = [kind for kind, c in made.items() if c.p_value <= limit]
+    # Features raise no alarm, so the number of sets does not concern them.
+    limits = {kind: limit if kind in DECISIVE else bound(len(decisive), 1) for kind in made}
+    closer = [kind for kind, c in made.items() if c.p_value <= limits[kind]]
     beyond = [kind for kind in decisive if _low(surplus(made[kind])) > MAX_COPIES]
     counted = [kind for kind in beyond if _chance(different[kind]) <= limit]
-    copies = [kind for kind, c in made.items() if c.copies_p_value <= limit or kind in counted]
+    copies = [kind for kind, c in made.items() if c.copies_p_value <= limits[kind] or kind in counted]
     clauses = []
     if near := [kind for kind in decisive if kind in closer]:
         distance = f"by {' and '.join(near)} distance"

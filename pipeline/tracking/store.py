@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import Future
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +20,7 @@ from netinv.core import InputError, check_file, redacted
 _HTTP = ("http", "https")
 _SQLITE = "sqlite:///"
 _DATABASES = ("postgresql", "mysql", "mssql")
+_HOSTED = ("databricks", "databricks-uc", "uc")
 _FAILURES = (OSError, ValueError, http.client.HTTPException)
 """What asking a server may raise; the last one where it speaks no HTTP."""
 _AUTHORITIES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -69,8 +71,10 @@ def check_server(uri: str) -> None:
     scheme = uri.partition("://")[0]
     if uri.startswith(_SQLITE):
         _check_database(uri)
-    elif scheme.partition("+")[0] in _DATABASES:
+    elif scheme.partition("+")[0] in _DATABASES or scheme.startswith("sqlite+"):
         _check_driver(uri)
+    elif scheme in _HOSTED or entry_points(group="mlflow.tracking_store", name=scheme):
+        return  # a store of MLflow's that is not asked here, or of a plugin
     elif scheme not in _HTTP or not _has_host(uri):
         raise InputError(
             f"MLFLOW_TRACKING_URI={redacted(uri)} is no store of MLflow's: write http://host:5000 for a server, "

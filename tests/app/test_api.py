@@ -258,7 +258,9 @@ def test_diversity_within_the_classifier_is_of_mixed_batches(inversion: Inversio
     seen: list[Tensor] = []
     pixels: Any = Pixels()
     found = classifier_vendi(inversion, pixels)
-    expected, labels = inversion._draw(500, seed=2, labels=[*range(10)] * 50)
+    labels = torch.arange(10).repeat(50)
+    sharpness = inversion.config.sharpness
+    expected, _ = draw_images(inversion.generator, 500, seed=2, sharpness=sharpness, labels=labels.tolist())
     torch.testing.assert_close(torch.cat(seen), expected)
     scores = [float(vendi_score(expected[labels == label].flatten(1))) for label in range(10)]
     assert found == pytest.approx(sum(scores) / 10, rel=1e-4)

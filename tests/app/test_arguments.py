@@ -281,8 +281,8 @@ def test_every_path_on_the_command_line_may_begin_at_home(
                 assert isinstance(param.type, types[param.name]), (name, param.name)
     monkeypatch.setenv("HOME", str(weights.parent))
     told = shell("check", *FACTORY, "--argument", "num_classes=2", f"--weights=~/{weights.name}")[1]
-    assert "classifier  zoo:ConvNet" in told
-    evaluator = parse_evaluator("zoo:ConvNet", (f"weights=~/{weights.name}",), SHAPE, "cpu")
+    assert "classifier  foreign_networks:ConvNet" in told
+    evaluator = parse_evaluator("foreign_networks:ConvNet", (f"weights=~/{weights.name}",), SHAPE, "cpu")
     assert evaluator.weights == str(weights)
     monkeypatch.setenv("HOME", str(folder))
     assert shell("check", *FACTORY, "--argument", "num_classes=2", "--data=~")[2] == ""
@@ -292,7 +292,7 @@ def test_every_path_on_the_command_line_may_begin_at_home(
     assert out.is_file()
     out.unlink()
     told = shell("sample", "~/absent.onnx", "--out=~nobody-of-that-name/x.png")[2]
-    assert "~nobody-of-that-name/x.png names the home of nobody" in told
+    assert "~nobody-of-that-name/x.png names the home of a user that this machine does not know" in told
 
 
 @pytest.mark.parametrize("words", [("--mirror", "", "--out", "x"), ("--out", "")])

@@ -190,10 +190,10 @@ def test_images_that_measures_mean_little_of_are_warned_of(
     options["arguments"] = ("num_classes=2",)
     judge = (f"weights={weights}", "argument=num_classes=2", "num_classes=2")
     data = tmp_path / "data"
-    read_subject((made(tmp_path / "inversion"),), data, "zoo:ConvNet", judge, 0, options)
+    read_subject((made(tmp_path / "inversion"),), data, "foreign_networks:ConvNet", judge, 0, options)
     told = capsys.readouterr().err
     assert f"warning: {data}: 80 of 80 test images are training images too: accuracies are too high" in told
-    for network in ("zoo:ConvNet", "the evaluator"):
+    for network in ("foreign_networks:ConvNet", "the evaluator"):
         assert f"warning: {network} on {data}: The accuracy of 0.000 is hardly better than chance" in told
     assert told.count("warning: ") == 3
     policy = tmp_path / "policy.yaml"

@@ -8,8 +8,7 @@ from draws import torch_rng
 from torch import Tensor, nn
 
 from netinv.core import InputError
-from netinv.data import to_float
-from netinv.evaluation.samples import to_uint8
+from netinv.data import to_float, to_uint8
 from netinv.perturbations import Norm, nearest_of_class, pgd, unit_ball, unit_sphere
 
 SHAPE = (2, 4, 3)
