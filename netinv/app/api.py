@@ -17,6 +17,7 @@ from netinv.classifiers import (
     InvertibleClassifier,
     adapt,
     as_found,
+    batch_size_for,
     behaviour,
     check_statistics,
     frozen,
@@ -29,7 +30,6 @@ from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import (
     VECTOR_STATISTICS,
     InversionConfig,
-    batch_size_for,
     class_accuracies,
     duration,
     step_cost,

@@ -61,7 +61,7 @@ def evaluate(
         lessons = config.distillation.model_copy(update={"shift": min(config.distillation.shift, min(shape[1:]) - 1)})
         config = config.model_copy(update={"distillation": lessons})
     return measure(
-        [made.generator.eval() for made in named.values()],
+        [made.generator for made in named.values()],
         adapt(classifier, shape, len(classes), adapter),
         None if evaluator is None else adapt(evaluator, shape, len(classes)),
         classes,

@@ -55,7 +55,7 @@ def refine(
         >>> found.images[found.succeeded]  # doctest: +SKIP
     """
     if isinstance(images, np.ndarray):
-        images = torch.as_tensor(images)
+        images = torch.as_tensor(np.asarray(images, order="C"))  # torch takes no array that runs backwards
     if not isinstance(images, Tensor):
         raise InputError(f"The images are a {type(images).__name__}: give a tensor (N, C, H, W).")
     if images.ndim != 4 or not len(images):
@@ -86,7 +86,7 @@ def refine(
 def _whole_numbers(label: Any) -> Tensor:
     """Labels as they are given, int64."""
     try:
-        labels = torch.as_tensor(label)
+        labels = torch.as_tensor(np.asarray(label, order="C") if isinstance(label, np.ndarray) else label)
     except (TypeError, ValueError, RuntimeError):  # of a text, or of nothing
         raise InputError(
             f"Labels are needed as whole numbers, and this is {label!r}: give the classes' places."

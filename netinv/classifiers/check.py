@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig
 from netinv.classifiers.calls import bare, frozen
 from netinv.classifiers.findings import BATCH, Code, Finding, Severity, as_found, behaviour, largest_batch
-from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
+from netinv.classifiers.inputs import batch_size_for, expect_shape, probe_images, to_grey
 from netinv.classifiers.networks import InvertibleClassifier
 from netinv.classifiers.outputs import OutputKind
 from netinv.classifiers.untrained import (
@@ -98,7 +98,7 @@ def check_classifier(
         return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=shape)
     findings += more
     with frozen(network):
-        findings += behaviour(adapted)
+        findings += behaviour(adapted, batch_size_for(BATCH, shape))
         measured = _measured(adapted, data)
         findings += measured.findings
         speed = None if any(f.severity == "error" for f in findings) else _throughput(adapted)

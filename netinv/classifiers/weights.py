@@ -166,8 +166,8 @@ def _check_kind(path: Path, start: bytes) -> None:
 def _flatten(value: Any, name: str = "") -> dict[str, Tensor]:
     if isinstance(value, Tensor):
         return {name: value}
-    if not isinstance(value, (Mapping, tuple, list)):
-        return {}
+    if not isinstance(value, Mapping) and (name or not isinstance(value, (tuple, list))):
+        return {}  # lists in a checkpoint are its history or snapshots
     tensors: dict[str, Tensor] = {}
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
         tensors |= _flatten(item, f"{name}.{key}" if name else str(key))
@@ -204,10 +204,18 @@ def _places(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list
 def _loads(network: nn.Module, given: Mapping[str, Tensor]) -> bool:
     """Whether torch itself loads all of these: modules may have hooks for older names, such as ``weight_norm``'s."""
     try:
-        copy.deepcopy(network).load_state_dict(given)
+        trial = copy.deepcopy(network)
+        for tensor in _floats(trial):
+            tensor.fill_(torch.nan)
+        trial.load_state_dict(given)
     except Exception:  # the hooks, and copying, may be code of the network's author
         return False
-    return True
+    return not any(bool(tensor.isnan().any()) for tensor in _floats(trial))  # some authors' loading is not strict
+
+
+def _floats(network: nn.Module) -> list[Tensor]:
+    state = network.state_dict().values()
+    return [value for value in state if isinstance(value, Tensor) and value.is_floating_point()]
 
 
 def _misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

@@ -20,6 +20,8 @@ from torch import Tensor
 from netinv.core import ClassNames, Config, ImageShape, InputError, PixelRange, expect_regular, listed, read_json
 
 Split = Literal["train", "test"]
+ROUNDING = 1e-3
+"""How far floats may lie beyond [0, 1], as after a resize: less than changes any of 256 levels."""
 
 
 class DatasetSpec(Config):
@@ -73,11 +75,12 @@ def labelled(data: Any, what: str) -> LabelledImages:
         )
     if images.is_floating_point() and images.numel():
         low, high = (float(value) for value in images.aminmax())
-        if not 0 <= low <= high <= 1:
+        if not -ROUNDING <= low <= high <= 1 + ROUNDING:
             raise PixelRange(
                 f"{what} reach from {low:.3g} to {high:.3g}: give uint8, or floats in [0, 1], such as pixels in 0..255 "
                 "divided by 255."
             )
+        images = images.clamp(0, 1) if low < 0 or high > 1 else images
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if not whole or labels.shape != images.shape[:1] or bool((labels < 0).any()):
         raise InputError(f"{what} lack their labels: give whole numbers from 0 on, one for each image.")
@@ -211,9 +214,10 @@ class Dataset(NamedTuple):
 
 def shared(train: Tensor, test: Tensor) -> list[int]:
     """Indices of the test images that are training images too, pixel for pixel; (N, C, H, W), uint8 or float."""
+    alike = train.dtype == test.dtype == torch.uint8
 
     def digest(image: Tensor) -> bytes:
-        return hashlib.sha256(to_float(image).numpy().tobytes()).digest()
+        return hashlib.sha256((image if alike else to_float(image)).numpy().tobytes()).digest()
 
     seen = {digest(image) for image in train}
     return [index for index, image in enumerate(test) if digest(image) in seen]

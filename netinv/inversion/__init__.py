@@ -17,7 +17,7 @@ In the order in which they are best read:
 """
 
 from netinv.inversion.config import InversionConfig
-from netinv.inversion.cost import batch_size_for, duration, step_cost
+from netinv.inversion.cost import duration, step_cost
 from netinv.inversion.joint import JointTraining
 from netinv.inversion.loop import InversionTraining, invert
 from netinv.inversion.missing import class_accuracies, missing_classes, read_as_asked, told_missing
@@ -30,7 +30,6 @@ __all__ = [
     "InversionConfig",
     "InversionTraining",
     "JointTraining",
-    "batch_size_for",
     "class_accuracies",
     "duration",
     "invert",

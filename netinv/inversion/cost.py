@@ -12,11 +12,6 @@ from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion.config import InversionConfig
 from netinv.inversion.loop import InversionTraining
 
-USUAL_PIXELS = 64 * 64
-"""Up to this size an image leaves the batch as it is."""
-SMALLEST_BATCH = 16
-"""Batch norm and the cosine of pairs need some company."""
-
 
 class StepCost(NamedTuple):
     """What one step takes."""
@@ -31,17 +26,6 @@ class StepCost(NamedTuple):
             f"A step takes about {self.seconds:.2g} s, the {steps} steps {duration(steps * self.seconds)}, with "
             f"{self.memory / 2**30:.1f} GiB of memory. The measurement at the end and further attempts come on top."
         )
-
-
-def batch_size_for(batch_size: int, image_shape: tuple[int, int, int]) -> int:
-    """A batch that takes about as much memory for large images as it would for 64 x 64 pixels, but not below 16.
-
-    Example:
-        >>> batch_size_for(64, (1, 28, 28)), batch_size_for(64, (3, 96, 96)), batch_size_for(64, (3, 224, 224))
-        (64, 28, 16)
-    """
-    pixels = image_shape[1] * image_shape[2]
-    return min(batch_size, max(SMALLEST_BATCH, batch_size * USUAL_PIXELS // pixels))
 
 
 def step_cost(

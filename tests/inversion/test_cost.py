@@ -9,11 +9,11 @@ from draws import seed_torch
 from torch import nn
 
 import netinv
-from netinv.classifiers import adapt
+from netinv.classifiers import adapt, batch_size_for
 from netinv.core import InputError
 from netinv.generators import GeneratorConfig
 from netinv.inversion import InversionConfig, step_cost, variant_config
-from netinv.inversion.cost import StepCost, batch_size_for, duration
+from netinv.inversion.cost import StepCost, duration
 
 SHAPE = (1, 8, 8)
 SMALL = GeneratorConfig(latent_dim=4, hidden_dim=4, width=4, max_width=4)
