@@ -114,7 +114,7 @@ def test_a_section_that_is_null_is_left_out() -> None:
 
 def compared(monkeypatch: pytest.MonkeyPatch, p_value: float, copies: float = 0.5, **settings: Any) -> Check:
     """The check where the comparison of set a gives such p-values by pixels."""
-    whole = sample_checks.compare
+    whole = sample_checks.memorisation_test
 
     def compare(*arguments: Any) -> Any:
         audited = whole(*arguments)
@@ -123,7 +123,7 @@ def compared(monkeypatch: pytest.MonkeyPatch, p_value: float, copies: float = 0.
         of_structure = audited.comparisons["ssim"].model_copy(update=calm)
         return audited.model_copy(update={"comparisons": {"pixel": of_pixels, "ssim": of_structure}})
 
-    monkeypatch.setattr(sample_checks, "compare", compare)
+    monkeypatch.setattr(sample_checks, "memorisation_test", compare)
     samples = {"a": torch.rand(NUM, 1, 8, 8, generator=torch_rng(3))}
     policy = Policy(**(NOTHING | {"leak": LeakPolicy(**settings)}))
     return only(audit(network(), TRAIN, TEST, policy, samples))

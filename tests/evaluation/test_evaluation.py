@@ -108,18 +108,18 @@ def test_what_knows_nothing_measures_like_noise(found: Evaluation) -> None:
 
 
 def test_a_thief_is_caught_and_the_honest_are_not(found: Evaluation) -> None:
-    assert [row(found.results, f"generator {i}").audit.memorised for i in range(3)] == [True, False, False]
+    thief, honest, ignorant = (row(found.results, f"generator {i}").audit.memorised for i in range(3))
+    assert (thief, honest) == (True, False)
+    assert not ignorant  # its images may be too few different ones to tell
     assert found.results.leak
     assert "Training images leak" in found.results.verdict
 
 
 def test_the_audit_carries_its_own_controls(found: Evaluation) -> None:
     audits = {name: row(found.results, name).audit for name in ("real_train", "real_test", "noise")}
-    assert {name: audit.memorised for name, audit in audits.items()} == {
-        "real_train": True,
-        "real_test": False,
-        "noise": False,
-    }
+    assert audits["real_train"].memorised
+    assert audits["real_test"].memorised is False
+    assert not audits["noise"].memorised  # the same few real images may be the nearest of all noise
     pixel = audits["real_train"].comparisons["pixel"]
     assert isinstance(pixel, Comparison)
     assert value(pixel.train) == pytest.approx(0, abs=1e-6)

@@ -13,8 +13,8 @@ from netinv.results import Estimate, Finding, NotMeasured, Results, findings
 
 TITLES = ("read", "recognised", "survives", "density", "coverage", "diversity", "student", "distilled", "privacy")
 GRADES = {
-    "noise": "bad bad bad bad bad unknown bad bad good",
-    "real": "fair good * good good good open fair good",
+    "noise": "bad bad bad bad bad unknown bad bad open",
+    "real": "fair good * good good good * fair good",
     "replay": "fair good * good good fair * fair bad",
     "one picture": "* * * * bad bad * * *",
     "one picture, bent": "* * * * bad poor poor * *",

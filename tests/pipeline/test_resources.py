@@ -112,7 +112,7 @@ def test_what_a_worker_trains_is_on_the_device_that_it_was_given(monkeypatch: py
 
     def available() -> bool:  # says torch to the pipeline; what torch tells itself stays true
         name: str = sys._getframe(1).f_globals["__name__"]
-        return name.startswith("pipeline.")
+        return name.startswith("pipeline.") or name == "netinv.core.devices"
 
     monkeypatch.setattr(torch.cuda, "is_available", available)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
