@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ STARTS = 3
 """How often a local cluster that does not come up in time is started."""
 PATIENCE = 5.0
 """Seconds for each answer of a cluster that is there already."""
+WATCHED = 0.5
+"""Seconds in which gRPC tells a channel's state; it looks every 0.2."""
 _FOLDERS = "netinv-ray-"
 """Begins the names of the temporary folders of local clusters."""
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]+)):(?P<port>\d+)")
@@ -225,28 +228,43 @@ def _expect_head(address: str, connection: socket.socket) -> None:
     import grpc
 
     host, port, *_ = connection.getpeername()  # the system may know names that gRPC does not
-    states: list[grpc.ChannelConnectivity] = []
     token = _token()
     metadata = [("authorization", f"Bearer {token}")] if token else []
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
-            channel.subscribe(states.append)
+    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
             channel.unary_unary(CHECK_ALIVE)(b"", timeout=PATIENCE, metadata=metadata)
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-            raise InputError(
-                f"The Ray cluster at RAY_ADDRESS={address} asks for a token, and "
-                f"{'refuses the one that it is given' if token else 'is given none'}: set RAY_AUTH_MODE=token, and "
-                "RAY_AUTH_TOKEN to the cluster's, or put that into ~/.ray/auth_token."
-            ) from None
-        if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-            raise InputError(f"RAY_ADDRESS={address} is another port of Ray's: give the head's as host:6379.") from None
-        if error.code() == grpc.StatusCode.UNAVAILABLE:
-            raise OSError("what listens there is not Ray") from None
-        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and grpc.ChannelConnectivity.READY not in states:
-            raise TimeoutError("timed out") from None
-        # Whatever else it is, such as a head that is busy, Ray itself tells more of it.
+        except grpc.RpcError as error:
+            code = error.code()
+        else:
+            return
+        silent = code == grpc.StatusCode.DEADLINE_EXCEEDED and not _has_shaken_hands(channel)
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        raise InputError(
+            f"The Ray cluster at RAY_ADDRESS={address} asks for a token, and "
+            f"{'refuses the one that it is given' if token else 'is given none'}: set RAY_AUTH_MODE=token, and "
+            "RAY_AUTH_TOKEN to the cluster's, or put that into ~/.ray/auth_token."
+        )
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        raise InputError(f"RAY_ADDRESS={address} is another port of Ray's: give the head's as host:6379.")
+    if code == grpc.StatusCode.UNAVAILABLE:
+        raise OSError("what listens there is not Ray")
+    if silent:
+        raise TimeoutError("timed out")
+    # Whatever else it is, such as a head that is busy, Ray itself tells more of it.
+
+
+def _has_shaken_hands(channel: Any) -> bool:
+    """Whether what is at the other end of a channel speaks gRPC, however late its answers are."""
+    import grpc
+
+    states: list[grpc.ChannelConnectivity] = []
+    tell = states.append
+    channel.subscribe(tell)
+    time.sleep(WATCHED)
+    channel.unsubscribe(tell)
+    time.sleep(WATCHED)  # until the thread that tells has noticed: it fails on a channel that is closed
+    return grpc.ChannelConnectivity.READY in states
 
 
 def _token() -> str | None:
