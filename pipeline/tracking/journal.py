@@ -46,8 +46,6 @@ _MAX_DESCRIPTION = 7500
 """Characters, below the 8000 that MLflow takes as the value of a tag."""
 _PICTURE_SIDE = 512
 """Pixels up to which pictures are enlarged, by whole numbers."""
-_THUMBNAIL = (256, 192)
-"""Width and height of the small copy that MLflow's charts show: of a higher one they cut off the lower rows."""
 
 MAX_STATE = 2**26
 """Bytes of a journal's file that is read at once."""
@@ -140,7 +138,7 @@ class Run:
         scale = max(1, _PICTURE_SIDE // max(image.shape[:2]))
         picture = Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1))
         picture.save(folder / f"{name}.png")
-        picture.thumbnail(_THUMBNAIL)
+        picture.thumbnail((256, 256))
         picture.save(folder / f"{name}+compressed.webp")
         self._append({"files": [folder.name, "images"], "tags": {"mlflow.loggedImages": "True"}})
         address = f"get-artifact?path={quote(f'images/{name}.png', safe='')}&run_uuid={OWN_ID}"
