@@ -90,7 +90,8 @@ class Given(NamedTuple):
         return netinv.refine(images, self.network, label, epsilon=epsilon)
 
     def audit(self, test: Any, policy: Any = SHORT, samples: Any = None, **more: Any) -> Any:
-        return audit(self.network, self.pair, test, policy, samples, **more)  # type: ignore[arg-type]
+        train: Any = self.pair  # taken, though its type is another
+        return audit(self.network, train, test, policy, samples, **more)
 
 
 @pytest.fixture(scope="module")
