@@ -1,6 +1,7 @@
 """Shared set-up: one thread each, as on a busy machine, and the repository's root at hand."""
 
 import functools
+import gc
 import importlib
 import json
 import os
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+gc.disable()  # a third of collecting the tests went into looking for garbage among modules, which stay
+
 collect_ignore_glob = ["*conftest.py"]
 """Searched for doctests, they would be imported once more, and all go by one name."""
 
@@ -38,6 +41,13 @@ def pytest_report_header() -> str:
     """What the numbers of a run depend on beside the code."""
     names = ("NETINV_TEST_SEED", "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NETINV_TEST_BFLOAT16")
     return "numerics: " + ", ".join(f"{name}={os.environ.get(name, 'unset')}" for name in names)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays; from now on only what the tests make is looked through for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
