@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netinv.classifiers import Classifier, InvertibleClassifier
+from netinv.classifiers import Classifier, ConvClassifierConfig, InvertibleClassifier, build_classifier
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 
 Batch = Any
@@ -136,6 +136,48 @@ def within_slack(weight: float, slack: float) -> Callable[..., Term]:
         return weight * over.mean()
 
     return lambda classifier: term
+
+
+def competing(weight: float) -> Callable[..., Term]:
+    """A student learns the classifier's answers to the images, which are asked to be what it does not know yet.
+
+    1 - JS(classifier, student), as DeepInversion's "adaptive" form (Yin and others 2020, equation 8).
+    """
+
+    def build(classifier: Classifier) -> Term:
+        channels, height, width = classifier.image_shape
+        shape = ConvClassifierConfig(channels=(8, 16, 32))
+        student = build_classifier(
+            shape,
+            classifier.num_classes,
+            (channels, height, width),
+            tuple(classifier.mean.flatten().tolist()),
+            tuple(classifier.std.flatten().tolist()),
+        )
+        adam = torch.optim.Adam(student.parameters(), 2e-3)
+
+        def term(batch: Batch) -> Tensor:
+            said, images = batch.logits.float(), batch.images
+            student.train().requires_grad_(True)
+            adam.zero_grad()
+            with torch.enable_grad():
+                learned = F.kl_div(
+                    student(images.detach().contiguous()).log_softmax(dim=1),
+                    said.detach().softmax(dim=1),
+                    reduction="batchmean",
+                )
+                learned.backward()
+            adam.step()
+            student.eval().requires_grad_(False)
+            known, mine = said.softmax(dim=1), student(images).softmax(dim=1)
+            middle = ((known + mine) / 2).clamp(min=1e-8).log()
+            apart = F.kl_div(middle, known, reduction="batchmean") + F.kl_div(middle, mine, reduction="batchmean")
+            term: Tensor = weight * (1 - apart / 2)
+            return term
+
+        return term
+
+    return build
 
 
 class Experts(nn.Module):
@@ -286,6 +328,12 @@ OTHERS = {
     "bent by the latent, field": Way({"latent_field": 2.0}, {"bending": 0.04}),
     "softened": Way(generator={"softening": 1.0}),
     "bent by the latent, field, softened": Way({"latent_field": 2.0}, {"bending": 0.04, "softening": 1.0}),
+    "softened, field": Way({"latent_field": 2.0}, {"softening": 1.0}),
+    "softened, total variation 1": Way({"total_variation": 1.0}, {"softening": 1.0}),
+    "total variation 1": Way({"total_variation": 1.0}),
+    "layer statistics, softened": Way({"layer_statistics": 5.0}, {"softening": 1.0}),
+    "student in competition": Way(term=competing(1.0)),
+    "student in competition, weight 3": Way(term=competing(3.0)),
     "layer statistics": Way({"layer_statistics": 5.0}),
     "layer statistics within slack": Way({"layer_statistics": 1e-9}, term=within_slack(5.0, 0.3)),
 }

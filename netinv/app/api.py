@@ -17,7 +17,6 @@ from netinv.classifiers import (
     InvertibleClassifier,
     adapt,
     as_found,
-    batch_size_for,
     behaviour,
     check_statistics,
     frozen,
@@ -25,7 +24,7 @@ from netinv.classifiers import (
     norms_see_vectors,
     untrained,
 )
-from netinv.core import InputError, Variant, check_class_names, network_digest, positive, whole
+from netinv.core import InputError, Variant, batch_size_for, check_class_names, network_digest, positive, whole
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import (
     VECTOR_STATISTICS,

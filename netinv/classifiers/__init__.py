@@ -13,7 +13,6 @@ from netinv.classifiers.checkpoints import load_classifier, save_classifier
 from netinv.classifiers.findings import as_found, behaviour
 from netinv.classifiers.fresh import FreshClassifier, fresh_copy
 from netinv.classifiers.imported import ImportedClassifier, import_classifier, load_checkpoint
-from netinv.classifiers.inputs import batch_size_for
 from netinv.classifiers.loading import load_classifier_from, load_network
 from netinv.classifiers.networks import (
     Classifier,
@@ -45,7 +44,6 @@ __all__ = [
     "ResidualClassifierConfig",
     "adapt",
     "as_found",
-    "batch_size_for",
     "behaviour",
     "build_classifier",
     "check_classifier",

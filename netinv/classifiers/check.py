@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig
 from netinv.classifiers.calls import bare, frozen
 from netinv.classifiers.findings import BATCH, Code, Finding, Severity, as_found, behaviour, largest_batch
-from netinv.classifiers.inputs import batch_size_for, expect_shape, probe_images, to_grey
+from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
 from netinv.classifiers.networks import InvertibleClassifier
 from netinv.classifiers.outputs import OutputKind
 from netinv.classifiers.untrained import (
@@ -23,7 +23,7 @@ from netinv.classifiers.untrained import (
     undecided,
     untrained,
 )
-from netinv.core import Config, InputError, PixelRange, backward_pass
+from netinv.core import Config, InputError, PixelRange, backward_pass, batch_size_for
 from netinv.data import LabelledImages, channel_statistics, labelled, to_float
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -12,10 +12,6 @@ GREY = (0.299, 0.587, 0.114)
 """Luminance weights of red, green and blue (ITU-R BT.601)."""
 PROBES = 8
 """Images on which a network is tried out."""
-USUAL_PIXELS = 64 * 64
-"""Up to this size an image leaves the batch as it is."""
-SMALLEST_BATCH = 16
-"""Batch norm and the cosine of pairs need some company."""
 
 
 def expect_shape(image_shape: Any) -> tuple[int, int, int]:
@@ -51,14 +47,3 @@ def to_grey(images: Tensor) -> Tensor:
     """Images (N, 3, H, W) as grey ones, (N, 1, H, W)."""
     weights = torch.tensor(GREY, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     return (images * weights).sum(dim=1, keepdim=True)
-
-
-def batch_size_for(batch_size: int, image_shape: tuple[int, int, int]) -> int:
-    """A batch that takes about as much memory for large images as it would for 64 x 64 pixels, but not below 16.
-
-    Example:
-        >>> batch_size_for(64, (1, 28, 28)), batch_size_for(64, (3, 96, 96)), batch_size_for(64, (3, 224, 224))
-        (64, 28, 16)
-    """
-    pixels = image_shape[1] * image_shape[2]
-    return min(batch_size, max(SMALLEST_BATCH, batch_size * USUAL_PIXELS // pixels))

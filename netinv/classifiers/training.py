@@ -22,6 +22,7 @@ from netinv.core import (
     Shift,
     autocast,
     backward_pass,
+    batch_size_for,
 )
 from netinv.data import LabelledImages, to_float
 from netinv.perturbations import augment, pgd, unit_ball
@@ -142,10 +143,10 @@ def _batches(order: Tensor, size: int) -> list[Tensor]:
 
 @torch.no_grad()
 def predict(classifier: InvertibleClassifier, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) and features (N, D) of images, uint8 or float in [0, 1], a batch at a time."""
+    """Logits (N, K) and features (N, D) of images, uint8 or float in [0, 1], a batch at a time: fewer of large ones."""
     device = classifier.device
     outputs = []
-    for batch in torch.split(images, batch_size):
+    for batch in torch.split(images, batch_size_for(batch_size, images.shape)):
         batch = batch.to(device)
         outputs.append(classifier(to_float(batch), return_features=True))
     return torch.cat([logits for logits, _ in outputs]), torch.cat([features for _, features in outputs])

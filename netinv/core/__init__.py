@@ -17,7 +17,7 @@ from netinv.core.files import (
     take_place,
     write_text,
 )
-from netinv.core.memory import keep_freed_memory
+from netinv.core.memory import batch_size_for, keep_freed_memory
 from netinv.core.numbers import positive, whole
 from netinv.core.precision import Precision, autocast
 from netinv.core.ranges import (
@@ -110,6 +110,7 @@ __all__ = [
     "__version__",
     "autocast",
     "backward_pass",
+    "batch_size_for",
     "best_device",
     "bring_back",
     "check_class_names",

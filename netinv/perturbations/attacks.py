@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from netinv.core import InputError, backward_pass
+from netinv.core import InputError, backward_pass, batch_size_for
 
 Norm = Literal["linf", "l2"]
 
@@ -171,17 +171,18 @@ def robust_mask(
     steps: int = 20,
     norm: Norm = "linf",
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int = 128,
 ) -> Tensor:
     """Which images keep their label under PGD with step size 2.5 epsilon / steps and one random start, (N,), bool.
 
     The attack sees ``tempered`` logits: how certain a classifier is changes nothing.
 
-    Epsilon 0 asks for the label of the images as they are.
+    Epsilon 0 asks for the label of the images as they are. ``batch_size`` images go at once, fewer large ones.
     """
     rng = torch.Generator(images.device).manual_seed(seed)
     kept = []
-    for x, y in zip(torch.split(images, batch_size), torch.split(label, batch_size), strict=True):
+    at_once = batch_size_for(batch_size, images.shape)
+    for x, y in zip(torch.split(images, at_once), torch.split(label, at_once), strict=True):
         if epsilon > 0:
             start = unit_ball(x.shape, norm, rng)
             seen = partial(_tempered, classifier, y)
@@ -203,7 +204,7 @@ def robust_accuracy(
     steps: int = 20,
     norm: Norm = "linf",
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int = 128,
 ) -> float:
     """Share of the images that keep their label; see :func:`robust_mask`."""
     return float(robust_mask(classifier, images, label, epsilon, steps, norm, seed, batch_size).float().mean())

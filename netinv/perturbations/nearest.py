@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netinv.core import batch_size_for
 from netinv.perturbations.attacks import Norm, pgd, reads_as, tempered
 
 HALVINGS = 12
@@ -35,7 +36,7 @@ def nearest_of_class(
     epsilon: float,
     norm: Norm = "l2",
     steps: int = 20,
-    batch_size: int = 500,
+    batch_size: int = 128,
     eight_bit: bool = False,
 ) -> Nearest:
     """From each image to the nearest one that is read as its label, by bisection of the bound of :func:`pgd`.
@@ -50,14 +51,15 @@ def nearest_of_class(
         epsilon: The farthest that is looked for, in pixel units of ``norm``, at most the diameter of [0, 1]^(C H W).
         norm: In which distances are measured.
         steps: Gradient steps at each of 13 bounds.
-        batch_size: Images at once.
+        batch_size: Images at once, fewer where they are large.
         eight_bit: Look among images of 256 levels alone, which are the same when they have been stored as pictures.
 
     Raises:
         InputError: There is no such norm.
     """
     epsilon = min(epsilon, 1.0 if norm == "linf" else math.sqrt(math.prod(images.shape[1:])))
-    parts = zip(torch.split(images.detach(), batch_size), torch.split(label, batch_size), strict=True)
+    at_once = batch_size_for(batch_size, images.shape)
+    parts = zip(torch.split(images.detach(), at_once), torch.split(label, at_once), strict=True)
     found = [_nearest(classifier, x, y, epsilon, norm, steps, eight_bit) for x, y in parts]
     return Nearest(*map(torch.cat, zip(*found, strict=True)))
 

@@ -9,8 +9,8 @@ from draws import seed_torch
 from torch import nn
 
 import netinv
-from netinv.classifiers import adapt, batch_size_for
-from netinv.core import InputError
+from netinv.classifiers import adapt
+from netinv.core import InputError, batch_size_for
 from netinv.generators import GeneratorConfig
 from netinv.inversion import InversionConfig, step_cost, variant_config
 from netinv.inversion.cost import StepCost, duration
