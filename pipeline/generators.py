@@ -99,12 +99,12 @@ def _training(
     import torch
 
     from netinv.classifiers import freeze
-    from netinv.core import InputError, keep_freed_memory
+    from netinv.core import InputError, trade_memory_for_speed
     from netinv.generators import ConditionedGenerator
     from netinv.inversion import GlobalBatch, InversionTraining
     from pipeline.cluster import device
 
-    keep_freed_memory()
+    trade_memory_for_speed()
     here = device()
     freeze(classifier).to(here)
     torch.manual_seed(job.seed)

@@ -23,9 +23,9 @@ from netinv.core import (
     check_file,
     check_folder,
     guarded_output,
-    keep_freed_memory,
     redacted,
     take_place,
+    trade_memory_for_speed,
 )
 from pipeline.ending import begin, end_with_parent, ending, tell_end
 
@@ -133,7 +133,7 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
     @guarded_output()
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         _quieten()
-        keep_freed_memory()
+        trade_memory_for_speed()
         begin()
         if "DVC_ROOT" in os.environ:
             end_with_parent()

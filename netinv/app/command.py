@@ -18,7 +18,7 @@ import click
 from netinv.app import auditing, commands, conversion, interpreting
 from netinv.app.options import as_json
 from netinv.app.parsing import PATH, parse_field, parse_mixture, parse_sharpness
-from netinv.core import FULL, InputError, __version__, guarded_output, keep_freed_memory, not_installed, redacted
+from netinv.core import FULL, InputError, __version__, guarded_output, not_installed, redacted, trade_memory_for_speed
 
 if TYPE_CHECKING:
     from netinv.sampling import OnnxClassifier, OnnxGenerator
@@ -49,7 +49,7 @@ def main() -> None:
     An unexpected error ends with 2 as well, behind its traceback: Python's own status for it, 1, is a verdict of the
     check and of the audit.
     """
-    keep_freed_memory()
+    trade_memory_for_speed()
     with _ending_in_order(), guarded_output():
         status = _status(sys.argv[1:] or ["--help"])
     sys.exit(status)

@@ -17,7 +17,7 @@ from netinv.core.files import (
     take_place,
     write_text,
 )
-from netinv.core.memory import batch_size_for, keep_freed_memory
+from netinv.core.memory import batch_size_for, trade_memory_for_speed
 from netinv.core.numbers import positive, whole
 from netinv.core.precision import Precision, autocast
 from netinv.core.ranges import (
@@ -123,7 +123,6 @@ __all__ = [
     "explain",
     "guarded_output",
     "is_secret",
-    "keep_freed_memory",
     "listed",
     "network_digest",
     "new_file",
@@ -143,6 +142,7 @@ __all__ = [
     "redacted",
     "save_csv",
     "take_place",
+    "trade_memory_for_speed",
     "whole",
     "write_network",
     "write_text",

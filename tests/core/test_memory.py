@@ -8,9 +8,9 @@ import pytest
 
 FAULTS = """
 import resource
-from netinv.core import keep_freed_memory
+from netinv.core import trade_memory_for_speed
 if {keep}:
-    keep_freed_memory()
+    trade_memory_for_speed()
 def step():
     return [b"x" * 2**22 for _ in range(24)]  # freed together
 step()
