@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.core import write_text
+from netinv.core import redacted, write_text
 from pipeline.stage import path_option, replaced, stage_command
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(
         replaced(out) as folder,
         tracking.stage_run("report", "all", params=_telling(params), wait=True, for_pipeline=True) as run,
     ):
-        store = tracking.redacted(tracking.tracking_uri())
+        store = redacted(tracking.tracking_uri())
         inverted = collect(params, evaluation, interpretation, metrics, plots, runs, store)
         page = render(inverted, read_ablations(ablation), on_server=store.startswith("http"))
         write_text(folder / "index.html", page)

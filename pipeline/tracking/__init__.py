@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from netinv.core import redacted
 from pipeline.tracking.journal import Run, flatten
 from pipeline.tracking.lineage import lineage_path, read_lineage
 from pipeline.tracking.runs import stage_run
@@ -39,7 +38,6 @@ __all__ = [
     "lineage_path",
     "promote",
     "read_lineage",
-    "redacted",
     "stage_run",
     "trace",
     "tracking_uri",

@@ -5,7 +5,6 @@ Imported with MLflow, and not before.
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -23,46 +22,30 @@ ONCE = ("/create", "/logged-models")
 _PIECE = 2**16
 
 
-class Bounded:
-    """The body of an answer, which ends in an error where it would go on for ever."""
-
-    def __init__(self, body: Any) -> None:
-        self._body = body
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._body, name)
-
-    def stream(self, amt: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:
-        """What the body gives, piece by piece.
-
-        Raises:
-            requests.ConnectionError: It is larger, or takes longer, than an answer may.
-        """
-        size, end = 0, time.monotonic() + MAX_SECONDS
-        # read1 gives what has arrived; read would wait for a whole piece, without a look at the clock.
-        while part := self._body.read1(_PIECE, decode_content=decode_content):
-            size += len(part)
-            if size > MAX_BYTES or time.monotonic() > end:
-                self._body.close()
-                raise requests.ConnectionError(
-                    f"the tracking server's answer is longer than {MAX_BYTES >> 20} MiB or {MAX_SECONDS:.0f} s"
-                )
-            yield part
-
-
 _send = HTTPAdapter.send
 
 
 def _send_bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requests.Response:
-    """As of requests, with a body of :class:`Bounded`, which is read at once where it is not asked for as a stream."""
+    """As of requests, which is given whole answers within the bounds.
+
+    Raises:
+        requests.ConnectionError: One is larger, or takes longer, than an answer may.
+    """
     told: Future[requests.Response] = Future()
+    end = time.monotonic() + MAX_SECONDS
 
     def ask() -> None:
         try:
-            answer = _send(adapter, *arguments, **options)
-            answer.raw = Bounded(answer.raw)
-            if not options.get("stream"):
-                _ = answer.content
+            answer, content = _send(adapter, *arguments, **options), bytearray()
+            # read1 gives what has arrived; read would wait for a whole piece, without a look at the clock.
+            while part := answer.raw.read1(_PIECE, decode_content=True):
+                content += part
+                if len(content) > MAX_BYTES or time.monotonic() > end:
+                    answer.close()
+                    raise requests.ConnectionError(
+                        f"the tracking server's answer is longer than {MAX_BYTES >> 20} MiB or {MAX_SECONDS:.0f} s"
+                    )
+            answer._content, answer._content_consumed = bytes(content), True  # as reading it leaves them
             told.set_result(answer)
         except Exception as error:
             told.set_exception(error)

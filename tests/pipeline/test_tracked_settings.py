@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from netinv.core import redacted
 from pipeline import tracking
 from pipeline.tracking import journal
 
@@ -70,4 +71,4 @@ def test_long_parameter_is_cut_and_says_so() -> None:
     ],
 )
 def test_redacted(uri: str, expected: str) -> None:
-    assert tracking.redacted(uri) == expected
+    assert redacted(uri) == expected
