@@ -68,6 +68,16 @@ Number = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 """An end of a range that is searched."""
 
 
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("expected a range (low, high) with low <= high")
+    return ends
+
+
+SharpnessRange = Annotated[tuple[Sharpness, Sharpness], AfterValidator(_rising)]
+"""(low, high)."""
+
+
 def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
     if twice := [item for item, count in Counter(items).items() if count > 1]:
         raise ValueError(f"{', '.join(map(str, twice[:10]))} is there more than once")

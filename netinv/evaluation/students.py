@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
 from torch import Tensor
 
 from netinv.classifiers import (
@@ -30,7 +29,7 @@ from netinv.core import (
     PixelBound,
     Positive,
     Share,
-    Sharpness,
+    SharpnessRange,
     Shift,
     Steps,
 )
@@ -45,7 +44,7 @@ class DistillationConfig(Config):
 
     images: Count = 10_000
     """Images drawn for it from all generators together."""
-    sharpness: tuple[Sharpness, Sharpness] = (1.0, 20.0)
+    sharpness: SharpnessRange = (1.0, 20.0)
     """Range of the condition's sharpness to draw them from: soft ones lie between classes, where answers tell more."""
     steps: Steps = 300
     """Few, since every evaluation teaches three students; figures to compare with published ones need some 2,000."""
@@ -64,12 +63,6 @@ class DistillationConfig(Config):
     """Blend each image with another one of its batch, in random parts."""
     noise: PixelBound = 0.3
     """Add Gaussian noise of a random deviation up to this, in pixels of [0, 1]."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "DistillationConfig":
-        if self.sharpness[0] > self.sharpness[1]:
-            raise ValueError("sharpness is a range (low, high) with low <= high")
-        return self
 
 
 def distil(

@@ -15,7 +15,7 @@ from netinv.core import (
     Precision,
     Share,
     SharedBatchSize,
-    Sharpness,
+    SharpnessRange,
     Shift,
     Steps,
     Weight,
@@ -30,7 +30,7 @@ class InversionConfig(Config):
     batch_size: SharedBatchSize = 64
     lr: LearningRate = 2e-3
     """Peak learning rate of Adam, one cycle over all steps; its first beta cycles between 0.85 and 0.95 meanwhile."""
-    sharpness: tuple[Sharpness, Sharpness] = (1.0, 1.0)
+    sharpness: SharpnessRange = (1.0, 1.0)
     """Range of the condition's sharpness s; (1, 1) is the paper's plain soft-max."""
     alpha: Weight = 1.0
     """Weight of the KL divergence."""
@@ -76,8 +76,6 @@ class InversionConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "InversionConfig":
-        if self.sharpness[0] > self.sharpness[1]:
-            raise ValueError("sharpness is a range (low, high) with low <= high")
         if (self.perturbation != "none") != (self.epsilon > 0):
             raise ValueError("a perturbation needs an epsilon above 0, and epsilon a perturbation other than none")
         if self.norm == "linf" and self.epsilon > 1:

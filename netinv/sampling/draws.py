@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from netinv.core import InputError, Sharpness, whole
+from netinv.core import InputError, SharpnessRange, whole
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 BATCH_SIZE = 64
 """Images drawn at a time: fast, and small in memory."""
-_RANGE = TypeAdapter(tuple[Sharpness, Sharpness])
+_RANGE = TypeAdapter(SharpnessRange)
 
 
 def draw(
@@ -102,7 +102,7 @@ def sharpness_range(sharpness: float | Sequence[float]) -> tuple[float, float]:
     """
     try:
         low, high = _RANGE.validate_python(tuple(np.broadcast_to(sharpness, 2).tolist()), strict=True)
-        if low <= high and high / low < math.inf:
+        if high / low < math.inf:
             return low, high
     except ValueError:
         pass

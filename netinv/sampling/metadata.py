@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from netinv.core import ClassNames, ImageShape, InputError, Number, Sharpness, explain, listed, parse_json
+from netinv.core import ClassNames, ImageShape, InputError, Number, SharpnessRange, explain, listed, parse_json
 
 LATER = ("field_side",)
 """What files of an earlier version lack."""
@@ -35,7 +35,7 @@ class Metadata:
     """How the weights are stored. Inputs, outputs and arithmetic are float32 in every form."""
     latent_dim: Annotated[int, Field(ge=0, le=4_096)] = 0
     """Z; 0 for a classifier."""
-    sharpness: tuple[Sharpness, Sharpness] = (1.0, 1.0)
+    sharpness: SharpnessRange = (1.0, 1.0)
     """Range of the sharpness that the generator was trained with, its default."""
     num_generators: Annotated[int, Field(ge=0, le=1_000)] = 0
     """In an ensemble, which has the input ``generator`` (N,), int64; 0 where the file is one generator alone."""
@@ -74,8 +74,6 @@ class Metadata:
             metadata = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
             if metadata.image_range != (0, 1):
                 raise ValueError(f"an image_range of {metadata.image_range} where images are in [0, 1]")
-            if metadata.sharpness[0] > metadata.sharpness[1]:
-                raise ValueError(f"the sharpness {metadata.sharpness} is no range")
             if metadata.kind == "generator" and not metadata.latent_dim:
                 raise ValueError("a generator has a latent_dim")
             if metadata.field_side**2 > metadata.latent_dim:

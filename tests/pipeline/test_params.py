@@ -75,7 +75,7 @@ def set_key(path: str, value: Any) -> Edit:
         ("invert.standard.stepz", 5, r"invert\.standard\.stepz is not a known key"),
         ("invert.robust.norm", "l7", r"invert\.robust\.norm: expected 'linf' or 'l2', got 'l7'"),
         ("invert.robust.epsilon", 0.0, r"invert\.robust: a perturbation needs an epsilon above 0"),
-        ("invert.standard.sharpness", [3.0, 1.0], r"invert\.standard: sharpness is a range"),
+        ("invert.standard.sharpness", [3.0, 1.0], r"invert\.standard\.sharpness: expected a range"),
         ("invert.common.generator.dropout", 1.5, r"invert\.common\.generator\.dropout: expected less than 1, got 1.5"),
         (
             "invert.common.num_generators",
@@ -130,7 +130,7 @@ def set_key(path: str, value: Any) -> Edit:
             {"invert": {"robust": {"epsilon": 0.1}}},
             r"presets: mnsit is no data set; there are",
         ),
-        ("evaluate.distillation.sharpness", [20.0, 1.0], r"evaluate\.distillation: sharpness is a range \(low, high\)"),
+        ("evaluate.distillation.sharpness", [20.0, 1.0], r"distillation\.sharpness: expected a range \(low, high\)"),
         ("fetch.folders", {"-x": {"path": "x", "image_shape": [1, 8, 8]}}, r"fetch\.folders\.-x"),
         ("tune.num_trials", 0, r"tune\.num_trials: expected greater than or equal to 1"),
     ],
