@@ -285,8 +285,6 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         InputError: Names the keys, what was expected and what was given.
     """
     values = read_yaml(path, "run the command in the repository's root, on settings that can be read")
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a mapping of settings, got {type(values).__name__}.")
     params = Params.parse(values, where=str(path))
     _check_consistency(params, path)
     return params

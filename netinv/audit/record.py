@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt
 
-from netinv.core import Config, InputError, read_json
+from netinv.core import Config, read_json
 from netinv.results import Estimate, Measure
 
 Outcome = Literal["pass", "investigate", "fail", "skipped"]
@@ -138,7 +138,4 @@ def load_audit(path: Path) -> AuditRecord:
     Raises:
         InputError: The file is missing or is no audit.
     """
-    values = read_json(path, "audit again")
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is no audit: audit again.")
-    return AuditRecord.parse(values, where=str(path))
+    return AuditRecord.parse(read_json(path, "audit again"), where=str(path))

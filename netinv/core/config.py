@@ -21,7 +21,7 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
-        """Validate a plain mapping (from YAML or JSON), strictly: the string "3" is no number.
+        """Validate a plain mapping (from YAML or JSON), strictly: the string "3" is no number, and a list no mapping.
 
         Args:
             values: The mapping.

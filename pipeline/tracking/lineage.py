@@ -39,9 +39,7 @@ def read_lineage(path: Path) -> Lineage:
         return Lineage()
     mend = "run its stage again"
     values = read_json(path, mend, _MOST)
-    if not isinstance(values, dict):
-        raise InputError(f"{path} tells of no run: {mend}.")
     try:
-        return Lineage.parse(values)
+        return Lineage.parse(values, where=str(path))
     except InputError as error:
-        raise InputError(f"{path}: {str(error).rstrip('.')}: {mend}.") from None
+        raise InputError(f"{error}: {mend}.") from None

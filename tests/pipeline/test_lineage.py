@@ -21,7 +21,7 @@ def test_each_stage_leaves_it_by_data_set_and_variant() -> None:
     ("content", "words"),
     [
         ("", "is not readable JSON"),
-        ("[]", "tells of no run"),
+        ("[]", "expected an object, got []"),
         ("[" * 100_000, "nested too deeply"),
         ('{"run_id": 7}', "run_id: expected a valid string"),
         ('{"run_id": "../../x"}', "run_id: "),

@@ -248,9 +248,9 @@ def test_an_architecture_of_another_kind_is_replaced_whole(edited: Callable[[Edi
     ("text", "words"),
     [
         ("a: [1", "is not valid YAML"),
-        ("- 1\n", "expected a mapping of settings, got list"),
+        ("- 1\n", r"expected an object, got \[1\]"),
         ("datasets: [digits]\ndatasets: [mnist]\n", "is not valid YAML: .*duplicate key"),
-        ("", "expected a mapping of settings, got NoneType"),
+        ("", "expected an object, got None"),
     ],
 )
 def test_a_broken_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
