@@ -120,20 +120,20 @@ def _checked(subject: Subject) -> tuple[list[Check], tuple[Recognised, ...], int
     pairs: tuple[Recognised, ...] = ()
     num_recognised, shadows = 0, ""
     if policy.strangers is not None:
-        checks.append(check_strangers(subject))
+        checks.append(check_strangers(subject, policy.strangers))
     pools, size = subject.pools()
     if policy.leak is not None:
-        checks.append(check_leak(subject, pools, size))
+        checks.append(check_leak(subject, policy.leak, pools, size))
     if policy.reconstruction is not None:
-        check, pairs, num_recognised = check_reconstruction(subject, pools, size)
+        check, pairs, num_recognised = check_reconstruction(subject, policy.reconstruction, pools, size)
         checks.append(check)
     if policy.membership is not None:
-        check, shadows = check_membership(subject)
+        check, shadows = check_membership(subject, policy.membership)
         checks.append(check)
     if policy.robustness is not None:
-        checks.append(check_robustness(subject))
+        checks.append(check_robustness(subject, policy.robustness))
     if policy.agreement is not None:
-        checks.append(check_agreement(subject))
+        checks.append(check_agreement(subject, policy.agreement))
     return checks, pairs, num_recognised, shadows
 
 

@@ -10,7 +10,7 @@ import torch
 
 from netinv.audit.intervals import share, true_positive_rate
 from netinv.audit.lira import confidence, scores
-from netinv.audit.policy import MembershipPolicy
+from netinv.audit.policy import AgreementPolicy, MembershipPolicy, RobustnessPolicy, ShadowConfig, StrangersPolicy
 from netinv.audit.record import Check, Number, Outcome, gravest
 from netinv.audit.shadows import train_shadows
 from netinv.audit.subject import Subject, answers, taken
@@ -58,10 +58,8 @@ def few(wanted: int, **counts: int) -> str:
     return f"{' and '.join(short)}, where {wanted} are wanted" if short else ""
 
 
-def check_strangers(subject: Subject) -> Check:
+def check_strangers(subject: Subject, policy: StrangersPolicy) -> Check:
     """Whether test images are none of the training images. All of them are compared: nothing is uncertain."""
-    policy = subject.policy.strangers
-    assert policy is not None
     count, num = len(shared(subject.train.images, subject.test.images)), len(subject.test.labels)
     part = count / num
     number = Number(
@@ -77,11 +75,8 @@ def check_strangers(subject: Subject) -> Check:
     return Check(name="strangers", outcome=outcome, finding=finding if count else NO_SHARED, numbers=(number,))
 
 
-def check_membership(subject: Subject) -> tuple[Check, str]:
+def check_membership(subject: Subject, policy: MembershipPolicy) -> tuple[Check, str]:
     """Whether answers tell training images from others; and what the shadow models were."""
-    policy = subject.policy.membership
-    assert policy is not None
-    bootstrap = Bootstrap(subject.policy.seed)
     splits = (subject.train, subject.test)
     # Of unequal sizes where they are: every stranger makes the intervals narrower.
     parts = [taken(split, subject.chosen(split, policy.images, i + 3)) for i, split in enumerate(splits)]
@@ -104,13 +99,13 @@ def check_membership(subject: Subject) -> tuple[Check, str]:
         Number(
             name="loss_auc",
             meaning="How well the loss tells training images from others (area under the ROC curve)",
-            measure=membership(logits[0], labels[0], logits[1], labels[1], bootstrap),
+            measure=membership(logits[0], labels[0], logits[1], labels[1], Bootstrap(subject.policy.seed)),
             at_most=policy.max_auc,
         )
     )
     shadows = ""
     if policy.shadows is not None:
-        found, shadows = _likelihood_ratio(subject, parts, logits, bootstrap)
+        found, shadows = _likelihood_ratio(subject, policy, policy.shadows, parts, logits)
         numbers += found
     outcome, why = concluded(numbers, few(policy.min_images, real_images_on_one_side=size))
     finding = why or "Its answers do not tell its training images from others beyond the policy's limits."
@@ -118,23 +113,24 @@ def check_membership(subject: Subject) -> tuple[Check, str]:
 
 
 def _likelihood_ratio(
-    subject: Subject, parts: list[LabelledImages], logits: list[torch.Tensor], bootstrap: Bootstrap
+    subject: Subject,
+    policy: MembershipPolicy,
+    training: ShadowConfig,
+    parts: list[LabelledImages],
+    logits: list[torch.Tensor],
 ) -> tuple[list[Number], str]:
     """The numbers of LiRA, and what its shadow models were; empty words where they could not be trained."""
-    policy = subject.policy.membership
-    assert policy is not None
-    assert policy.shadows is not None
     rates = sorted({*RATES, policy.false_positive_rate})
     both = LabelledImages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
     try:
-        shadows = train_shadows(subject.classifier, both, policy.shadows, subject.policy.seed)
+        shadows = train_shadows(subject.classifier, both, training, subject.policy.seed)
     except FloatingPointError:
         return _ratio_numbers(policy, DIVERGED, dict.fromkeys(rates, DIVERGED)), ""
     target = confidence(torch.cat(logits), both.labels)
     score = scores(target, shadows.confidence, shadows.is_out)
     members, others = np.split(score, [len(parts[0].labels)])
     found = {rate: true_positive_rate(members, others, rate) for rate in rates}
-    numbers = _ratio_numbers(policy, roc_auc(members, others, bootstrap), found)
+    numbers = _ratio_numbers(policy, roc_auc(members, others, Bootstrap(subject.policy.seed)), found)
     return numbers, f"{shadows.architecture}, right on {shadows.accuracy.mean():.1%} of the images that they never saw"
 
 
@@ -158,10 +154,8 @@ def _ratio_numbers(policy: MembershipPolicy, auc: Measure, found: dict[float, Me
     return [whole, *shares]
 
 
-def check_robustness(subject: Subject) -> Check:
+def check_robustness(subject: Subject, policy: RobustnessPolicy) -> Check:
     """Whether answers survive a change too small to be seen."""
-    policy = subject.policy.robustness
-    assert policy is not None
     part = taken(subject.test, subject.chosen(subject.test, policy.images, 5))
     device = subject.classifier.device
     images, label = to_float(part.images).to(device), part.labels.to(device)
@@ -180,10 +174,8 @@ def check_robustness(subject: Subject) -> Check:
     return Check(name="robustness", outcome=outcome, finding=finding, numbers=(number,))
 
 
-def check_agreement(subject: Subject) -> Check:
+def check_agreement(subject: Subject, policy: AgreementPolicy) -> Check:
     """Whether an independent classifier gives the same answers."""
-    policy = subject.policy.agreement
-    assert policy is not None
     if subject.evaluator is None:
         return Check(name="agreement", outcome="skipped", finding="Not asked: no independent classifier was given.")
     part = taken(subject.test, subject.chosen(subject.test, policy.images, 6))

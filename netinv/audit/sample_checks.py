@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from netinv.audit.checks import concluded, few
+from netinv.audit.policy import LeakPolicy, ReconstructionPolicy
 from netinv.audit.reconstruction import Nearest, nearest_samples, p_values, recognised
 from netinv.audit.record import Check, Number, Outcome, Recognised
 from netinv.audit.subject import Subject, answers
@@ -24,10 +25,8 @@ CLOSEST = 3
 """Closest training images that are listed beside, although they are not named."""
 
 
-def check_leak(subject: Subject, pools: Pools | None, size: int) -> Check:
+def check_leak(subject: Subject, policy: LeakPolicy, pools: Pools | None, size: int) -> Check:
     """Whether generated images lie closer to training images than to test images."""
-    policy = subject.policy.leak
-    assert policy is not None
     if not subject.samples:
         return Check(name="leak", outcome="skipped", finding=NO_SAMPLES)
     shortage = few(policy.min_pool, real_images_on_one_side=size) or few(
@@ -91,10 +90,10 @@ class _Found(NamedTuple):
     flagged: NDArray[np.int64]
 
 
-def check_reconstruction(subject: Subject, pools: Pools | None, size: int) -> tuple[Check, tuple[Recognised, ...], int]:
+def check_reconstruction(
+    subject: Subject, policy: ReconstructionPolicy, pools: Pools | None, size: int
+) -> tuple[Check, tuple[Recognised, ...], int]:
     """Which training images can be recognised: the check, the pairs, and how many training images are named."""
-    policy = subject.policy.reconstruction
-    assert policy is not None
 
     def check(outcome: Outcome, finding: str) -> Check:
         return Check(name="reconstruction", outcome=outcome, finding=finding + subject.looked_at())
