@@ -137,8 +137,7 @@ def _expect_numbers(seed: int, attempts: int, max_hours: float) -> None:
     """Refuse numbers that are none, or out of their range."""
     if not 0 <= whole(seed, "The seed") < 2**31:
         raise InputError(f"The seed is {seed}: give 0 to {2**31 - 1}.")
-    if whole(attempts, "attempts") < 1:
-        raise InputError(f"attempts is {attempts}: at least one is needed.")
+    whole(attempts, "attempts", least=1)
     positive(max_hours, "max_hours")
 
 

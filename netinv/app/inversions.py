@@ -97,7 +97,7 @@ class Inversion:
         Raises:
             InputError: An argument is out of its range; says what is possible.
         """
-        num, seed = _from_0(num, "The number of images"), _from_0(seed, "The seed")
+        num, seed = whole(num, "The number of images", least=0), whole(seed, "The seed", least=0)
         labels = None if label is None else [self._label(label)] * num
         own = self.config.sharpness if sharpness is None else sharpness
         images, _ = draw_images(self.generator, num, seed=seed, sharpness=own, labels=labels)
@@ -114,7 +114,7 @@ class Inversion:
 
     def grid(self, seed: int = 0) -> Image.Image:
         """One picture with a row for each class, of the first classes if there are many."""
-        seed, scale = _from_0(seed, "The seed"), max(1, GRID_SIDE // max(self.generator.image_shape[1:]))
+        seed, scale = whole(seed, "The seed", least=0), max(1, GRID_SIDE // max(self.generator.image_shape[1:]))
         pixels = class_grid(
             self.generator, GRID_ROWS, GRID_COLUMNS, seed=seed, sharpness=self.config.sharpness, scale=scale
         )
@@ -202,18 +202,6 @@ class Inversion:
             sharpness=self.config.sharpness,
         )
         export_generator(Path(path), self.generator, metadata)
-
-
-def _from_0(value: int, what: str) -> int:
-    """A whole number.
-
-    Raises:
-        InputError: It is none, or below 0.
-    """
-    number = whole(value, what)
-    if number < 0:
-        raise InputError(f"{what} is {value}: give 0 or more.")
-    return number
 
 
 def as_inversions(given: Any) -> list[Inversion]:

@@ -66,8 +66,7 @@ def refine(
         raise InputError("Images are needed as floats in [0, 1]: divide by 255 what is in 0..255.")
     if not positive(epsilon, "epsilon") < math.inf:
         raise InputError(f"epsilon is {epsilon}: a finite bound above 0 is needed.")
-    if whole(steps, "steps") < 1:
-        raise InputError(f"steps is {steps}: at least one is needed.")
+    steps = whole(steps, "steps", least=1)
     channels, height, width = images.shape[1:]
     adapted = adapt(classifier, (channels, height, width), num_classes, adapter)
     labels = _whole_numbers(label).to(adapted.device)

@@ -8,15 +8,16 @@ from typing import Any, SupportsIndex
 from netinv.core.errors import InputError
 
 
-def whole(value: SupportsIndex, what: str) -> int:
+def whole(value: SupportsIndex, what: str, least: int | None = None) -> int:
     """A whole number of Python, numpy or torch as one of Python; what has a fraction is not cut off.
 
     Args:
         value: It.
         what: What it is called in the error.
+        least: The smallest that it may be.
 
     Raises:
-        InputError: It is of another type, such as a float, be it 2.0, or a bool.
+        InputError: It is of another type, such as a float, be it 2.0, or a bool, or too small.
 
     Example:
         >>> import numpy as np
@@ -30,6 +31,8 @@ def whole(value: SupportsIndex, what: str) -> int:
     if number is None or isinstance(value, bool):
         told = repr(value) if isinstance(value, str) else value
         raise InputError(f"{what} is {told}: give a whole number.")
+    if least is not None and number < least:
+        raise InputError(f"{what} is {number}: give {least} or more.")
     return number
 
 

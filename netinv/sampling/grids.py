@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from netinv.core import InputError, whole
+from netinv.core import whole
 from netinv.sampling.draws import Floats
 
 Pixels = NDArray[np.uint8]
@@ -20,8 +20,7 @@ def to_pixels(images: Floats, scale: int = 1) -> Pixels:
     Raises:
         InputError: The scale is no whole number from 1 on.
     """
-    if whole(scale, "The scale") < 1:
-        raise InputError(f"The scale is {scale}: give 1 or more.")
+    scale = whole(scale, "The scale", least=1)
     if images.shape[1] not in (1, 3):
         images = images.mean(axis=1, keepdims=True)
     pixels: Pixels = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
@@ -51,11 +50,10 @@ def grid(
     Raises:
         InputError: The scale, or the number of columns, is no whole number from 1 on.
     """
-    if whole(scale, "The scale") < 1 or (columns is not None and whole(columns, "The number of columns") < 1):
-        raise InputError(f"The scale is {scale} and the columns are {columns}: give 1 or more.")
+    scale = whole(scale, "The scale", least=1)
     channels = 3 if image_shape[0] == 3 else 1
     height, width = scale * image_shape[1], scale * image_shape[2]
-    columns = math.isqrt(max(num, 1) - 1) + 1 if columns is None else columns
+    columns = whole(math.isqrt(max(num, 1) - 1) + 1 if columns is None else columns, "The number of columns", least=1)
     rows = -(-max(num, 1) // columns)
     canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)
     index = 0

@@ -128,8 +128,7 @@ class OnnxGenerator:
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[Samples]:
         """The images of :meth:`sample`, a batch at a time, so that memory does not grow with ``num``."""
-        if whole(num, "The number of images") < 0:
-            raise InputError(f"The number of images is {num}: give 0 or more.")
+        num, seed = whole(num, "The number of images", least=0), whole(seed, "The seed", least=0)
         if labels is not None and mixture is not None:
             raise InputError("Both labels and a mixture were given: give one of them.")
         if sharpness is not None and mixture is not None:
@@ -139,7 +138,7 @@ class OnnxGenerator:
         draws = draw_batches(
             num,
             **self.metadata.draws | ({} if sharpness is None else {"sharpness": sharpness_range(sharpness)}),
-            seed=_checked_seed(seed),
+            seed=seed,
             labels=None if labels is None else self._labels(labels, num),
             batch_size=batch_size,
         )
@@ -325,15 +324,9 @@ class OnnxClassifier:
         check_same_classes({str(file.path): file.metadata.classes for file in (self, generator)})
 
 
-def _checked_seed(seed: int) -> int:
-    if whole(seed, "The seed") < 0:
-        raise InputError(f"The seed is {seed}: give 0 or more.")
-    return seed
-
-
 def _noise_rng(seed: int) -> np.random.Generator:
     """The third stream of a seed, beside the two of :func:`draw_batches`."""
-    return np.random.default_rng(_checked_seed(seed)).spawn(3)[2]
+    return np.random.default_rng(seed).spawn(3)[2]
 
 
 def _great_circle(first: Floats, last: Floats, share: NDArray[np.float64]) -> Floats:

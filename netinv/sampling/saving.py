@@ -56,15 +56,13 @@ def check_size(path: Path, num: int, generator: OnnxGenerator, columns: int | No
     Raises:
         InputError: Tells how many that are; or a number is out of its range.
     """
-    if whole(num, "The number of images") < 0 or whole(scale, "The scale") < 1:
-        raise InputError(f"{num} images at a scale of {scale}: give 0 or more, and a scale of 1 at least.")
-    if columns is not None and whole(columns, "The number of columns") < 1:
-        raise InputError(f"The number of columns is {columns}: give 1 or more, or leave it out.")
+    num, scale = whole(num, "The number of images", least=0), whole(scale, "The scale", least=1)
     channels, height, width = generator.metadata.image_shape
     bytes_each = 4 * channels * height * width
     height, width = scale * height, scale * width
     most = {".png": MAX_PIXELS // ((height + 1) * (width + 1)), ".npz": MAX_BYTES // bytes_each}
-    wanted = max(num, columns or 1)  # a row is as long as there are columns
+    columns = whole(1 if columns is None else columns, "The number of columns", least=1)
+    wanted = max(num, columns)  # a row is as long as there are columns
     if wanted > (room := most.get(path.suffix, MAX_FILES)):
         raise InputError(f"{path} would hold {wanted:,} images: at most {room:,} of {height} x {width} pixels.")
 

@@ -365,7 +365,7 @@ def test_it_is_tried_again_while_a_class_is_missing_and_the_best_attempt_counts(
     expected = max(alone, key=lambda inversion: (-len(inversion.missing), inversion.accuracy))
     assert best.class_accuracy == expected.class_accuracy
     torch.testing.assert_close(best.sample(4), expected.sample(4))
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="attempts is 0: give 1 or more"):
         netinv.invert(classifier, **brief | {"attempts": 0})
 
 

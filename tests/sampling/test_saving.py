@@ -103,11 +103,11 @@ def test_what_is_saved_is_what_was_drawn(tmp_path: Path, channels: int) -> None:
     [
         ({"num": 3}, "3 images were to be saved, but more came: give their number."),
         ({"num": 9}, "9 images were to be saved, but fewer came: give their number."),
-        ({"num": -1}, "-1 images at a scale of 1: give 0 or more"),
+        ({"num": -1}, "The number of images is -1: give 0 or more."),
         ({"num": 4.5}, "The number of images is 4.5: give a whole number."),
-        ({"scale": 0}, "4 images at a scale of 0: give 0 or more, and a scale of 1 at least."),
+        ({"scale": 0}, "The scale is 0: give 1 or more."),
         ({"scale": 1.5}, "The scale is 1.5: give a whole number."),
-        ({"columns": 0}, "The number of columns is 0: give 1 or more, or leave it out."),
+        ({"columns": 0}, "The number of columns is 0: give 1 or more."),
     ],
 )
 def test_what_does_not_add_up_is_not_saved(tmp_path: Path, name: str, change: dict[str, Any], told: str) -> None:
