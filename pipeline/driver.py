@@ -184,7 +184,7 @@ def consume(plan: Plan, followed: list[Followed]) -> None:
         stack.callback(progress.close)
         for index, event in _events(plan, followed):
             if event.begun_anew:
-                progress.say(
+                progress.write(
                     f"warning: The checkpoint of {names[index]} is from another kind of device than its worker's, "
                     "whose random numbers are others, and discarded: it begins anew."
                 )
@@ -193,7 +193,7 @@ def consume(plan: Plan, followed: list[Followed]) -> None:
             if new:
                 progress.advance(new, _standing(jobs, followed))
             if new and len(jobs) > MAX_SHOWN and followed[index].step == jobs[index].config.steps:
-                progress.say(f"{names[index]}: batch accuracy {event.record['accuracy']:.3f}")
+                progress.write(f"{names[index]}: batch accuracy {event.record['accuracy']:.3f}")
 
 
 def _standing(jobs: list[Job], followed: list[Followed]) -> str:

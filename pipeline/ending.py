@@ -102,7 +102,7 @@ def _insist(alarm: socket.socket) -> NoReturn:
     while alarm.recv(1) != bytes((signal.SIGTERM,)):
         pass
     time.sleep(GRACE)
-    status = tell_end(_State.reason)
+    status = report_end(_State.reason)
     for action in reversed(_State.due):
         with suppress(Exception):  # the others are due as well
             action()
@@ -110,7 +110,7 @@ def _insist(alarm: socket.socket) -> NoReturn:
     os._exit(status)
 
 
-def tell_end(reason: BaseException | None) -> int:
+def report_end(reason: BaseException | None) -> int:
     """Say why a stage ends early; returns the exit status."""
     if isinstance(reason, InputError):
         print(f"error: {reason}", file=sys.stderr)

@@ -92,12 +92,12 @@ def main(
         run.log_image(figure, key="samples")
         run.log_artifact(folder / "results.json")
         ensemble = next(row for row in results.rows if row.kind == "ensemble")
-        run.describe("\n".join(f"- {finding.told}" for finding in findings(results, ensemble)))
+        run.describe("\n".join(f"- {finding.line}" for finding in findings(results, ensemble)))
         write_text(metrics, json.dumps({name: numbers[name] for name in (*HEADLINE, "leak")}, indent=2) + "\n")
-    _tell(f"evaluate {dataset} {variant}", results)
+    _print_summary(f"evaluate {dataset} {variant}", results)
 
 
-def _tell(title: str, results: "Results") -> None:
+def _print_summary(title: str, results: "Results") -> None:
     """Print the two accuracies that matter most, and what the privacy audit says."""
     found = (results.headline[name] for name in ("inversion_accuracy", "evaluator_accuracy"))
     told = [str(measure) if measure.value is None else f"{measure.value:.3f}" for measure in found]

@@ -81,7 +81,7 @@ def main(dataset: str, data: Path, models: Path, generators: Path, out: Path, me
         for name in ("interpretation.json", "units.png"):
             run.log_artifact(folder / name)
         write_text(metrics, json.dumps(numbers, indent=2) + "\n")
-    print(_told(dataset, found), file=sys.stderr)
+    print(_summary_line(dataset, found), file=sys.stderr)
 
 
 def _drawn(params: "Params", dataset: str, generators: Path, device: str) -> "dict[str, Drawn]":
@@ -167,7 +167,7 @@ def _curve(found: "Interpretation") -> list[dict[str, object]]:
     ]
 
 
-def _told(dataset: str, found: "Interpretation") -> str:
+def _summary_line(dataset: str, found: "Interpretation") -> str:
     """What matters most, in a line."""
     told = []
     for title, name in (("explained variance", "explained_variance"), ("loss recovered on real images", "transfer")):

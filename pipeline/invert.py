@@ -123,12 +123,12 @@ def write_generators(plan: "Plan", generators: list[Trained], run: "Run", folder
         images, and the number of generators.
     """
     from netinv.generators import save_generator
-    from netinv.inversion import told_missing
+    from netinv.inversion import missing_message
 
     for index, (name, one) in enumerate(zip(plan.jobs, generators, strict=True)):
         save_generator(folder / str(index), one.network)
         if one.missing:
-            print(f"warning: {plan.title}, {name}: {told_missing(one.classes, one.by_class)}", file=sys.stderr)
+            print(f"warning: {plan.title}, {name}: {missing_message(one.classes, one.by_class)}", file=sys.stderr)
         one.followed.run.log_artifact(folder / str(index), folder="checkpoint")
         save_csv(folder / str(index) / "history.csv", one.followed.history)
     last = [one.followed.history[-1] for one in generators]

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from netinv.audit import Policy, Verdict
 from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
 from netinv.core import (
-    MAX_TOLD,
+    MAX_LISTED,
     VARIANTS,
     AttackSteps,
     Attempts,
@@ -239,7 +239,7 @@ class Params(Config):
         """
         general = {"train": self.train, "invert": self.invert}
         if strange := [*unknown(general, [DatasetParams])]:
-            raise InputError("; ".join(f"{key} is not a known key" for key in strange[:MAX_TOLD]))
+            raise InputError("; ".join(f"{key} is not a known key" for key in strange[:MAX_LISTED]))
         values = self.presets.get("default", {})
         DatasetParams.parse(values, where="presets.default")
         if name != "default" and name in self.presets:

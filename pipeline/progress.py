@@ -29,7 +29,7 @@ class Progress:
             left = f"; {(self._total - self._done) / rate:.0f} s left" if rate and not at_once else ""
             print(f"{self._title}: {self._done} of {self._total} {self._unit}s, {note}{left}", file=sys.stderr)
 
-    def say(self, sentence: str) -> None:
+    def write(self, sentence: str) -> None:
         """Print a line of its own."""
         self._bar.write(f"{self._title}: {sentence}", file=sys.stderr)
 

@@ -38,7 +38,7 @@ def main(
     params = load_params()
     with (
         replaced(out) as folder,
-        tracking.stage_run("report", "all", params=_telling(params), wait=True, for_pipeline=True) as run,
+        tracking.stage_run("report", "all", params=_chief_settings(params), wait=True, for_pipeline=True) as run,
     ):
         store = redacted(tracking.tracking_uri())
         inverted = collect(params, evaluation, interpretation, metrics, plots, runs, store)
@@ -51,7 +51,7 @@ def main(
     print(f"report: {out / 'index.html'}, {len(page) / 1e6:.1f} MB", file=sys.stderr)
 
 
-def _telling(params: "Params") -> dict[str, Any]:
+def _chief_settings(params: "Params") -> dict[str, Any]:
     """What tells one pipeline from another: what is set over the presets, and the inversion's chief settings."""
     chief: dict[str, Any] = {}
     for dataset in params.datasets:

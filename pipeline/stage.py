@@ -27,7 +27,7 @@ from netinv.core import (
     take_place,
     trade_memory_for_speed,
 )
-from pipeline.ending import begin, end_with_parent, ending, tell_end
+from pipeline.ending import begin, end_with_parent, ending, report_end
 
 P = ParamSpec("P")
 
@@ -139,7 +139,7 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
             end_with_parent()
         succeeded = _leave_at_once()
         try:
-            with _ends_told():
+            with _end_reported():
                 try:
                     function(*args, **kwargs)
                 finally:
@@ -187,14 +187,14 @@ def _quieten() -> None:
 
 
 @contextmanager
-def _ends_told() -> Iterator[None]:
+def _end_reported() -> Iterator[None]:
     """Whatever a library makes of an exception that comes out of nowhere: the stage has been asked to end."""
     try:
         yield
     except BaseException:
         if (reason := ending()) is None:
             raise
-        sys.exit(tell_end(reason))
+        sys.exit(report_end(reason))
 
 
 def _leave_at_once() -> threading.Event:

@@ -168,7 +168,7 @@ def front(trials: "list[Trial]") -> "list[Trial]":
     return sorted((trial for trial in ended if not beaten(trial)), key=lambda trial: -trial.record["score"])
 
 
-class _Told:
+class _TrialRuns:
     """A run for each trial, below that of the search. What a killed search logged of a trial is not logged again."""
 
     def __init__(self, title: str, run: "Run", checkpoints: "Checkpoints", num_trials: int) -> None:
@@ -274,12 +274,12 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
                 inputs=[tracking.lineage_path("train", dataset, "classifier")],
             )
         )
-        told = _Told(title, run, checkpoints, tune.num_trials)
-        stack.push(told.close)
+        trial_runs = _TrialRuns(title, run, checkpoints, tune.num_trials)
+        stack.push(trial_runs.close)
         stack.enter_context(cluster.cluster(address))
         shared = (classifier, invert.common, config.model_dump(mode="json"), tune)
         trials = cluster.search(
-            train_trial, shared, space, OBJECTIVES, tune.num_trials, tune.seed, search, params.ray, told
+            train_trial, shared, space, OBJECTIVES, tune.num_trials, tune.seed, search, params.ray, trial_runs
         )
         if not (best := front(trials)):
             raise InputError(

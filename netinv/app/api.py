@@ -31,8 +31,8 @@ from netinv.inversion import (
     InversionConfig,
     class_accuracies,
     duration,
+    missing_message,
     step_cost,
-    told_missing,
     variant_config,
 )
 from netinv.inversion import invert as inversion_steps
@@ -129,7 +129,7 @@ def invert(
             tried.append(_trained(adapted, config, generator, names, seed + len(tried), title, progress, on_record))
     best = max(tried, key=lambda inversion: (-len(inversion.missing), inversion.accuracy))
     if best.missing:
-        warnings.warn(told_missing(best.classes, best.class_accuracy), MissingClasses, stacklevel=3)
+        warnings.warn(missing_message(best.classes, best.class_accuracy), MissingClasses, stacklevel=3)
     return replace(best, classifier_sha256=digest)
 
 
@@ -153,11 +153,11 @@ def _expect_time_for(
     seconds = cost.seconds * config.steps
     if seconds > max_hours * 3600:
         raise InputError(
-            f"{cost.told(config.steps)} The steps are more than the {duration(max_hours * 3600)} of max_hours: take "
-            f"fewer steps, a smaller batch_size than {config.batch_size} or smaller images, or allow more."
+            f"{cost.describe(config.steps)} The steps are more than the {duration(max_hours * 3600)} of max_hours: "
+            f"take fewer steps, a smaller batch_size than {config.batch_size} or smaller images, or allow more."
         )
     if progress and seconds > WORTH_SAYING:
-        tqdm.write(cost.told(config.steps), file=sys.stderr)
+        tqdm.write(cost.describe(config.steps), file=sys.stderr)
 
 
 def _trained(

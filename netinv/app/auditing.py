@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netinv.app.messages import warn_of_chance
 from netinv.app.options import as_json, read_data, read_inversion, source_options
 from netinv.app.parsing import NETWORK, PATH, expect_evaluator, parse_evaluator, parse_source
-from netinv.app.telling import warn_of_chance
 from netinv.core import InputError
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
-from netinv.app.options import as_json, read_data, read_subject, source_options, subject_options
-from netinv.app.parsing import PATH, parse_classes, parse_pairs, parse_source
-from netinv.app.telling import (
+from netinv.app.messages import (
+    format_check,
     pixel_vendi,
-    tell_evaluation,
-    tell_inversion,
-    told,
+    print_evaluation,
+    print_inversion,
     warn_of_random_weights,
     warnings_in_lines,
 )
+from netinv.app.options import as_json, read_data, read_subject, source_options, subject_options
+from netinv.app.parsing import PATH, parse_classes, parse_pairs, parse_source
 from netinv.core import VARIANTS, InputError
 
 
@@ -34,7 +34,7 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
     warn_of_random_weights(source)
     labelled = None if data is None else read_data(data, network.image_shape).test
     report = check_classifier(network.module, network.image_shape, network.num_classes, network.adapter, labelled)
-    print(report.model_dump_json(indent=2) if as_json else told(source.model, report))
+    print(report.model_dump_json(indent=2) if as_json else format_check(source.model, report))
     sys.exit(0 if report.ok else 1)
 
 
@@ -128,7 +128,7 @@ def invert(
         raise InputError(str(error)) from None
     inversion = replace(inversion, source=placed(source))
     save_somewhere(inversion.save, out)
-    tell_inversion(inversion, out, as_json)
+    print_inversion(inversion, out, as_json)
 
 
 @click.command()
@@ -190,7 +190,7 @@ def evaluate(
         pixels = pixel_vendi(evaluation.results).model_dump(mode="json")
         print(json.dumps({"out": str(out), "headline": headline, "classifier_vendi": vendi, "vendi_pixels": pixels}))
         return
-    tell_evaluation(evaluation.results, vendi)
+    print_evaluation(evaluation.results, vendi)
 
 
 @click.command()

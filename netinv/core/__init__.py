@@ -2,7 +2,7 @@
 
 from netinv.core.blame import backward_pass, out_of_memory, reason
 from netinv.core.classes import check_class_names, check_same_classes
-from netinv.core.config import MAX_TOLD, Config, explain
+from netinv.core.config import MAX_LISTED, Config, explain
 from netinv.core.devices import best_device
 from netinv.core.errors import InputError, NotFinite, OutOfMemory, PixelRange, listed, not_installed
 from netinv.core.files import (
@@ -66,7 +66,7 @@ from netinv.core.weights import digest, network_digest, read_config, read_networ
 
 __all__ = [
     "FULL",
-    "MAX_TOLD",
+    "MAX_LISTED",
     "VARIANTS",
     "AttackSteps",
     "Attempts",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from netinv.core.errors import InputError, listed
 
-MAX_TOLD, MAX_QUOTED = 10, 80
+MAX_LISTED, MAX_QUOTED = 10, 80
 """Keys that one message names, and characters that it quotes of what was given for each."""
 
 
@@ -66,7 +66,7 @@ def explain(error: ValidationError, where: str = "", config: type[BaseModel] | N
     """
     clauses = []
     items = error.errors(include_url=False)
-    for item in items[:MAX_TOLD]:
+    for item in items[:MAX_LISTED]:
         key = ".".join((*filter(None, [where]), *map(_name, item["loc"]))) or "the file"
         if item["type"] == "missing":
             clauses.append(f"{key} is required, but was not given")
@@ -77,7 +77,7 @@ def explain(error: ValidationError, where: str = "", config: type[BaseModel] | N
             message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
             whole = item["type"] == "value_error" and isinstance(item["input"], Mapping)
             clauses.append(f"{key}: {message}" + ("" if whole else f", got {_quoted(item['input'])}"))
-    return "; ".join(clauses) + (f"; and {len(items) - MAX_TOLD} more" if len(items) > MAX_TOLD else "")
+    return "; ".join(clauses) + (f"; and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else "")
 
 
 def _name(part: int | str) -> str:

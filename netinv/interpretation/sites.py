@@ -65,7 +65,7 @@ class Site:
             self.layer, self.reads_input = layer, False
         self.name = layer or "penultimate features"
         """For people."""
-        self._channels_last = self._told_channels_last(given)
+        self._channels_last = self._are_channels_last(given)
         self.batch = PROBES
         """Images that go through the classifier at a time."""
         _, self.positions, self.dim = self.read(self._probes(), positions=None).shape
@@ -111,7 +111,7 @@ class Site:
         """The first of the layers that has weights of its own."""
         return next((n for n in names if next(self._modules[n].parameters(recurse=False), None) is not None), None)
 
-    def _told_channels_last(self, used: Iterable[str]) -> bool:
+    def _are_channels_last(self, used: Iterable[str]) -> bool:
         """Whether the channels are the last axis, and not the second: they are as many for larger images.
 
         Where the network takes no larger ones, they are as many as those of the last weighted layer up to here.

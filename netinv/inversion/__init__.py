@@ -20,7 +20,7 @@ from netinv.inversion.config import InversionConfig
 from netinv.inversion.cost import duration, step_cost
 from netinv.inversion.joint import JointTraining
 from netinv.inversion.loop import InversionTraining, invert
-from netinv.inversion.missing import class_accuracies, missing_classes, read_as_asked, told_missing
+from netinv.inversion.missing import class_accuracies, missing_classes, missing_message, read_as_asked
 from netinv.inversion.parallel import GlobalBatch
 from netinv.inversion.variants import VECTOR_STATISTICS, variant_config, variant_of
 
@@ -34,9 +34,9 @@ __all__ = [
     "duration",
     "invert",
     "missing_classes",
+    "missing_message",
     "read_as_asked",
     "step_cost",
-    "told_missing",
     "variant_config",
     "variant_of",
 ]

@@ -20,7 +20,7 @@ class StepCost(NamedTuple):
     memory: int
     """Bytes that the process, or on a GPU torch, has held at most so far."""
 
-    def told(self, steps: int) -> str:
+    def describe(self, steps: int) -> str:
         """A sentence on what so many steps will take. What follows them is done in their batches and their memory."""
         return (
             f"A step takes about {self.seconds:.2g} s, the {steps} steps {duration(steps * self.seconds)}, with "

@@ -100,7 +100,7 @@ def missing_classes(classes: Sequence[str], accuracies: Sequence[float]) -> tupl
     return tuple(name for name, accuracy in zip(classes, accuracies, strict=True) if accuracy < DRAWN)
 
 
-def told_missing(classes: Sequence[str], accuracies: Sequence[float]) -> str:
+def missing_message(classes: Sequence[str], accuracies: Sequence[float]) -> str:
     """A sentence on them; at least one must be missing."""
     pairs = zip(classes, accuracies, strict=True)
     worst = [f"{name} ({accuracy:.3f})" for name, accuracy in pairs if accuracy < DRAWN]

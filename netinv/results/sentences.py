@@ -67,7 +67,7 @@ class Finding(NamedTuple):
     text: str
 
     @property
-    def told(self) -> str:
+    def line(self) -> str:
         """The sentence after its grade."""
         return f"{MARKS[self.grade]}: {self.text}"
 

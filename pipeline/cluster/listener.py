@@ -10,20 +10,20 @@ from typing import Any
 
 from ray import tune
 
-Hear = Callable[[Any, bool], None]
+Subscriber = Callable[[Any, bool], None]
 """Takes a trial of Tune's, and whether it is still running."""
 
-_ears: list[Hear] = []
+_subscribers: list[Subscriber] = []
 
 
 @contextmanager
-def heard_by(hear: Hear) -> Iterator[None]:
-    """Have ``hear`` called with every trial at its every record and at its end, while the block runs."""
-    _ears.append(hear)
+def subscribed(subscriber: Subscriber) -> Iterator[None]:
+    """Have ``subscriber`` called with every trial at its every record and at its end, while the block runs."""
+    _subscribers.append(subscriber)
     try:
         yield
     finally:
-        _ears.remove(hear)
+        _subscribers.remove(subscriber)
 
 
 class Listener(tune.Callback):
@@ -31,21 +31,21 @@ class Listener(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
         """A trial has a new record."""
-        self._tell(trial, True)
+        self._notify(trial, True)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """A trial has come to its end, or was stopped."""
-        self._tell(trial, False)
+        self._notify(trial, False)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """A trial has failed."""
-        self._tell(trial, False)
+        self._notify(trial, False)
 
     def on_experiment_end(self, trials: Any, **_: Any) -> None:
         """All trials have ended, those among them that had ended before a search was killed."""
         for trial in trials:
-            self._tell(trial, False)
+            self._notify(trial, False)
 
-    def _tell(self, trial: Any, running: bool) -> None:
-        for hear in _ears:
-            hear(trial, running)
+    def _notify(self, trial: Any, running: bool) -> None:
+        for subscriber in _subscribers:
+            subscriber(trial, running)

@@ -31,7 +31,9 @@ class ResourceBundle:
         if num_gpus is None:
             num_gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in _nodes()) else 0.0
             if not num_gpus and os.environ.get("RAY_ADDRESS"):
-                _tell("No node of the cluster has a GPU, so CPUs are used: ray.num_gpus=1 waits for GPUs to join.")
+                _print_once(
+                    "No node of the cluster has a GPU, so CPUs are used: ray.num_gpus=1 waits for GPUs to join."
+                )
         bundle = cls(resources.num_cpus, num_gpus, num_workers)
         if (shortage := bundle.shortage()) and not _may_grow():
             raise InputError(shortage)
@@ -94,7 +96,7 @@ def _may_grow() -> bool:
 
 
 @cache
-def _tell(sentence: str) -> None:
+def _print_once(sentence: str) -> None:
     """Say it once."""
     print(sentence, file=sys.stderr)
 

@@ -35,7 +35,7 @@ def search(
     seed: int,
     folder: Path,
     resources: "RayParams",
-    tell: Callable[[Trial], None],
+    on_trial: Callable[[Trial], None],
 ) -> list[Trial]:
     """Search for settings with which ``task(*shared, settings)`` does best, with Optuna and successive halving (ASHA).
 
@@ -52,7 +52,7 @@ def search(
         folder: Keeps the search: where it holds one that was killed or whose trials failed, that one goes on, its
             trials at work and those that failed anew; or begins anew, if it cannot go on.
         resources: What a trial occupies; ``num_workers`` counts as 1.
-        tell: Called with a trial at its every record and at its end; with its end once more where a search goes on.
+        on_trial: Called with a trial at its every record and at its end; with its end once more where a search goes on.
 
     Returns:
         All trials, in order of their names.
@@ -63,7 +63,7 @@ def search(
     _set_up_tune()
     from ray import tune
 
-    from pipeline.cluster.listener import heard_by
+    from pipeline.cluster.listener import subscribed
 
     bundle = ResourceBundle.of(resources, 1)
     keys = {"share", "step", "samples", "score", *objectives}
@@ -73,18 +73,18 @@ def search(
         for record in task(*shared, settings):
             tune.report(record)
 
-    def hear(trial: Any, running: bool) -> None:
-        told = _told(trial, running, keys)
-        if told != known.get(told.name):
-            known[told.name] = told
-            tell(told)
+    def on_event(trial: Any, running: bool) -> None:
+        current = _as_trial(trial, running, keys)
+        if current != known.get(current.name):
+            known[current.name] = current
+            on_trial(current)
 
     needs = {"CPU": bundle.num_cpus, "GPU": bundle.num_gpus}
     trainable = tune.with_resources(tune.with_parameters(work, shared=shared), needs)
     tuner = _restored(trainable, folder) or _new_tuner(trainable, space, objectives, num_trials, seed, folder)
     if shortage := bundle.shortage():
         print(f"waiting for a node to join: {shortage}", file=sys.stderr)
-    with heard_by(hear):
+    with subscribed(on_event):
         tuner.fit()
     return sorted(known.values(), key=lambda trial: trial.name)
 
@@ -161,7 +161,7 @@ def _new_tuner(
     )
 
 
-def _told(trial: Any, running: bool, keys: set[str]) -> Trial:
+def _as_trial(trial: Any, running: bool, keys: set[str]) -> Trial:
     """A trial in this package's terms."""
     record = {key: value for key, value in (trial.last_result or {}).items() if key in keys}
     outcome = "finished" if record.get("share") == 1 else "stopped early"

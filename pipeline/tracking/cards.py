@@ -47,7 +47,7 @@ def model_card(
     classes = ", ".join(metadata.classes[:20]) + (", ..." if len(metadata.classes) > 20 else "")
     channels, height, width = metadata.image_shape
     test = real.measures["inversion_accuracy"]
-    said = "\n".join(f"- {finding.told}" for finding in findings(results, row))
+    said = "\n".join(f"- {finding.line}" for finding in findings(results, row))
     return f"""# {name}, {row.name}
 
 Draws images that an image classifier reads as a wanted class. The {metadata.variant} variant

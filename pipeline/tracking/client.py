@@ -73,8 +73,8 @@ class Client:
         experiment = client.get_experiment_by_name(name)
         location = self._artifact_location()
         if experiment is None:
-            return self.told(client.create_experiment(name, location))
-        self.told(experiment.experiment_id)
+            return self.expect_id(client.create_experiment(name, location))
+        self.expect_id(experiment.experiment_id)
         if experiment.lifecycle_stage == "deleted":
             raise InputError(
                 f"The experiment {name} was deleted in MLflow: `mlflow experiments restore --experiment-id "
@@ -85,7 +85,7 @@ class Client:
         return str(experiment.experiment_id)
 
     @staticmethod
-    def told(identity: str | None) -> str:
+    def expect_id(identity: str | None) -> str:
         """An id that the store has given.
 
         Raises:
@@ -146,7 +146,7 @@ class Client:
 
         def made() -> str:
             run = self.connect().create_run(experiment, about["start_time"], tags, about["name"])
-            return self.told(run.info.run_id)
+            return self.expect_id(run.info.run_id)
 
         for _ in range(2):
             try:

@@ -18,8 +18,8 @@ from torch import nn
 import netinv
 from netinv.app import command
 from netinv.app.inversions import Inversion
+from netinv.app.messages import warn_of_random_weights
 from netinv.app.parsing import NetworkType, PathType, parse_evaluator
-from netinv.app.telling import warn_of_random_weights
 from netinv.audit import Policy, audit
 from netinv.classifiers import ClassifierSource
 from netinv.core import Config, check_class_names

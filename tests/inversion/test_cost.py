@@ -84,7 +84,7 @@ def test_neither_side_of_an_image_is_forgotten() -> None:
 
 
 def test_memory_is_told_in_gibibytes_and_long_work_in_days() -> None:
-    assert StepCost(0.5, 3 * 2**29).told(10) == (
+    assert StepCost(0.5, 3 * 2**29).describe(10) == (
         "A step takes about 0.5 s, the 10 steps 5 seconds, with 1.5 GiB of memory. The measurement at the end and "
         "further attempts come on top."
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, variant_config, variant_of
-from netinv.inversion.missing import class_accuracies, missing_classes, read_as_asked, told_missing
+from netinv.inversion.missing import class_accuracies, missing_classes, missing_message, read_as_asked
 
 CONFIG = InversionConfig(batch_size=10, sharpness=(3.0, 3.0))
 
@@ -153,11 +153,11 @@ def test_a_classifier_that_fails_leaves_the_generator_and_the_random_state_as_th
 def test_a_class_is_drawn_from_nine_in_ten_on() -> None:
     names, accuracies = ("a", "b", "c", "d"), (0.9, 287 / 320, 0.0, 1.0)
     assert missing_classes(names, accuracies) == ("b", "c")
-    assert told_missing(names, accuracies) == (
+    assert missing_message(names, accuracies) == (
         "Of the classes b (0.897), c (0.000) fewer than 90% of the images are read as asked: try more steps or another "
         "seed, and do not take what is drawn of them for what the classifier believes."
     )
-    for call in (missing_classes, told_missing):
+    for call in (missing_classes, missing_message):
         with pytest.raises(ValueError, match="zip"):
             call(names, accuracies[:3])
 
@@ -167,7 +167,7 @@ def test_a_class_is_drawn_from_nine_in_ten_on() -> None:
 )
 def test_ten_of_them_are_named(num: int, told: str) -> None:
     names = [chr(ord("a") + i) for i in range(num)]
-    sentence = told_missing(names, [0.25] * num)
+    sentence = missing_message(names, [0.25] * num)
     assert told in sentence
     assert sentence.count("(0.250)") == 10
 

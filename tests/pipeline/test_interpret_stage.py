@@ -19,7 +19,7 @@ def test_what_was_not_measured_is_not_told_as_nothing() -> None:
         "transfer": NotMeasured(not_measured="no real images were given"),
     }
     found: Any = SimpleNamespace(results=SimpleNamespace(headline=headline, units=()))
-    assert interpret._told("digits", found) == (
+    assert interpret._summary_line("digits", found) == (
         "interpret digits: explained variance 0.750, loss recovered on real images not measured, 0 units"
     )
 

@@ -14,7 +14,7 @@ def test_a_log_has_a_line_now_and_then_and_at_once_where_asked(
     shown.advance(1, "too soon for another")
     monkeypatch.setattr(progress, "LINE_SECONDS", 0)
     shown.advance(1, "now")
-    shown.say("a word")
+    shown.write("a word")
     shown.close()
     first, second, third = capsys.readouterr().err.splitlines()
     assert first == "tune digits robust: 1 of 4 trials, one finished"

@@ -51,7 +51,7 @@ def test_a_given_cluster_without_a_gpu_is_used_and_named_once(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    resources._tell.cache_clear()
+    resources._print_once.cache_clear()
     wanted = needs().model_copy(update={"num_gpus": None})
     assert [resources.ResourceBundle.of(wanted, 1).num_gpus for _ in range(2)] == [len(gpus)] * 2
     told = capsys.readouterr().err.splitlines()

@@ -46,9 +46,9 @@ def warn_of_chance(name: str, classifier: "InvertibleClassifier", data: "Labelle
         print(f"warning: {name}: {told}", file=sys.stderr)
 
 
-def tell_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
+def print_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
     """What came of an inversion; ends with status 3 if a class is missing."""
-    from netinv.inversion import told_missing
+    from netinv.inversion import missing_message
 
     worst = min(inversion.class_accuracy)
     if as_json:
@@ -61,11 +61,11 @@ def tell_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
             f"{inversion.config.steps} steps; see {out / 'grid.png'}"
         )
     if inversion.missing:
-        print(f"warning: {told_missing(inversion.classes, inversion.class_accuracy)}", file=sys.stderr)
+        print(f"warning: {missing_message(inversion.classes, inversion.class_accuracy)}", file=sys.stderr)
         sys.exit(3)
 
 
-def told(model: str, report: "CheckReport") -> str:
+def format_check(model: str, report: "CheckReport") -> str:
     """A check's report for people."""
     lines = [f"classifier  {model}, {report.parameters:,} parameters"]
     if report.output_range is not None:
@@ -89,7 +89,7 @@ def pixel_vendi(results: "Results") -> "Measure":
     return next(row for row in results.rows if row.name == "ensemble").measures["vendi_pixels"]
 
 
-def tell_evaluation(results: "Results", vendi: list[float]) -> None:
+def print_evaluation(results: "Results", vendi: list[float]) -> None:
     """The headline of an evaluation for people, and the diversity in pixels and in the classifier's own features."""
     for name, value in results.headline.items():
         print(f"{name.replace('_', ' '):28} {value}")
