@@ -13,7 +13,7 @@ from torch import Tensor
 
 from netinv.app.records import FILES, RECORD, Record, read_record
 from netinv.classifiers import ClassifierSource, InvertibleClassifier
-from netinv.core import InputError, listed, new_folder, read_numbers, save_csv, whole
+from netinv.core import InputError, class_number, listed, new_folder, read_numbers, save_csv, whole
 from netinv.evaluation import vendi_score
 from netinv.generators import (
     ConditionedGenerator,
@@ -98,19 +98,10 @@ class Inversion:
             InputError: An argument is out of its range; says what is possible.
         """
         num, seed = whole(num, "The number of images", least=0), whole(seed, "The seed", least=0)
-        labels = None if label is None else [self._label(label)] * num
+        labels = None if label is None else [class_number(label, self.classes)] * num
         own = self.config.sharpness if sharpness is None else sharpness
         images, _ = draw_images(self.generator, num, seed=seed, sharpness=own, labels=labels)
         return images
-
-    def _label(self, label: int | str) -> int:
-        if isinstance(label, str):
-            if label not in self.classes:
-                raise InputError(f"There is no class {label!r}; there are: {', '.join(self.classes[:20])}.")
-            return self.classes.index(label)
-        if not 0 <= whole(label, "The label") < len(self.classes):
-            raise InputError(f"There is no class {label}; classes go from 0 to {len(self.classes) - 1}.")
-        return label
 
     def grid(self, seed: int = 0) -> Image.Image:
         """One picture with a row for each class, of the first classes if there are many."""

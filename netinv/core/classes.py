@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netinv.core.errors import InputError, listed
+from netinv.core.numbers import whole
 
 
 def check_same_classes(orders: Mapping[str, Sequence[str]]) -> None:
@@ -50,6 +51,28 @@ def check_class_names(classes: Any, where: str = "classes") -> None:
         raise InputError(f"{where}: name {list(classes).index('') + 1} of {len(classes)} is empty: name each class.")
     if twice := [name for name, count in Counter(classes).items() if count > 1]:
         raise InputError(f"{where}: {listed(twice)} stands there more than once: give each class a name of its own.")
+
+
+def class_number(given: int | str, classes: Sequence[str]) -> int:
+    """The label that a person means by a class's name or its number; a name comes first.
+
+    Args:
+        given: It.
+        classes: Names of the classes in label order.
+
+    Raises:
+        InputError: There is no such class; lists those there are.
+    """
+    if not isinstance(given, str):
+        number = whole(given, "A label")
+    elif given in classes:
+        number = classes.index(given)
+    else:
+        number = int(given) if given.isascii() and given.isdigit() else -1
+    if not 0 <= number < len(classes):
+        known = listed([f"{i} ({name})" for i, name in enumerate(classes)])
+        raise InputError(f"Label {given} does not exist: the classes are {known}.")
+    return number
 
 
 def _numbered(classes: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netinv.core import InputError, check_same_classes, listed, whole
+from netinv.core import InputError, check_same_classes, class_number, whole
 from netinv.sampling.draws import BATCH_SIZE, Floats, Integers, draw_batches, sharpness_range
 from netinv.sampling.sessions import open_session, run_session
 
@@ -193,17 +193,7 @@ class OnnxGenerator:
         Raises:
             InputError: There is no such class; lists those there are.
         """
-        classes = self.metadata.classes
-        if not isinstance(given, str):
-            number = whole(given, "A label")
-        elif given in classes:
-            number = classes.index(given)
-        else:
-            number = int(given) if given.isascii() and given.isdigit() else -1
-        if not 0 <= number < self.num_classes:
-            known = listed([f"{i} ({name})" for i, name in enumerate(classes)])
-            raise InputError(f"Label {given} does not exist: the classes are {known}.")
-        return number
+        return class_number(given, self.metadata.classes)
 
     def _labels(self, labels: Label | Sequence[Label], num: int) -> list[int]:
         array = np.asarray(labels)
