@@ -12,7 +12,6 @@ from netinv.evaluation.metrics import (
     class_cosines,
     density_coverage,
     frechet_distance,
-    resampled_density_coverage,
     vendi_score,
 )
 from netinv.evaluation.samples import SampleSet, constant
@@ -157,12 +156,11 @@ def resemblance(
     generated, reference = samples.features[:n], real.features
     result = missing(names, f"{len(reference)} real test images, more than {NEIGHBOURS} are needed")
     if radii is not None:
-        found = density_coverage(reference, radii, generated, NEIGHBOURS)
         both = zip(bootstrap.draws(len(reference), 1), bootstrap.draws(len(generated), 0), strict=True)
-        density, coverage = resampled_density_coverage(reference, radii, generated, NEIGHBOURS, both)
-        result["density"] = _from_zero(spread_estimate(float(found.density.mean()), density, len(found.density)))
+        density, coverage = density_coverage(reference, radii, generated, NEIGHBOURS, both)
+        result["density"] = _from_zero(spread_estimate(float(density[0]), density[1:], len(generated)))
         result["coverage"] = (
-            spread_within(float(found.coverage.mean()), coverage, len(reference))
+            spread_within(float(coverage[0]), coverage[1:], len(reference))
             if len(reference) >= MIN_SAMPLES
             else NotMeasured(not_measured=f"{len(reference)} real test images, at least {MIN_SAMPLES} are needed")
         )

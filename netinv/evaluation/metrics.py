@@ -6,7 +6,6 @@ work goes through D x D matrices or a block of rows at a time.
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -86,15 +85,6 @@ def _mean_cosine(total: float, pairs: int) -> float:
     return min(1.0, max(-1.0, total / pairs)) if pairs else math.nan
 
 
-class DensityCoverage(NamedTuple):
-    """The terms whose means are density and coverage, so that they can be resampled."""
-
-    density: NDArray[np.float64]
-    """For each generated sample, the number of real balls around it over k, (M,)."""
-    coverage: NDArray[np.bool_]
-    """For each real sample, whether its ball holds a generated sample, (N,)."""
-
-
 def ball_radii(real: Tensor, k: int = 5) -> Tensor:
     """Distance from each real sample to its k-th nearest other: (N, D), N > k -> (N,)."""
     if len(real) <= k:
@@ -104,47 +94,35 @@ def ball_radii(real: Tensor, k: int = 5) -> Tensor:
     return torch.cat(nearest)[:, -1]  # the nearest of all is the sample itself
 
 
-def density_coverage(real: Tensor, radii: Tensor, generated: Tensor, k: int = 5) -> DensityCoverage:
-    """Density and coverage: how far generated samples lie where real ones do, and how much of the real set they reach.
-
-    Args:
-        real: (N, D).
-        radii: The reach of each real sample, exclusive, (N,): ``ball_radii(real, k)``.
-        generated: (M, D).
-        k: Neighbours.
-
-    Source: Naeem and others, Reliable Fidelity and Diversity Metrics for Generative Models (2020), equations 4 and 6.
-    """
-    real, generated = real.double(), generated.double()
-    balls = []
-    covered = torch.zeros(len(real), dtype=torch.bool)
-    for block in torch.split(generated, BLOCK):
-        inside = _distances(block, real) < radii  # (B, N)
-        balls.append(inside.sum(dim=1))
-        covered |= inside.any(dim=0)
-    return DensityCoverage(torch.cat(balls).double().numpy() / k, covered.numpy())
-
-
-def resampled_density_coverage(
-    real: Tensor, radii: Tensor, generated: Tensor, k: int, draws: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]
+def density_coverage(
+    real: Tensor,
+    radii: Tensor,
+    generated: Tensor,
+    k: int = 5,
+    draws: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]] = (),
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Density and coverage of resamples of both sets, (R,) each.
+    """Density and coverage: how far generated samples lie where real ones do, and how much of the real set they reach.
 
     The terms of either set share the samples of the other, so that resampling one alone shows too little spread.
 
     Args:
         real: (N, D).
-        radii: As for :func:`density_coverage`, and not those of a resample, where repeated samples would shrink them.
+        radii: The reach of each real sample, exclusive, (N,): ``ball_radii(real, k)``, and not those of a resample,
+            where repeated samples would shrink them.
         generated: (M, D).
         k: Neighbours.
-        draws: Of each resample the indices of real and of generated samples, (N,) and (M,).
+        draws: Of each of R resamples the indices of real and of generated samples, (N,) and (M,).
+
+    Returns:
+        Of the sets as they are, and then of the resamples, (1 + R,) each.
+
+    Source: Naeem and others, Reliable Fidelity and Diversity Metrics for Generative Models (2020), equations 4 and 6.
     """
     real, generated = real.double(), generated.double()
-    counts = [(np.bincount(i, minlength=len(real)), np.bincount(j, minlength=len(generated))) for i, j in draws]
-    of_real, of_generated = (
-        torch.from_numpy(np.stack(part)).double() for part in zip(*counts, strict=True)
-    )  # (R, ...)
-    balls, held = torch.zeros(len(counts)).double(), torch.zeros_like(of_real)
+    pairs = [(np.arange(len(real)), np.arange(len(generated))), *draws]
+    of_real = torch.from_numpy(np.stack([np.bincount(i, minlength=len(real)) for i, _ in pairs])).double()  # (R, N)
+    of_generated = torch.from_numpy(np.stack([np.bincount(j, minlength=len(generated)) for _, j in pairs])).double()
+    balls, held = torch.zeros(len(pairs)).double(), torch.zeros_like(of_real)
     for block, often in zip(torch.split(generated, BLOCK), torch.split(of_generated, BLOCK, dim=1), strict=True):
         inside = (_distances(block, real) < radii).double()  # (B, N)
         balls += ((of_real @ inside.T) * often).sum(dim=1)

@@ -54,12 +54,15 @@ def test_radii_reach_the_kth_other() -> None:
 
 def test_density_and_coverage_by_hand() -> None:
     real, radii = torch.tensor([[0.0], [1.0], [3.0], [7.0]]), torch.tensor([1.0, 1.0, 2.0, 4.0])
-    found = density_coverage(real, radii, torch.tensor([[0.5], [2.0], [9.0]]), 2)
-    assert found.density.tolist() == [1.0, 0.5, 0.5]  # 2.0 lies on the edge of the ball around 1.0
-    assert found.coverage.tolist() == [True, True, True, True]
-    assert density_coverage(real, radii, torch.tensor([[-9.0]])).coverage.tolist() == [False] * 4
-    assert density_coverage(real, radii, torch.tensor([[0.5]])).density.tolist() == [2 / 5]
-    assert found.density.dtype == np.float64
+    each = torch.tensor([[0.5], [2.0], [9.0]])
+    # 2.0 lies on the edge of the ball around 1.0.
+    assert [density_coverage(real, radii, one[None], 2) for one in each] == [(1.0, 0.5), (0.5, 0.25), (0.5, 0.25)]
+    assert density_coverage(real, radii, each, 2) == (pytest.approx(2 / 3), 1.0)
+    assert density_coverage(real, radii, torch.tensor([[-9.0]])) == (0, 0)
+    assert density_coverage(real, radii, torch.tensor([[0.5]]))[0] == 2 / 5
+    resample = np.array([3, 3, 0, 0]), np.array([2, 2, 0])
+    found = density_coverage(real, radii, each, 2, [resample])
+    assert [part.tolist() for part in found] == [[pytest.approx(2 / 3), (2 + 2 + 2) / 6], [1.0, 1.0]]
 
 
 @pytest.mark.parametrize("block", [1, 4, 500])
@@ -69,9 +72,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> N
     near = nearest_neighbours(generated, real, 3)
     monkeypatch.setattr(metrics, "BLOCK", block)
     assert torch.equal(ball_radii(real, 2), expected[0])
-    found = density_coverage(real, expected[0], generated, 2)
-    assert np.array_equal(found.density, expected[1].density)
-    assert np.array_equal(found.coverage, expected[1].coverage)
+    assert density_coverage(real, expected[0], generated, 2) == expected[1]
     for a, b in zip(nearest_neighbours(generated, real, 3), near, strict=True):
         assert torch.equal(a, b)
 
