@@ -6,16 +6,16 @@ One row for each of them goes to ``ablation/<dataset>.csv``, which the report sh
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import InputError, best_device, check_file, save_csv
+from netinv.core import best_device, check_file, save_csv
 from pipeline.judges import Judges, load_judges
-from pipeline.stage import SCRATCH, locked, path_option, stage_command, verbose_option
+from pipeline.stage import alone, path_option, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier
@@ -88,17 +88,6 @@ def measure(
     return records
 
 
-@contextmanager
-def _alone(dataset: str) -> Iterator[None]:
-    """Keep a second ablation away, whose states and runs would be the same wherever its table goes."""
-    lock = SCRATCH / f"ablation-{dataset}.lock"
-    with locked(lock, wait=False) as alone:
-        if not alone:
-            raise InputError(f"Process {lock.read_text() or '?'} is still at this ablation: wait for it, or end it.")
-        lock.write_text(str(os.getpid()))
-        yield
-
-
 @click.command()
 @click.argument("dataset")
 @path_option("--data", required=False, help="Folder of the data set.  [default: data/DATASET]")
@@ -132,7 +121,8 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
         judges = classifier.to(device), evaluator.to(device)
         return evaluate(generators, *judges, spec.classes, train_images, test, settings, sharpness)
 
-    with _alone(dataset), ExitStack() as stack:
+    # States and runs of a second ablation would be the same wherever its table goes.
+    with alone(f"ablation-{dataset}", "at this ablation"), ExitStack() as stack:
         checkpoints = plan.checkpoints()
         run = stack.enter_context(
             tracking.stage_run(

@@ -52,8 +52,7 @@ MENDABLE = {
 def replaced(out: Path, *files: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``out`` when the block ends well, and vanishes when it does not.
 
-    A lock keeps a second process away from the same output, for instance the orphan of a killed ``dvc repro``. Where
-    ``out`` is a link, its target is replaced.
+    No second process writes the same output meanwhile. Where ``out`` is a link, its target is replaced.
 
     Args:
         out: The folder.
@@ -66,11 +65,7 @@ def replaced(out: Path, *files: Path) -> Iterator[Path]:
     for file in files:
         check_file(file)
     name = "-".join(Path(os.path.relpath(out)).parts)
-    lock = SCRATCH / f"{name}.lock"
-    with locked(lock, wait=False) as alone:
-        if not alone:
-            raise InputError(f"Process {lock.read_text() or '?'} is still writing {out}: wait for it, or end it.")
-        lock.write_text(str(os.getpid()))
+    with alone(name, f"writing {out}"):
         place.parent.mkdir(parents=True, exist_ok=True)
         room = place if place.is_mount() else place.parent
         another_disk = room.stat().st_dev != SCRATCH.stat().st_dev
@@ -121,6 +116,21 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+@contextmanager
+def alone(name: str, doing: str) -> Iterator[None]:
+    """Refuse a second process at the same work, for instance beside the orphan of a killed ``dvc repro``.
+
+    Raises:
+        InputError: Another one is at it.
+    """
+    lock = SCRATCH / f"{name}.lock"
+    with locked(lock, wait=False) as free:
+        if not free:
+            raise InputError(f"Process {lock.read_text() or '?'} is still {doing}: wait for it, or end it.")
+        lock.write_text(str(os.getpid()))
+        yield
 
 
 def stage_command(function: Callable[P, None]) -> Callable[P, None]:
