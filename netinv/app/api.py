@@ -102,7 +102,7 @@ def invert(
     adapted = adapt(classifier, image_shape, num_classes, adapter)
     digest = network_digest(adapted.network)  # before it is asked anything: some networks count their calls
     if config is None:
-        config, left_out = settings_of(variant or "standard", adapted, {} if changes is None else changes)
+        config, left_out = settings_of(variant or "standard", adapted, changes)
         if left_out:
             warnings.warn(left_out, stacklevel=3)  # behind the decorator's own call
     elif variant is not None or changes is not None:
@@ -215,23 +215,18 @@ def settings_of(
     changes = {} if changes is None else changes
     if not isinstance(changes, Mapping):
         raise InputError(f'{where} is a {type(changes).__name__}: give settings by name, such as {{"epsilon": 0.05}}.')
-    config, left_out = _fitting(variant, classifier)
-    config = InversionConfig.parse(config.model_dump(mode="json") | dict(changes), where)
-    return config, "" if "pixel_statistics" in changes else left_out
-
-
-def _fitting(variant: str, classifier: InvertibleClassifier) -> tuple[InversionConfig, str]:
-    config = variant_config(variant)
-    fitting = {
+    config, left_out = variant_config(variant), ""
+    fitting: dict[str, Any] = {
         "batch_size": batch_size_for(config.batch_size, classifier.image_shape),
         "shift": min(config.shift, min(classifier.image_shape[1:]) - 1),
     }
-    config = config.model_copy(update=fitting)
     if variant == "robust" and norms_see_vectors(classifier):
-        config = config.model_copy(update={"layer_statistics": VECTOR_STATISTICS})
-    if not config.pixel_statistics or has_pixel_statistics(classifier):
-        return config, ""
-    return config.model_copy(update={"pixel_statistics": 0.0}), (
-        f"The variant {variant} compares the images' mean and deviation with those of the training images, which are "
-        "not known (a mean of 0 or 0.5 is a scale): this is left out."
-    )
+        fitting["layer_statistics"] = VECTOR_STATISTICS
+    if config.pixel_statistics and not has_pixel_statistics(classifier):
+        fitting["pixel_statistics"] = 0.0
+        left_out = (
+            f"The variant {variant} compares the images' mean and deviation with those of the training images, which "
+            "are not known (a mean of 0 or 0.5 is a scale): this is left out."
+        )
+    config = InversionConfig.parse(config.model_dump(mode="json") | fitting | dict(changes), where)
+    return config, "" if "pixel_statistics" in changes else left_out
