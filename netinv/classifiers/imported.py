@@ -89,19 +89,17 @@ def load_checkpoint(folder: Path, named: ClassifierSource | None = None) -> Clas
         InputError: The folder does not hold a classifier, holds a damaged one, or asks for a factory that is not named.
     """
     source = imported_source(folder, named)
-    return load_classifier(folder) if source is None else _load_imported(folder, source, named)
-
-
-def _of_folder(folder: Path, named: ClassifierSource | None) -> ImportedClassifier:
-    source = imported_source(folder, named)
-    assert source is not None
-    return _load_imported(folder, source, named)
-
-
-def _load_imported(folder: Path, source: ClassifierSource, named: ClassifierSource | None) -> ImportedClassifier:
+    if source is None:
+        return load_classifier(folder)
     classifier = ImportedClassifier(*load_network(source))
     classifier.named = named
     classifier.files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    return classifier
+
+
+def _of_folder(folder: Path, named: ClassifierSource | None) -> ImportedClassifier:
+    classifier = load_checkpoint(folder, named)
+    assert isinstance(classifier, ImportedClassifier)
     return classifier
 
 
