@@ -48,9 +48,6 @@ class FolderConfig(Config):
     """Expected SHA-256 of the archives, by file name; an archive that differs is refused."""
 
 
-# ---- image folders
-
-
 class File(NamedTuple):
     """A file in a class folder."""
 
@@ -85,7 +82,7 @@ def read_image_folder(config: FolderConfig) -> Dataset:
                 f"{path} is larger than {MAX_DATASET_BYTES >> 30} GiB as images of shape {config.image_shape}: "
                 "declare a smaller image_shape or take fewer images."
             )
-        images[file.label, file.name] = _decode(file, config.image_shape)
+        images[file.label, file.name] = _decode(file.content, file.where, config.image_shape)
     train_classes, test_classes = (sorted({label for label, _ in parts[split]}) for split in ("train", "test"))
     for split, classes in (("train", train_classes), ("test", test_classes)):
         if not classes:
@@ -122,7 +119,7 @@ def read_images(folder: Path, image_shape: tuple[int, int, int]) -> Tensor:
     for path in sorted(_below(folder)):
         if (len(images) + 1) * math.prod(image_shape) > MAX_DATASET_BYTES:
             raise InputError(f"{folder} is larger than {MAX_DATASET_BYTES >> 30} GiB: take fewer images.")
-        images.append(_decode(File("test", "", path.name, str(path), _content(path, folder)), image_shape))
+        images.append(_decode(_content(path, folder), str(path), image_shape))
     if not images:
         raise InputError(f"{folder} holds no images: name another folder.")
     return torch.from_numpy(np.stack(images))
@@ -146,16 +143,16 @@ def _stack(images: dict[tuple[str, str], NDArray[np.uint8]], classes: list[str])
     )
 
 
-def _decode(file: File, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _decode(content: bytes, where: str, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """An image file as uint8 (C, H, W): upright, grey or RGB without alpha, resized bilinearly (aspect not kept)."""
     channels, height, width = image_shape
     try:
-        image: Image.Image = Image.open(io.BytesIO(file.content), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
-            raise InputError(f"{file.where} has {image.width}x{image.height} pixels: at most {MAX_PIXELS:,} are read.")
+            raise InputError(f"{where} has {image.width}x{image.height} pixels: at most {MAX_PIXELS:,} are read.")
         if image.mode.startswith(("I", "F")):
             # Pillow would clip 16 bits to 8, and make white of almost everything.
-            raise InputError(f"{file.where} has pixels of more than 8 bits (mode {image.mode}): convert it to 8 bits.")
+            raise InputError(f"{where} has pixels of more than 8 bits (mode {image.mode}): convert it to 8 bits.")
         image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -164,7 +161,7 @@ def _decode(file: File, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # decoders of damaged files fail in every possible way
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise InputError(f"{file.where} is not a readable image ({reason}): replace or remove it.") from None
+        raise InputError(f"{where} is not a readable image ({reason}): replace or remove it.") from None
 
 
 def _open(path: Path, sha256: dict[str, str]) -> tuple[str, Iterator[File]]:

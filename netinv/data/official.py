@@ -28,9 +28,6 @@ ANSWER_SECONDS = 10.0
 """How long a server may stay silent."""
 
 
-# ---- torchvision's data sets
-
-
 class Published(NamedTuple):
     """The files of an official data set, as torchvision lists them, and how it reads them."""
 
