@@ -142,7 +142,8 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(function)
     @guarded_output()
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
-        _quieten()
+        if os.environ.get("NETINV_VERBOSE") != "1":  # what libraries say is not for who waits for a stage
+            warnings.simplefilter("ignore")
         trade_memory_for_speed()
         begin()
         if "DVC_ROOT" in os.environ:
@@ -188,12 +189,6 @@ verbose_option = click.option(
     callback=_be_verbose,
     help="Show what Ray and other libraries log; so does NETINV_VERBOSE=1.",
 )
-
-
-def _quieten() -> None:
-    """Libraries' chatter is not for the person who waits for a stage; NETINV_VERBOSE=1 gives it back."""
-    if os.environ.get("NETINV_VERBOSE") != "1":
-        warnings.simplefilter("ignore")
 
 
 @contextmanager

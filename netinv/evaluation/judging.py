@@ -48,7 +48,8 @@ def judged(
     # Features raise no alarm, so the number of sets does not concern them.
     limits = {kind: limit if kind in DECISIVE else bound(len(decisive), 1) for kind in made}
     closer = [kind for kind, c in made.items() if c.p_value <= limits[kind]]
-    beyond = [kind for kind in decisive if _low(surplus(made[kind])) > MAX_COPIES]
+    surpluses = {kind: surplus(made[kind]) for kind in decisive}
+    beyond = [kind for kind, found in surpluses.items() if isinstance(found, Estimate) and found.low > MAX_COPIES]
     counted = [kind for kind in beyond if _chance(different[kind]) <= limit]
     copies = [kind for kind, c in made.items() if c.copies_p_value <= limits[kind] or kind in counted]
     clauses = []
@@ -90,10 +91,6 @@ def surplus(found: Comparison) -> Measure:
     if isinstance(test, NotMeasured):
         return test
     return Estimate(value=train.value - test.value, low=train.low - test.high, high=train.high - test.low, n=train.n)
-
-
-def _low(measure: Measure) -> float:
-    return measure.low if isinstance(measure, Estimate) else 0.0
 
 
 def _chance(different: Different) -> float:

@@ -230,7 +230,7 @@ class _Judge:
         grade = _lower(grade, "fair") if few else grade
         unjudged = f"; {few} of {num} classes have too few images to be judged" if few else ""
         known = [
-            (share.value / (_value(of_real, 1.0) or 1.0), share, of_real, label)
+            (share.value / (_known(of_real, 1.0).value or 1.0), share, of_real, label)
             for label, share, of_real in zip(self.results.classes, ours, real, strict=True)
             if isinstance(share, Estimate) and share.value < 1
         ]
@@ -268,10 +268,6 @@ def _most(*controls: Measure) -> Estimate:
 
 def _exactly(number: float) -> Estimate:
     return Estimate(value=number, low=number, high=number, n=1)
-
-
-def _value(measure: Measure, otherwise: float) -> float:
-    return measure.value if isinstance(measure, Estimate) else otherwise
 
 
 def _aside(controls: Mapping[str, Measure], show: Callable[[float], str] = percentage) -> str:

@@ -80,11 +80,12 @@ class Run:
         self.children: dict[str, str] = {}
         (folder / "records.jsonl").touch()
         self._append({"params": {**(flat or {}), **flatten(params)}})
+        pipeline = pipeline_name()
         state: dict[str, Any] = {
             "uri": redacted(tracking_uri()),
             "experiment": experiment_name(),
-            "pipeline": pipeline_name(),
-            "name": _distinct(name),
+            "pipeline": pipeline,
+            "name": name if pipeline is None else f"{name} ({pipeline})",  # told apart wherever runs are compared
             "for_pipeline": for_pipeline,
             "tags": {**self._tags, "journal": self.key},
             "start_time": now(),
@@ -267,12 +268,6 @@ def read_record(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
-
-
-def _distinct(name: str) -> str:
-    """A run's name with that of its pipeline, so that runs of several are told apart wherever they are compared."""
-    pipeline = pipeline_name()
-    return name if pipeline is None else f"{name} ({pipeline})"
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,8 @@ def _start_delivery(uri: str) -> None:
     with locked(delivery_lock(uri), wait=False) as none:
         if not none:
             return
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2]), *_python_path()))}
+    paths = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     delivery = subprocess.Popen(
         (sys.executable, "-m", "pipeline.tracking", "deliver"),
         cwd=root(),
@@ -137,10 +138,6 @@ def _start_delivery(uri: str) -> None:
         stderr=subprocess.DEVNULL,
     )
     delivery.returncode = 0  # it outlives this process on purpose: Popen need not warn of that
-
-
-def _python_path() -> Iterable[str]:
-    return filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 
 
 def _hand_over(folder: Path, uri: str, wait: bool) -> None:
