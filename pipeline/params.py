@@ -60,6 +60,8 @@ class RobustGenerator(Config):
 
     bending: Bending | None
     softening: Share | None
+    toning: Share | None
+    negatives: bool | None
 
 
 class GeneratorParams(Config):

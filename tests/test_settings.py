@@ -230,6 +230,7 @@ WIRING = {
             "upsampling": "test_upsampling_is_how_an_image_doubles",
             "dropout": "test_dropout_is_that_of_each_up_convolution",
             "softening": "test_softening_is_the_share_of_a_blur",
+            **dict.fromkeys(("toning", "negatives"), "test_images_have_the_tone_that_their_latents_say"),
             "bending": "test_bending_is_how_far_the_first_latents_bend_an_image",
         },
     ),
@@ -288,7 +289,9 @@ WIRING = {
     ),
     "RobustGenerator": (
         "pipeline/test_params.py",
-        dict.fromkeys(("bending", "softening"), "test_robust_generators_have_something_of_their_own"),
+        dict.fromkeys(
+            ("bending", "softening", "toning", "negatives"), "test_robust_generators_have_something_of_their_own"
+        ),
     ),
     "TuneParams": (
         "pipeline/test_params_wiring.py",

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from netinv.evaluation.samples import SampleSet
-from netinv.generators import Bend
+from netinv.generators import Bend, Tone
 
 BENDING = 0.04
 """How far the one picture of a class is bent, as :class:`netinv.generators.GeneratorConfig` has it."""
@@ -22,8 +22,12 @@ def noise(
     return dataclasses.replace(drawn, label=drawn.logits.argmax(dim=1))
 
 
-def one_picture(real: SampleSet, num: int, seen: Callable[..., SampleSet], rng: np.random.Generator) -> SampleSet:
+def one_picture(
+    real: SampleSet, num: int, tone: Tone | None, seen: Callable[..., SampleSet], rng: np.random.Generator
+) -> SampleSet:
     """One real image of each class, the nearest to the mean of its class, bent at random time and again.
+
+    It is toned, too, where generators tone theirs.
 
     Coverage, Vendi scores and students take bent copies for variety. What a generator has above these is its own.
     """
@@ -32,7 +36,8 @@ def one_picture(real: SampleSet, num: int, seen: Callable[..., SampleSet], rng: 
     bend = Bend(BENDING, latent_dim := 64, (chosen.shape[2], chosen.shape[3]))
     place = torch.arange(num) % len(classes)
     latent = torch.from_numpy(rng.standard_normal((num, latent_dim), dtype=np.float32))
-    return seen("one_picture", "reference", bend(chosen[place], latent).clamp(0, 1), classes[place])
+    images = chosen[place] if tone is None else tone(chosen[place], latent)
+    return seen("one_picture", "reference", bend(images, latent).clamp(0, 1), classes[place])
 
 
 def _nearest_mean(images: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,8 @@ def evaluate(
     noise = controls.noise(classifier.image_shape, config.num_samples, seen, rng)
     worthless = [noise]
     if "real_train" in real:
-        worthless.append(controls.one_picture(real["real_train"], config.num_samples, seen, rng))
+        tone = next((generator.tone for generator in generators if generator.tone is not None), None)
+        worthless.append(controls.one_picture(real["real_train"], config.num_samples, tone, seen, rng))
     real = {name: first(samples, config.num_samples) for name, samples in real.items()}
 
     sets = [*(d.plain for d in draws), *real.values()]

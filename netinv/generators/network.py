@@ -5,15 +5,13 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from netinv.core import Bending, Config, Dropout, Share, Width
 from netinv.generators.conditioning import hot_matrix, matrix_size
+from netinv.generators.finishing import Bend, Soften, Tone
 
-CONTROLS = 4
-"""Side of the grid of points that an image is bent by, at most."""
 FIELD = 4
 """Side of the latent field at most: coarse enough for strokes, and too coarse for a code in the texture."""
 
@@ -40,6 +38,11 @@ class GeneratorConfig(Config):
     softening: Share = 0.0
     """Share of a blur by 1, 2, 1 across and down in each pixel of an image, so that it holds no texture of the finest
     scale, which the inverted classifier reads and others do not; 0 is none."""
+    toning: Share = 0.0
+    """How far a part of the latent lowers the contrast of an image, and with it its brightness is moved: contrasts are
+    uniform from 1 - toning to 1. Variety that is imposed."""
+    negatives: bool = False
+    """Whether a latent makes every other image a negative of itself."""
     bending: Bending = 0.0
     """How far a part of the latent bends an image: the standard deviation of a point's displacement across and down,
     as a share of the image's side. Variety that is imposed, and raises coverage and Vendi scores by itself."""
@@ -50,6 +53,8 @@ class GeneratorConfig(Config):
             raise ValueError(f"width is {self.width}, above max_width, its bound of {self.max_width}")
         if self.bending and self.latent_dim < 2:
             raise ValueError("bending needs a latent_dim of 2 at least: a displacement across and one down")
+        if (self.toning or self.negatives) and self.latent_dim < 3:
+            raise ValueError("toning and negatives need a latent_dim of 3 at least: contrast, brightness and sign")
         return self
 
 
@@ -99,55 +104,6 @@ def _up_convolution(
 def field_side(latent_dim: int, height: int, width: int) -> int:
     """F of images of H x W: the last F x F latents are the field, which an inversion may have images follow."""
     return min(FIELD, math.isqrt(latent_dim), height, width)
-
-
-class Bend(nn.Module):
-    """Bends images by their latents: a displacement at each point of a coarse grid, interpolated (bicubic) between.
-
-    The first latents are these displacements, across and down. What an image is bent by is no longer left to its
-    pixels, and has to keep its class all the same, since the classifier sees the image as it is bent.
-
-    Args:
-        amount: See :class:`GeneratorConfig`.
-        latent_dim: Z.
-        size: H and W.
-    """
-
-    places: Tensor
-    spread: Tensor
-
-    def __init__(self, amount: float, latent_dim: int, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.side = min(CONTROLS, math.isqrt(latent_dim // 2), *size)
-        plain = F.affine_grid(torch.eye(2, 3)[None], [1, 1, *size], align_corners=False)
-        points = torch.eye(self.side**2).view(-1, 1, self.side, self.side)  # interpolating these gives the matrix
-        spread = F.interpolate(points, size=size, mode="bicubic", align_corners=True).flatten(1)
-        self.register_buffer("places", plain.flatten(0, 2).T.contiguous(), persistent=False)  # (2, H W)
-        self.register_buffer("spread", 2 * amount * spread, persistent=False)  # (points, H W); an image is 2 wide
-
-    def forward(self, images: Tensor, latent: Tensor) -> Tensor:
-        """Bend images (N, C, H, W) by latents (N, Z). What comes from beyond the edge is the edge."""
-        moves = latent[:, : 2 * self.side**2].reshape(-1, 2, self.side**2)  # (N, 2, points)
-        grid = (self.places + moves @ self.spread).mT.reshape(-1, *images.shape[2:], 2)  # (N, H, W, 2)
-        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
-class Soften(nn.Module):
-    """Blends images with a blur of themselves by 1, 2, 1 across and down; edges go on outwards.
-
-    Args:
-        share: Of the blur.
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Soften images (N, C, H, W)."""
-        wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
-        blurred = F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2, stride=1)  # each of the two is 1, 1 across and down
-        return images + self.share * (blurred - images)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -237,6 +193,7 @@ class ConditionedGenerator(nn.Module):
         self.up = nn.Sequential(*blocks)
         self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
         self.soften = Soften(config.softening) if config.softening else None
+        self.tone = Tone(config.toning, config.negatives) if config.toning or config.negatives else None
         self.bend = Bend(config.bending, config.latent_dim, (height, width)) if config.bending else None
         self.to(memory_format=torch.channels_last)
 
@@ -281,4 +238,6 @@ class ConditionedGenerator(nn.Module):
         images = torch.sigmoid(self.to_image(x))  # (N, C, H, W)
         if self.soften is not None:
             images = self.soften(images)
+        if self.tone is not None:
+            images = self.tone(images, latent)
         return images if self.bend is None else self.bend(images.to(latent.dtype), latent)

@@ -87,6 +87,32 @@ def test_softening_is_the_share_of_a_blur(softening: float) -> None:
     torch.testing.assert_close(found, (1 - softening) * plain + softening * blurred)
 
 
+@pytest.mark.parametrize(("toning", "negatives"), [(0.7, False), (0.4, True), (0.0, True)])
+def test_images_have_the_tone_that_their_latents_say(toning: float, negatives: bool) -> None:
+    """Against its definition, by the latents 40 to 42 of 64; no image leaves [0, 1]."""
+    generator = built(toning=toning, negatives=negatives, width=4).eval()
+    latent, condition = torch.randn(60, 64, generator=torch_rng(0)), torch.eye(3)[torch.arange(60) % 3]
+    found = generator(latent, condition)
+    tone, generator.tone = generator.tone, None
+    plain = generator(latent, condition)
+    first, second, third = latent[:, 40:43, None, None, None].unbind(dim=1)
+    contrast = 1 - toning * torch.special.ndtr(first)
+    bright = (1 - contrast) * (torch.special.ndtr(second) - 0.5)
+    sign = torch.where(third < 0, -1.0, 1.0) if negatives else 1.0
+    torch.testing.assert_close(found, 0.5 + sign * contrast * (plain - 0.5) + bright)
+    assert tone is not None
+    for extreme in (torch.zeros(60, 1, 2, 2), torch.ones(60, 1, 2, 2)):
+        assert (tone(extreme, 5 * latent) - 0.5).abs().max() <= 0.5 + 1e-6
+
+
+def test_toning_needs_three_latents() -> None:
+    for settings in ({"toning": 0.5}, {"negatives": True}):
+        with pytest.raises(ValueError, match="toning and negatives need a latent_dim of 3"):
+            GeneratorConfig(latent_dim=2, **settings)
+    images = ConditionedGenerator(GeneratorConfig(latent_dim=3, toning=1.0, width=4), 3, (1, 9, 5)).eval()
+    assert images(torch.randn(2, 3, generator=torch_rng(0)), torch.eye(3)[:2]).shape == (2, 1, 9, 5)
+
+
 @pytest.mark.parametrize("bending", [0.02, 0.1])
 def test_bending_is_how_far_the_first_latents_bend_an_image(bending: float) -> None:
     """Against interpolated displacements, and on an image whose pixels say where they came from."""

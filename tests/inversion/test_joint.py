@@ -15,7 +15,7 @@ from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, InversionTraining, JointTraining
 
 SEEDS = (3, 7, 8)
-SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16, bending=0.05, softening=0.5)
+SMALL = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16, bending=0.05, softening=0.5, toning=0.5)
 STANDARD = InversionConfig(steps=8, batch_size=12, sharpness=(1.0, 5.0), precision="float32", log_every=2)
 ROBUST = InversionConfig(
     steps=8,

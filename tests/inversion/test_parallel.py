@@ -44,7 +44,9 @@ CASES = {
 def networks(dtype: torch.dtype) -> tuple[ConditionedGenerator, Classifier]:
     seed_torch(0)
     classifier = build_classifier(ConvClassifierConfig(channels=(8,), feature_dim=16), 3, (1, 9, 8), (0.5,), (0.3,))
-    architecture = GeneratorConfig(latent_dim=8, hidden_dim=16, width=8, max_width=16, bending=0.05, softening=0.5)
+    architecture = GeneratorConfig(
+        latent_dim=8, hidden_dim=16, width=8, max_width=16, bending=0.05, softening=0.5, toning=0.5
+    )
     generator = ConditionedGenerator(architecture, 3, (1, 9, 8))
     freeze(classifier)
     return generator.to(dtype), classifier.to(dtype)

@@ -15,7 +15,7 @@ from netinv.inversion import InversionConfig, InversionTraining, JointTraining, 
 from netinv.inversion import loop as training_loop
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SMALL = GeneratorConfig(latent_dim=8, hidden_dim=8, width=4, max_width=8, bending=0.05, softening=0.5)
+SMALL = GeneratorConfig(latent_dim=8, hidden_dim=8, width=4, max_width=8, bending=0.05, softening=0.5, toning=0.5)
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique_dim", "_unique2"}
 """Operations whose result, or its shape, the host has to know."""
 CASES = {

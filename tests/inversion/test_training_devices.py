@@ -31,7 +31,7 @@ def test_a_default_device_changes_nothing(variant: Literal["standard", "robust"]
         with torch.device("cpu"):
             seed_torch(0)
             architecture = GeneratorConfig(
-                latent_dim=32, hidden_dim=30, width=8, max_width=16, bending=0.05, softening=0.5
+                latent_dim=32, hidden_dim=30, width=8, max_width=16, bending=0.05, softening=0.5, toning=0.5
             )
             fresh = [ConditionedGenerator(architecture, 3, shape) for _ in range(generators)]
         trainings = [InversionTraining(generator, classifier, config, seed) for seed, generator in enumerate(fresh)]

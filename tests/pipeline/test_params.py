@@ -348,13 +348,13 @@ def test_of_many_bad_keys_ten_are_named(edited: Callable[[Edit], Path]) -> None:
     assert len(str(error.value)) < 1500
 
 
-@pytest.mark.parametrize("name", ["bending", "softening"])
+@pytest.mark.parametrize("name", ["bending", "softening", "toning"])
 def test_robust_generators_have_something_of_their_own(root: Path, name: str) -> None:
     common = load_params(root / "params.yaml").for_dataset("digits").invert.common
     common = common.model_copy(update={"generator": common.generator.model_copy(update={name: 0.05})})
 
     def with_own(value: float | None) -> GeneratorParams:
-        own = {"bending": None, "softening": None, name: value}
+        own = dict.fromkeys(RobustGenerator.model_fields) | {name: value}
         return common.model_copy(update={"robust_generator": RobustGenerator.parse(own)})
 
     for value in (0.07, 0.0):

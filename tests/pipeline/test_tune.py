@@ -109,7 +109,7 @@ def test_what_a_general_setting_would_overrule_is_not_searched(
     check_space(searching(params, **space), "digits", "robust", digits)
 
 
-@pytest.mark.parametrize("name", ["bending", "softening"])
+@pytest.mark.parametrize("name", ["bending", "softening", "toning"])
 def test_what_robust_generators_have_of_their_own_is_searched_there(params: Params, name: str) -> None:
     invert = params.for_dataset("digits").invert
     for value in (0.0, 0.1):
