@@ -59,7 +59,7 @@ def trained(way: Way, preset: Any, classifier: Classifier, seed: int) -> tuple[C
     """A generator, and the processor seconds that it took."""
     config = InversionConfig.model_validate({**preset.robust.model_dump(), **way.settings})
     torch.manual_seed(seed)
-    architecture = preset.common.generator.model_copy(update={"bending": 0.0, "softening": 0.0, **way.generator})
+    architecture = preset.common.generator.model_copy(update={**PLAIN, **way.generator})
     generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape)
     if way.prepare:
         way.prepare(generator)
@@ -84,6 +84,8 @@ def trained(way: Way, preset: Any, classifier: Classifier, seed: int) -> tuple[C
     return generator, time.process_time() - begun
 
 
+PLAIN = {"bending": 0.0, "softening": 0.0, "toning": 0.0, "negatives": False}
+"""What ways add, a preset has not yet."""
 MEASURES = {
     "inversion_accuracy": "own",
     "evaluator_accuracy": "selector",
