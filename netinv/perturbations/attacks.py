@@ -16,7 +16,8 @@ from netinv.core import InputError, backward_pass, batch_size_for
 Norm = Literal["linf", "l2"]
 
 LEAD = 10.0
-"""By how much a label may lead where an attack looks for a way: far beyond, float32 has no gradient left."""
+"""By how much a label leads where an attack looks for a way: far beyond, float32 has no gradient left, and far below,
+the gradient heeds all other classes alike and not the next one."""
 
 
 def _check_norm(norm: str) -> None:
@@ -135,10 +136,11 @@ def pgd(
 
 
 def tempered(logits: Tensor, label: Tensor) -> Tensor:
-    """Logits of which no label leads by more than ``LEAD``: each sample's are divided by what that takes.
+    """Logits of which each label leads by ``LEAD``, or is behind by that: each sample's are divided by what that takes.
 
-    What is read is the same. The gradient of the cross-entropy is about e to the minus lead, so that an attack on a
-    very certain classifier would stand still, and find it robust.
+    What is read is the same, and so is the way of an attack whatever the logits' scale. The gradient of the
+    cross-entropy is about e to the minus lead, so that an attack on a very certain classifier would stand still, and
+    find it robust. Of small logits it points to the mean of all other classes, and not to the next one.
 
     Args:
         logits: (N, K), K >= 2.
@@ -146,8 +148,9 @@ def tempered(logits: Tensor, label: Tensor) -> Tensor:
     """
     own = logits.gather(1, label[:, None])  # (N, 1)
     others = logits.scatter(1, label[:, None], -torch.inf).amax(dim=1, keepdim=True)
-    lead: Tensor = (own - others).detach()
-    return logits / (lead / LEAD).clamp(min=1, max=1e30)
+    lead: Tensor = (own - others).detach().abs()
+    # The least keeps the squares of the gradient finite, whose sum is its length.
+    return logits / (lead / LEAD).clamp(min=1e-12, max=1e30)
 
 
 def reads_as(logits: Tensor, label: Tensor) -> Tensor:

@@ -225,7 +225,7 @@ def attacked(
     kept = []
     for x, y in zip(images.split(batch_size), label.split(batch_size), strict=True):
         start = unit_ball(x.shape, norm, rng)
-        delta = pgd(network, x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, start)
+        delta = pgd(lambda i, y=y: tempered(network(i), y), x, y, epsilon, steps, min(1.0, 2.5 / steps), norm, start)
         kept.append(network(x + delta).argmax(dim=1) == y)
     return torch.cat(kept)
 
@@ -274,11 +274,24 @@ def test_a_more_certain_classifier_is_no_more_robust(norm: Norm) -> None:
         assert (kept(scale) != plain).float().mean() < 0.05  # of those next to the bound
 
 
-def test_tempered_logits_are_read_the_same_and_lead_by_so_much_at_most() -> None:
-    logits = torch.tensor([[3.0, 1.0, 2.0], [500.0, 0.0, -500.0], [0.0, 500.0, 0.0]])
-    label = torch.tensor([0, 0, 0])
-    found = tempered(logits, label)
-    torch.testing.assert_close(found, torch.tensor([[3.0, 1.0, 2.0], [10.0, 0.0, -10.0], [0.0, 500.0, 0.0]]))
+def test_tempered_logits_are_read_the_same_and_lead_by_so_much() -> None:
+    logits = [[3.0, 1.0, 2.0], [500.0, 0.0, -500.0], [0.0, 500.0, 0.0], [1e-3, 2e-3, 0.0], [0.0, 0.0, -1.0]]
+    found = tempered(torch.tensor(logits), torch.zeros(5, dtype=torch.int64))
+    expected = [[30.0, 10.0, 20.0], [10.0, 0.0, -10.0], [0.0, 10.0, 0.0], [10.0, 20.0, 0.0], [0.0, 0.0, -1e12]]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_an_attack_goes_the_same_way_whatever_the_scale_of_the_logits(
+    norm: Norm, network: nn.Module, images: Tensor, label: Tensor
+) -> None:
+    """Powers of two change no digit, so that all steps are the same."""
+    plain = Seen(network)
+    robust_mask(plain, images, label, 0.05, 3, norm)
+    for scale in (2.0**-12, 2.0**12):
+        scaled = Seen(lambda x, scale=scale: scale * network(x))
+        robust_mask(scaled, images, label, 0.05, 3, norm)
+        assert scaled.equals(plain)
 
 
 def test_large_images_are_attacked_a_few_at_a_time() -> None:
