@@ -31,7 +31,7 @@ def refine(
     The classifier is left as it was found. There is no chance in it: the same images give the same result.
 
     Args:
-        images: (N, C, H, W) in [0, 1], drawn or real.
+        images: (N, C, H, W) in [0, 1], drawn or real; those of half precision are searched, and given, as float32.
         classifier: Any network that maps a batch of images to one score for each class.
         label: What they are to be read as: one class for all, or one for each, (N,).
         epsilon: The farthest that is looked for, above 0, in the units of ``norm``; pixels are in [0, 1].
@@ -76,6 +76,8 @@ def refine(
         )
     if not bool(((labels >= 0) & (labels < adapted.num_classes)).all()):
         raise InputError(f"A label is not a class of the classifier, which knows 0 to {adapted.num_classes - 1}.")
+    if images.dtype in (torch.float16, torch.bfloat16):  # whose steps are farther apart than the nearest images
+        images = images.float()
     # Copies, since tensors made in inference mode have no gradients.
     images, labels = images.to(adapted.device, copy=True), labels.expand(len(images)).clone()
     with frozen(adapted.network):

@@ -48,6 +48,16 @@ def test_the_adapter_says_what_the_network_takes() -> None:
     assert torch.equal(read, found.succeeded)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_of_half_precision_are_searched_in_float32(dtype: torch.dtype) -> None:
+    """Half precision has no images between its own, where the nearest ones lie."""
+    images, classifier = torch.rand(4, 1, 3, 4, generator=torch_rng(1)).to(dtype), network()
+    half, single = (netinv.refine(x, classifier, 1, epsilon=5.0, steps=2) for x in (images, images.float()))
+    assert half.images.dtype == torch.float32
+    assert torch.equal(half.images, single.images)
+    assert torch.equal(half.distance, single.distance)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
