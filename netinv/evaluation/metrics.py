@@ -189,12 +189,12 @@ def nearest_neighbours(queries: Tensor, pool: Tensor, k: int = 1) -> tuple[Tenso
     if len(pool) < k:
         raise ValueError(f"Expected a pool of at least k = {k} samples, got {len(pool)}")
     centre = pool.double().mean(dim=0)
-    pool, queries = pool - centre.to(pool.dtype), queries - centre.to(queries.dtype)
-    squares = pool.float().square().sum(dim=1)  # (M,)
+    centred = (pool - centre).float()
+    squares = centred.square().sum(dim=1)  # (M,)
     distances, indices = [], []
     for block in torch.split(queries, BLOCK):
         # |a - b|^2 without |a|^2, which is the same for all candidates of a query.
-        score = torch.addmm(squares, block.float(), pool.float().T, alpha=-2)  # (B, M)
+        score = torch.addmm(squares, (block - centre).float(), centred.T, alpha=-2)  # (B, M)
         candidates = score.topk(min(k + SPARE, len(pool)), dim=1, largest=False).indices  # (B, k + SPARE)
         exact = (block.double()[:, None] - pool[candidates].double()).norm(dim=2)
         distance, order = exact.sort(dim=1, stable=True)

@@ -155,11 +155,11 @@ def test_frechet_distance_of_singular_covariances() -> None:
         frechet_distance(a[:1], b)
 
 
-@pytest.mark.parametrize("k", [1, 7])
-def test_nearest_neighbours_agree_with_scikit_learn(k: int) -> None:
+@pytest.mark.parametrize(("k", "dtype"), [(1, torch.float32), (7, torch.float32), (7, torch.bfloat16)])
+def test_nearest_neighbours_agree_with_scikit_learn(k: int, dtype: torch.dtype) -> None:
     from sklearn.neighbors import NearestNeighbors
 
-    pool, queries = features(700, 30, seed=6), features(1100, 30, seed=7)
+    pool, queries = features(700, 30, seed=6).to(dtype), features(1100, 30, seed=7).to(dtype)
     distance, index = nearest_neighbours(queries, pool, k)
     expected, expected_index = NearestNeighbors(n_neighbors=k).fit(pool.double()).kneighbors(queries.double())
     np.testing.assert_allclose(distance, expected, rtol=REL)
