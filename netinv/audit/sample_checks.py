@@ -14,11 +14,10 @@ from netinv.audit.reconstruction import Nearest, nearest_samples, p_values, reco
 from netinv.audit.record import Check, Number, Outcome, Recognised
 from netinv.audit.subject import Subject, answers
 from netinv.evaluation import DECISIVE, Pools, memorisation_test, surplus
-from netinv.results import Comparison
+from netinv.results import Audit, Comparison
 
+NO_LEAK = "Samples lie no closer to training images than to test images, and hold no surplus of near copies."
 NO_SAMPLES = "Not asked: no generated images were given."
-PERMUTATIONS = 1000
-"""Permutations of the names at least; more where the bound on a p-value asks for them."""
 SHOWN = 12
 """Training images that are listed at most, and shown."""
 CLOSEST = 3
@@ -36,31 +35,30 @@ def check_leak(subject: Subject, policy: LeakPolicy, pools: Pools | None, size: 
     if pools is None:
         return Check(name="leak", outcome="investigate", finding=f"Too few samples for a pass: {shortage}.{seen}")
     numbers: list[Number] = []
-    leaking = []
+    audits: dict[str, Audit] = {}
     for name, images in subject.samples.items():
         label = answers(subject.classifier, images).argmax(dim=1)
-        bound = policy.significance / (2 * len(DECISIVE) * len(subject.samples))
-        permutations = max(PERMUTATIONS, math.ceil(3 / bound))
-        found = memorisation_test(
-            pools, images, None, label, subject.classifier.num_classes, subject.policy.seed, permutations
-        ).comparisons
-        made = {kind: c for kind in DECISIVE if isinstance(c := found.get(kind), Comparison)}
-        for kind, comparison in made.items():
-            for p, what in (
-                (comparison.p_value, "lies closer to training images than to test images"),
-                (comparison.copies_p_value, "holds more near copies of training images than of test images"),
-            ):
-                if p <= bound:
-                    leaking.append(f"{name} {what} by {kind} distance, p = {p:.1g} where {bound:.1g} is the bound")
+        found = audits[name] = memorisation_test(
+            pools,
+            images,
+            None,
+            label,
+            subject.classifier.num_classes,
+            subject.policy.seed,
+            sets=len(subject.samples),
+            significance=policy.significance,
+            max_copies=policy.max_copies,
+        )
+        made = {kind: c for kind in DECISIVE if isinstance(c := found.comparisons.get(kind), Comparison)}
         numbers += [number for kind, c in made.items() for number in _numbers(name, kind, c, policy.max_copies)]
+    # What lies beyond its limit has been judged already: samples that repeat one image are no independent ones.
     outcome, why = concluded([number for number in numbers if number.outcome != "fail"], shortage)
-    if leaking:
-        finding = f"Training images leak, more than chance allows: {'; '.join(leaking)}."
-        return Check(name="leak", outcome="fail", finding=finding + seen, numbers=tuple(numbers))
-    beyond = [number for number in numbers if number.outcome == "fail"]
-    if beyond:
-        outcome, why = concluded(beyond)
-    finding = why or "Samples lie no closer to training images than to test images, and hold no surplus of near copies."
+    if any(found.memorised for found in audits.values()):
+        outcome, why = "fail", ""
+    elif any(found.memorised is None for found in audits.values()):
+        outcome = "investigate"
+    told = [f"In {name}: {found.verdict}" for name, found in audits.items() if found.memorised is not False]
+    finding = " ".join(filter(None, [why, *told])) or NO_LEAK
     return Check(name="leak", outcome=outcome, finding=finding + seen, numbers=tuple(numbers))
 
 

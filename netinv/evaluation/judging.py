@@ -10,7 +10,7 @@ from netinv.results import Comparison, Estimate, Measure, NotMeasured
 COPY_QUANTILE = 0.01
 """A near copy is closer to its real neighbour than this share of the test images is to theirs in the training pool."""
 SIGNIFICANCE = 0.01
-"""Bound on the p-value, divided by the number of tests."""
+"""Chance of a false alarm, which all tests share: the bound on each p-value is this over their number."""
 TESTS = 3
 """Of each distance: two that permute names, and one that counts different near copies."""
 MAX_COPIES = 0.05
@@ -27,13 +27,17 @@ class Different(NamedTuple):
     """Those of them that are training images, and of which the generated image is a near copy."""
 
 
-def bound(distances: int, sets: int) -> float:
+def bound(distances: int, sets: int, significance: float = SIGNIFICANCE) -> float:
     """On each p-value, where so many distances decide of each of so many sets of samples."""
-    return SIGNIFICANCE / (TESTS * distances * sets)
+    return significance / (TESTS * distances * sets)
 
 
 def judged(
-    comparisons: Mapping[str, Comparison | NotMeasured], different: Mapping[str, Different], sets: int = 1
+    comparisons: Mapping[str, Comparison | NotMeasured],
+    different: Mapping[str, Different],
+    sets: int = 1,
+    significance: float = SIGNIFICANCE,
+    max_copies: float = MAX_COPIES,
 ) -> tuple[bool | None, str]:
     """Whether generated images show memorised training images, ``None`` if that cannot be told; and a sentence.
 
@@ -41,15 +45,17 @@ def judged(
         comparisons: Of each kind of distance.
         different: The same of each that was made.
         sets: Sets of samples that are judged together.
+        significance: Chance of a false alarm, of all tests and sets.
+        max_copies: Surplus of near copies, as a share of the samples, above which they are counted.
     """
     made = {kind: c for kind, c in comparisons.items() if isinstance(c, Comparison)}
     decisive = [kind for kind in DECISIVE if kind in made]
-    limit = bound(len(decisive), sets)
+    limit = bound(len(decisive), sets, significance)
     # Features raise no alarm, so the number of sets does not concern them.
-    limits = {kind: limit if kind in DECISIVE else bound(len(decisive), 1) for kind in made}
+    limits = {kind: limit if kind in DECISIVE else bound(len(decisive), 1, significance) for kind in made}
     closer = [kind for kind, c in made.items() if c.p_value <= limits[kind]]
     surpluses = {kind: surplus(made[kind]) for kind in decisive}
-    beyond = [kind for kind, found in surpluses.items() if isinstance(found, Estimate) and found.low > MAX_COPIES]
+    beyond = [kind for kind, found in surpluses.items() if isinstance(found, Estimate) and found.low > max_copies]
     counted = [kind for kind in beyond if _chance(different[kind]) <= limit]
     copies = [kind for kind, c in made.items() if c.copies_p_value <= limits[kind] or kind in counted]
     clauses = []

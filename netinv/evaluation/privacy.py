@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from netinv.evaluation.judging import COPY_QUANTILE, DECISIVE, SIGNIFICANCE, Different, bound, judged
+from netinv.evaluation.judging import COPY_QUANTILE, DECISIVE, MAX_COPIES, SIGNIFICANCE, Different, bound, judged
 from netinv.evaluation.metrics import nearest_neighbours, ssim
 from netinv.results import (
     LEVEL,
@@ -129,6 +129,8 @@ def memorisation_test(
     seed: int,
     permutations: int = 1000,
     sets: int = 1,
+    significance: float = SIGNIFICANCE,
+    max_copies: float = MAX_COPIES,
 ) -> Audit:
     """Audit generated images.
 
@@ -142,6 +144,9 @@ def memorisation_test(
         permutations: How often the names "train" and "test" are permuted at least; more often where that leaves open
             whether a p-value of a distance that decides lies below its bound.
         sets: Sets of samples that are audited together: their chance of a false alarm is that of one.
+        significance: That chance.
+        max_copies: Near copies of training images beyond those of test images, as a share of the images, above which
+            the different ones among them are counted.
     """
     if len(images) < MIN_SAMPLES:
         return not_audited(f"{len(images)} samples, at least {MIN_SAMPLES} are needed")
@@ -161,9 +166,10 @@ def memorisation_test(
             for kind, found in neighbours.items()
         }
 
-    made, enough = compared(permutations), math.ceil(3 / bound(len(DECISIVE), sets))
+    made, enough = compared(permutations), math.ceil(3 / bound(len(DECISIVE), sets, significance))
     deciding = [made[kind] for kind in made if kind in DECISIVE]
-    if permutations < enough and any(min(c.p_value, c.copies_p_value) <= SIGNIFICANCE for c in deciding):
+    doubtful = max(significance, 1 / (1 + permutations))  # the least p-value there can be stands for any below
+    if permutations < enough and any(min(c.p_value, c.copies_p_value) <= doubtful for c in deciding):
         made = compared(enough)
     comparisons: dict[str, Comparison | NotMeasured] = {
         "ssim": NotMeasured(not_measured="the images are smaller than the 7 x 7 window"),
@@ -175,7 +181,7 @@ def memorisation_test(
         comparisons[kind] = made[kind]
         different[kind] = _different(found, pools.is_train, pools.copy_distance[kind])
         pairs += _closest_pairs(kind, found, pools, labels, images)
-    memorised, verdict = judged(comparisons, different, sets)
+    memorised, verdict = judged(comparisons, different, sets, significance, max_copies)
     return Audit(verdict=verdict, memorised=memorised, pool=pools.size, comparisons=comparisons, pairs=tuple(pairs))
 
 

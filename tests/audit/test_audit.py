@@ -123,6 +123,14 @@ def test_too_few_samples_are_no_pass(digits: LabelledImages, honest: Classifier)
     assert "40 real images on one side, where 200 are wanted" in check(small, "reconstruction").finding
 
 
+@pytest.mark.parametrize("place", [0, 1400])
+def test_one_image_time_and_again_is_for_a_person(digits: LabelledImages, honest: Classifier, place: int) -> None:
+    """Whether it is a training image, or one that no network saw: so says an evaluation, too."""
+    record = of_samples(digits, honest, to_float(digits.images[place]).expand(300, 1, 16, 16))
+    assert check(record, "leak").outcome == "investigate"
+    assert "In set: Too few different images to tell whether training images leak" in check(record, "leak").finding
+
+
 def test_a_network_that_knows_its_images_by_heart_fails(digits: LabelledImages) -> None:
     """Labels at random can only be learnt by heart."""
     train = LabelledImages(digits.images[:200], torch.from_numpy(numpy_rng(1).integers(0, 10, 200)))

@@ -26,6 +26,7 @@ from netinv.audit import (
 )
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.data import LabelledImages
+from netinv.evaluation import privacy
 
 NOTHING: dict[str, Any] = dict.fromkeys(
     ("strangers", "leak", "reconstruction", "membership", "robustness", "agreement")
@@ -114,16 +115,15 @@ def test_a_section_that_is_null_is_left_out() -> None:
 
 def compared(monkeypatch: pytest.MonkeyPatch, p_value: float, copies: float = 0.5, **settings: Any) -> Check:
     """The check where the comparison of set a gives such p-values by pixels."""
-    whole = sample_checks.memorisation_test
+    whole = privacy.judged
 
-    def compare(*arguments: Any) -> Any:
-        audited = whole(*arguments)
-        of_pixels = audited.comparisons["pixel"].model_copy(update={"p_value": p_value, "copies_p_value": copies})
+    def judged(comparisons: Any, *rest: Any) -> Any:
+        of_pixels = comparisons["pixel"].model_copy(update={"p_value": p_value, "copies_p_value": copies})
         calm = {"p_value": 0.5, "copies_p_value": 0.5}
-        of_structure = audited.comparisons["ssim"].model_copy(update=calm)
-        return audited.model_copy(update={"comparisons": {"pixel": of_pixels, "ssim": of_structure}})
+        of_structure = comparisons["ssim"].model_copy(update=calm)
+        return whole({"pixel": of_pixels, "ssim": of_structure}, *rest)
 
-    monkeypatch.setattr(sample_checks, "memorisation_test", compare)
+    monkeypatch.setattr(privacy, "judged", judged)
     samples = {"a": torch.rand(NUM, 1, 8, 8, generator=torch_rng(3))}
     policy = Policy(**(NOTHING | {"leak": LeakPolicy(**settings)}))
     return only(audit(network(), TRAIN, TEST, policy, samples))
@@ -132,26 +132,26 @@ def compared(monkeypatch: pytest.MonkeyPatch, p_value: float, copies: float = 0.
 @pytest.mark.parametrize("significance", [0.01, 0.04])
 def test_significance_is_shared_by_all_tests(monkeypatch: pytest.MonkeyPatch, significance: float) -> None:
     with monkeypatch.context() as patch:
-        assert compared(patch, significance / 4, significance=significance).outcome == "fail"
+        assert compared(patch, significance / 6, significance=significance).outcome == "fail"
     with monkeypatch.context() as patch:
-        assert compared(patch, significance / 3.9, significance=significance).outcome != "fail"
+        assert compared(patch, significance / 5.9, significance=significance).outcome != "fail"
 
 
 @pytest.mark.parametrize(("p_value", "copies"), [(1e-5, 0.5), (0.5, 1e-5), (1e-5, 1e-6)])
 def test_a_leak_says_what_it_is(monkeypatch: pytest.MonkeyPatch, p_value: float, copies: float) -> None:
     finding = compared(monkeypatch, p_value, copies).finding
-    closer = "a lies closer to training images than to test images by pixel distance, p = 1e-05 where"
-    surplus = (
-        f"a holds more near copies of training images than of test images by pixel distance, p = {copies:.1g} where"
-    )
-    assert (closer in finding) == (p_value < 0.5)
-    assert (surplus in finding) == (copies < 0.5)
+    assert finding.startswith("In a: Training images leak: ")
+    assert ("lie closer to training images than to test images (by pixel distance)" in finding) == (p_value < 0.5)
+    assert ("near copies of training images outnumber those of test images (pixel: " in finding) == (copies < 0.5)
 
 
-def test_max_copies_is_the_limit_of_their_surplus() -> None:
+def test_max_copies_is_the_limit_of_their_surplus(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(privacy, "judged", lambda *given: asked.append(given[2:]) or (False, ""))
     for most in (0.2, 0.3):
         check = only(found(leak=LeakPolicy(max_copies=most)))
         assert {number.at_most for number in check.numbers if "copies" in number.name} == {most}
+        assert asked[-1] == (2, 0.01, most)  # sets, significance
 
 
 def test_min_samples_are_needed_for_a_pass() -> None:

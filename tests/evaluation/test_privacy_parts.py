@@ -304,9 +304,9 @@ def test_pixels_and_structure_accuse_and_features_do_not(
 def test_a_set_among_several_has_its_share_of_the_false_alarms() -> None:
     many = Different(100, 0)
     for p_value, sets, memorised in ((0.01 / 12, 2, True), (0.01 / 6, 2, False), (0.01 / 60, 10, True)):
-        assert (
-            judged({"pixel": made_up(p_value), "ssim": made_up()}, {"pixel": many, "ssim": many}, sets)[0] is memorised
-        )
+        for significance in (0.01, 0.04):
+            given = {"pixel": made_up(p_value * significance / 0.01), "ssim": made_up()}
+            assert judged(given, {"pixel": many, "ssim": many}, sets, significance)[0] is memorised
     of = pools()
     images = of.images[:40]
     found = memorisation_test(of, images, None, torch.arange(40) % K, K, seed=4, sets=4)
@@ -341,6 +341,8 @@ def test_copies_of_few_images_are_told_by_their_number_or_not_at_all(
     shares |= {"copies_test": Estimate(value=0.1, low=0.0, high=0.2, n=50)}
     found = {"pixel": made_up().model_copy(update=shares), "ssim": ABSENT}
     assert judged(found, {"pixel": Different(nearest, copied)}) == (memorised, verdict)
+    for max_copies, leak in ((low - 0.21, True), (low - 0.19, False)):  # the surplus is known to lie above low - 0.2
+        assert judged(found, {"pixel": Different(20, 4)}, max_copies=max_copies)[0] is leak
 
 
 def test_different_images_are_counted_once() -> None:
