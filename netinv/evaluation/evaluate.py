@@ -87,15 +87,13 @@ def evaluate(
     pools = _pools(real, order, config)
     membership_auc = _membership(real, bootstrap)
     noise = controls.noise(classifier.image_shape, config.num_samples, seen, rng)
-    worthless = [noise]
-    if "real_train" in real:
-        tone = next((generator.tone for generator in generators if generator.tone is not None), None)
-        worthless.append(controls.one_picture(real["real_train"], config.num_samples, tone, seen, rng))
+    tone = next((generator.tone for generator in generators if generator.tone is not None), None)
+    bent = controls.one_picture(real["real_train"], config.num_samples, tone, seen, rng) if "real_train" in real else None
     real = {name: first(samples, config.num_samples) for name, samples in real.items()}
 
     sets = [*(d.plain for d in draws), *real.values()]
     reference = reference_for(sets, real, test, pools, config, bootstrap, classifier)
-    sets += worthless
+    sets += [noise] if bent is None else [noise, bent]
     rows = _rows(sets, draws, reference)
     leak, sentence = verdict(rows, membership_auc)
     results = Results(
@@ -106,7 +104,7 @@ def evaluate(
         vendi_n=reference.vendi_n,
         headline=headline(rows)
         | {"membership_auc": membership_auc}
-        | _distilled(generators, train, test, config, bootstrap, classifier),
+        | _distilled(generators, train, bent, test, config, bootstrap, classifier),
         verdict=sentence,
         leak=leak,
         rows=tuple(rows),
@@ -253,16 +251,19 @@ def _ensemble(draws: Sequence[Draws]) -> Draws:
 def _distilled(
     generators: Sequence[ConditionedGenerator],
     train: LabelledImages | None,
+    bent: SampleSet | None,
     test: LabelledImages | None,
     config: EvaluationConfig,
     bootstrap: Bootstrap,
     classifier: InvertibleClassifier,
 ) -> Measures:
-    """``distilled_accuracy`` of all generators together, and its two controls. Not of every row: it takes minutes.
+    """``distilled_accuracy`` of all generators together, and its controls. Not of every row: it takes minutes.
 
-    Each student is taught by as many images as the others, or by all real training images where those are fewer.
+    Each student is taught by as many images as the others, or by all real training images, or all of one bent picture
+    of each class, where those are fewer.
     """
-    lessons, names = config.distillation, ("distilled_accuracy", "distilled_real_accuracy", "distilled_noise_accuracy")
+    lessons = config.distillation
+    names = ("distilled_accuracy", *(f"distilled_{row}_accuracy" for row in ("real", "noise", "one_picture")))
     if lessons is None:
         return missing(names, "evaluate.distillation is null")
     num, rng = -(-lessons.images // len(generators)), np.random.default_rng(config.seed)
@@ -282,13 +283,16 @@ def _distilled(
     def noise() -> Tensor:
         return torch.from_numpy(rng.random((total, *classifier.image_shape), dtype=np.float32))
 
+    def one_picture() -> Tensor | None:
+        return None if bent is None else bent.images[:total]
+
     def accuracy(images: Tensor | None) -> Measure:
         if images is None:
             return NotMeasured(not_measured="no real images were given")
         return distilled_accuracy(images, test, config.student_architecture, lessons, classifier, bootstrap)
 
-    # Made one after another: together they would take three times the memory.
-    return {name: accuracy(images()) for name, images in zip(names, (drawn, real, noise), strict=True)}
+    # Made one after another: together they would take several times the memory.
+    return {name: accuracy(images()) for name, images in zip(names, (drawn, real, noise, one_picture), strict=True)}
 
 
 def _expect_sound_evaluator(real: dict[str, SampleSet]) -> None:

@@ -47,7 +47,7 @@ class DistillationConfig(Config):
     sharpness: SharpnessRange = (1.0, 20.0)
     """Range of the condition's sharpness to draw them from: soft ones lie between classes, where answers tell more."""
     steps: Steps = 300
-    """Few, since every evaluation teaches three students; figures to compare with published ones need some 2,000."""
+    """Few, since every evaluation teaches four students; figures to compare with published ones need some 2,000."""
     batch_size: BatchSize = 128
     lr: LearningRate = 3e-3
     """Peak learning rate of AdamW, one cycle over all steps."""

@@ -13,6 +13,7 @@ CONTROLS = (
     "classifier_test_accuracy",
     "evaluator_test_accuracy",
     *(f"{student}_{images}_accuracy" for student in ("student", "distilled") for images in ("noise", "real")),
+    "distilled_one_picture_accuracy",
 )
 """Headline numbers that others are compared with."""
 

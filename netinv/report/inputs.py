@@ -30,12 +30,12 @@ class Control(NamedTuple):
     short: str
     """The title where room is scarce."""
     student: str
-    """Name of its distilled student's accuracy, if it has one."""
+    """Name of its distilled student's accuracy."""
 
 
 CONTROLS = {
     "real_train": Control("real images", "real", "distilled_real_accuracy"),
-    "one_picture": Control("one real picture a class, bent", "one bent", ""),
+    "one_picture": Control("one real picture a class, bent", "one bent", "distilled_one_picture_accuracy"),
     "noise": Control("noise", "noise", "distilled_noise_accuracy"),
 }
 TITLES = {title for title, _ in REFERENCES.values()} | {name for one in CONTROLS.values() for name in one[:2]}

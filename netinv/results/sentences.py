@@ -203,17 +203,16 @@ class _Judge:
         return f"; least so in class {min(known)[1]}{among}"
 
     def teaching(self, share: float) -> Finding:
-        one = {"on one real picture a class, bent": self.one["student_accuracy"]}
-        return self._taught(
-            "student", "A fresh network trained on them alone reads {} of real test images right", share, one
-        )
+        sentence = "A fresh network trained on them alone reads {} of real test images right"
+        return self._taught("student", sentence, share, self.one["student_accuracy"])
 
     def distilling(self, share: float) -> Finding:
-        return self._taught("distilled", "One that is taught the classifier's answers to them reads {} right", share)
+        sentence = "One that is taught the classifier's answers to them reads {} right"
+        return self._taught("distilled", sentence, share, self.results.headline["distilled_one_picture_accuracy"])
 
-    def _taught(self, student: str, sentence: str, share: float, others: Mapping[str, Measure] = {}) -> Finding:
+    def _taught(self, student: str, sentence: str, share: float, one: Measure) -> Finding:
         noise, real = (self.results.headline[f"{student}_{control}_accuracy"] for control in ("noise", "real"))
-        worthless = {**others, "on noise": noise}
+        worthless = {"on one real picture a class, bent": one, "on noise": noise}
         grade = _placed(f"{student}_accuracy", share, _most(*worthless.values()), _known(real, 1.0))
         return Finding(grade, f"{sentence.format(percentage(share))}{_aside({'on real images': real, **worthless})}.")
 

@@ -47,14 +47,15 @@ def test_the_controls_are_taught_with_as_many_images(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys.modules["netinv.evaluation.evaluate"], "distilled_accuracy", accuracy)
     changes = {"num_samples": 20, "sharpness": (), "distillation": DistillationConfig(images=61)}
     train = data(num_real, 1) if num_real else None
-    found = evaluate(
-        [Spy(0), Spy(1)], network(7), None, "abc", train, None, ONE.model_copy(update=changes)
-    ).results.headline
-    assert [len(images) for images in shown] == [62, *([min(num_real, 62)] if num_real else []), 62]
+    results, images = evaluate([Spy(0), Spy(1)], network(7), None, "abc", train, None, ONE.model_copy(update=changes))
+    found = results.headline
+    assert [len(images) for images in shown] == ([62, min(num_real, 62), 62, 20] if num_real else [62, 62])
     assert all(images.min() >= 0 and images.max() <= 1 for images in shown)
     if train is None:
-        assert found["distilled_real_accuracy"] == NotMeasured(not_measured="no real images were given")
+        for row in ("real", "one_picture"):
+            assert found[f"distilled_{row}_accuracy"] == NotMeasured(not_measured="no real images were given")
     else:
+        assert torch.equal(shown[3].mul(255).round().byte(), images["one_picture"].images)  # as many as its row has
         assert len(torch.unique(shown[1].flatten(1), dim=0)) == min(num_real, 62)
         given = {tuple(image.flatten().tolist()) for image in train.images}
         assert {tuple(image.mul(255).round().int().flatten().tolist()) for image in shown[1]} <= given

@@ -139,7 +139,7 @@ def test_an_evaluation_is_made_of_its_parts() -> None:
     assert results.headline == headline(results.rows) | {
         "membership_auc": told,
         **dict.fromkeys(
-            ("distilled_accuracy", "distilled_noise_accuracy", "distilled_real_accuracy"),
+            ("distilled_accuracy", *(f"distilled_{row}_accuracy" for row in ("real", "noise", "one_picture"))),
             no("evaluate.distillation is null"),
         ),
     }

@@ -102,6 +102,7 @@ def results(classes: tuple[str, ...], accuracy: float) -> Results:
     kinds |= dict.fromkeys(KNOWN, "reference")
     headline: dict[str, Measure] = {name: number(accuracy) for name in HEADLINE}
     controls = ("inversion_accuracy_min", "classifier_test_accuracy", "evaluator_test_accuracy")
+    controls += ("distilled_one_picture_accuracy",)
     headline |= {
         name: number(0.97)
         for name in (

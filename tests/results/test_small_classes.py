@@ -72,6 +72,18 @@ def test_what_is_not_known_of_every_class_is_not_good(by_class: list[Measure], g
         assert ("; " in finding.text) == bool(clause)
 
 
+@pytest.mark.parametrize(("one", "grade"), [(0.2, "good"), (0.8, "fair"), (0.95, "bad")])
+def test_a_distilled_student_counts_from_one_bent_picture(one: float, grade: str) -> None:
+    found, drawn = results(0.94, [known(0.94)] * 4)
+    students = {
+        f"distilled_{row}_accuracy": known(x) for row, x in (("noise", 0.1), ("real", 1.0), ("one_picture", one))
+    }
+    drawn.measures["distilled_accuracy"] = known(0.94)
+    distilled = findings(found.model_copy(update={"headline": found.headline | students}), drawn)[7]
+    assert distilled.grade == grade
+    assert f"(on real images: 100%, on one real picture a class, bent: {one:.1%}, on noise: 10.0%)" in distilled.text
+
+
 def test_what_is_bad_of_all_stays_bad_without_a_number_of_any_class() -> None:
     assert [finding.grade for finding in findings(*results(0.1, [FEW] * 4))[:2]] == ["bad", "bad"]
 
