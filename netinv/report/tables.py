@@ -19,6 +19,11 @@ DISTANCES = {
 """Kinds of distance to real images."""
 
 
+ANSWERED = ("inversion_accuracy", "evaluator_accuracy", "robust_accuracy")
+"""Of real images these are those of test images: networks answer otherwise to what they were trained on. The other
+measures compare with test images, or with a student that is tested on them: there training images are the control."""
+
+
 PLAIN, SHARE = MeasureText("", ""), MeasureText("", "", percent=True)
 """Numbers and shares that need no words."""
 
@@ -108,8 +113,11 @@ def headline_columns(found: Sequence[Evaluated], short: bool = False) -> dict[st
 
 def _control(e: Evaluated, row: str, student: str) -> dict[str, Measure]:
     """What the headline is of a reference; its distilled student stands among the headline numbers."""
+    measures = e.row(row).measures
+    if row == "real_train":
+        measures = measures | {name: e.row("real_test").measures[name] for name in ANSWERED}
     told = {"membership_auc": NotMeasured(not_measured="this is asked of the classifier alone")}
-    return e.row(row).measures | told | {"distilled_accuracy": e.results.headline[student]}
+    return measures | told | {"distilled_accuracy": e.results.headline[student]}
 
 
 def class_tables(found: Sequence[Evaluated]) -> list[tuple[str, Table]]:

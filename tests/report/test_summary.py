@@ -50,6 +50,18 @@ def test_many_variants_go_below_each_other(tmp_path: Path) -> None:
     assert text.count("90.0%") == 6 * 6  # each share, of each variant
 
 
+def test_accuracies_of_real_images_are_of_those_that_no_network_was_trained_on(tmp_path: Path) -> None:
+    found = results(("cat", "dog"), 0.9)
+    known = {"real_train": 1.0, "real_test": 0.71}
+    rows = [
+        row.model_copy(update={"measures": dict.fromkeys(row.measures, number(known.get(row.name, 0.5)))})
+        for row in found.rows
+    ]
+    write_text(tmp_path / "results.json", found.model_copy(update={"rows": tuple(rows)}).model_dump_json())
+    cells = [line.split()[-3] for line in summary([tmp_path], 80).splitlines()[1:8]]
+    assert cells == [*["71.0%"] * 3, "1.00", "100%", "1.00", "100%"]
+
+
 @pytest.mark.parametrize(
     ("name", "width", "head"),
     [
