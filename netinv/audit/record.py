@@ -60,7 +60,7 @@ class Recognised(Config):
     """A training image and the sample that shows it best, with the control beside them."""
 
     flagged: bool
-    """Whether it is named at the policy's rate of false alarms; else it is only the closest there is."""
+    """Whether it is named, at the policy's rate of false alarms or as a copy; else it is only the closest there is."""
     train: int
     """Index in the training split."""
     samples: str

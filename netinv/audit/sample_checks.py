@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from netinv.audit.checks import concluded, few
 from netinv.audit.policy import LeakPolicy, ReconstructionPolicy
 from netinv.audit.reconstruction import Nearest, nearest_samples, p_values, recognised
 from netinv.audit.record import Check, Number, Outcome, Recognised
 from netinv.audit.subject import Subject, answers
+from netinv.data import shared, to_float, to_uint8
 from netinv.evaluation import DECISIVE, Pools, memorisation_test, surplus
 from netinv.results import Audit, Comparison
 
@@ -80,11 +82,10 @@ def _numbers(name: str, kind: str, found: Comparison, max_copies: float) -> list
 
 
 class _Found(NamedTuple):
-    """What is known of every image of the pools."""
+    """What is known of every real image that was searched for."""
 
     train: Nearest
     test: Nearest
-    p: NDArray[np.float64]
     flagged: NDArray[np.int64]
 
 
@@ -106,26 +107,46 @@ def check_reconstruction(
     if pools is None:
         return check("investigate", shortage), (), 0
     together = torch.cat(list(subject.samples.values()))
-    train, test = nearest_samples(pools.images[:size], together), nearest_samples(pools.images[size:], together)
+    copied = _copied(subject, together)
+    further = np.setdiff1d(copied, pools.index[:size])
+    index = np.concatenate([pools.index[:size], further])
+    searched = torch.cat([pools.images[:size], to_float(subject.train.images[torch.from_numpy(further)])])
+    train, test = nearest_samples(searched, together), nearest_samples(pools.images[size:], together)
     near = pools.copy_distance["ssim" if "ssim" in pools.copy_distance else "pixel"]
     # What is no nearer than two real images are is not recognised, however significant it may be.
     p = np.where(train.distance < near, p_values(train.distance, test.distance), 1.0)
-    flagged = recognised(p, policy.false_alarms)
-    pairs = _pairs(subject, pools, size, _Found(train, test, p, flagged))
-    if len(flagged):
-        finding = (
-            f"{len(flagged)} of {size} training images can be recognised in the samples, of which about "
+    likely = recognised(p[:size], policy.false_alarms)
+    flagged = np.union1d(likely, np.flatnonzero(np.isin(index, copied)))
+    pairs = _pairs(subject, index, pools.index[size:], _Found(train, test, flagged))
+    told = []
+    if len(copied):
+        told.append(
+            f"{len(copied):,} of all {len(subject.train.labels):,} training images are among the samples, pixel for "
+            "pixel: look at the pairs."
+        )
+    if len(likely):
+        told.append(
+            f"{len(likely)} of {size} training images can be recognised in the samples, of which about "
             f"{policy.false_alarms:.0%} are expected to be false alarms: look at the pairs."
         )
-        return check("investigate", finding), pairs, len(flagged)
+    if told:
+        return check("investigate", " ".join(told)), pairs, len(flagged)
     finding = (
-        f"None of {size} training images can be recognised in the samples, at a rate of {policy.false_alarms:.0%} of "
-        f"false alarms. {shortage}"
+        f"The samples show none of {size} training images more closely than chance explains, at a rate of "
+        f"{policy.false_alarms:.0%} of false alarms. {shortage}"
     ).strip()
     return check("investigate" if shortage else "pass", finding), pairs, 0
 
 
-def _pairs(subject: Subject, pools: Pools, size: int, found: _Found) -> tuple[Recognised, ...]:
+def _copied(subject: Subject, samples: Tensor) -> NDArray[np.int64]:
+    """Indices of the training images that are samples, too, pixel for pixel in 8 bits, and that are no test images."""
+    train, test = to_uint8(subject.train.images), to_uint8(subject.test.images)
+    return np.setdiff1d(shared(to_uint8(samples), train), shared(test, train)).astype(np.int64)
+
+
+def _pairs(
+    subject: Subject, train_index: NDArray[np.int64], test_index: NDArray[np.int64], found: _Found
+) -> tuple[Recognised, ...]:
     """The training images that are named, and the closest others, each beside the test image of the same rank."""
     names: Sequence[str] = list(subject.samples)
     ends = np.cumsum([len(images) for images in subject.samples.values()])
@@ -146,12 +167,12 @@ def _pairs(subject: Subject, pools: Pools, size: int, found: _Found) -> tuple[Re
         pairs.append(
             Recognised(
                 flagged=i in flagged,
-                train=int(pools.index[i]),
+                train=int(train_index[i]),
                 samples=samples,
                 sample=sample,
                 distance=float(found.train.distance[i]),
                 p_value=float(p_values(found.train.distance[i : i + 1], found.test.distance)[0]),
-                control=int(pools.index[size + control]),
+                control=int(test_index[control]),
                 control_samples=control_samples,
                 control_sample=control_sample,
                 control_distance=float(found.test.distance[control]),

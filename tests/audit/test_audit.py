@@ -123,6 +123,21 @@ def test_too_few_samples_are_no_pass(digits: LabelledImages, honest: Classifier)
     assert "40 real images on one side, where 200 are wanted" in check(small, "reconstruction").finding
 
 
+def test_few_exact_copies_are_named_wherever_they_stand_in_the_training_split(
+    digits: LabelledImages, honest: Classifier
+) -> None:
+    """Of 700 training images 200 are compared with; a test image that is drawn is none that was copied."""
+    places = [3, 250, 690]
+    samples = to_float(torch.cat([digits.images[1400:1690], digits.images[[*places, *places, 900]]]))
+    record = of_samples(digits, honest, samples, leak=LeakPolicy(pool=200))
+    assert check(record, "reconstruction").outcome == "investigate"
+    assert check(record, "reconstruction").finding.startswith(
+        "3 of all 700 training images are among the samples, pixel"
+    )
+    assert {pair.train for pair in record.recognised if pair.flagged} >= {*places}
+    assert all(pair.distance == pytest.approx(0, abs=1e-6) for pair in record.recognised[:3])
+
+
 @pytest.mark.parametrize("place", [0, 1400])
 def test_one_image_time_and_again_is_for_a_person(digits: LabelledImages, honest: Classifier, place: int) -> None:
     """Whether it is a training image, or one that no network saw: so says an evaluation, too."""
