@@ -1,13 +1,15 @@
 """Results in sentences. Each follows from stated bars and from the controls beside the number, whatever was measured.
 
 A number counts by where it lies on the way from a control that is worth nothing (noise, chance, one picture of each
-class that is bent) to real images. So noise is praised for nothing, and real images for everything. ``docs/report.md``
-has the bars as a table.
+class that is bent) to real images: noise is praised for nothing there, and real images for everything. The accuracy of
+the inverted classifier, under attack or not, counts as it is: real images fall short where the classifier does.
+``docs/report.md`` has the bars as a table.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+from netinv.core import listed
 from netinv.results.estimates import MIN_SAMPLES, Estimate, Measure, NotMeasured
 from netinv.results.numbers import number, percentage
 from netinv.results.schema import Results, Row
@@ -237,7 +239,10 @@ class _Judge:
             return grade, unjudged
         ratio, share, of_real, label = min(known, key=lambda each: each[0])
         of_worst = WORST[name].grade(ratio)
-        clause = f"class {label} is as good as missing" if of_worst == "bad" else f"worst is class {label}"
+        gone = [each[-1] for each in known if WORST[name].grade(each[0]) == "bad"]
+        clause = f"class {label} is as good as missing" if gone else f"worst is class {label}"
+        if len(gone) > 1:
+            clause = f"{len(gone)} classes are as good as missing ({listed(gone, 3)}), the worst is class {label}"
         aside = _aside({"real images": of_real})
         return _lower(grade, of_worst), f"; {clause}, {percentage(share.value)}{aside}{unjudged}"
 

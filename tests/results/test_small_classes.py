@@ -61,6 +61,11 @@ def results(share: float, by_class: list[Measure]) -> tuple[Results, Row]:
         ([FEW] * 4, "unknown", "; no class has the 10 images that a share needs."),
         ([known(1.0), FEW, known(1.0), FEW], "fair", "; 2 of 4 classes have too few images to be judged."),
         ([known(0.95), FEW, known(1.0)], "fair", "; worst is class c0, 95.0% (real images: 100%); 1 of 3 classes"),
+        (
+            [known(x) for x in (0.02, 0.95, 0.01, 0.2, 0.0)],
+            "bad",
+            "; 4 classes are as good as missing (c0, c2, c3 and 1 more), the worst is class c4, 0% (real",
+        ),
         ([known(0.01), FEW, known(1.0)], "bad", "; class c0 is as good as missing, 1.0% (real images: 100%); 1 of 3"),
     ],
 )
