@@ -181,19 +181,30 @@ class AdaptedClassifier(nn.Module):
             features = logits if self.feature_layer is None else self._features(captured, len(inputs))
             return [logits[:num], features[:num]]
 
-    def logits_through(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Logits (N, K) of another network of the same kind, in the mode that it is in, with gradients for its weights.
+    def scores_through(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Scores of another network of the same kind, in the mode that it is in, with gradients for its weights.
 
         Args:
             network: Takes and gives what the adapted one does, such as a copy of it with fresh weights.
             images: (N, C, H, W) in [0, 1]; the other network is given them in its own precision.
+
+        Returns:
+            (N, K), or (N, 1) for a single score.
+
+        Raises:
+            InputError: It is not clear which of what it gives are the scores, as beside those of auxiliary heads.
         """
         dtypes = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
         inputs = self._inputs(images).to(next(dtypes, self.dtype))
-        scores = find_scores(
-            network(inputs), self.config.output_entry, self.num_classes, self.config.output == "sigmoid"
-        )
-        return to_logits(scores, self.output)
+        single = self.config.output == "sigmoid"
+        return find_scores(network(inputs), self.config.output_entry, self.num_classes, single)
+
+    def kind_of(self, scores: Tensor) -> OutputKind:
+        """What scores (N, K) of such a network in another mode are: the same as always, unless they look otherwise."""
+        if self.output == "sigmoid":
+            return "sigmoid" if bool(((scores >= 0) & (scores <= 1)).all()) else "logits"
+        shown = detect_output(scores, self.dtype)
+        return self.output if shown == self.detected_output else shown
 
     def _inputs(self, images: Tensor) -> Tensor:
         """What the network takes, as its author's loader would give it.

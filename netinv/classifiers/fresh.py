@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from netinv.classifiers.adapters import AdaptedClassifier
+from netinv.classifiers.inputs import probe_images
 from netinv.classifiers.networks import ConvClassifierConfig, InvertibleClassifier, build_classifier
+from netinv.classifiers.outputs import OutputKind, to_logits
 
 STAND_IN = ConvClassifierConfig()
 """What is trained in place of a network that cannot be given fresh weights."""
@@ -24,12 +26,16 @@ class FreshClassifier(nn.Module):
         network: With fresh weights.
         like: The classifier; its adapter, if it has one, says what the network takes and gives.
         architecture: What the network is, in words.
+        in_training: What it gives in training mode, which may be something else than in evaluation mode.
     """
 
-    def __init__(self, network: nn.Module, like: InvertibleClassifier, architecture: str) -> None:
+    def __init__(
+        self, network: nn.Module, like: InvertibleClassifier, architecture: str, in_training: OutputKind = "logits"
+    ) -> None:
         super().__init__()
         self.network = network
         self.architecture = architecture
+        self.in_training = in_training
         self.num_classes = like.num_classes
         self.image_shape = like.image_shape
         self.mean: Tensor
@@ -47,7 +53,8 @@ class FreshClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
         if self._adapted:
-            return self._adapted[0].logits_through(self.network, images)
+            scores = self._adapted[0].scores_through(self.network, images)
+            return to_logits(scores, self.in_training if self.training else self._adapted[0].output)
         logits: Tensor = self.network(images)
         return logits
 
@@ -59,7 +66,8 @@ def fresh_copy(
 
     Weights are made anew by the ``reset_parameters`` of each layer, from torch's random state. Where a weight is left
     that no layer makes anew, as in an exported program or a layer that computes its weight from others
-    (``weight_norm``, ``spectral_norm``, pruning), a ``STAND_IN`` takes the place of the network.
+    (``weight_norm``, ``spectral_norm``, pruning), or the network's scores cannot be told in training mode, as beside
+    those of auxiliary heads, a ``STAND_IN`` takes the place of the network.
 
     Args:
         classifier: Is left as it is.
@@ -69,15 +77,30 @@ def fresh_copy(
     """
     network: Any = classifier.network if isinstance(classifier, AdaptedClassifier) else classifier
     name = type(network).__name__
-    renewed = None if stand_in else _renewed(network)
-    if renewed is not None:
-        return FreshClassifier(renewed, classifier, f"{name}, the audited architecture")
+    in_training = None if stand_in else _kind_in_training(classifier)
+    renewed = _renewed(network) if in_training else None
+    if renewed is not None and in_training:
+        return FreshClassifier(renewed, classifier, f"{name}, the audited architecture", in_training)
     built = build_classifier(STAND_IN, classifier.num_classes, classifier.image_shape, mean, std)
     channels = "-".join(map(str, STAND_IN.channels))
     words = f"a convolutional stand-in ({channels} channels) for {name}"
     # Its own normalisation and logits: no adapter stands before it.
     built = built.to(classifier.device)
     return FreshClassifier(built, built, words)
+
+
+def _kind_in_training(classifier: InvertibleClassifier) -> OutputKind | None:
+    """What its scores are in training mode, tried on a copy; ``None`` where that cannot be told."""
+    if not isinstance(classifier, AdaptedClassifier):
+        return "logits"
+    device = classifier.device
+    images = probe_images(classifier.image_shape).to(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            scores = classifier.scores_through(copy.deepcopy(classifier.network).float().train(), images)
+        except Exception:  # copying and training are code of the network's author, which may fail in any way
+            return None
+    return classifier.kind_of(scores)
 
 
 @torch.no_grad()

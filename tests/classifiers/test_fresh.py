@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import torch
 from draws import seed_torch, torch_rng
 from foreign_networks import ConvNet, PairOutput, Probabilities
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -77,6 +78,52 @@ def test_what_cannot_be_made_anew_has_a_stated_stand_in() -> None:
         assert isinstance(fresh, FreshClassifier)
         assert fresh.network.mean.flatten().tolist() == [0.25] * 3
         assert fresh(torch.rand(5, *SHAPE, generator=torch_rng(1))).shape == (5, 2)
+
+
+class Auxiliary(ConvNet):
+    """Scores of a second head, too, in training mode."""
+
+    def forward(self, images: Tensor) -> Any:
+        logits = super().forward(images)
+        return (logits, -logits) if self.training else logits
+
+
+def test_a_network_with_other_heads_in_training_has_a_stated_stand_in() -> None:
+    network = Auxiliary(num_classes=2)
+    fresh = fresh_copy(adapt(network, SHAPE, 2), (0.25,) * 3, (0.5,) * 3)
+    assert fresh.architecture == "a convolutional stand-in (32-64 channels) for Auxiliary"
+    assert int(network.convolutions[1].num_batches_tracked) == 0
+
+
+class InEvaluation(ConvNet):
+    """Logits in training mode, and what a function makes of them in evaluation mode."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(num_classes=2)
+        self.function = function
+
+    def forward(self, images: Tensor) -> Any:
+        logits = super().forward(images)
+        return logits if self.training else self.function(logits)
+
+
+@pytest.mark.parametrize("output", ["auto", "sigmoid"])
+def test_scores_of_another_kind_in_training_are_told(output: Literal["auto", "sigmoid"]) -> None:
+    """Logits taken for probabilities would hardly train."""
+    made: list[Tensor] = []
+    for function in (lambda x: x, torch.sigmoid if output == "sigmoid" else lambda x: x.softmax(dim=1)):
+        seed_torch(4)
+        network = InEvaluation(function)
+        nn.init.normal_(network.out.weight)
+        seed_torch(5)
+        fresh = fresh_copy(adapt(network, SHAPE, 2, AdapterConfig(output=output)), (0.0,) * 3, (1.0,) * 3)
+        assert fresh.architecture == "InEvaluation, the audited architecture"
+        images = torch.rand(6, *SHAPE, generator=torch_rng(1))
+        seed_torch(6)
+        made += [fresh.train()(images), fresh.eval()(images)]
+    assert torch.equal(made[0], made[2])
+    differences = made[1] - made[3]  # a soft-max loses what all scores have in common
+    assert torch.allclose(differences, differences[:, :1], atol=1e-4)
 
 
 class Forgetful(nn.Linear):
