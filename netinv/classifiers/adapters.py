@@ -230,7 +230,9 @@ class AdaptedClassifier(nn.Module):
         if captured is None or self.feature_layer is None:
             yield
             return
-        layer = self.network.get_submodule(self.feature_layer)
+        layer = dict(self.network.named_modules())[self.feature_layer]  # scripts have no get_submodule
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise InputError(f"feature_layer {self.feature_layer!r} is a script, which cannot be read: leave it out.")
         handle = layer.register_forward_pre_hook(
             lambda _, *call: captured.extend(x.clone() for x in first_tensor(*call)), with_kwargs=True
         )

@@ -26,7 +26,7 @@ from onnx import ModelProto, helper
 from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier, Classifier
-from netinv.core import Config, Count, Few, InputError, Share, __version__, check_file, listed, new_file
+from netinv.core import Config, Count, Few, InputError, Share, __version__, check_file, listed, new_file, reason
 from netinv.export.forms import Array, WeightFormat, compress, ensemble_model, stochastic_model
 from netinv.export.graphs import classifier_model, generator_models
 from netinv.export.rewriting import rewritten
@@ -186,8 +186,12 @@ def _write_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
     except torch.onnx.OnnxExporterError as error:
         if not isinstance(classifier, AdaptedClassifier):
             raise
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"torch cannot export this network to ONNX ({reason}).") from error
+        cause: BaseException = error  # the exporter's own message is its steps
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        scripts = any(isinstance(module, torch.jit.ScriptModule) for module in classifier.modules())
+        advice = ": give it as it was before torch.jit.script" if scripts else ""
+        raise InputError(f"torch cannot export this network to ONNX ({reason(cause)}){advice}.") from error
     images = np.random.default_rng(0).random((max(BATCH_SIZES), *classifier.image_shape), dtype=np.float32)
     inputs = {"images": images}
     difference = check_agreement(path.stem, model, inputs, _reference(classifier, inputs))

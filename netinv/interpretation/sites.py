@@ -35,7 +35,8 @@ class Site:
 
     Raises:
         InputError: There is no such layer, or none of its activations belongs to one image, such as of a layer that is
-            used twice for it; names those that do. Or which of its axes is that of the channels cannot be told.
+            used twice for it; names those that do. Or which of its axes is that of the channels cannot be told, or the
+            classifier is a script of ``torch.jit``.
     """
 
     def __init__(self, classifier: Classifier | AdaptedClassifier, layer: str | None = None) -> None:
@@ -44,6 +45,12 @@ class Site:
         self._root, self._modules = root, dict(root.named_modules())
         given, shapes = self._recorded()
         known = listed([name for name in given if name in shapes], MAX_NAMED)
+        scripted = any(isinstance(module, torch.jit.ScriptModule) for module in root.modules())
+        if scripted and not given:
+            raise InputError(
+                "The classifier is a script of torch.jit, whose layers cannot be read: give the network as it was "
+                "before, or written by torch.export.save (.pt2)."
+            )
         if layer is None:
             head = classifier.feature_layer if isinstance(classifier, AdaptedClassifier) else "head"
             if head is None and known:
@@ -51,7 +58,7 @@ class Site:
                     "The classifier has no last linear layer that sees one row for each image: name a layer; those "
                     f"with activations are: {known}."
                 )
-            if head not in given or self._first_weighted(given) == head:
+            if head not in given or (self._first_weighted(given) == head and not scripted):
                 raise InputError("The classifier has no hidden layer: no activations lie between images and scores.")
             if sum(given[head][:-1]) >= PROBES:  # all images have gone in, and then more
                 raise InputError(
@@ -98,7 +105,7 @@ class Site:
         handles = [
             module.register_forward_hook(recorder(name), with_kwargs=True)
             for name, module in self._modules.items()
-            if name
+            if name and not isinstance(module, torch.jit.ScriptModule)  # those take no hooks
         ]
         try:
             self.classifier(self._probes().to(self.classifier.device))

@@ -249,7 +249,10 @@ def test_layers_that_are_called_in_ways_of_their_own(how: str) -> None:
 def test_a_frozen_script_has_no_mode() -> None:
     network = Perceptron(1, 3).layers.eval()
     images = torch.rand(5, 1, 8, 8, generator=torch_rng(1))
-    frozen = torch.jit.freeze(torch.jit.script(network))
+    script = torch.jit.script(network)
+    with pytest.raises(InputError, match=r"feature_layer '1' is a script, which cannot be read: leave it out"):
+        AdaptedClassifier(script, (1, 8, 8), config=AdapterConfig(feature_layer="1"))
+    frozen = torch.jit.freeze(script)
     classifier = AdaptedClassifier(frozen, (1, 8, 8))
     assert {finding.code for finding in behaviour(classifier)} <= {"features"}
     torch.testing.assert_close(classifier(images), network(images))

@@ -4,6 +4,7 @@ import copy
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from netinv.export import (
     export_generator,
     export_generators,
     generator_models,
+    models,
     rewritten,
     write_model,
 )
@@ -319,3 +321,24 @@ def test_a_classifier_that_insists_on_double_precision_is_exported_so(tmp_path: 
     about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
     classifier = AdaptedClassifier(Insisting(), (1, 8, 8))
     assert export_classifier(tmp_path / "classifier.onnx", classifier, about) <= TOLERANCE
+
+
+@pytest.mark.filterwarnings("ignore")  # scripts are deprecated, and copies of them warn
+def test_a_network_that_cannot_be_exported_is_told_by_the_first_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(classifier: nn.Module) -> NoReturn:
+        try:
+            raise TypeError("it takes 2 arguments")
+        except TypeError as error:  # as torch tells it, after seconds
+            raise torch.onnx.OnnxExporterError("\x1b[96mThis is step 1/3. Next steps:\n- Modify it") from error
+
+    monkeypatch.setattr(models, "classifier_model", fails)
+    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    for given, advice in ((network, ""), (torch.jit.script(network), ": give it as it was before torch.jit.script")):
+        with pytest.raises(InputError) as caught:
+            export_classifier(tmp_path / "classifier.onnx", AdaptedClassifier(given, (1, 8, 8)), about)
+        start, end = "torch cannot export this network to ONNX (TypeError: it takes 2 arguments, in ", f"){advice}."
+        assert str(caught.value).startswith(start)
+        assert str(caught.value).endswith(end)

@@ -165,6 +165,18 @@ def test_a_network_without_a_hidden_layer_is_refused(network: nn.Module) -> None
         Site(_adapted(network))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_layers_of_scripts_cannot_be_read() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 3))
+    script = torch.jit.script(network.eval())
+    with pytest.raises(InputError, match=r"a script of torch.jit, whose layers cannot be read: .* \(\.pt2\)"):
+        Site(_adapted(script))
+    for layer in (None, "1.1"):  # those around it can
+        with pytest.raises(InputError, match=r"those( with activations| that have) are: 0\."):
+            Site(_adapted(nn.Sequential(nn.Flatten(1), script)), layer)
+    assert Site(_adapted(nn.Sequential(script, nn.ReLU(), nn.Linear(3, 3)))).dim == 3
+
+
 def test_hooks_are_gone_when_a_function_fails() -> None:
     classifier = _own()
     site = Site(classifier)
