@@ -286,7 +286,8 @@ class AdaptedClassifier(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        scores = find_scores(output, self.config.output_entry, num_classes, self.config.output == "sigmoid").detach()
+        single, num = self.config.output == "sigmoid", len(inputs)
+        scores = find_scores(output, self.config.output_entry, num_classes, single, num).detach()
         if len(scores) != len(inputs):
             raise InputError(
                 f"The classifier gives {len(scores)} rows of scores for {len(inputs)} images of shape "

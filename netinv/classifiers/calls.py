@@ -67,7 +67,7 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
         raise InputError(
             f"The classifier fails on a batch of shape {tuple(inputs.shape)} ({reason(error)}): mend it there, check "
             "image_shape, give the input_shape that it takes, or wrap it in a module whose forward takes one float "
-            "tensor (N, C, H, W)."
+            "tensor (N, C, H, W), of any N; only a .pt2 may have a fixed one."
         ) from error.with_traceback(theirs)
 
 

@@ -180,14 +180,14 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
         add("error", "data", str(error))
         return _Measured(findings, None, 0)
     predicted = logits.argmax(dim=1)
-    accuracy = float((predicted == labels).float().mean())
+    accuracy = _right(logits, labels)
     best = _better(classifier, images, labels, accuracy)
     if best is not None:
         add("warning", best.code, f"{best.message} (accuracy {best.accuracy:.3f} instead of {accuracy:.3f}).")
     elif bool((predicted == predicted[0]).all()) and not bool((labels == labels[0]).all()):
         add("warning", "constant", f"The classifier takes all {len(labels)} images for class {int(predicted[0])}.")
     elif accuracy < _chance(labels) or (accuracy < 0.5 and undecided(classifier)):
-        add("warning", "accuracy", _hardly_better(accuracy))
+        add("warning", "accuracy", _hardly_better(logits, labels))
     elif (spread := logit_spread(logits)) < EQUAL_LOGITS and classifier.output == "logits":
         add(
             "warning",
@@ -202,8 +202,8 @@ def near_chance(classifier: InvertibleClassifier, data: LabelledImages) -> str |
     if not len(data.labels):
         return None
     images, labels = _chosen(data, classifier.device)
-    accuracy = float((_logits(classifier, images).argmax(dim=1) == labels).float().mean())
-    return _hardly_better(accuracy) if accuracy < _chance(labels) else None
+    logits = _logits(classifier, images)
+    return _hardly_better(logits, labels) if _right(logits, labels) < _chance(labels) else None
 
 
 def _chosen(data: LabelledImages, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -212,11 +212,21 @@ def _chosen(data: LabelledImages, device: torch.device) -> tuple[Tensor, Tensor]
     return to_float(data.images[chosen]).to(device), data.labels[chosen].to(device)
 
 
-def _hardly_better(accuracy: float) -> str:
-    return (
-        f"The accuracy of {accuracy:.3f} is hardly better than chance: was it trained, are these its weights, its "
-        "classes in this order, and images of its kind?"
+def _right(logits: Tensor, labels: Tensor) -> float:
+    """Share of the images whose label has the largest score."""
+    return float((logits.argmax(dim=1) == labels).float().mean())
+
+
+def _hardly_better(logits: Tensor, labels: Tensor) -> str:
+    told = (
+        f"The accuracy of {_right(logits, labels):.3f} is hardly better than chance: was it trained, are these its "
+        "weights, its classes in this order, and images of its kind?"
     )
+    if (least := _right(-logits, labels)) > _chance(labels):
+        told += (
+            f" Its smallest score is right more often ({least:.3f}): if it gives distances, have it give -distances."
+        )
+    return told
 
 
 def _chance(labels: Tensor) -> float:
@@ -247,7 +257,7 @@ def _better(classifier: AdaptedClassifier, images: Tensor, labels: Tensor, accur
     for alternative in _alternatives(classifier, images):
         try:
             other = instead(classifier, alternative.config)
-            measured = float((_logits(other, images).argmax(dim=1) == labels).float().mean())
+            measured = _right(_logits(other, images), labels)
         except InputError:  # a network that fails on pixels of another kind is not meant for them
             continue
         if measured > enough and (best is None or measured > best.accuracy):

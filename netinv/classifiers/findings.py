@@ -99,8 +99,9 @@ def behaviour(classifier: AdaptedClassifier, at_once: int = BATCH) -> Iterator[F
         yield Finding(
             severity="error",
             code="constant",
-            message="The classifier gives the same scores for every image: its weights are not loaded, its input is "
-            "overwritten, or its activations are dead.",
+            message="The classifier gives the same scores for every made-up image: its weights are not loaded, its "
+            "input is overwritten, its activations are dead, or a ReLU or a threshold at its end cuts all scores off "
+            "(have it give those before that).",
         )
         return
     if not torch.allclose(logits, again, atol=1e-3 * scale):

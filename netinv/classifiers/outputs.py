@@ -39,7 +39,9 @@ def to_logits(scores: Tensor, kind: OutputKind) -> Tensor:
     return torch.cat([-scores / 2, scores / 2], dim=1) if scores.shape[1] == 1 else scores
 
 
-def find_scores(output: Any, entry: int | str | None, num_classes: int | None, single: bool) -> Tensor:
+def find_scores(
+    output: Any, entry: int | str | None, num_classes: int | None, single: bool, num: int | None = None
+) -> Tensor:
     """The scores in what a classifier gave, float32.
 
     Args:
@@ -47,6 +49,7 @@ def find_scores(output: Any, entry: int | str | None, num_classes: int | None, s
         entry: Which entry; ``None`` is the only one that can be meant.
         num_classes: K, or ``None`` for any.
         single: Whether one score for each image, (N,) or (N, 1), stands for two classes.
+        num: How many images, for advice in errors, where that is known.
 
     Returns:
         (N, K), or (N, 1) for a single score.
@@ -57,7 +60,7 @@ def find_scores(output: Any, entry: int | str | None, num_classes: int | None, s
     entries = _entries(output)
     if entries is None and entry is not None:
         raise InputError(f"The output is {_described(output)} and has no entries: leave output_entry {entry!r} out.")
-    scores = output if entries is None else _entry(output, entries, entry, num_classes, single)
+    scores = output if entries is None else _entry(output, entries, entry, num_classes, single, num)
     if isinstance(scores, Tensor) and scores.is_floating_point():
         if scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1):
             if not single:
@@ -77,7 +80,7 @@ def find_scores(output: Any, entry: int | str | None, num_classes: int | None, s
                     f"The classifier gives {known} scores for each image, but num_classes is {num_classes}."
                 )
             return scores.float()
-    advice = _advice(scores, "output")
+    advice = _advice(scores, "output", num)
     raise InputError(
         f"Expected one row of scores for each image, (N, K), but the classifier gives {_described(scores)}{advice}."
     )
@@ -98,7 +101,12 @@ def _entries(output: Any) -> Mapping[Any, Any] | None:
 
 
 def _entry(
-    output: Any, entries: Mapping[Any, Any], wanted: int | str | None, num_classes: int | None, single: bool
+    output: Any,
+    entries: Mapping[Any, Any],
+    wanted: int | str | None,
+    num_classes: int | None,
+    single: bool,
+    num: int | None,
 ) -> Any:
     """The entry of a container that holds the scores."""
     told = ", ".join(f"{name} {_described(value, '')}" for name, value in entries.items())
@@ -113,7 +121,7 @@ def _entry(
     if len(fitting) == 1 or len(tables) == 1:
         return fitting[0] if fitting else next(iter(tables.values()))
     if not tables:
-        advice = next(filter(None, (_advice(value, f"output[{name!r}]") for name, value in entries.items())), "")
+        advice = next(filter(None, (_advice(value, f"output[{name!r}]", num) for name, value in entries.items())), "")
         raise InputError(f"No entry of the output is one row of scores for each image, (N, K), of {told}{advice}.")
     raise InputError(
         f"{len(fitting)} entries of the output could be the logits, of {told}: name one with output_entry."
@@ -137,9 +145,11 @@ def _described(value: Any, tensor: str = "a tensor of shape ") -> str:
     return f"{tensor}{tuple(value.shape)}{dtype}"
 
 
-def _advice(value: Any, name: str) -> str:
+def _advice(value: Any, name: str, num: int | None) -> str:
     """What to do about scores of another shape, where that is known; empty elsewhere."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim not in (3, 4):
         return ""
     dims, parts = ("(2, 3)", "pixels, as for segmentation") if value.ndim == 4 else ("1", "tokens")
+    if value.ndim == 3 and value.shape[1] == num != value.shape[0]:
+        dims, parts = "0", "time steps or of the members of an ensemble"
     return f"; if those are scores of {parts}, wrap the network so that it gives {name}.mean(dim={dims})"

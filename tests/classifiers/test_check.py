@@ -332,7 +332,7 @@ def test_constant_output() -> None:
         network.out.weight.zero_()
     report = check_classifier(network, SHAPE)
     assert codes(report, "error") == {"constant"}
-    assert "same scores for every image" in message(report, "constant")
+    assert "same scores for every made-up image" in message(report, "constant")
 
 
 def test_one_class_for_everything(network: nn.Module, data: LabelledImages) -> None:
@@ -350,6 +350,16 @@ def test_labels_that_have_nothing_to_do_with_the_classifier(network: nn.Module, 
     report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data._replace(labels=shuffled))
     assert codes(report) == {"accuracy"}
     assert "hardly better than chance" in message(report, "accuracy")
+
+
+def test_distances(network: nn.Module, data: LabelledImages) -> None:
+    """The nearest class is that of the smallest score."""
+    report = check_classifier(Times(network, -1.0), SHAPE, adapter=NORMALISED, data=data)
+    assert codes(report) == {"accuracy"}
+    assert "smallest score is right more often" in message(report, "accuracy")
+    other = check_classifier(network, SHAPE, adapter=NORMALISED, data=data)
+    told = re.findall(r"\(([0-9.]+)\): if it gives distances", message(report, "accuracy"))
+    assert [float(x) for x in told] == [pytest.approx(other.accuracy, abs=0.01)]
 
 
 @pytest.mark.parametrize("believed", [4, 7])

@@ -308,6 +308,8 @@ def test_scores_in_objects(container: Callable[[Tensor], Any], entry: Any) -> No
             Segmentation(lambda x: {"out": x, "size": 3}),
             r"No entry .*, of out \(8, 10, 16, 16\), size a int; if .* output\['out'\]\.mean\(dim=\(2, 3\)\)\.$",
         ),
+        (wrap(lambda x: torch.stack([x, x])), r"shape \(2, 8, 10\); .* an ensemble, .* output\.mean\(dim=0\)\.$"),
+        (wrap(lambda x: {"a": torch.stack([x, x], dim=1)}), r"tokens, .* output\['a'\]\.mean\(dim=1\)\.$"),
         (wrap(lambda x: Pair(x, x)), r"2 entries .* features \(8, 10\), logits \(8, 10\): name one with output_entry"),
         (wrap(lambda x: x.argmax(dim=1)), r"gives a tensor of shape \(8,\) of int64"),
         (wrap(lambda x: x.view(-1, 5)), r"16 rows of scores for 8 images of shape \(3, 16, 16\)"),

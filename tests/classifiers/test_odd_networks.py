@@ -315,7 +315,9 @@ class ByName(nn.Module):
 
 
 def test_another_way_of_calling_is_told_with_a_way_on() -> None:
-    with pytest.raises(InputError, match=r"or wrap it in a module whose forward takes one float tensor \(N, C, H, W\)"):
+    with pytest.raises(
+        InputError, match=r"or wrap it in a module whose forward takes one float tensor \(N, C, H, W\), of any N"
+    ):
         AdaptedClassifier(ByName(), (1, 8, 8))
 
 
