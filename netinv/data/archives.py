@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Self
 
 ARCHIVES = (".tar.gz", ".tgz", ".zip")
+UTF8 = 0x800
+"""Flag of a member of a zip archive whose name says that it is UTF-8."""
 MAX_NAME_BYTES = 2**20
 """Largest extended header of a tar archive, which holds a long name and is read at once."""
 DAMAGES = (
@@ -69,7 +71,7 @@ class _Header(tarfile.TarInfo):
 def _tar_members(archive: Path) -> Iterator[Member]:
     with gzip.open(archive) as stream:
         # tarfile's own decompression of a stream does not check the sum at its end; gzip's does, when it is read.
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header, encoding="utf-8") as tar:
             for member in tar:
                 if member.isdir():
                     yield f"{member.name}/", 0, False, bytes
@@ -88,7 +90,10 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            # Some programs of Windows write backslashes.
-            name = member.filename if "/" in member.filename else member.filename.replace("\\", "/")
+            name = member.filename
+            # zipfile takes for cp437 what says nothing of its letters, but zip of Linux says nothing, and writes UTF-8.
+            if not member.flag_bits & UTF8:
+                name = member.orig_filename.partition("\0")[0].encode("cp437").decode("utf-8", "surrogateescape")
+            name = name if "/" in name else name.replace("\\", "/")  # some programs of Windows write backslashes
             is_link = stat.S_ISLNK(member.external_attr >> 16)
             yield name, member.file_size, is_link and not name.endswith("/"), partial(file.read, member)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from image_files import picture, read, small, write_tar, write_zip
+from image_files import equal, picture, read, small, write_folder, write_tar, write_zip
 
 from netinv.core import InputError
 
@@ -82,6 +82,20 @@ def test_a_zip_whose_names_are_not_the_utf8_that_it_declares_is_refused(tmp_path
     path = write_zip(tmp_path / "pets.zip", small(**{"train/cat/é.png": picture()}))
     path.write_bytes(path.read_bytes().replace("é".encode(), b"\xe9x"))
     with pytest.raises(InputError, match=r"pets.zip cannot be read, it is damaged or cut short"):
+        read(path)
+
+
+def test_a_zip_that_does_not_say_how_its_names_are_written_has_those_of_its_folder(tmp_path: Path) -> None:
+    """As zip of Linux writes it. Of other letters the alphabetic order is another one, and labels change places."""
+    files, path = small(), write_zip(tmp_path / "pets.zip", small())
+    plain = path.read_bytes()
+    path.write_bytes(plain.replace(b"cat", "貓".encode()).replace(b"dog", "狗".encode()))
+    named = {name.replace("cat", "貓").replace("dog", "狗"): content for name, content in files.items()}
+    data = read(path)
+    assert data.classes == ("狗", "貓")
+    assert equal(data, read(write_folder(tmp_path / "pets", named)))
+    path.write_bytes(plain.replace(b"cat", "cät".encode("latin-1")))
+    with pytest.raises(InputError, match=r"pets.zip holds .*udce4.*, a name that is not UTF-8: rename it"):
         read(path)
 
 
