@@ -33,6 +33,7 @@ HEADER = 100_000_000
 """Bytes of the largest header that safetensors reads; its length stands first in such a file."""
 ASIDE = ("criterion", "loss", "metric")
 """How names begin that training leaves beside a network's own."""
+FLOAT, WHOLE = "of floating-point numbers", "of whole numbers"
 
 
 def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> None:
@@ -67,7 +68,8 @@ def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> N
         )
     if not fitting:
         renaming = (_under(place, tensors) for place in (places or [""]))
-        if (given := next((given for given in renaming if _loads(network, given)), None)) is not None:
+        given = next((each for each in renaming if not _unlike(each, wanted) and _loads(network, each)), None)
+        if given is not None:
             network.load_state_dict(given)
             return
         best = places[0] if places else ""
@@ -230,4 +232,22 @@ def _misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     drop = "" if missing else " (if it needs none of that, leave it out of the file)"
     reasons += [f"it has {listed(unknown, 3)}, which the network has not{drop}"] if unknown else []
     reasons += [f"{name} is {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}" for name in other[:2]]
-    return ", and ".join(reasons)
+    return ", and ".join(reasons + _unlike(given, wanted)[:2])
+
+
+def _unlike(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Tensors that torch would not copy to the wanted ones, or not by what they stand for, each in words."""
+    kinds = [(name, _kind(given[name]), _kind(wanted[name])) for name in wanted if name in given]
+    # Averaged checkpoints hold whole numbers as floats.
+    return [
+        f"{name} is {has}, not {asks}" for name, has, asks in kinds if has != asks and (has, asks) != (FLOAT, WHOLE)
+    ]
+
+
+def _kind(tensor: Tensor) -> str:
+    """What stands in a tensor, in words."""
+    if tensor.is_meta:
+        return "without values (saved on the device meta)"
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        return "quantised" if tensor.is_quantized else "sparse"
+    return FLOAT if tensor.is_floating_point() else "complex" if tensor.is_complex() else WHOLE

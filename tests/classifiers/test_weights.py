@@ -211,6 +211,34 @@ def test_says_why_weights_do_not_fit(other: Any, message: str, tmp_path: Path) -
     assert all(torch.equal(tensor, before[name]) for name, tensor in fresh.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda tensor: tensor.to("meta"), "without values .saved on the device meta."),
+        (lambda tensor: tensor.to_sparse(), "sparse"),
+        (lambda tensor: tensor.mul(100).to(torch.int8), "of whole numbers"),
+        (lambda tensor: tensor.cfloat(), "complex"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "quantised"),
+    ],
+    ids=["meta", "sparse", "whole", "complex", "quantised"],
+)
+@pytest.mark.filterwarnings("ignore")  # torch's own, where it writes and reads these kinds
+def test_tensors_of_another_kind_are_no_weights(change: Any, kind: str, network: nn.Module, tmp_path: Path) -> None:
+    state = network.state_dict()
+    torch.save({"model": {**state, "out.weight": change(state["out.weight"])}}, tmp_path / "weights.pt")
+    for prefix in (None, "model"):
+        with pytest.raises(InputError, match=rf"\(under model\): out.weight is {kind}, not of floating-point numbers"):
+            load_weights(ConvNet(), tmp_path / "weights.pt", prefix)
+
+
+def test_numbers_of_another_precision_are_weights(network: nn.Module, tmp_path: Path) -> None:
+    state = {name: tensor.double() for name, tensor in network.state_dict().items()}  # whole ones, too, as averages are
+    torch.save(state, tmp_path / "weights.pt")
+    fresh = ConvNet()
+    load_weights(fresh, tmp_path / "weights.pt")
+    assert same(network, fresh)
+
+
 def test_weights_are_never_unpickled(tmp_path: Path) -> None:
     torch.save({"state_dict": ConvNet().state_dict(), "more": Bomb()}, tmp_path / "bomb.pt")
     torch.save(ConvNet(), tmp_path / "module.pt")
