@@ -3,10 +3,11 @@
 import copy
 import pickle
 import re
+import warnings
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,18 @@ from torch import Tensor, nn
 from netinv.classifiers.archives import entries
 from netinv.core import InputError, expect_regular, listed, read_json
 
+_PATHS = "pathlib", "pathlib._local"  # as Python 3.13 calls it
 HARMLESS: tuple[Any, ...] = (
     Namespace,
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "bool")),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    *((PurePosixPath, f"{module}.{name}") for module in _PATHS for name in ("PosixPath", "PurePosixPath")),
+    *((PureWindowsPath, f"{module}.{name}") for module in _PATHS for name in ("WindowsPath", "PureWindowsPath")),
 )
-"""What training checkpoints often hold beside tensors (options, numpy's numbers), and weights-only loading refuses."""
+"""What training checkpoints often hold beside tensors, and weights-only loading refuses: options, numpy's numbers, and
+paths, which become pure ones and reach no files."""
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """What torch puts into names where a module is spread over devices, compiled or recomputed."""
@@ -120,7 +125,8 @@ def _read(path: Path) -> dict[str, Tensor]:
                 return load_file(path)
             _check_kind(path, start)
             file.seek(0)
-            with torch.serialization.safe_globals(list(HARMLESS)):
+            # Warnings of torch tell of its own source, such as that it looks through sparse tensors.
+            with torch.serialization.safe_globals(list(HARMLESS)), warnings.catch_warnings(action="ignore"):
                 return _flatten(torch.load(file, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError:
         raise InputError(
@@ -129,7 +135,16 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from None
     except InputError:
         raise
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, LookupError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a readable file of weights ({reason}).") from None
 

@@ -7,7 +7,7 @@ import pickle
 import re
 import sys
 import zipfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ def within(wrapper: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         lambda state: {"state_dict": wrapped("model.net.", state) | {"loss.weight": torch.ones(3)}},
         lambda state: {"a": {"b": {"c": state}}, "accuracy": np.float64(0.9), "seen": np.int64(3)},
         lambda state: {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")},
+        lambda state: {"state_dict": state, "hyper_parameters": {"data": Path("x/y"), "old": PureWindowsPath("z")}},
         lambda state: wrapped("module._orig_mod.", state) | {"n_averaged": torch.tensor(3)},
         lambda state: {"ema": None, "module": state, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}},
         lambda state: wrapped("_fsdp_wrapped_module.", within("_fsdp_wrapped_module", state)),
@@ -58,7 +59,18 @@ def within(wrapper: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         lambda state: {"arch": "vgg", "state_dict": within("module", state)},
     ],
     ids=[
-        *("plain", "nested", "tuple", "data parallel", "compiled", "lightning", "numpy", "no counters", "averaged"),
+        *(
+            "plain",
+            "nested",
+            "tuple",
+            "data parallel",
+            "compiled",
+            "lightning",
+            "numpy",
+            "no counters",
+            "paths",
+            "averaged",
+        ),
         *("deepspeed", "sharded layers", "recomputed layers", "compiled layers", "data parallel layers"),
     ],
 )
@@ -239,6 +251,13 @@ def test_numbers_of_another_precision_are_weights(network: nn.Module, tmp_path: 
     assert same(network, fresh)
 
 
+class Misused:
+    """Arguments that what is harmless does not take."""
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return argparse.Namespace, (1,)
+
+
 def test_weights_are_never_unpickled(tmp_path: Path) -> None:
     torch.save({"state_dict": ConvNet().state_dict(), "more": Bomb()}, tmp_path / "bomb.pt")
     torch.save(ConvNet(), tmp_path / "module.pt")
@@ -253,7 +272,9 @@ def test_weights_are_never_unpickled(tmp_path: Path) -> None:
 def test_damaged_and_missing_weights(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable file of weights"):
         read_tensors(tmp_path / name)
-    for content in (b"", b"PK\3\4 cut", b"\x40" + bytes(7) + b"{ cut", broken_archive()):
+    torch.save({"a": torch.ones(2), "options": Misused()}, tmp_path / "misused")
+    misused = (tmp_path / "misused").read_bytes()
+    for content in (b"", b"PK\3\4 cut", b"\x40" + bytes(7) + b"{ cut", broken_archive(), misused):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match="not a readable file of weights"):
             read_tensors(tmp_path / name)
