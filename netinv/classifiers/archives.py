@@ -44,14 +44,17 @@ def entries(path: Path) -> set[str]:
     """Names in an archive of torch's, without the folder that it packs them into; none where it cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name.partition("/")[2] for name in archive.namelist()}
+            # Of a program that was cut, the end of an archive within it is found, after bytes that are none of its own.
+            starts = min((member.header_offset for member in archive.infolist()), default=0)
+            return {name.partition("/")[2] for name in archive.namelist()} if starts == 0 else set()
     except (OSError, zipfile.BadZipFile, ValueError, RuntimeError):
         return set()
 
 
 def is_program(path: Path) -> bool:
-    """Whether a file is, or by its name should be, an exported program."""
-    return path.suffix == ".pt2" or (path.is_file() and "archive_format" in entries(path))
+    """Whether a file is, or by its name should be, an exported program; weights and TorchScript never are."""
+    names = entries(path) if path.is_file() else set()
+    return "archive_format" in names or (path.suffix == ".pt2" and "data.pkl" not in names)
 
 
 def check_archive(path: Path) -> None:
@@ -67,7 +70,8 @@ def check_archive(path: Path) -> None:
     except pickle.UnpicklingError:
         code = ["sample_inputs"]
     except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is not a readable exported program ({error}).") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} is not a readable exported program ({reason}): export it again.") from None
     if code:
         raise InputError(
             f"{path} holds pickled objects or compiled code ({listed([part[:80] for part in code], 3)}), which are not "

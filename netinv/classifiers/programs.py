@@ -1,5 +1,6 @@
 """Programs of ``torch.export`` as networks: without unpickling, for any batch, with their features marked."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +22,14 @@ MARK = "netinv_features"
 def read_program(path: Path, source: ClassifierSource) -> Network:
     """A program of ``torch.export``, with its features marked and its batch set free."""
     check_whole(source)
-    with _no_unpickling(path):
+    with _no_unpickling(path), path.open("rb") as file:  # and not its path, of which torch asks that it ends in .pt2
         try:
-            program = torch.export.load(path)
-        except Exception as error:
-            raise InputError(f"{path} is not a readable exported program ({str(error).splitlines()[0]}).") from error
+            program = torch.export.load(file)
+        except Exception as error:  # torch logs most reasons, and raises one that points there
+            raise InputError(
+                f"{path} is not a readable exported program (it is damaged, or of another version of torch than "
+                f"{torch.__version__}): export it again."
+            ) from error
     inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     if len(inputs) != 1:
         raise InputError(f"{path} takes {len(inputs)} inputs, and a classifier takes one: images.")
@@ -73,13 +77,16 @@ def _trained_layer(graph: fx.Graph) -> str | None:
 
 @contextmanager
 def _no_unpickling(path: Path) -> Iterator[None]:
-    """Refuse an archive with code of any kind, and force torch to load the rest as plain tensors."""
+    """Refuse an archive with code of any kind, and force torch to load the rest as plain tensors, without its log."""
     check_archive(path)
+    log = logging.getLogger("torch.export")
+    told, log.disabled = log.disabled, True  # its tracebacks
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
         yield
     finally:
+        log.disabled = told
         if before is None:
             del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
         else:

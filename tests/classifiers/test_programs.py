@@ -181,13 +181,25 @@ def test_formulas_of_sizes_pass(text: str) -> None:
     assert archives._is_formula(text)
 
 
-def test_what_is_no_exported_program(tmp_path: Path) -> None:
+def test_what_is_no_exported_program(images: Tensor, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "network.pt2"
-    with pytest.raises(InputError, match="not a readable exported program"):
+    whole = export(ConvNet(), tmp_path / "whole", images[:2])
+    assert load_classifier_from(ClassifierSource(model=str(whole)))(images).shape == (5, K)
+    lacking = tmp_path / "lacking.pt2"
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(lacking, "w") as new:
+        for name in old.namelist():
+            if not name.endswith("weights/weight_0"):
+                new.writestr(name, old.read(name))
+    caplog.clear()
+    for content in (None, b"no archive", whole.read_bytes()[:-100], lacking.read_bytes()):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(InputError, match=r"not a readable exported program .*: export it again"):
+            load_classifier_from(ClassifierSource(model=str(path)))
+    torch.save(ConvNet().state_dict(), path)
+    with pytest.raises(InputError, match="holds no architecture: name the factory"):
         load_classifier_from(ClassifierSource(model=str(path)))
-    path.write_bytes(b"no archive")
-    with pytest.raises(InputError, match="not a readable exported program"):
-        load_classifier_from(ClassifierSource(model=str(path)))
+    assert not caplog.records
 
 
 class Regular(nn.Module):
