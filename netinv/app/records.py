@@ -92,7 +92,8 @@ def source_of(folder: Path, named: ClassifierSource) -> ClassifierSource:
         named: What the command line says: the folder, and perhaps the factory.
 
     Raises:
-        InputError: The folder does not say, or would run code that is not named, or more is said than that.
+        InputError: The folder does not say, its file is not here, it would run code that is not named, or more is said
+            than that.
     """
     path = folder / RECORD
     source = read_record(folder).classifier
@@ -100,6 +101,14 @@ def source_of(folder: Path, named: ClassifierSource) -> ClassifierSource:
         raise InputError(f"{path} does not say where its classifier came from: name that as the MODEL.")
     if named != ClassifierSource(model=named.model, factory=named.factory, arguments=named.arguments):
         raise InputError(f"{path} says what its classifier takes and gives: leave that out, or name the classifier.")
+    for place in map(
+        Path, filter(None, (source.model, source.weights))
+    ):  # absolute where they were files, see `placed`
+        if place.is_absolute() and not place.exists():
+            raise InputError(
+                f"The classifier of {folder} was {place}, which is not here: bring it back, or name the classifier as "
+                f"the MODEL and {folder} by --inversion."
+            )
     if Path(source.model).exists():  # a folder may name a factory in its turn, and what this one says does not count
         return source.model_copy(update={"factory": named.factory, "arguments": named.arguments})
     check_named(source, named, folder)

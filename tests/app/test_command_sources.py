@@ -124,6 +124,9 @@ def test_an_inversion_remembers_its_classifier(
     assert (code, "leave that out, or name the classifier" in err) == (2, True)
     code, _, err = shell("evaluate", *colours(weights), "--out", "x")
     assert (code, "Missing option '--inversion'" in err) == (2, True)
+    Path("net.safetensors").unlink()  # as on another machine
+    code, _, err = shell(*measure, "x", "--factory", "foreign_networks:ConvNet", *arguments)
+    assert (code, f"{Path.cwd() / 'net.safetensors'}, which is not here: bring it back, or name" in err) == (2, True)
 
 
 def test_a_folder_that_an_inversion_names_says_alone_what_is_called(tmp_path: Path) -> None:
