@@ -20,6 +20,8 @@ from torch import Tensor
 from netinv.core import ClassNames, Config, ImageShape, InputError, PixelRange, expect_regular, listed, read_json
 
 Split = Literal["train", "test"]
+PIXELS = {torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64}
+"""Types of the images that are taken."""
 ROUNDING = 1e-3
 """How far floats may lie beyond [0, 1], as after a resize: less than changes any of 256 levels."""
 
@@ -69,12 +71,12 @@ def labelled(data: Any, what: str) -> LabelledImages:
     if not isinstance(data, (tuple, list)) or [isinstance(part, Tensor) for part in data] != [True, True]:
         raise InputError(f"{what} are a {type(data).__name__}: give netinv.LabelledImages(images, labels), of tensors.")
     images, labels = data
-    if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
+    if images.ndim != 4 or images.dtype not in PIXELS or images.layout != torch.strided or images.is_meta:
         raise InputError(
             f"{what} are {images.dtype} of shape {tuple(images.shape)}: give (N, C, H, W), uint8 or floats in [0, 1]."
         )
     if images.is_floating_point() and images.numel():
-        low, high = (float(value) for value in images.aminmax())
+        low, high = (float(value) for value in images.detach().aminmax())
         if not -ROUNDING <= low <= high <= 1 + ROUNDING:
             raise PixelRange(
                 f"{what} reach from {low:.3g} to {high:.3g}: give uint8, or floats in [0, 1], such as pixels in 0..255 "
@@ -82,7 +84,7 @@ def labelled(data: Any, what: str) -> LabelledImages:
             )
         images = images.clamp(0, 1) if low < 0 or high > 1 else images
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if not whole or labels.shape != images.shape[:1] or bool((labels < 0).any()):
+    if not whole or labels.shape != images.shape[:1] or bool((labels.long() < 0).any()):  # uint64 knows no comparison
         raise InputError(f"{what} lack their labels: give whole numbers from 0 on, one for each image.")
     return LabelledImages(images, labels.long())
 

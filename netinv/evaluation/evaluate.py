@@ -231,7 +231,9 @@ def _expect_one_shape(
         if data is not None:
             given.append((name, len(classes), tuple(data.images.shape[1:])))
             if len(data.labels) and int(data.labels.max()) >= len(classes):
-                raise InputError(f"{name} has the class {int(data.labels.max())}, but there are {len(classes)}.")
+                raise InputError(
+                    f"{name} has the class {int(data.labels.max())}, but there are {len(classes)}, from 0 on."
+                )
     for name, num_classes, shape in given:
         if (num_classes, shape) != (len(classes), classifier.image_shape):
             raise InputError(

@@ -19,6 +19,7 @@ from netinv.data import (
     DatasetSpec,
     LabelledImages,
     channel_statistics,
+    labelled,
     load_spec,
     load_split,
     oddities,
@@ -42,6 +43,19 @@ def saved(tmp_path: Path, train: LabelledImages) -> DatasetSpec:
         train.images.flip(0).permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2), train.labels.flip(0)
     )
     return save_dataset(tmp_path, "cats", ("cat", "dog"), train, test, "made up", "none")
+
+
+@pytest.mark.parametrize("kind", [torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int32])
+def test_labels_are_whole_numbers_of_any_type(kind: torch.dtype, train: LabelledImages) -> None:
+    found = labelled(train._replace(labels=train.labels.to(kind)), "They")
+    assert torch.equal(found.labels, train.labels)
+
+
+def test_images_of_other_kinds_are_no_images(train: LabelledImages) -> None:
+    images = to_float(train.images)
+    for other in (images.to(torch.float8_e4m3fn), images.to_sparse(), images.to("meta"), train.images.int()):
+        with pytest.raises(InputError, match="They are torch"):
+            labelled(train._replace(images=other), "They")
 
 
 def test_round_trip(tmp_path: Path, train: LabelledImages, saved: DatasetSpec) -> None:
