@@ -20,7 +20,7 @@ from netinv.classifiers.checkpoints import load_classifier
 from netinv.classifiers.programs import read_program
 from netinv.classifiers.sources import ClassifierSource, Network, check_known, check_named, check_whole, shape_of
 from netinv.classifiers.weights import load_weights, read_tensors, renamed
-from netinv.core import InputError, listed, read_config
+from netinv.core import InputError, expect_regular, listed, read_config
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -87,6 +87,10 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
 def _no_model(path: Path) -> str:
     """Why a file is no model by itself, and what to do about it."""
     factory = "name the factory that builds the network as the model, package.module:function or torchvision:NAME"
+    try:
+        expect_regular(path)
+    except OSError as error:
+        return f"{path} cannot be read ({error})."
     names = entries(path)
     if "constants.pkl" in names:
         return (

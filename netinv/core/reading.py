@@ -19,6 +19,8 @@ MAX_TEXT = 256 * 2**20
 """Bytes of the largest text that is read."""
 MAX_FILE = 2**37
 """Bytes of the largest file of weights."""
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that a clone has in the place of a large one."""
 MAX_NUMBER = 1e15
 MAX_YAML, MAX_VALUES, MAX_DEPTH = 2**20, 20_000, 30
 """Bytes, values and levels of the largest settings."""
@@ -48,13 +50,16 @@ def expect_regular(path: Path, most: int = MAX_FILE) -> None:
     """Make sure that reading a path comes to an end, as that of a pipe, a device or a file of holes may not.
 
     Raises:
-        OSError: It is missing, no regular file, or of more bytes than ``most``.
+        OSError: It is missing, no regular file, of more bytes than ``most``, or what git-lfs puts in a file's place.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError("it is no regular file")
     if found.st_size > most:
         raise OSError(f"it has {found.st_size:,} bytes, and at most {most:,} are read")
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise OSError("it is a pointer of git-lfs, in whose place git lfs pull puts the file")
 
 
 def parse_json(text: str) -> Any:

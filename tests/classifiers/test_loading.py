@@ -25,7 +25,9 @@ from netinv.classifiers import (
 )
 from netinv.classifiers.calls import frozen
 from netinv.classifiers.networks import ConvClassifier
+from netinv.classifiers.weights import read_tensors
 from netinv.core import InputError
+from netinv.sampling import OnnxGenerator
 
 SHAPE = (3, 16, 16)
 
@@ -201,6 +203,22 @@ def test_a_source_comes_from_plain_settings() -> None:
     assert isinstance(load_classifier_from(source).network, InPlace)
     with pytest.raises(InputError, match=r"source\.adapter\.meen is not a known key"):
         ClassifierSource.parse({"model": "foreign_networks:InPlace", "adapter": {"meen": [0.5]}}, where="source")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("weights.safetensors", read_tensors),
+        ("weights.pt", read_tensors),
+        ("network.pt2", lambda path: load_network(ClassifierSource(model=str(path)))),
+        ("network.bin", lambda path: load_network(ClassifierSource(model=str(path)))),
+        ("network.onnx", OnnxGenerator),
+    ],
+)
+def test_what_git_lfs_puts_in_the_place_of_a_file_is_told(name: str, read: Any, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    with pytest.raises(InputError, match=rf"{name} .*\(it is a pointer of git-lfs, in whose place git lfs pull"):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt", "network.pt2"])
