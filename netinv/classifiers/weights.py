@@ -146,7 +146,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         AttributeError,
     ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} is not a readable file of weights ({reason}).") from None
+        raise InputError(
+            f"{path} is not a readable file of weights ({reason}): get it again, or name another file."
+        ) from None
 
 
 def renamed(tensors: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: It says nothing that can be read.
     """
     path = Path(folder) / "config.json"
-    config = read_json(path, "train it again")
+    config = read_json(path, "get the folder again")
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a checkpoint configuration: expected an object, got {type(config).__name__}.")
     return config
@@ -96,5 +96,7 @@ def read_network(folder: Path, build: "Callable[[], Network]") -> "Network":
         network.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[-1].strip()
-        raise InputError(f"{path} does not hold the weights that config.json describes ({reason}).") from None
+        raise InputError(
+            f"{path} does not hold the weights that config.json describes ({reason}): get the folder again."
+        ) from None
     return network.eval()

@@ -44,7 +44,7 @@ def open_session(
     except Exception as error:  # onnxruntime's exceptions have no base of their own
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} is not an ONNX file that onnxruntime {onnxruntime.__version__} opens ({reason})."
+            f"{path} is not an ONNX file that onnxruntime {onnxruntime.__version__} opens ({reason}): export it again."
         ) from None
     metadata = Metadata.from_entries(session.get_modelmeta().custom_metadata_map, path)
     if metadata.kind != kind:

@@ -80,8 +80,9 @@ def test_what_onnxruntime_says_of_a_file_is_told_in_one_line(tmp_path: Path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(onnxruntime, "InferenceSession", refuse)
+        version = onnxruntime.__version__
         told = (
-            rf"plain-0\.onnx is not an ONNX file that onnxruntime {onnxruntime.__version__} opens \(it is broken\)\.$"
+            rf"plain-0\.onnx is not an ONNX file that onnxruntime {version} opens \(it is broken\): export it again\.$"
         )
         with pytest.raises(InputError, match=told):
             open_session(path, "generator", None)
