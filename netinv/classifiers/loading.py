@@ -19,7 +19,7 @@ from netinv.classifiers.calls import bare
 from netinv.classifiers.checkpoints import load_classifier
 from netinv.classifiers.programs import read_program
 from netinv.classifiers.sources import ClassifierSource, Network, check_known, check_named, check_whole, shape_of
-from netinv.classifiers.weights import load_weights, read_tensors, renamed
+from netinv.classifiers.weights import held, load_weights, read_tensors, renamed
 from netinv.core import InputError, expect_regular, listed, read_config
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ PROGRAM, WEIGHTS = "network.pt2", "weights.safetensors"
 """What the folder of an imported classifier holds beside its configuration: one of the two."""
 OWN = "."
 """Model of an imported classifier that is one of this library's own: the configuration tells its architecture, too."""
+
+OWN_KEYS = {"network", "architecture"}
+"""Of these the configuration of a folder of this library has one at least."""
 
 _FETCHING = {"weights", "pretrained", "weights_backbone", "pretrained_backbone"}
 """Arguments by which torchvision's builders fetch files."""
@@ -65,9 +68,9 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
             f"{path}: no maintained converter brings ONNX files back to torch, where gradients are; export the network "
             "with torch.export to a .pt2 file, or name a factory that builds or converts it."
         )
-    elif path.is_dir() and (path / "config.json").exists():
+    elif path.is_dir() and (path / "config.json").exists() and OWN_KEYS & read_config(path).keys():
         network = _from_folder(path, source)
-    elif path.is_file():
+    elif path.is_file() or (path / "config.json").exists():
         raise InputError(_no_model(path))
     elif ":" in source.model:
         network = _from_factory(source)
@@ -85,8 +88,10 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
 
 
 def _no_model(path: Path) -> str:
-    """Why a file is no model by itself, and what to do about it."""
+    """Why a file, or a folder, is no model by itself, and what to do about it."""
     factory = "name the factory that builds the network as the model, package.module:function or torchvision:NAME"
+    if path.is_dir():  # such as those that Hugging Face's libraries write
+        return f"{path} is no folder of this library: {factory}, and {held(path)} as its weights."
     try:
         expect_regular(path)
     except OSError as error:

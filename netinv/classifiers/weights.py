@@ -96,10 +96,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: A file is missing or damaged, or holds more than tensors and plain values.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name {held(path)} in its place.")
     tensors: dict[str, Tensor] = {}
     for part in _shards(path) if path.suffix == ".json" else [path]:
         tensors |= _read(part)
     return tensors
+
+
+def held(folder: Path) -> str:
+    """The file of weights in somebody's folder, as a message calls it: an index before what it names."""
+    found = (path for form in ("*.index.json", "*.safetensors", "*.bin", "*.pt*") for path in sorted(folder.glob(form)))
+    return str(next(found, "the file of weights"))
 
 
 def _shards(index: Path) -> list[Path]:

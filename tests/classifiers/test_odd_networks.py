@@ -27,6 +27,7 @@ from netinv.classifiers import (
     norms_see_vectors,
     train_classifier,
 )
+from netinv.classifiers.weights import read_tensors
 from netinv.core import InputError, OutOfMemory
 from netinv.data import LabelledImages
 from netinv.generators import ConditionedGenerator, GeneratorConfig
@@ -337,6 +338,15 @@ def test_a_file_that_is_no_model_is_told_by_what_it_is(tmp_path: Path, monkeypat
     (tmp_path / "scripted_factory.py").write_text(
         "import torch\n\n\ndef build():\n    return torch.jit.load('script.pt')\n"
     )
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/config.json").write_text('{"architectures": ["ViT"], "hidden_size": 8}')
+    for name in ("model-00001.safetensors", "model.safetensors.index.json"):
+        (tmp_path / "foreign" / name).touch()
+    place = f"{tmp_path}/foreign/model.safetensors.index.json"
+    with pytest.raises(InputError, match=rf"is no folder of this library: name the factory .*, and {place} as its"):
+        load_network(ClassifierSource(model=str(tmp_path / "foreign"), image_shape=(1, 8, 8)))
+    with pytest.raises(InputError, match=f"foreign is a folder: name {place} in its place"):
+        read_tensors(tmp_path / "foreign")
     monkeypatch.chdir(tmp_path)
     images = torch.rand(4, 1, 8, 8, generator=torch_rng(1))
     classifier = load_classifier_from(ClassifierSource(model="scripted_factory:build", image_shape=(1, 8, 8)))
