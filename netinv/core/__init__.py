@@ -7,6 +7,7 @@ from netinv.core.devices import best_device
 from netinv.core.errors import InputError, NotFinite, OutOfMemory, PixelRange, listed, not_installed
 from netinv.core.files import (
     FULL,
+    IGNORED_NAMES,
     bring_back,
     check_file,
     check_folder,
@@ -66,6 +67,7 @@ from netinv.core.weights import digest, network_digest, read_config, read_networ
 
 __all__ = [
     "FULL",
+    "IGNORED_NAMES",
     "MAX_LISTED",
     "VARIANTS",
     "AttackSteps",

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unicodedata import normalize
 
 from netinv.core.errors import InputError, listed
 from netinv.core.numbers import whole
@@ -22,6 +23,8 @@ def check_same_classes(orders: Mapping[str, Sequence[str]]) -> None:
     Example:
         >>> check_same_classes({"model": ("0", "1"), "data": ("red", "blue"), "inversion": ("red", "blue")})
     """
+    # Systems write one name in several forms, which look the same.
+    orders = {owner: [normalize("NFC", name) for name in classes] for owner, classes in orders.items()}
     for owner, classes in orders.items():
         for other, others in orders.items():
             if len(classes) != len(others):

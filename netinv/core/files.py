@@ -16,8 +16,8 @@ from netinv.core.errors import InputError, listed
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no room."""
-IGNORED_NAMES = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
-"""Files that systems and programs put into folders by themselves; a folder that holds no others is empty."""
+IGNORED_NAMES = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints", "__MACOSX"}
+"""What systems and programs put into folders by themselves; a folder that holds nothing else is empty."""
 
 
 def expanded(path: str) -> Path:

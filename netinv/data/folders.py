@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from netinv.core import Config, InputError, Side, expanded, expect_regular, listed
+from netinv.core import IGNORED_NAMES, Config, InputError, Side, expanded, expect_regular, listed
 from netinv.data.archives import ARCHIVES, DAMAGES, archive_members, is_archive
 from netinv.data.dataset import Dataset, LabelledImages, Split
 
@@ -228,7 +229,7 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def _listed(folder: Path) -> list[tuple[Path, bool]]:
-    """What lies in a folder and is not hidden, in order, and whether it is a folder.
+    """What lies in a folder and is not passed over, in order, and whether it is a folder.
 
     Path.glob would pass over a folder that may not be read, with all its images.
 
@@ -237,7 +238,7 @@ def _listed(folder: Path) -> list[tuple[Path, bool]]:
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted((Path(entry.path), entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+            return sorted((Path(entry.path), entry.is_dir()) for entry in entries if not _passed_over(entry.name))
     except OSError as error:
         raise InputError(f"{error.filename or folder} cannot be read ({error.strerror}): mend or remove it.") from None
 
@@ -296,13 +297,15 @@ def _archive_files(archive: Path, classes: set[str]) -> Iterator[File]:
 def _place(path: str, container: str) -> tuple[Split, str, str] | None:
     """Split, class and file name of a path such as ``any/folder/train/cat/1.png``; ``None`` if it has no such place.
 
+    Classes are in Unicode's composed form: systems write one name in several, which look the same.
+
     Raises:
         InputError: The path leads out of its container, lies deeper than a class folder, or is not UTF-8.
     """
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts:
         raise InputError(f"{container} holds the path {_shown(path)}, which leads out of it: refused.")
-    if any(part.startswith(".") for part in pure.parts):
+    if any(map(_passed_over, pure.parts)):
         return None
     for position, part in enumerate(pure.parts):
         if part in SPLITS:
@@ -310,7 +313,7 @@ def _place(path: str, container: str) -> tuple[Split, str, str] | None:
                 case (label, file):
                     if (label, file) != (_shown(label), _shown(file)):  # no data set could be saved under such a name
                         raise InputError(f"{container} holds {path!a}, a name that is not UTF-8: rename it.")
-                    return SPLITS[part], label, file
+                    return SPLITS[part], normalize("NFC", label), file
                 case () | (_,):
                     return None
             raise InputError(f"{_shown(path)} in {container} lies too deep: expected {part}/<class>/<image>.")
@@ -322,7 +325,14 @@ def _class_folder(path: str) -> tuple[str, ...]:
     folders = PurePosixPath(path).parts[: None if path.endswith("/") else -1]
     position = next((i for i, part in enumerate(folders) if part in SPLITS), len(folders))
     within = folders[: position + 2]
-    return within[position + 1 :] if not any(part.startswith(".") for part in within) else ()
+    return (
+        tuple(normalize("NFC", part) for part in within[position + 1 :]) if not any(map(_passed_over, within)) else ()
+    )
+
+
+def _passed_over(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems put beside others by themselves."""
+    return name.startswith(".") or name in IGNORED_NAMES
 
 
 def _shown(name: str) -> str:

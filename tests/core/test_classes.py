@@ -14,6 +14,10 @@ def test_numbered_classes_may_have_any_names_elsewhere() -> None:
     check_same_classes({"model": NUMBERS, "data": NUMBERS})
 
 
+def test_names_in_another_unicode_form_are_the_same() -> None:
+    check_same_classes({"inversion": ("caf\u00e9", "tea"), "data": ("cafe\u0301", "tea")})
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -59,11 +59,27 @@ def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
         "train/labels.csv": b"0,1",
         "train/.DS_Store": b"",
         "train/cat/.hidden.png": b"",
+        "train/cat/Thumbs.db": b"",
+        "test/desktop.ini": b"",
+        "train/__MACOSX/._cat": b"",
         "__MACOSX/train/cat/._0.png": b"",
         "validation/cat/1.png": picture(),
     }
     assert equal(read(write_folder(tmp_path / "pets", small(**others))), data)
     assert equal(read(write_zip(tmp_path / "pets.zip", small(**others))), data)
+
+
+def test_a_class_is_one_whatever_the_form_in_which_systems_write_its_name(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    files = {name.replace("cat", composed): content for name, content in small().items()}
+    data = read(write_folder(tmp_path / "composed", files))
+    assert data.classes == (composed, "dog")
+    files = {name.replace("test/cat", f"test/{apart}").replace("cat", composed): f for name, f in small().items()}
+    for path in (write_folder(tmp_path / "mixed", files), write_zip(tmp_path / "mixed.zip", files)):
+        assert equal(read(path), data)
+    files[f"train/{apart}/0.png"] = picture()
+    with pytest.raises(InputError, match=r"0\.png .*is there twice"):
+        read(write_zip(tmp_path / "twice.zip", files))
 
 
 def test_a_folder_replaces_a_built_in_data_set_and_adds_another(tmp_path: Path, no_network: None) -> None:
