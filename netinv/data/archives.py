@@ -11,15 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from netinv.core import InputError
+
 ARCHIVES = (".tar.gz", ".tgz", ".zip")
-UTF8 = 0x800
-"""Flag of a member of a zip archive whose name says that it is UTF-8."""
+ENCRYPTED, UTF8 = 0x1, 0x800
+"""Flags of a member of a zip archive: it has a password, its name says that it is UTF-8."""
 MAX_NAME_BYTES = 2**20
 """Largest extended header of a tar archive, which holds a long name and is read at once."""
 DAMAGES = (
     OSError,
     EOFError,
-    RuntimeError,  # a zip file with a password, or with a compression that Python lacks
+    RuntimeError,  # a zip file with a compression that Python lacks
     ValueError,  # names and numbers that are none
     zlib.error,
     lzma.LZMAError,
@@ -41,6 +43,7 @@ def archive_members(archive: Path) -> Iterator[Member]:
     """The members of an archive. Names may have surrogates, for bytes that are no UTF-8.
 
     Raises:
+        InputError: It has a password.
         Exception: One of ``DAMAGES``; reading a member does so as well.
     """
     return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive)
@@ -90,6 +93,8 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
+            if member.flag_bits & ENCRYPTED:
+                raise InputError(f"{archive} is encrypted: make it again without a password.")
             name = member.filename
             # zipfile takes for cp437 what says nothing of its letters, but zip of Linux says nothing, and writes UTF-8.
             if not member.flag_bits & UTF8:

@@ -43,7 +43,10 @@ def fetch_dataset(name: str, config: FetchConfig) -> Dataset:
         return load_digits()
     if name not in OFFICIAL:
         known = ", ".join(sorted({*BUILT_IN, *config.folders}))
-        raise InputError(f"Unknown data set {name!r}: known are {known}, and fetch.folders adds more.")
+        raise InputError(
+            f"Unknown data set {name!r}: known are {known}; a folder of images needs no fetching for --data, and "
+            "stands under fetch.folders in params.yaml."
+        )
     return download(name) if config.mirror is None else read_mirror(name, expanded(config.mirror))
 
 

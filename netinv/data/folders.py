@@ -4,6 +4,7 @@ import hashlib
 import io
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -77,7 +78,7 @@ def read_image_folder(config: FolderConfig) -> Dataset:
     for file in tqdm(files, f"read {path.name}", unit=" images", disable=None):
         images = parts[file.split]
         if (file.label, file.name) in images:
-            raise InputError(f"{file.where} is there twice: remove one.")
+            raise InputError(f"{file.where} is there twice, with the same class and name: remove one.")
         if sum(map(len, parts.values())) * size > MAX_DATASET_BYTES:
             raise InputError(
                 f"{path} is larger than {MAX_DATASET_BYTES >> 30} GiB as images of shape {config.image_shape}: "
@@ -154,7 +155,8 @@ def _decode(content: bytes, where: str, image_shape: tuple[int, int, int]) -> ND
         if image.mode.startswith(("I", "F")):
             # Pillow would clip 16 bits to 8, and make white of almost everything.
             raise InputError(f"{where} has pixels of more than 8 bits (mode {image.mode}): convert it to 8 bits.")
-        image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        with warnings.catch_warnings(action="ignore"):  # Pillow's, which tell of its own source
+            image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
@@ -171,7 +173,7 @@ def _open(path: Path, sha256: dict[str, str]) -> tuple[str, Iterator[File]]:
         raise InputError(f"The image folder {path} does not exist.")
     if not path.is_dir():
         if not is_archive(path):
-            raise InputError(f"{path} is no archive that can be read: expected {', '.join(ARCHIVES)}.")
+            raise InputError(f"{path} is no archive that can be read: expected {', '.join(ARCHIVES)}, or a folder.")
         archives = [path]
     elif (path / "train").is_dir() or (path / "test").is_dir():
         archives = []
@@ -206,7 +208,8 @@ def _content(path: Path, root: Path) -> bytes:
     if not Path(os.path.realpath(path)).is_relative_to(
         os.path.realpath(root)
     ):  # which follows links in a circle without an error
-        raise InputError(f"{path} is a link that leads out of {root}: put the file itself there.")
+        link = next((each for each in (path, *path.parents) if each.is_symlink()), path)
+        raise InputError(f"{link} is a link that leads out of {root}: put what it leads to there.")
     try:
         expect_regular(path, MAX_FILE_BYTES)
         return path.read_bytes()

@@ -75,6 +75,8 @@ def check_place(path: Path) -> None:
     """
     if path.name in {".png", ".npz"}:  # which Python takes for a hidden name without a suffix
         raise InputError(f"{path} is a suffix without a name: give a name before it.")
+    if path.name == "-":
+        raise InputError("Images are written to a file or a folder, not to the standard output: name one.")
     if path.suffix not in {".png", ".npz", ""}:
         raise InputError(f"{path} ends in {path.suffix}: give a .png, a .npz, or a new folder's name without a suffix.")
     if path.suffix:

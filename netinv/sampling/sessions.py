@@ -86,12 +86,14 @@ def _expect_output(output: Any, num: int, metadata: Metadata) -> None:
     found = (output.dtype, output.shape) if isinstance(output, np.ndarray) else (type(output).__name__, "")
     if found != (np.float32, expected):
         told = " ".join(map(str, found)).strip()
-        raise InputError(f"The file gives {told} where its metadata ask for float32 {expected}: export it again.")
+        raise InputError(
+            f"The {metadata.kind} gives {told} where its metadata ask for float32 {expected}: export it again."
+        )
     if not np.isfinite(output).all():
-        raise InputError("The file gives numbers that are not finite: export it again.")
+        raise InputError(f"The {metadata.kind} gives numbers that are not finite: export it again.")
     if generates and output.size and not -ROUNDING <= output.min() <= output.max() <= 1 + ROUNDING:
         raise InputError(
-            f"The file gives pixels from {output.min():g} to {output.max():g}, beyond [0, 1]: export it again."
+            f"The generator gives pixels from {output.min():g} to {output.max():g}, beyond [0, 1]: export it again."
         )
 
 

@@ -133,7 +133,7 @@ def test_inputs_that_are_not_the_files_are_refused(tmp_path: Path) -> None:
 )
 def test_images_are_what_the_metadata_say(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     network = OnnxGenerator(ending_in(generator(tmp_path).path, **changes))
-    told = f"The file gives {told} where its metadata ask for float32 (2, 1, 2, 5): export it again."
+    told = f"The generator gives {told} where its metadata ask for float32 (2, 1, 2, 5): export it again."
     with pytest.raises(InputError, match=f"^{re.escape(told)}$"):
         network.sample(2)
 
@@ -148,7 +148,7 @@ def test_images_are_what_the_metadata_say(tmp_path: Path, changes: dict[str, Any
 )
 def test_pixels_are_in_their_range(tmp_path: Path, operator: str, told: str) -> None:
     network = OnnxGenerator(ending_in(generator(tmp_path).path, operator))
-    with pytest.raises(InputError, match=f"^The file gives {told}: export it again.$"):
+    with pytest.raises(InputError, match=f"^The generator gives {told}: export it again.$"):
         network.sample(2)
 
 
@@ -165,7 +165,7 @@ def test_pixels_are_in_their_range(tmp_path: Path, operator: str, told: str) -> 
 def test_logits_are_what_the_metadata_say(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     samples = generator(tmp_path).sample(4)
     network = OnnxClassifier(ending_in(classifier(tmp_path).path, **changes))
-    told = f"The file gives {told} where its metadata ask for float32 (4, 3): export it again."
+    told = f"The classifier gives {told} where its metadata ask for float32 (4, 3): export it again."
     with pytest.raises(InputError, match=f"^{re.escape(told)}$"):
         network.accuracy(samples.images, samples.labels)
 

@@ -130,6 +130,8 @@ def test_a_file_is_replaced_and_a_folder_is_not(tmp_path: Path) -> None:
         save(tmp_path / "folder", [samples], 1, network)
     with pytest.raises(InputError, match=r"grid.jpg ends in .jpg: give a .png, a .npz, or a new folder's name"):
         save(tmp_path / "grid.jpg", [samples], 1, network)
+    with pytest.raises(InputError, match=r"not to the standard output: name one"):
+        save("-", [samples], 1, network)
     for name in (".png", ".npz"):
         with pytest.raises(
             InputError, match=rf"{tmp_path}/\{name} is a suffix without a name: give a name before it.$"
