@@ -49,6 +49,8 @@ def cluster(address: str | None) -> Iterator[None]:
             yield
         return
     check_address(address)
+    if _token():  # `ray start` asks for one wherever there is one; of a given address Ray itself would show none
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when ray is imported
     import ray
 
     import netinv

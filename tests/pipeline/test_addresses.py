@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import os
 import socket
 import socketserver
 import threading
@@ -98,20 +99,30 @@ def test_a_head_that_is_busy_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> 
         ("UNAUTHENTICATED", {"RAY_AUTH_TOKEN": "of-another"}, "asks for a token, and refuses the one"),
         ("UNIMPLEMENTED", {}, "is another port of Ray's"),
         (None, {"RAY_AUTH_TOKEN": "its"}, ""),
+        (None, {"a file": "its"}, ""),
+        (None, {"a file": "its", "RAY_AUTH_MODE": "disabled"}, ""),
+        (None, {}, ""),
     ],
 )
 def test_a_cluster_that_asks_for_a_token_or_is_of_another_kind_says_so_at_once(
     refusal: str | None, given: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import grpc
+    import ray
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(connection, "_expect_node", lambda address: None)
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that it is as it was afterwards, whatever is set meanwhile
+        monkeypatch.delenv(name)
     for name, value in given.items():
-        monkeypatch.setenv(name, value)
+        if name == "a file":
+            (tmp_path / ".ray").mkdir()
+            (tmp_path / ".ray/auth_token").write_text(value)
+        else:
+            monkeypatch.setenv(name, value)
+    modes: list[str | None] = []
+    monkeypatch.setattr(ray, "init", lambda **_: modes.append(os.environ.get("RAY_AUTH_MODE")))
     told: list[Any] = []
 
     class Head(grpc.GenericRpcHandler):
@@ -130,14 +141,17 @@ def test_a_cluster_that_asks_for_a_token_or_is_of_another_kind_says_so_at_once(
     begun = time.monotonic()
     try:
         if refusal is None:
-            check_address(f"127.0.0.1:{port}")
+            with cluster(f"127.0.0.1:{port}"):
+                pass
         else:
             with pytest.raises(InputError, match=words):
                 check_address(f"127.0.0.1:{port}")
     finally:
         server.stop(0)
     assert time.monotonic() - begun < 5
-    token = given.get("RAY_AUTH_TOKEN")
+    token = None if "RAY_AUTH_MODE" in given else given.get("RAY_AUTH_TOKEN") or given.get("a file")
+    mode = given.get("RAY_AUTH_MODE", "token" if token else None)
+    assert modes == ([mode] if refusal is None else [])  # Ray shows what the first question has shown
     assert told == [("/ray.rpc.NodeInfoGcsService/CheckAlive", f"Bearer {token}" if token else None)]
 
 
