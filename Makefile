@@ -101,6 +101,7 @@ summary: install ## Print the headline numbers of all data sets and variants
 compare: install ## Print experiments beside each other; make compare EXPERIMENTS="gamma-up epsilon-up" names some
 	python -m pipeline.compare $(EXPERIMENTS)
 
+ui: export MLFLOW_DISABLE_TELEMETRY ?= true
 ui: install ## Look at the runs, on http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 

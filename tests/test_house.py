@@ -161,6 +161,12 @@ def test_the_science_knows_no_pipeline_tool(root: Path) -> None:
         assert not _imports(path) & {"ray", "mlflow", "dvc", "pipeline"}, path
 
 
+def test_one_module_imports_onnxruntime(root: Path) -> None:
+    """It sees to it that nothing is reported, which has to be before."""
+    knowing = {path for path in (root / "netinv").rglob("*.py") if "onnxruntime" in _imports(path)}
+    assert knowing == {root / "netinv/sampling/sessions.py"}
+
+
 def test_every_module_of_the_extra_torch_is_known_by_name(root: Path) -> None:
     """An error names them, with the way to install them."""
     base = {"netinv", "PIL", "click", "gradio", "lazy_loader", "numpy", "onnxruntime", "pydantic"}

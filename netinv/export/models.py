@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import ModelProto, helper
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ from netinv.export.forms import Array, WeightFormat, compress, ensemble_model, s
 from netinv.export.graphs import classifier_model, generator_models
 from netinv.export.rewriting import rewritten
 from netinv.generators import ConditionedGenerator
-from netinv.sampling import Metadata, draw
+from netinv.sampling import Metadata, draw, new_session
 
 TOLERANCE = 1e-5
 """How far an exported network may be from torch, in pixels of [0, 1], or in logits as a share of the largest one."""
@@ -236,7 +235,7 @@ def check_agreement(name: str, model: ModelProto, inputs: Mapping[str, Array], e
     """
     scale = max(1.0, float(np.abs(expected).max()))
     worst = 0.0
-    session = _session(model)
+    session = new_session(model.SerializeToString())
     for size in BATCH_SIZES:
         output = session.run(None, {key: value[:size] for key, value in inputs.items()})[0]
         difference = float(np.abs(output - expected[:size]).max()) / scale
@@ -260,19 +259,14 @@ def accuracy_losses(
     latent, condition = draw(num_samples, **metadata.draws, seed=0)
     label = torch.from_numpy(condition.argmax(axis=1))
     feeds = {"latent": latent, "condition": condition}
-    full, rounded = (torch.from_numpy(_session(m).run(None, feeds)[0]) for m in (model, small))
+    sessions = [new_session(form.SerializeToString()) for form in (model, small)]
+    full, rounded = (torch.from_numpy(session.run(None, feeds)[0]) for session in sessions)
     with torch.no_grad():
         return {
             name: float((judge(full).argmax(dim=1) == label).float().mean())
             - float((judge(rounded).argmax(dim=1) == label).float().mean())
             for name, judge in judges.items()
         }
-
-
-def _session(model: ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised as well
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _random_inputs(generator: ConditionedGenerator) -> dict[str, Array]:

@@ -5,6 +5,7 @@ from netinv.sampling.grids import Pixels, grid, to_pixels
 from netinv.sampling.metadata import Metadata
 from netinv.sampling.onnx_models import OnnxClassifier, OnnxGenerator, Samples
 from netinv.sampling.saving import check_place, check_size, save
+from netinv.sampling.sessions import new_session
 
 __all__ = [
     "Metadata",
@@ -17,6 +18,7 @@ __all__ = [
     "draw",
     "draw_batches",
     "grid",
+    "new_session",
     "save",
     "softmax",
     "to_pixels",

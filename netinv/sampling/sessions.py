@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from netinv.core import InputError, expect_regular, whole
 from netinv.sampling.draws import BATCH_SIZE, Floats
 from netinv.sampling.metadata import Metadata
+
+# Its official builds report their use to Microsoft, with the path of the program, and keep an id of the machine in the
+# home. Read when it is imported, which is why nothing else in netinv does that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 MAX_SECONDS = 120
 """Longest time that ``BATCH_SIZE`` rows may take."""
@@ -36,11 +40,8 @@ def open_session(
     most = max(64, os.cpu_count() or 1)
     if num_threads is not None and not 1 <= whole(num_threads, "The number of threads") <= most:
         raise InputError(f"The number of threads is {num_threads}: give 1 to {most}, or leave it out.")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads or 0
-    options.log_severity_level = 4  # what goes wrong is raised as well
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = new_session(str(path), num_threads)
     except Exception as error:  # onnxruntime's exceptions have no base of their own
         reason = " ".join(str(error).split())
         raise InputError(
@@ -52,6 +53,18 @@ def open_session(
     if (found := {i.name: tuple(i.shape[1:]) for i in session.get_inputs()}) != (expected := _input_shapes(metadata)):
         raise InputError(f"{path} does not fit its metadata: expected the inputs {expected}, got {found}.")
     return metadata, session
+
+
+def new_session(model: str | bytes, num_threads: int | None = None) -> onnxruntime.InferenceSession:
+    """A model, or the path of its file, on the CPU; ``None`` is a thread for each core.
+
+    Raises:
+        Exception: Whatever onnxruntime says of it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads or 0
+    options.log_severity_level = 4  # what goes wrong is raised as well
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def run_session(session: onnxruntime.InferenceSession, metadata: Metadata, feeds: Mapping[str, NDArray[Any]]) -> Floats:

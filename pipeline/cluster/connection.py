@@ -39,7 +39,6 @@ def cluster(address: str | None) -> Iterator[None]:
         InputError: The cluster refuses the connection, see also :func:`check_address`.
     """
     verbose = os.environ.get("NETINV_VERBOSE") == "1"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not verbose:  # log_to_driver does not cover what Ray reports of dead workers; read when ray is imported
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")

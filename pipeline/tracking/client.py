@@ -25,7 +25,6 @@ class Client:
     def connect(self) -> "MlflowClient":
         """MLflow's client; a fresh database is made whole before anybody sees it."""
         if self._client is None:
-            os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
             os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # it would make two where the answer to one is lost
             os.environ["MLFLOW_LOGGING_LEVEL"] = "CRITICAL"
             os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"

@@ -255,6 +255,17 @@ def test_text_and_csv_are_written_in_one_step() -> None:
     assert sorted(path.name for path in Path("a").iterdir()) == ["b.txt", "c.csv"]
 
 
+@pytest.mark.parametrize("said", [{}, {"MLFLOW_DISABLE_TELEMETRY": "false", "RAY_USAGE_STATS_ENABLED": "1"}])
+def test_libraries_report_nothing_unless_somebody_has_said_so(said: dict[str, str]) -> None:
+    off = {"MLFLOW_DISABLE_TELEMETRY": "true", "ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    code = f"import os, pipeline; print([os.environ.get(name) for name in {[*off]}])"
+    clean = {name: value for name, value in os.environ.items() if name not in off}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env={**clean, **said}, capture_output=True, text=True, check=True
+    ).stdout
+    assert told == f"{[*{**off, **said}.values()]}\n"
+
+
 def test_stage_command_keeps_name_and_help() -> None:
     @stage_command
     def main() -> None:

@@ -1,6 +1,9 @@
 """Files as sessions of onnxruntime: threads, batches, and what is no such file."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +94,15 @@ def test_what_onnxruntime_says_of_a_file_is_told_in_one_line(tmp_path: Path, mon
     onnx.save(model, path)
     with pytest.raises(InputError, match=rf"^{re.escape(str(path))} was not written by this project's export"):
         open_session(path, "generator", None)
+
+
+def test_a_session_leaves_nothing_in_the_home_that_onnxruntime_would_report(tmp_path: Path) -> None:
+    """It queues a report in ``~/.cache/Microsoft`` otherwise, beside an id of the machine."""
+    path, home = generator(tmp_path).path, tmp_path / "home"
+    home.mkdir()
+    code = f"from netinv.sampling import OnnxGenerator; OnnxGenerator({str(path)!r}).sample(1, seed=0)"
+    clean = {
+        name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    subprocess.run([sys.executable, "-c", code], env={**clean, "HOME": str(home)}, check=True)
+    assert [*home.iterdir()] == []
