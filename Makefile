@@ -27,7 +27,7 @@ repository:
 # The runs of one invocation become one group in MLflow.
 repro: export NETINV_PIPELINE_RUN ?= repro $(shell date +%Y-%m-%dT%H:%M:%S)
 repro: repository install ## Run the pipeline; DATASETS=mnist,svhn writes other data sets into params.yaml
-	python -m pipeline.check
+	python -m pipeline.check --datasets '$(DATASETS)'
 ifdef DATASETS
 	dvc exp run --set-param 'datasets=[$(DATASETS)]'
 else
@@ -42,6 +42,7 @@ NOW := $(shell date +%Y%m%d-%H%M%S)
 comma := ,
 
 paper: repository install ## The paper's data sets in both variants, JOBS at once (two cores and 4 GiB for each)
+	python -m pipeline.check --datasets '$(PAPER)'
 	for name in $(subst $(comma), ,$(PAPER)); do \
 		dvc exp run --queue --name $$name-$(NOW) --set-param "datasets=[$$name]" || exit; done
 	dvc exp run --run-all --jobs $(JOBS)
@@ -95,8 +96,8 @@ docs: install ## Build the documentation into build/docs
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,docs]'
 	sphinx-build -W -q docs build/docs
 
-summary: install ## Print the headline numbers of all data sets and variants
-	netinv summary evaluation/*/*
+summary: install ## Print the headline numbers of the data sets and variants of params.yaml
+	folders=$$(python -m pipeline.check --evaluated) && netinv summary $${folders:-evaluation}
 
 compare: install ## Print experiments beside each other; make compare EXPERIMENTS="gamma-up epsilon-up" names some
 	python -m pipeline.compare $(EXPERIMENTS)

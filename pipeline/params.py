@@ -1,5 +1,6 @@
 """``params.yaml`` as typed, frozen, validated configurations. The only reader of that file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -280,24 +281,24 @@ class Params(Config):
         return settings
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
+def load_params(path: Path = Path("params.yaml"), datasets: Sequence[str] = ()) -> Params:
     """Read and validate all of ``params.yaml``, presets included, so that no stage starts on a broken one.
+
+    Where there are any, ``datasets`` stand in place of the file's own.
 
     Raises:
         InputError: Names the keys, what was expected and what was given.
     """
     values = read_yaml(path, "run the command in the repository's root, on settings that can be read")
+    if datasets and isinstance(values, dict):
+        values = {**values, "datasets": [*datasets]}
     params = Params.parse(values, where=str(path))
     _check_consistency(params, path)
     return params
 
 
 def _check_consistency(params: Params, path: Path) -> None:
-    """See that all of the settings can be used, before any work.
-
-    Args:
-        params: The settings.
-        path: Of their file, for messages.
+    """See that all of the settings can be used, before any work; the path is for messages.
 
     Raises:
         InputError: Names the keys.

@@ -107,6 +107,20 @@ def test_clone_and_pull_from_a_folder(first: Path, tmp_path: Path) -> None:
     check_remote(first, tmp_path, str(tmp_path / "store"))
 
 
+def test_what_a_variant_has_left_trains_nothing_in_a_clone(copy: Path, tmp_path: Path) -> None:
+    """Its files lie on after it was taken out of params.yaml, and go to no remote."""
+    set_params(copy, variants=["standard"])
+    assert executed(run(copy, "dvc", "repro").stdout) == ["interpret@digits", "report"]
+    assert (copy / "generators/digits/robust").is_dir()
+    run(copy, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    run(copy, "git", "add", "-A")
+    run(copy, *COMMIT, "standard alone")
+    run(copy, "dvc", "push")
+    run(copy, "git", "clone", "-q", ".", str(tmp_path / "clone"))
+    run(tmp_path / "clone", "dvc", "pull")
+    assert executed(run(tmp_path / "clone", "dvc", "repro", "--dry").stdout) == ["report"]
+
+
 def test_clone_and_pull_from_s3(first: Path, tmp_path: Path) -> None:
     pytest.importorskip("dvc_s3", reason="needs the extra s3")
     boto3 = pytest.importorskip("boto3", reason="needs the extra s3")

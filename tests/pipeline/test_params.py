@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from dvc.utils.hydra import apply_overrides
 from pydantic import BaseModel
 from ruamel.yaml import YAML
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 from netinv.audit import Policy
 from netinv.core import VARIANTS, InputError
 from netinv.inversion import variant_config
+from pipeline.check import main
 from pipeline.params import GeneratorParams, RobustGenerator, load_params
 
 RAY = {"num_workers": 1, "num_cpus": 1, "num_gpus": None, "checkpoint_every": 10, "storage": "folder"}
@@ -52,6 +54,22 @@ def test_the_repositorys_own_file_is_valid(root: Path) -> None:
         assert settings.invert.robust.epsilon > 0
         assert settings.train.classifier.architecture.kind != settings.train.evaluator.architecture.kind
         assert settings.train.classifier.seed != settings.train.evaluator.seed
+
+
+def test_data_sets_that_are_to_be_are_checked_in_place_of_those_that_are(
+    edited: Callable[[Edit], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a wrong name is not written, and a right one mends it. What is not named is not among the evaluations."""
+    monkeypatch.chdir(edited(lambda values: values.update(datasets=["digts"], variants=["standard"])).parent)
+    for folder in ("digits/standard", "digits/robust", "svhn/standard"):
+        Path("evaluation", folder).mkdir(parents=True)
+
+    def check(datasets: str) -> Result:
+        return CliRunner().invoke(main, ["--evaluated", "--datasets", datasets])
+
+    assert (told := check("digits, mnist")).stdout == "evaluation/digits/standard\n", told.stderr
+    for wrong in ("", "digits mnist"):
+        assert (check(wrong).exit_code, check(wrong).stdout) == (2, "")
 
 
 def set_key(path: str, value: Any) -> Edit:
@@ -236,6 +254,7 @@ def test_the_variants_are_those_of_the_library(root: Path) -> None:
     """Their values stand in the file to be seen, and to have DVC see a change; the library is where they come from."""
     invert = load_params(root / "params.yaml").for_dataset("default").invert
     assert {name: getattr(invert, name) for name in VARIANTS} == {name: variant_config(name) for name in VARIANTS}
+    assert len(VARIANTS) == 2  # dvc.yaml names the first and the last where all are read
 
 
 def test_an_architecture_of_another_kind_is_replaced_whole(edited: Callable[[Edit], Path]) -> None:
