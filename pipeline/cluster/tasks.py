@@ -25,6 +25,8 @@ Event = TypeVar("Event", bound=Resumable)
 
 MAX_RETRIES = 3
 """How often in a row a job is started again without having come to a new state."""
+MAX_TOLD = 300
+"""Characters of what Ray says of a worker's death."""
 _PATIENCE = 5.0
 """Seconds of silence after which the cluster is asked whether it still can hold the jobs."""
 
@@ -138,9 +140,23 @@ class _Tasks(Generic[Event]):
         index, _ = self.streams.pop(stream)
         self._losses[index] += 1
         if self._losses[index] > MAX_RETRIES:
-            times = self._losses[index]
-            raise InputError(f"The worker of training {index} died {times} times in a row: {error}") from None
+            raise InputError(
+                f"The worker of training {index} died {self._losses[index]} times in a row: {reason(error)}"
+            ) from None
         print(f"training {index}: its worker died, it goes on from its last state, if it has one", file=sys.stderr)
         if self.bundle.num_workers > 1:
             self.silent_groups.add(index)
         self.start(index)
+
+
+def reason(error: Exception) -> str:
+    """Why a worker died, in one line: Ray appends pages of counters. Where memory was short, with what to do."""
+    from ray.exceptions import OutOfMemoryError
+
+    told = " ".join(str(error).split())[:MAX_TOLD]
+    if isinstance(error, OutOfMemoryError):
+        return (
+            "the node's memory was short; lower batch_size or images_at_once, or raise ray.num_cpus so that fewer "
+            f"share a node ({told})"
+        )
+    return told

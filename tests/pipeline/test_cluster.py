@@ -22,7 +22,7 @@ from ray_needs import needs
 from netinv.core import InputError
 from netinv.interpretation import DictionaryConfig, Wanted, train_dictionary
 from pipeline import interpret
-from pipeline.cluster import check_address, cluster, run_tasks, workarounds
+from pipeline.cluster import check_address, cluster, run_tasks, tasks, workarounds
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own start-up warns of its future defaults
 
@@ -371,6 +371,23 @@ def test_the_workaround_for_reservations_of_dead_actors_is_still_needed(ray_clus
     assert state() == "CREATED", "Ray frees it by itself now: remove the workaround."
     workarounds.remove_reservations_of_dead_actors()
     assert state() == "REMOVED"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("OutOfMemoryError", "lower batch_size or images_at_once, or raise ray.num_cpus"),
+        ("NodeDiedError", "it was full"),
+    ],
+)
+def test_why_a_worker_died_is_told_without_rays_counters(kind: str, words: str) -> None:
+    import ray
+
+    told = tasks.reason(getattr(ray.exceptions, kind)("it was full\n\n" + "counter 1\n" * 500))
+    assert words in told
+    assert "it was full counter 1" in told
+    assert "\n" not in told
+    assert len(told) < 500
 
 
 @pytest.mark.slow
