@@ -1,6 +1,7 @@
 """Jobs as streaming tasks on a cluster, each started again from its last state when its worker dies."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -29,6 +30,8 @@ MAX_TOLD = 300
 """Characters of what Ray says of a worker's death."""
 _PATIENCE = 5.0
 """Seconds of silence after which the cluster is asked whether it still can hold the jobs."""
+_LONG = 300.0
+"""Seconds of silence at the beginning after which the stage says that its jobs may not have begun."""
 
 
 def run_tasks(
@@ -63,17 +66,26 @@ def run_tasks(
     for index in jobs:
         tasks.start(index)
     waiting = False
+    begun: float | None = time.monotonic()  # until a job is heard of, or that is told
     while tasks.streams:
         ready, _ = ray.wait(list(tasks.streams), num_returns=1, timeout=1.0 if tasks.silent_groups else _PATIENCE)
         if tasks.silent_groups:
             remove_reservations_of_dead_actors()
         if ready:
+            begun = None
             yield from tasks.next_event(ready[0])
             continue
         shortage = tasks.bundle.shortage()
         if shortage and not waiting:
             print(f"waiting for a node to join: {shortage}", file=sys.stderr)
         waiting = shortage is not None
+        if begun is not None and time.monotonic() > begun + _LONG:
+            begun = None
+            print(
+                f"no training has told anything for {_LONG:g} s: where other work holds the cluster, see `ray status`, "
+                "they begin after it",
+                file=sys.stderr,
+            )
 
 
 class _Tasks(Generic[Event]):

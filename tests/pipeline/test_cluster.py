@@ -220,6 +220,21 @@ def test_a_job_that_the_cluster_can_never_hold_is_refused_at_once(ray_cluster: N
     assert time.monotonic() - start < 5
 
 
+def _be_late(_: None, job: int, state: bytes | None) -> Iterator[Told]:
+    time.sleep(0.5)
+    yield Told(job)
+
+
+def test_a_stage_that_hears_nothing_says_what_it_may_wait_for(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Others may hold all of a cluster that is large enough."""
+    monkeypatch.setattr(tasks, "_PATIENCE", 0.1)
+    monkeypatch.setattr(tasks, "_LONG", 0.2)
+    assert numbers(run_tasks(_be_late, {0: 7}, (None,), {}, needs()), 0) == [7]
+    assert capsys.readouterr().err.count("where other work holds the cluster, see `ray status`") == 1
+
+
 def _device(_: None, job: int, state: bytes | None) -> Iterator[Told]:
     from pipeline.cluster import device
 
