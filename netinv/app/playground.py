@@ -28,7 +28,9 @@ _CSS = """
 #images img {image-rendering: pixelated}
 #images .thumbnail-item {display: flex; flex-direction: column; aspect-ratio: auto; height: auto; overflow: visible}
 #images .caption-label {position: static; max-width: none; white-space: pre-line; text-align: left; width: 100%}
+#field thead {visibility: collapse}
 """
+"""The head of the latent field's table gives the columns their widths; seen, it would be one more row to type into."""
 
 
 def find_networks(folder: Path) -> tuple[dict[str, Path], list[Path]]:

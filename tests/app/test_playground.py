@@ -205,6 +205,8 @@ def test_the_field_is_steered_by_hand(networks: Path, browser_page: "Page") -> N
     browser_page.get_by_role("option", name="steered.onnx", exact=True).click()
     table = browser_page.locator("#field")
     table.wait_for(state="visible", timeout=60_000)
+    assert table.get_by_role("gridcell").count() == 4
+    assert not table.locator("th:visible").count(), "the table has a head that looks like a row of the field"
     for cell, value in (("0-1", "2"), ("1-0", "-2")):
         table.locator(f"[data-testid='cell-{cell}']:visible").dblclick()
         browser_page.keyboard.type(value)
