@@ -13,9 +13,11 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
         from tqdm import tqdm
 
+        from netinv.core import BAR
+
         self._title, self._unit, self._total, self._first, self._done = title, unit, total, done, done
         self._start = self._last_line = time.monotonic()
-        self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, disable=None)
+        self._bar = tqdm(total=total, initial=done, desc=title, bar_format=BAR, disable=None)
 
     def advance(self, amount: int, note: str, at_once: bool = False) -> None:
         """Count work that is done, and show a clause on how it stands; ``at_once`` for what deserves its own line."""

@@ -24,7 +24,7 @@ from netinv.classifiers import (
     norms_see_vectors,
     untrained,
 )
-from netinv.core import InputError, Variant, batch_size_for, check_class_names, network_digest, positive, whole
+from netinv.core import BAR, InputError, Variant, batch_size_for, check_class_names, network_digest, positive, whole
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import (
     VECTOR_STATISTICS,
@@ -175,15 +175,15 @@ def _trained(
     cuda = [classifier.device] if classifier.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=cuda),
-        tqdm(total=config.steps, desc=title, unit="step", disable=None if progress else True) as bar,
+        tqdm(total=config.steps, desc=title, bar_format=BAR, disable=None if progress else True) as bar,
     ):
         torch.manual_seed(seed)
         generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape)
         generator = generator.to(classifier.device)
         for record in inversion_steps(generator, classifier, config, seed):
             history.append(record)
-            under = " under attack" if config.epsilon else ""
-            standing = f"accuracy{under} {record['accuracy']:.3f}, worst class {record['worst_class']:.2f}"
+            what = "under attack" if config.epsilon else "accuracy"
+            standing = f"{what} {record['accuracy']:.3f}, worst {record['worst_class']:.2f}"
             bar.set_postfix_str(standing, refresh=False)
             bar.update(int(record["step"]) - bar.n)
             if on_record is not None:

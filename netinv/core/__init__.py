@@ -59,13 +59,14 @@ from netinv.core.ranges import (
 )
 from netinv.core.reading import expect_regular, parse_json, read_json, read_numbers, read_text, read_yaml
 from netinv.core.redaction import is_secret, redacted
-from netinv.core.streams import guarded_output
+from netinv.core.streams import BAR, guarded_output
 from netinv.core.templates import page_template
 from netinv.core.variants import VARIANTS, Variant
 from netinv.core.version import __version__
 from netinv.core.weights import digest, network_digest, read_config, read_network, write_network
 
 __all__ = [
+    "BAR",
     "FULL",
     "IGNORED_NAMES",
     "MAX_LISTED",

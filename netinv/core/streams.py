@@ -9,6 +9,9 @@ from typing import IO, Any
 
 from netinv.core.errors import InputError
 
+BAR = "{desc} {percentage:.0f}%{postfix} |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+"""A progress bar of tqdm with a note on how it stands, which a narrow terminal cuts off last."""
+
 
 class Output:
     """Standard output or error, of which nothing depends: a reader that has gone changes no exit status.

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -301,11 +302,22 @@ def test_records_are_told_as_they_come(classifier: nn.Module) -> None:
     assert [record["step"] for record in told] == [2, 4]
 
 
-def test_progress_is_shown(classifier: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown(
+    classifier: nn.Module, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for progress in (True, False):
         quick = QUICK | {"config": netinv.InversionConfig(steps=2), "progress": progress}
         netinv.invert(classifier, image_shape=SHAPE, **quick)
         assert not capsys.readouterr().err  # no bar in a log file
+    terminal = io.StringIO()
+    for name, value in (("isatty", True), ("fileno", 2)):
+        monkeypatch.setattr(terminal, name, lambda value=value: value)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((40, 24)))
+    netinv.invert(classifier, image_shape=SHAPE, **quick | {"progress": True})
+    last = terminal.getvalue().rsplit("\r", 1)[1].rstrip("\n")
+    assert re.match(r"invert 100%, accuracy [01]\.\d{3}, worst [01]\.\d\d", last)
+    assert len(last) < 40
 
 
 WITHOUT_NORM = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 32), nn.ReLU(), nn.Linear(32, 10))
