@@ -193,7 +193,7 @@ def consume(plan: Plan, followed: list[Followed]) -> None:
             if new:
                 progress.advance(new, _standing(jobs, followed))
             if new and len(jobs) > MAX_SHOWN and followed[index].step == jobs[index].config.steps:
-                progress.write(f"{names[index]}: batch accuracy {event.record['accuracy']:.3f}")
+                progress.write(f"{names[index]}: {_measured(jobs[index : index + 1])} {event.record['accuracy']:.3f}")
 
 
 def _standing(jobs: list[Job], followed: list[Followed]) -> str:
@@ -201,7 +201,13 @@ def _standing(jobs: list[Job], followed: list[Followed]) -> str:
     if len(jobs) > MAX_SHOWN:
         ended = sum(one.step == job.config.steps for job, one in zip(jobs, followed, strict=True))
         return f"{ended} of {len(jobs)} generators done"
-    return "accuracy " + " ".join(f"{one.history[-1]['accuracy']:.3f}" if one.history else "-" for one in followed)
+    accuracies = " ".join(f"{one.history[-1]['accuracy']:.3f}" if one.history else "-" for one in followed)
+    return f"{_measured(jobs)} {accuracies}"
+
+
+def _measured(jobs: list[Job]) -> str:
+    """What is told of each batch, in all of some trainings."""
+    return "accuracy under attack" if all(job.config.epsilon for job in jobs) else "accuracy"
 
 
 def _events(plan: Plan, followed: list[Followed]) -> Iterator[tuple[int, Event]]:

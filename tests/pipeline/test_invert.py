@@ -223,6 +223,16 @@ def test_robust_generators_alone_are_bent_and_softened(classifier: Classifier, t
         assert [(a.bending, a.softening) for a in architectures] == [expected] * 3
 
 
+def test_what_is_told_of_generators_says_what_it_was_measured_on() -> None:
+    generators = [generator((1.0, 0.9, 0.95)), generator((1.0, 1.0, 0.25))]
+    assert invert.told("it", generators) == "it: 2 generators, accuracy 0.850, worst class 0.250"
+    attacked = CONFIG.model_copy(update={"epsilon": 0.1, "perturbation": "noise"})
+    jobs = [Job(3, ARCHITECTURE, config) for config in (attacked, attacked, CONFIG)]
+    followed = cast("list[driver.Followed]", [SimpleNamespace(history=h) for h in ([{"accuracy": 0.5}], [], [])])
+    assert driver._standing(jobs[:2], followed[:2]) == "accuracy under attack 0.500 -"
+    assert driver._standing(jobs, followed) == "accuracy 0.500 - -"
+
+
 @pytest.mark.parametrize(
     ("over", "words"),
     [
