@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +19,20 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+    def __init__(self, **values: Any) -> None:
+        """Validate settings by name. A path counts as its text, as in :meth:`parse`.
+
+        Raises:
+            InputError: Names every offending key, what was expected and what was given.
+        """
+        try:
+            super().__init__(**{name: str(v) if isinstance(v, PurePath) else v for name, v in values.items()})
+        except ValidationError as error:
+            raise InputError(explain(error, type(self).__name__, type(self))) from None
+
+    # So that pydantic, where it validates a mapping, asks its own validators and not this method.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:

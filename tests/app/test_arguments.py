@@ -110,6 +110,7 @@ def given() -> Given:
         lambda given: given.evaluate(given.inversion, test=given.pair),
         lambda given: netinv.check_classifier(given.network, (1, 8, 8), data=given.pair).accuracy,
         lambda given: given.refine(given.images.numpy(), given.labels.numpy()),
+        lambda given: netinv.ClassifierSource(model="a:b", weights=Path("c")),
         lambda given: given.audit(given.pair, SHORT, given.images),
         lambda given: given.audit(given.pair, SHORT, {"a": given.images.numpy(), "b": (255 * given.images).byte()}),
     ],
@@ -157,6 +158,12 @@ def test_what_is_meant_is_taken(call: Callable[[Given], Any], given: Given) -> N
         ),
         (lambda given: given.audit(given.pair, {"seed": 0}), "policy is a dict: give netinv.audit.Policy("),
         (lambda given: given.audit(None), "The test images are a NoneType: give netinv.LabelledImages("),
+        (lambda given: netinv.AdapterConfig(mean=0.5), "AdapterConfig.mean: expected a valid tuple, got"),
+        (lambda given: netinv.AdapterConfig(means=(0.5,)), "AdapterConfig.means is not a known key (there are: mean,"),
+        (
+            lambda given: netinv.ClassifierSource(model="a:b", adapter={"std": 1}),
+            "ClassifierSource.adapter.std: expected a valid tuple, got 1",
+        ),
         (lambda given: given.audit(given.pair, evaluator="x"), "The classifier is a str, not a torch.nn.Module"),
     ],
 )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from image_files import equal, read, small, write_folder, write_tar, write_zip
-from pydantic import ValidationError
 
 from netinv.core import InputError, expanded, read_text
 from netinv.data import DatasetSpec, FetchConfig, fetch_dataset, read_images
@@ -19,9 +18,9 @@ def test_a_data_set_of_one_class_is_refused(tmp_path: Path) -> None:
         read(write_folder(tmp_path / "pets", files))
     spec = {"name": "x", "image_shape": (1, 4, 4), "num_train": 1, "num_test": 1, "source": "", "licence": ""}
     assert DatasetSpec(classes=("a", "b"), checksums={}, **spec).num_classes == 2
-    with pytest.raises(ValidationError, match="at least 2"):
+    with pytest.raises(InputError, match="at least 2"):
         DatasetSpec(classes=("a",), checksums={}, **spec)
-    with pytest.raises(ValidationError, match="at least 1 character"):
+    with pytest.raises(InputError, match="at least 1 character"):
         DatasetSpec(classes=("a", ""), checksums={}, **spec)
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from draws import library_torch_rng
-from pydantic import ValidationError
 
+from netinv.core import InputError
 from netinv.interpretation import (
     DictionaryConfig,
     Drawn,
@@ -96,9 +96,9 @@ def test_units_and_active_are_those_of_the_dictionary() -> None:
     model = train_dictionary(_rows(), SMALL)
     assert model.encoder.shape == (16, 6)
     assert int((model.encode(_rows()) > 0).sum(dim=1).max()) == 3
-    with pytest.raises(ValidationError, match=r"above dictionary\.units"):
+    with pytest.raises(InputError, match=r"above dictionary\.units"):
         InterpretationConfig(dictionary=DictionaryConfig(units=4, active=5))
-    with pytest.raises(ValidationError, match="active already"):
+    with pytest.raises(InputError, match="active already"):
         InterpretationConfig(sweep=(16,))
 
 

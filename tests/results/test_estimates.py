@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from draws import numpy_rng
-from pydantic import ValidationError
 from scipy.special import logit
 from scipy.stats import binom
 
+from netinv.core import InputError
 from netinv.results import MIN_SAMPLES, Bootstrap, Estimate, NotMeasured, spread_estimate, spread_within
 
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_measured_says_why() -> None:
     assert Bootstrap(0).mean(values) == NotMeasured(not_measured="1 of 20 values are not finite")
     assert isinstance(spread_estimate(float("nan"), [1.0, 2.0], 5), NotMeasured)
     assert isinstance(spread_estimate(1.0, [1.0, float("inf")], 5), NotMeasured)
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError):
         Estimate(value=float("nan"), low=0, high=1, n=5)
 
 
