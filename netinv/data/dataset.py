@@ -49,7 +49,7 @@ class DatasetSpec(Config):
 
 
 class LabelledImages(NamedTuple):
-    """A split of a data set."""
+    """N images and their labels, of K classes from 0 to K - 1: a split of a data set."""
 
     images: Tensor
     """(N, C, H, W), uint8; or floats in [0, 1], which mean the same. On disk they are uint8."""
@@ -69,7 +69,7 @@ def labelled(data: Any, what: str) -> LabelledImages:
         PixelRange: They are floats outside of [0, 1].
     """
     if not isinstance(data, (tuple, list)) or [isinstance(part, Tensor) for part in data] != [True, True]:
-        raise InputError(f"{what} are a {type(data).__name__}: give netinv.LabelledImages(images, labels), of tensors.")
+        raise InputError(f"{what} are {_kind(data)}: give netinv.LabelledImages(images, labels), both of them tensors.")
     images, labels = data
     if images.ndim != 4 or images.dtype not in PIXELS or images.layout != torch.strided or images.is_meta:
         raise InputError(
@@ -87,6 +87,12 @@ def labelled(data: Any, what: str) -> LabelledImages:
     if not whole or labels.shape != images.shape[:1] or bool((labels.long() < 0).any()):  # uint64 knows no comparison
         raise InputError(f"{what} lack their labels: give whole numbers from 0 on, one for each image.")
     return LabelledImages(images, labels.long())
+
+
+def _kind(data: Any) -> str:
+    """What is given in place of labelled images; of a pair, the types of both."""
+    pair = isinstance(data, (tuple, list)) and len(data) == 2
+    return " and ".join(f"a {type(part).__name__}" for part in (data if pair else [data]))
 
 
 def to_float(images: Tensor) -> Tensor:

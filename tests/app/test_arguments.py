@@ -125,7 +125,14 @@ def test_what_is_meant_is_taken(call: Callable[[Given], Any], given: Given) -> N
         (lambda given: given.interpret("inversion"), "The inversion is a str: give what netinv.invert returns"),
         (lambda given: given.interpret([given.inversion, None]), "The inversion is a NoneType: give what netinv."),
         (lambda given: given.interpret(given.inversion, train=given.images), "The training images are a Tensor: give"),
-        (lambda given: given.interpret(given.inversion, test=(given.images, [0])), "The test images are a tuple: give"),
+        (
+            lambda given: given.interpret(given.inversion, test=(given.images, [0])),
+            "The test images are a Tensor and a list: give netinv.LabelledImages(images, labels), both of",
+        ),
+        (
+            lambda given: given.check(data=netinv.LabelledImages(given.images.numpy(), given.labels)),
+            "The labelled images are a ndarray and a Tensor: give",
+        ),
         (lambda given: given.evaluate([]), "There is no inversion to draw images from: give one at least"),
         (lambda given: given.evaluate({"a": given.inversion}), "The inversion is a dict: give what netinv.invert"),
         (lambda given: given.evaluate(given.inversion, train=given.images), "The training images are a Tensor: give"),
