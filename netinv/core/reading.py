@@ -31,7 +31,8 @@ def read_text(path: Path, mend: str, most: int = MAX_TEXT) -> str:
 
     Args:
         path: The file.
-        mend: What to do where it cannot be read, for the message, such as ``fetch the data set again``.
+        mend: What to do where it cannot be read, for the message, such as ``fetch the data set again``; of a
+            missing file it becomes ``fetch the data set first, or name another folder``.
         most: Bytes that it may have.
 
     Raises:
@@ -43,6 +44,8 @@ def read_text(path: Path, mend: str, most: int = MAX_TEXT) -> str:
     except (OSError, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) else None
         reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else told or error
+        if isinstance(error, FileNotFoundError) and mend.endswith(" again"):  # it may never have been made
+            mend = f"{mend.removesuffix(' again')} first, or name another folder"
         raise InputError(f"{path} is not readable ({reason}): {mend}.") from None
 
 

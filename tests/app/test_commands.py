@@ -302,13 +302,13 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
         (("invert", *FACTORY, "--out", "x", "--variant", "bold"), "'bold' is not one of 'standard', 'robust'"),
         (
             ("evaluate", *FACTORY, "--inversion", "nowhere", "--out", "x"),
-            "nowhere/inversion.json is not readable (No such file",
+            "nowhere/inversion.json is not readable (No such file or directory): invert first, or name another folder.",
         ),
         (
             ("export", "nowhere", "--out", "x.onnx"),
-            "nowhere/inversion.json is not readable (No such file",
+            "nowhere/inversion.json is not readable (No such file or directory): invert first, or name another folder.",
         ),
-        (("report", "nowhere", "--out", "x.html"), "nowhere/results.json"),
+        (("report", "nowhere", "--out", "x.html"), "): evaluate first, or name another folder."),
     ],
 )
 def test_one_sentence_says_what_is_wrong(
