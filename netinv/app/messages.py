@@ -91,8 +91,13 @@ def pixel_vendi(results: "Results") -> "Measure":
 
 def print_evaluation(results: "Results", vendi: list[float]) -> None:
     """The headline of an evaluation for people, and the diversity in pixels and in the classifier's own features."""
+    several = sum(row.kind == "generator" for row in results.rows) > 1  # or else the worst one is the only one
     for name, value in results.headline.items():
-        print(f"{name.replace('_', ' '):28} {value}")
+        measure = name.removesuffix("_min")
+        if measure == name:
+            print(f"{name.replace('_', ' '):28} {value}")
+        elif several:
+            print(f"{'worst generator, ' + measure.removesuffix('_accuracy'):28} {value}")
     print(f"{'vendi, pixels':28} {pixel_vendi(results)}")
     print(f"{'vendi, classifier features':28} {', '.join(f'{value:.2f}' for value in vendi)}")
     print(results.verdict)

@@ -120,6 +120,7 @@ def test_from_a_classifier_to_measures_and_an_onnx_file_without_data(
     assert code == 0
     assert "evaluator accuracy           not measured: " in printed
     assert "vendi, classifier features" in printed
+    assert "worst generator" not in printed  # it is the only one
     found = load_results(results / "results.json")
     headline, ensemble = found.headline, next(row for row in found.rows if row.name == "ensemble")
     assert f"\nvendi, pixels                {ensemble.measures['vendi_pixels']}\n" in printed
@@ -211,7 +212,9 @@ def test_labels_that_mean_other_classes_are_refused(
         assert "are blue, red: give both the same names in the same order" in err
     assert shell(*quick, "red,green,blue", "--out", "three")[0] == 2
     assert not Path("x").exists()
-    assert shell(*measure, "0-1", "--inversion", "blue-red")[0] == 0
+    code, printed, _ = shell(*measure, "0-1", "--inversion", "blue-red")
+    assert code == 0
+    assert "worst generator, inversion   " in printed
 
 
 def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
