@@ -53,7 +53,8 @@ def find_networks(folder: Path) -> tuple[dict[str, Path], list[Path]]:
                 continue  # somebody else's file
     if not generators:
         raise InputError(
-            f"{folder} holds no exported generator: run the pipeline, or name the folder of its ONNX files."
+            f"{folder} holds no exported generator: name the folder of the pipeline's ONNX files, or one that "
+            "`netinv export` has written to."
         )
     return generators, classifiers
 

@@ -106,5 +106,5 @@ def _plain(source: ClassifierSource) -> Any:
 
 def shape_of(source: ClassifierSource) -> tuple[int, int, int]:
     if source.image_shape is None:
-        raise InputError(f"{source.model} does not tell the shape of its images: give image_shape.")
+        raise InputError(f"{source.model} does not tell the shape of its images: give image_shape (--image-shape).")
     return source.image_shape

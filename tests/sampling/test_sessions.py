@@ -59,9 +59,8 @@ def test_a_file_is_opened_only_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(str(path))} is a generator: name an exported classifier.$"):
         open_session(path, "classifier", None)
     missing = tmp_path / "missing.onnx"
-    with pytest.raises(
-        InputError, match=r"missing\.onnx is not a file that can be read \(.*\): name an exported generator.$"
-    ):
+    told = r"missing\.onnx is not a file that can be read \(.*\): name an ONNX file, as `netinv export` writes it\.$"
+    with pytest.raises(InputError, match=told):
         open_session(missing, "generator", None)
     model = onnx.load(path)
     for entry in model.metadata_props:
