@@ -13,6 +13,7 @@ from netinv.app.messages import (
     pixel_vendi,
     print_evaluation,
     print_inversion,
+    print_next,
     warn_of_random_weights,
     warnings_in_lines,
 )
@@ -35,6 +36,8 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
     labelled = None if data is None else read_data(data, network.image_shape).test
     report = check_classifier(network.module, network.image_shape, network.num_classes, network.adapter, labelled)
     print(report.model_dump_json(indent=2) if as_json else format_check(source.model, report))
+    if report.ok and not as_json:
+        print_next("No error was found. Next: netinv invert, with the same options")
     sys.exit(0 if report.ok else 1)
 
 
@@ -191,6 +194,7 @@ def evaluate(
         print(json.dumps({"out": str(out), "headline": headline, "classifier_vendi": vendi, "vendi_pixels": pixels}))
         return
     print_evaluation(evaluation.results, vendi)
+    print_next(f"Measures and pictures are in {out}. Next: netinv report {out} --out report.html")
 
 
 @click.command()
@@ -221,4 +225,8 @@ def export(folder: Path, out: Path, as_json: bool) -> None:
 
     check_file(out)
     Inversion.load(folder).to_onnx(out)
-    print(json.dumps({"out": str(out), "bytes": out.stat().st_size}) if as_json else f"{out}: written and checked")
+    if as_json:
+        print(json.dumps({"out": str(out), "bytes": out.stat().st_size}))
+        return
+    print(f"{out}: written and checked")
+    print_next(f"Next: netinv sample {out} --out images.png")

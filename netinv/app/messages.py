@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from netinv.results import Measure, Results
 
 
+def print_next(sentence: str) -> None:
+    """Say on stderr what comes next, to a person: where the output goes to a terminal."""
+    if sys.stdout.isatty():
+        print(sentence, file=sys.stderr)
+
+
 @contextmanager
 def warnings_in_lines(told_elsewhere: type[Warning], told_here: type[Warning]) -> Iterator[None]:
     """Print warnings of one kind on stderr, each as a line when it comes, and none of another kind."""
@@ -60,6 +66,7 @@ def print_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
             f"{out}: inversion accuracy {inversion.accuracy:.3f}, worst class {worst:.2f}, after "
             f"{inversion.config.steps} steps; see {out / 'grid.png'}"
         )
+        print_next(f"Next: netinv evaluate, with --inversion {out}; or netinv export {out} --out generator.onnx")
     if inversion.missing:
         print(f"warning: {missing_message(inversion.classes, inversion.class_accuracy)}", file=sys.stderr)
         sys.exit(3)
