@@ -24,6 +24,7 @@ from netinv.core import (
     Number,
     Seed,
     Share,
+    Softening,
     Steps,
     Variant,
     read_yaml,
@@ -60,7 +61,7 @@ class RobustGenerator(Config):
     """What standard generators are worse for: it takes the place of ``generator``'s own, where it is not null."""
 
     bending: Bending | None
-    softening: Share | None
+    softening: Softening | None
     toning: Share | None
     negatives: bool | None
 
@@ -282,9 +283,7 @@ class Params(Config):
 
 
 def load_params(path: Path = Path("params.yaml"), datasets: Sequence[str] = ()) -> Params:
-    """Read and validate all of ``params.yaml``, presets included, so that no stage starts on a broken one.
-
-    Where there are any, ``datasets`` stand in place of the file's own.
+    """Read and validate all of ``params.yaml``, presets included, with ``datasets``, if any, in place of its own.
 
     Raises:
         InputError: Names the keys, what was expected and what was given.

@@ -229,7 +229,7 @@ WIRING = {
             "max_width": "test_max_width_bounds_the_doubling",
             "upsampling": "test_upsampling_is_how_an_image_doubles",
             "dropout": "test_dropout_is_that_of_each_up_convolution",
-            "softening": "test_softening_is_the_share_of_a_blur",
+            "softening": "test_softening_is_the_number_of_blurs",
             **dict.fromkeys(("toning", "negatives"), "test_images_have_the_tone_that_their_latents_say"),
             "bending": "test_bending_is_how_far_the_first_latents_bend_an_image",
         },

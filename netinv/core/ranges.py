@@ -56,6 +56,8 @@ PixelBound = Annotated[float, Field(ge=0, le=1)]
 """In pixels of [0, 1]."""
 Distortion = Annotated[float, Field(ge=0, le=2)]
 """Of an affine map, as a share of half of the image."""
+Softening = Annotated[float, Field(ge=0, le=8)]
+"""Of an image, in blurs."""
 Bending = Annotated[float, Field(ge=0, le=0.25)]
 """Of an image, as a share of its side."""
 Positive = Annotated[float, Field(gt=0, le=100)]

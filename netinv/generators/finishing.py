@@ -42,21 +42,23 @@ class Bend(nn.Module):
 
 
 class Soften(nn.Module):
-    """Blends images with a blur of themselves by 1, 2, 1 across and down; edges go on outwards.
+    """Blurs images by 1, 2, 1 across and down, once and again; edges go on outwards.
 
     Args:
-        share: Of the blur.
+        amount: How many times, the last time blended with what it was by the share that is left.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, amount: float) -> None:
         super().__init__()
-        self.share = share
+        self.amount = amount
 
     def forward(self, images: Tensor) -> Tensor:
         """Soften images (N, C, H, W)."""
-        wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
-        blurred = F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2, stride=1)  # each of the two is 1, 1 across and down
-        return images + self.share * (blurred - images)
+        for done in range(math.ceil(self.amount)):
+            wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
+            blurred = F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2, stride=1)  # each is 1, 1 across and down
+            images = images + min(1.0, self.amount - done) * (blurred - images)
+        return images
 
 
 class Tone(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from netinv.core import Bending, Config, Dropout, Share, Width
+from netinv.core import Bending, Config, Dropout, Share, Softening, Width
 from netinv.generators.conditioning import hot_matrix, matrix_size
 from netinv.generators.finishing import Bend, Soften, Tone
 
@@ -35,9 +35,9 @@ class GeneratorConfig(Config):
     dropout: Dropout = 0.2
     """Probability that an up-convolution drops a whole channel, the paper's source of diversity. Inversion ends
     at 0."""
-    softening: Share = 0.0
-    """Share of a blur by 1, 2, 1 across and down in each pixel of an image, so that it holds no texture of the finest
-    scale, which the inverted classifier reads and others do not; 0 is none."""
+    softening: Softening = 0.0
+    """How many times an image is blurred by 1, 2, 1 across and down, the last time by the share that is left, so that
+    it holds no texture of the finest scales, which the inverted classifier reads and others do not; 0 is none."""
     toning: Share = 0.0
     """How far a part of the latent lowers the contrast of an image, and with it its brightness is moved: contrasts are
     uniform from 1 - toning to 1. Variety that is imposed."""

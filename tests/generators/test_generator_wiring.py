@@ -73,9 +73,9 @@ def test_dropout_is_that_of_each_up_convolution(dropout: float) -> None:
     assert generator.noise_dim == (16 + 8 + 4 if dropout else 0)
 
 
-@pytest.mark.parametrize("softening", [0.25, 1.0])
-def test_softening_is_the_share_of_a_blur(softening: float) -> None:
-    """Against a convolution with 1, 2, 1 across and down, whose sums are 16."""
+@pytest.mark.parametrize("softening", [0.25, 1.0, 2.5])
+def test_softening_is_the_number_of_blurs(softening: float) -> None:
+    """Against convolutions with 1, 2, 1 across and down, whose sums are 16."""
     generator = built(softening=softening, width=4).eval()
     latent, condition = torch.randn(5, 64, generator=torch_rng(0)), torch.eye(3)[[0, 1, 2, 0, 1]]
     found = generator(latent, condition)
@@ -83,8 +83,11 @@ def test_softening_is_the_share_of_a_blur(softening: float) -> None:
     plain = generator(latent, condition)
     line = torch.tensor([1.0, 2.0, 1.0])
     kernel = (line[:, None] * line / 16).expand(2, 1, 3, 3)
-    blurred = F.conv2d(F.pad(plain, (1, 1, 1, 1), mode="replicate"), kernel, groups=2)
-    torch.testing.assert_close(found, (1 - softening) * plain + softening * blurred)
+    expected = plain
+    for share in (1.0,) * int(softening) + (softening % 1,):
+        blurred = F.conv2d(F.pad(expected, (1, 1, 1, 1), mode="replicate"), kernel, groups=2)
+        expected = (1 - share) * expected + share * blurred
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(("toning", "negatives"), [(0.7, False), (0.4, True), (0.0, True)])
