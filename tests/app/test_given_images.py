@@ -125,7 +125,10 @@ def test_floats_mean_the_same_as_bytes(ask: Asked, exported: "Exported", tmp_pat
         (real(60).images.long(), "images are torch.int64 of shape"),
         (real(60).images[:, 0], r"images are torch.uint8 of shape \(60, 12, 12\)"),
         (real(60).images[:50], "images lack their labels: give whole numbers from 0 on, one for each image"),
-        (real(60).images.numpy(), r"images are a LabelledImages: give netinv.LabelledImages\(images, labels\), of ten"),
+        (
+            real(60).images.numpy(),
+            r"images are a ndarray and a Tensor: give netinv.LabelledImages\(images, labels\), both",
+        ),
     ],
 )
 @pytest.mark.parametrize("ask", [ask for ask in ASKED if ask is not trained])

@@ -25,7 +25,7 @@ def _others(value: Any) -> list[Any]:
         return [text for text in TEXTS if text != value]
     if isinstance(value, list):
         return [[part * 2 for part in value]]
-    return [{"model": "mine:net"}, 7] if value is None else [value * 2 or 1, value / 2 or 0.1]
+    return [{"model": "mine:net"}, 7, 0.5, True] if value is None else [value * 2 or 1, value / 2 or 0.1]
 
 
 def _leaves(values: dict[str, Any], where: str = "") -> Iterator[str]:

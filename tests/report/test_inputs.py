@@ -163,7 +163,7 @@ def test_a_file_that_holds_something_else_is_named(
 def test_the_id_of_a_run_is_an_id(folders: Folders, render: Callable[..., str], value: Any) -> None:
     path = folders.runs / "invert/digits-robust.json"
     path.write_text(json.dumps({"run_id": value}))
-    with pytest.raises(InputError, match=r"digits-robust\.json: run_id: .*run its stage again"):
+    with pytest.raises(InputError, match=r"digits-robust\.json\.run_id: .*run its stage again"):
         render()
 
 
