@@ -83,5 +83,5 @@ class Tone(nn.Module):
         shift = (1 - contrast) * uniform[:, 1:] / 2  # as far as it leaves [0, 1] in itself
         if self.negatives:
             contrast = torch.where(latent[:, first + 2 : first + 3] < 0, -contrast, contrast)
-        contrast, shift = (x[:, :, None, None].to(images.dtype) for x in (contrast, shift))
-        return 0.5 + contrast * (images - 0.5) + shift
+        contrast, shift = (x[:, :, None, None] for x in (contrast, shift))
+        return 0.5 + contrast * (images - 0.5) + shift  # in the latents' precision, in which it keeps to [0, 1]

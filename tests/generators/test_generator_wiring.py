@@ -106,6 +106,7 @@ def test_images_have_the_tone_that_their_latents_say(toning: float, negatives: b
     assert tone is not None
     for extreme in (torch.zeros(60, 1, 2, 2), torch.ones(60, 1, 2, 2)):
         assert (tone(extreme, 5 * latent) - 0.5).abs().max() <= 0.5 + 1e-6
+        assert torch.equal(tone(extreme.bfloat16(), latent), tone(extreme, latent))
 
 
 def test_toning_needs_three_latents() -> None:
