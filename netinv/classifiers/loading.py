@@ -30,9 +30,6 @@ PROGRAM, WEIGHTS = "network.pt2", "weights.safetensors"
 OWN = "."
 """Model of an imported classifier that is one of this library's own: the configuration tells its architecture, too."""
 
-OWN_KEYS = {"network", "architecture"}
-"""Of these the configuration of a folder of this library has one at least."""
-
 _FETCHING = {"weights", "pretrained", "weights_backbone", "pretrained_backbone"}
 """Arguments by which torchvision's builders fetch files."""
 
@@ -68,7 +65,7 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
             f"{path}: no maintained converter brings ONNX files back to torch, where gradients are; export the network "
             "with torch.export to a .pt2 file, or name a factory that builds or converts it."
         )
-    elif path.is_dir() and (path / "config.json").exists() and OWN_KEYS & read_config(path).keys():
+    elif path.is_dir() and (path / "config.json").exists() and _is_own(path):
         network = _from_folder(path, source)
     elif path.is_file() or (path / "config.json").exists():
         raise InputError(_no_model(path))
@@ -85,6 +82,12 @@ def load_network(source: ClassifierSource, device: str | torch.device = "cpu") -
     for parameter in network.module.parameters():
         parameter.requires_grad_(False)
     return network._replace(module=network.module.to(device))
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a configuration is this library's: that of timm has an architecture, too, which is a name."""
+    config = read_config(folder)
+    return "network" in config or isinstance(config.get("architecture"), dict)
 
 
 def _no_model(path: Path) -> str:

@@ -339,12 +339,13 @@ def test_a_file_that_is_no_model_is_told_by_what_it_is(tmp_path: Path, monkeypat
         "import torch\n\n\ndef build():\n    return torch.jit.load('script.pt')\n"
     )
     (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign/config.json").write_text('{"architectures": ["ViT"], "hidden_size": 8}')
     for name in ("model-00001.safetensors", "model.safetensors.index.json"):
         (tmp_path / "foreign" / name).touch()
     place = f"{tmp_path}/foreign/model.safetensors.index.json"
-    with pytest.raises(InputError, match=rf"is no folder of this library: name the factory .*, and {place} as its"):
-        load_network(ClassifierSource(model=str(tmp_path / "foreign"), image_shape=(1, 8, 8)))
+    for config in ('{"architectures": ["ViT"], "hidden_size": 8}', '{"architecture": "vit", "num_classes": 8}'):
+        (tmp_path / "foreign/config.json").write_text(config)
+        with pytest.raises(InputError, match=rf"is no folder of this library: name the factory .*, and {place} as its"):
+            load_network(ClassifierSource(model=str(tmp_path / "foreign"), image_shape=(1, 8, 8)))
     with pytest.raises(InputError, match=f"foreign is a folder: name {place} in its place"):
         read_tensors(tmp_path / "foreign")
     monkeypatch.chdir(tmp_path)
