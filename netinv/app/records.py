@@ -101,10 +101,8 @@ def source_of(folder: Path, named: ClassifierSource) -> ClassifierSource:
         raise InputError(f"{path} does not say where its classifier came from: name that as the MODEL.")
     if named != ClassifierSource(model=named.model, factory=named.factory, arguments=named.arguments):
         raise InputError(f"{path} says what its classifier takes and gives: leave that out, or name the classifier.")
-    for place in map(
-        Path, filter(None, (source.model, source.weights))
-    ):  # absolute where they were files, see `placed`
-        if place.is_absolute() and not place.exists():
+    for place in (Path(source.model), Path(source.weights or "")):
+        if place.is_absolute() and not place.exists():  # it was a file, see `placed`
             raise InputError(
                 f"The classifier of {folder} was {place}, which is not here: bring it back, or name the classifier as "
                 f"the MODEL and {folder} by --inversion."
