@@ -10,6 +10,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 MAX_BYTES = 64 * 2**20
 """Largest answer that is read; those to this pipeline's questions have thousands of bytes."""
@@ -29,7 +30,7 @@ def _send_bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requ
     """As of requests, which is given whole answers within the bounds.
 
     Raises:
-        requests.ConnectionError: One is larger, or takes longer, than an answer may.
+        requests.ConnectionError: One is larger, or takes longer, than an answer may, or ends too early.
     """
     told: Future[requests.Response] = Future()
     end = time.monotonic() + MAX_SECONDS
@@ -47,6 +48,8 @@ def _send_bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requ
                     )
             answer._content, answer._content_consumed = bytes(content), True  # as reading it leaves them
             told.set_result(answer)
+        except HTTPError as error:  # of the body, which requests has not read
+            told.set_exception(requests.ConnectionError(error))
         except Exception as error:
             told.set_exception(error)
 
