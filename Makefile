@@ -33,7 +33,7 @@ ifdef DATASETS
 else
 	dvc repro
 endif
-	@echo "Next: make summary, and open report/index.html in a browser" >&2
+	@! [ -t 1 ] || echo "Next: make summary, and open report/index.html in a browser" >&2
 
 # Each data set as an experiment of its own, side by side; the last one finds their stages in DVC's run cache.
 PAPER ?= mnist,fashion_mnist,svhn,cifar10

@@ -37,7 +37,7 @@ def check(data: Path | None, as_json: bool, **options: Any) -> None:
     report = check_classifier(network.module, network.image_shape, network.num_classes, network.adapter, labelled)
     print(report.model_dump_json(indent=2) if as_json else format_check(source.model, report))
     if report.ok and not as_json:
-        print_next("No error was found. Next: netinv invert, with the same options")
+        print_next("No error was found. Next: netinv invert, with the options of the model and --out")
     sys.exit(0 if report.ok else 1)
 
 

@@ -66,10 +66,11 @@ def print_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
             f"{out}: inversion accuracy {inversion.accuracy:.3f}, worst class {worst:.2f}, after "
             f"{inversion.config.steps} steps; see {out / 'grid.png'}"
         )
-        print_next(f"Next: netinv evaluate, with --inversion {out}; or netinv export {out} --out generator.onnx")
     if inversion.missing:
         print(f"warning: {missing_message(inversion.classes, inversion.class_accuracy)}", file=sys.stderr)
         sys.exit(3)
+    if not as_json:
+        print_next(f"Next: netinv evaluate, with --inversion {out}; or netinv export {out} --out generator.onnx")
 
 
 def format_check(model: str, report: "CheckReport") -> str:
