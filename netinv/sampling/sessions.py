@@ -35,9 +35,10 @@ def open_session(
     try:
         expect_regular(path)
     except OSError as error:
-        told, command = error.strerror or error, "export" if kind == "generator" else "export-classifier"
+        command = "export" if kind == "generator" else "export-classifier"
         raise InputError(
-            f"{path} is not a file that can be read ({told}): name an ONNX file, as `netinv {command}` writes it."
+            f"{path} is not a file that can be read ({error.strerror or error}): name an ONNX file, as `netinv "
+            f"{command}` writes it."
         ) from None
     most = max(64, os.cpu_count() or 1)
     if num_threads is not None and not 1 <= whole(num_threads, "The number of threads") <= most:
