@@ -42,6 +42,18 @@ def test_check_tells_what_it_found(shell: Shell, folder: Path, weights: Path) ->
     assert "error:" not in out
 
 
+def test_on_a_terminal_what_comes_next_is_told_where_nothing_is_missing(
+    shell: Shell, weights: Path, tmp_path: Path
+) -> None:
+    shell.monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _, _, err = shell("check", *colours(weights))
+    assert err == "No error was found. Next: netinv invert, with the options of the model and --out\n"
+    invert = ("invert", *colours(weights), *TINY, "--attempts", 1, "--out", tmp_path / "it", "--steps")
+    for steps, expected in ((1, (3, False)), (60, (0, True))):
+        code, _, err = shell(*invert, steps)
+        assert (code, f"Next: netinv evaluate, with --inversion {tmp_path / 'it'}; or" in err) == expected
+
+
 def test_check_ends_with_1_where_inversion_would_be_in_vain(shell: Shell, folder: Path) -> None:
     code, out, _ = shell("check", *FACTORY, "--num-classes", 2, "--data", folder, "--json")
     assert code == 1
