@@ -66,6 +66,8 @@ def class_number(given: int | str, classes: Sequence[str]) -> int:
     Raises:
         InputError: There is no such class; lists those there are.
     """
+    if isinstance(given, str) and given not in classes:
+        given = normalize("NFC", given)  # the form of a folder's classes, whatever the system writes
     if not isinstance(given, str):
         number = whole(given, "A label")
     elif given in classes:

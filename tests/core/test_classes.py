@@ -2,7 +2,7 @@
 
 import pytest
 
-from netinv.core import InputError
+from netinv.core import InputError, class_number
 from netinv.core.classes import check_same_classes
 
 NUMBERS = tuple(str(label) for label in range(12))
@@ -16,6 +16,8 @@ def test_numbered_classes_may_have_any_names_elsewhere() -> None:
 
 def test_names_in_another_unicode_form_are_the_same() -> None:
     check_same_classes({"inversion": ("caf\u00e9", "tea"), "data": ("cafe\u0301", "tea")})
+    assert class_number("cafe\u0301", ("tea", "caf\u00e9")) == 1
+    assert class_number("cafe\u0301", ("tea", "cafe\u0301")) == 1  # an older file's
 
 
 @pytest.mark.parametrize(
