@@ -343,7 +343,6 @@ OTHERS = {
     "toned by 0.85, negatives, softened by 4": Way(generator={"toning": 0.85, "negatives": True, "softening": 4.0}),
     "toned by 0.85, negatives, softened by 8": Way(generator={"toning": 0.85, "negatives": True, "softening": 8.0}),
     "student in competition": Way(term=competing(1.0)),
-    "student in competition, weight 3": Way(term=competing(3.0)),
     "layer statistics": Way({"layer_statistics": 5.0}),
     "layer statistics within slack": Way({"layer_statistics": 1e-9}, term=within_slack(5.0, 0.3)),
 }
