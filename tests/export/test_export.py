@@ -112,7 +112,7 @@ def test_other_architectures_agree_with_torch(
 ) -> None:
     """More classes than pixels in a row, odd sides, colour, no matrix; and the second generator's own weights."""
     settings = {"conditioning": conditioning, "upsampling": upsampling, "latent_dim": 4, "width": 4, "dropout": 0.0}
-    settings |= {"bending": bending, "softening": 4 * bending, "toning": 4 * bending, "negatives": bending > 0}
+    settings |= {"bending": bending, "softening": 25 * bending, "toning": 4 * bending, "negatives": bending > 0}
     config = GeneratorConfig.parse(settings)
     generators = [with_statistics(ConditionedGenerator(config, num_classes, image_shape)) for _ in range(2)]
     latent, condition = draw(1000, latent_dim=4, num_classes=num_classes, seed=0, sharpness=(0.1, 100.0))
