@@ -78,8 +78,8 @@ def load_weights(network: nn.Module, path: Path, prefix: str | None = None) -> N
             network.load_state_dict(given)
             return
         best = places[0] if places else ""
-        held, asked = listed(list(tensors), 3), listed(list(wanted), 3)
-        reason = misfits.get(best) or f"it has {held} where the network has {asked}"
+        has, asked = listed(list(tensors), 3), listed(list(wanted), 3)
+        reason = misfits.get(best) or f"it has {has} where the network has {asked}"
         where = f" (under {best.removesuffix('.')})" if best else ""
         raise InputError(f"{path} does not hold the weights of this network{where}: {reason}.")
     given = _under(fitting[0], tensors)
