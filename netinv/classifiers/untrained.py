@@ -42,7 +42,8 @@ def logit_spread(logits: Tensor) -> float:
 
 def how_to_enlarge(spread: float) -> str:
     """What to do about scores that are small by design, in words."""
-    return f"wrap it so that it gives {USUAL_LOGITS / spread:.2g} times as much, which changes no answer, and compare both"
+    larger = f"{USUAL_LOGITS / spread:.2g} times as much"
+    return f"wrap it so that it gives {larger}, which changes no answer, and compare both"
 
 
 def _why_undecided(classifier: AdaptedClassifier) -> str:
