@@ -6,7 +6,17 @@ from typing import Self
 from pydantic import ConfigDict, model_validator
 
 from netinv.classifiers.networks import ClassifierConfig, ConvClassifier, ResidualClassifier, build_classifier
-from netinv.core import Classes, Config, Deviation, ImageShape, Number, read_config, read_network, write_network
+from netinv.core import (
+    Classes,
+    Config,
+    Deviation,
+    ImageShape,
+    InputError,
+    Number,
+    read_config,
+    read_network,
+    write_network,
+)
 
 
 class _Record(Config):
@@ -45,6 +55,9 @@ def load_classifier(folder: Path) -> ConvClassifier | ResidualClassifier:
     Raises:
         InputError: The folder does not hold a classifier's checkpoint, or holds a damaged one.
     """
-    record = _Record.parse(read_config(folder), where=str(folder / "config.json"))
+    config = read_config(folder)
+    if (kind := config.get("network", "classifier")) not in ("classifier", "imported"):
+        raise InputError(f"{folder} holds a network of the kind {kind!r}: name the folder of a classifier.")
+    record = _Record.parse(config, where=str(folder / "config.json"))
     about = record.num_classes, record.image_shape, record.mean, record.std
     return read_network(folder, lambda: build_classifier(record.architecture, *about))

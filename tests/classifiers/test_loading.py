@@ -27,6 +27,7 @@ from netinv.classifiers.calls import frozen
 from netinv.classifiers.networks import ConvClassifier
 from netinv.classifiers.weights import read_tensors
 from netinv.core import InputError
+from netinv.generators import ConditionedGenerator, GeneratorConfig, save_generator
 from netinv.sampling import OnnxGenerator
 
 SHAPE = (3, 16, 16)
@@ -38,6 +39,12 @@ def images() -> Tensor:
 
 
 # Torchvision
+
+
+def test_a_generator_is_no_classifier(tmp_path: Path) -> None:
+    save_generator(tmp_path, ConditionedGenerator(GeneratorConfig(width=4), K, (1, 9, 8)))
+    with pytest.raises(InputError, match="holds a network of the kind 'generator': name the folder of a classifier"):
+        load_network(ClassifierSource(model=str(tmp_path)))
 
 
 def test_torchvision_with_a_file_of_weights(images: Tensor, tmp_path: Path) -> None:
