@@ -66,7 +66,7 @@ def test_pgd_is_as_strong_as_foolbox_with_random_starts(network: nn.Module, imag
         _, _, fooled = attack(model, images, label, epsilons=epsilon)
         ours = robust_accuracy(network, images, label, epsilon, steps=20)
         shares.append(ours)
-        assert ours == pytest.approx(1 - float(fooled.float().mean()), abs=0.05)
+        assert ours <= 1 - float(fooled.float().mean()) + 0.05  # of 64 images; it may be stronger
     assert shares == sorted(shares, reverse=True)
     assert any(0 < share < 1 for share in shares)  # neither attack idle nor overwhelming everywhere
 
