@@ -139,7 +139,7 @@ def write_generators(plan: "Plan", generators: list[Trained], run: "Run", folder
     return {"batch_accuracy": accuracy, "worst_class_accuracy": worst, "generators": len(last)}
 
 
-def told(title: str, generators: list[Trained]) -> str:
+def summary_line(title: str, generators: list[Trained]) -> str:
     """A line on the generators of a stage, on fresh images of each class: the mean of all, and the worst of any."""
     accuracies = [accuracy for one in generators for accuracy in one.by_class]
     mean = sum(accuracies) / len(accuracies)
@@ -184,7 +184,7 @@ def main(dataset: str, variant: str, model: Path, out: Path, metrics: Path, plot
         save_csv(plots, curves)
         write_text(metrics, json.dumps(measured) + "\n")
     checkpoints.remove()
-    print(told(plan.title, generators), file=sys.stderr)
+    print(summary_line(plan.title, generators), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ class Config(BaseModel):
         except ValidationError as error:
             raise InputError(explain(error, type(self).__name__, type(self))) from None
 
-    # So that pydantic, where it validates a mapping, asks its own validators and not this method.
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+    # Pydantic's own mark, without a public name: where it validates a mapping, it then asks its validators, not us.
+    vars(__init__)["__pydantic_base_init__"] = True
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:

@@ -1,16 +1,15 @@
 """Every usual mistake provoked on a trained classifier, and caught in words; and silence where there is none."""
 
 import copy
-import math
 import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from coloured import CLASSES, NORMALISED, SHAPE, codes, message, trained
 from draws import seed_torch, torch_rng
 from foreign_networks import (
     NETWORKS,
@@ -25,60 +24,9 @@ from foreign_networks import (
 from foreign_networks import same as alike
 from torch import Tensor, nn
 
-from netinv.classifiers import AdapterConfig, CheckReport, ClassifierSource, check_classifier, load_network
+from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_network
 from netinv.classifiers.calls import frozen
 from netinv.data import LabelledImages
-
-SHAPE = (3, 16, 16)
-CLASSES = 6
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-NORMALISED = AdapterConfig(mean=MEAN, std=STD)
-
-
-def coloured(num: int, seed: int) -> LabelledImages:
-    """Noise in which one of three colours stands out, dark or bright: six classes that hang on order and scale."""
-    rng = torch_rng(seed)
-    labels = torch.randint(0, CLASSES, (num,), generator=rng)
-    images = 60 * torch.rand(num, *SHAPE, generator=rng)
-    images[torch.arange(num), labels % 3] += torch.where(labels < 3, 60, 180)[:, None, None]
-    return LabelledImages(images.to(torch.uint8), labels)
-
-
-@pytest.fixture(scope="module")
-def data() -> LabelledImages:
-    return coloured(300, seed=1)
-
-
-def trained(network: nn.Module, treat: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A network that its owner trained on images of his own treatment."""
-    train = coloured(600, seed=0)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for step in range(80):
-        part = slice(step % 8 * 75, step % 8 * 75 + 75)
-        output = network(treat(train.images[part].float() / 255))
-        F.cross_entropy(output, train.labels[part]).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return network.eval()
-
-
-def normalise(images: Tensor) -> Tensor:
-    return (images - 0.5) / 0.25
-
-
-@pytest.fixture(scope="module")
-def network() -> nn.Module:
-    """Trained as most are: normalised outside, in the order red, green, blue."""
-    seed_torch(0)
-    return trained(ConvNet(num_classes=CLASSES), normalise)
-
-
-def codes(report: CheckReport, *severities: str) -> set[str]:
-    return {finding.code for finding in report.findings if finding.severity in (severities or ("error", "warning"))}
-
-
-def message(report: CheckReport, code: str) -> str:
-    return next(finding.message for finding in report.findings if finding.code == code)
 
 
 def test_no_fault_is_found_where_there_is_none(network: nn.Module, data: LabelledImages) -> None:
@@ -139,60 +87,6 @@ def test_sigmoids() -> None:
     assert "sigmoid" in message(report, "output")
 
 
-def test_pixels_in_0_to_255_shown_by_labelled_images(data: LabelledImages) -> None:
-    seed_torch(0)
-    network = trained(ConvNet(num_classes=CLASSES), lambda images: images * 255)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.num_batches_tracked = None  # so that only the images can tell
-    report = check_classifier(network, SHAPE, data=data)
-    assert codes(report) == {"pixel_range"}
-    assert "trained on pixels in 0..255: set mean to 0 and std to 1/255" in message(report, "pixel_range")
-    cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
-    assert check_classifier(network, SHAPE, adapter=cured, data=data).findings == ()
-
-
-def test_pixels_in_0_to_255_shown_by_batch_norm_alone() -> None:
-    seed_torch(0)
-    network = trained(ConvNet(num_classes=CLASSES), lambda images: images * 255)
-    report = check_classifier(network, SHAPE)
-    assert codes(report) == {"pixel_range"}
-    assert "trained on pixels in 0..255?" in message(report, "pixel_range")
-    cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
-    assert codes(check_classifier(network, SHAPE, adapter=cured)) == set()
-
-
-def test_pixels_in_0_to_255_shown_by_the_batch_norm_of_a_perceptron() -> None:
-    seed_torch(0)
-    layers = (nn.Linear(math.prod(SHAPE), 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, CLASSES))
-    network = trained(nn.Sequential(nn.Flatten(), *layers), lambda images: images * 255)
-    assert "trained on pixels in 0..255?" in message(check_classifier(network, SHAPE), "pixel_range")
-    cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
-    assert "pixel_range" not in codes(check_classifier(network, SHAPE, adapter=cured))
-
-
-def test_pixels_in_0_to_255_shown_by_scores_that_are_nearly_equal() -> None:
-    """Without batch norm nothing remembers the pixels, but that scores are far apart only for large ones."""
-    seed_torch(0)
-    layers = (nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7 * 7, CLASSES))
-    network = nn.Sequential(*layers)
-    with torch.no_grad():  # scores as small as those of a network that learned from pixels of 255
-        network[3].weight.mul_(0.3)
-        network[3].bias.zero_()
-    report = check_classifier(network, SHAPE)
-    assert codes(report) == {"untrained"}
-    told = message(report, "untrained")
-    assert told.startswith("Was it trained? Its scores for the classes of an image are nearly equal: are these its")
-    assert told.endswith(
-        "If it was trained on pixels in 0..255, where they differ more, set mean to 0 and std to 1/255."
-    )
-    cured = AdapterConfig(mean=(0, 0, 0), std=(1 / 255,) * 3)
-    assert codes(check_classifier(network, SHAPE, adapter=cured)) == set()
-    with torch.no_grad():
-        network[3].weight.mul_(1e-3)
-    assert "0..255" not in message(check_classifier(network, SHAPE), "untrained")
-
-
 class Times(nn.Module):
     """Scores at another temperature."""
 
@@ -215,65 +109,6 @@ def test_scores_that_are_small_by_design_are_told_how_to_grow(data: LabelledImag
     factor = re.search(r"right but small, .* gives (\S+) times as much", message(report, "output"))
     assert factor is not None
     assert check_classifier(Times(network, 1e-3 * float(factor[1])), SHAPE, data=data).findings == ()
-
-
-def test_mean_and_std_in_units_of_0_to_255(network: nn.Module) -> None:
-    report = check_classifier(network, SHAPE, adapter=AdapterConfig(mean=(0, 0, 0), std=(0.001, 0.001, 0.001)))
-    assert codes(report) == {"pixel_range"}
-    assert "times as strong as in training" in message(report, "pixel_range")
-
-
-def test_labelled_images_in_0_to_255(network: nn.Module, data: LabelledImages) -> None:
-    report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data._replace(images=data.images.float()))
-    assert codes(report) == {"pixel_range"}
-    assert "labelled images reach from 0 to 2" in message(report, "pixel_range")
-
-
-def test_missing_normalisation(network: nn.Module, data: LabelledImages) -> None:
-    report = check_classifier(network, SHAPE, data=data)
-    assert codes(report) == {"normalisation"}
-    assert message(report, "normalisation").startswith("Normalisation is missing")
-
-
-class SelfNormalising(nn.Module):
-    """Normalises inside, without any sign of it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Any:
-        return self.network(normalise(images))
-
-
-def test_double_normalisation_shown_by_labelled_images(network: nn.Module, data: LabelledImages) -> None:
-    report = check_classifier(SelfNormalising(network), SHAPE, adapter=NORMALISED, data=data)
-    assert codes(report) == {"normalisation"}
-    assert message(report, "normalisation").startswith("Double normalisation")
-    assert check_classifier(SelfNormalising(network), SHAPE, data=data).findings == ()
-
-
-def test_double_normalisation_shown_by_the_network_itself(network: nn.Module) -> None:
-    class Normalize(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return normalise(images)
-
-    both = nn.Sequential(Normalize(), network)
-    assert codes(check_classifier(both, SHAPE, adapter=NORMALISED)) == {"normalisation"}
-    assert codes(check_classifier(both, SHAPE)) == set()
-    network_with_buffer = SelfNormalising(network)
-    network_with_buffer.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-    assert codes(check_classifier(network_with_buffer, SHAPE, adapter=NORMALISED)) == {"normalisation"}
-
-
-def test_blue_before_red(data: LabelledImages) -> None:
-    seed_torch(0)
-    network = trained(ConvNet(num_classes=CLASSES), lambda images: normalise(images.flip(1)))
-    report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data)
-    assert codes(report) == {"channel_order"}
-    assert "in the order BGR: set channel_order to bgr" in message(report, "channel_order")
-    cured = NORMALISED.model_copy(update={"channel_order": "bgr"})
-    assert check_classifier(network, SHAPE, adapter=cured, data=data).findings == ()
 
 
 def test_training_mode_is_noted(network: nn.Module) -> None:

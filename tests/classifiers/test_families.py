@@ -1,69 +1,35 @@
 """Networks of strangers: each family runs from check to inversion as it is, or is refused in one sentence."""
 
 import copy
-import re
 import warnings
-from argparse import Namespace
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from draws import seed_torch, torch_rng
-from foreign_networks import NETWORKS, ByView, Checkpointed, ConvNet, K, OneScore, PixelsByView, Segmentation, same
+from foreign_networks import NETWORKS, ByView, Checkpointed, ConvNet, K, PixelsByView, same
+from inverting import SHAPE, SHORT, SMALL, invert, refused, usable
 from torch import Tensor, nn
 
 import netinv
 from netinv.audit import Policy, audit
-from netinv.classifiers import AdaptedClassifier, AdapterConfig, behaviour, check_classifier
+from netinv.classifiers import AdaptedClassifier, AdapterConfig, check_classifier
 from netinv.classifiers.calls import frozen
 from netinv.core import InputError
 from netinv.data import LabelledImages
 from netinv.evaluation.measures import survival
 from netinv.evaluation.samples import observe
-from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.generators import ConditionedGenerator
 from netinv.interpretation import Drawn, InterpretationConfig, interpret
-from netinv.inversion import variant_config
 
 # Most are trained for a step or two only, and say so.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Of the classes"),
     pytest.mark.filterwarnings("ignore:Was it trained"),
 ]
-
-SHAPE = (3, 16, 16)
-SHORT = {"steps": 2, "batch_size": 50, "log_every": 1}
-SMALL = GeneratorConfig(latent_dim=4, hidden_dim=120, width=4, max_width=8)
-
-
-def invert(network: nn.Module, shape: Any = SHAPE, variant: str = "standard", **changes: Any) -> netinv.Inversion:
-    config = variant_config(variant).model_copy(update=SHORT | {"pixel_statistics": 0.0})
-    adapter = AdapterConfig(**changes)
-    return netinv.invert(
-        network, image_shape=shape, adapter=adapter, config=config, generator=SMALL, attempts=1, progress=False
-    )
-
-
-def usable(network: nn.Module, shape: Any = SHAPE, **changes: Any) -> None:
-    """Check and inversion agree that it is."""
-    report = check_classifier(network, shape, adapter=AdapterConfig(**changes))
-    assert report.ok, report.findings
-    inversion = invert(network, shape, **changes)
-    assert len(inversion.history) == 2
-    assert inversion.sample(2).shape == (2, *shape)
-
-
-def refused(network: Any, message: str, shape: Any = SHAPE, **changes: Any) -> None:
-    """Check and inversion say the same."""
-    report = check_classifier(network, shape, adapter=AdapterConfig(**changes))
-    told = " ".join(finding.message for finding in report.findings if finding.severity == "error")
-    assert re.search(message, told), told
-    with pytest.raises(InputError, match=message):
-        invert(network, shape, **changes)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -267,92 +233,6 @@ def test_what_is_no_module(network: Any, message: str) -> None:
 
 
 # Outputs
-
-Pair = namedtuple("Pair", ["features", "logits"])
-
-
-def wrap(container: Callable[[Tensor], Any]) -> nn.Module:
-    class Wrapped(ByView):
-        def forward(self, images: Tensor) -> Any:
-            return container(super().forward(images))
-
-    return Wrapped()
-
-
-@pytest.mark.parametrize(
-    ("container", "entry"),
-    [
-        (lambda x: SimpleNamespace(logits=x, loss=None), None),
-        (lambda x: Namespace(logits=x, other=x[:, :3]), "logits"),
-        (lambda x: Pair(x[:, :3], x), "logits"),
-        (lambda x: Pair(x[:, :3], x), 1),
-        (lambda x: (x[:, :3], x), 1),
-    ],
-)
-def test_scores_in_objects(container: Callable[[Tensor], Any], entry: Any) -> None:
-    seed_torch(0)
-    network = wrap(container)
-    images = torch.rand(3, *SHAPE, generator=torch_rng(0))
-    with frozen(network):
-        expected = ByView.forward(network, images)
-    torch.testing.assert_close(
-        AdaptedClassifier(network, SHAPE, K, AdapterConfig(output_entry=entry))(images), expected
-    )
-
-
-@pytest.mark.parametrize(
-    ("network", "message"),
-    [
-        (Segmentation(), r"shape \(8, 10, 16, 16\); if those are .* segmentation, .* output.mean\(dim=\(2, 3\)\)\.$"),
-        (
-            Segmentation(lambda x: {"out": x, "size": 3}),
-            r"No entry .*, of out \(8, 10, 16, 16\), size a int; if .* output\['out'\]\.mean\(dim=\(2, 3\)\)\.$",
-        ),
-        (wrap(lambda x: torch.stack([x, x])), r"shape \(2, 8, 10\); .* an ensemble, .* output\.mean\(dim=0\)\.$"),
-        (wrap(lambda x: {"a": torch.stack([x, x], dim=1)}), r"tokens, .* output\['a'\]\.mean\(dim=1\)\.$"),
-        (wrap(lambda x: Pair(x, x)), r"2 entries .* features \(8, 10\), logits \(8, 10\): name one with output_entry"),
-        (wrap(lambda x: x.argmax(dim=1)), r"gives a tensor of shape \(8,\) of int64"),
-        (wrap(lambda x: x.view(-1, 5)), r"16 rows of scores for 8 images of shape \(3, 16, 16\)"),
-        (OneScore(), "one score for each image: set output to sigmoid"),
-        (OneScore(squeeze=True), "one score for each image: set output to sigmoid"),
-    ],
-)
-def test_outputs_that_are_refused(network: nn.Module, message: str) -> None:
-    refused(network, message)
-
-
-@pytest.mark.parametrize("squeeze", [False, True])
-@pytest.mark.parametrize("sigmoid", [False, True])
-def test_one_score_is_two_classes(sigmoid: bool, squeeze: bool) -> None:
-    network = OneScore(sigmoid, squeeze)
-    with torch.no_grad():
-        network.out.weight.mul_(0.3)
-        network.out.bias.fill_(0.5)  # all scores of plain images lie in [0, 1]
-    adapted = AdaptedClassifier(network, SHAPE, 2, AdapterConfig(output="sigmoid"))
-    images = torch.rand(3, *SHAPE, generator=torch_rng(0))
-    with frozen(network):
-        scores = network.out(network.embed(images)).squeeze(1)
-    logits = adapted(images)
-    assert adapted.num_classes == 2
-    assert adapted.output == ("sigmoid" if sigmoid else "logits")
-    torch.testing.assert_close(logits[:, 1] - logits[:, 0], scores, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(logits.softmax(dim=1)[:, 1], scores.sigmoid(), atol=1e-5, rtol=1e-4)
-    usable(network, output="sigmoid")
-
-
-def test_a_sigmoid_for_each_class() -> None:
-    network = wrap(torch.sigmoid)
-    report = check_classifier(network, SHAPE)
-    assert "set output to sigmoid" in " ".join(finding.message for finding in report.findings)
-    # Logits, those of the probes in [0, 1].
-    by_chance = AdaptedClassifier(wrap(lambda scores: 0.5 + 0.1 * scores), SHAPE)
-    assert 0 <= by_chance.output_range[0] < by_chance.output_range[1] <= 1
-    assert "output" not in {finding.code for finding in behaviour(by_chance)}
-    images = torch.rand(3, *SHAPE, generator=torch_rng(0))
-    logits = AdaptedClassifier(network, SHAPE, K, AdapterConfig(output="sigmoid"))(images)
-    with frozen(network):
-        torch.testing.assert_close(logits, ByView.forward(network, images), atol=1e-5, rtol=1e-4)
-    usable(network, output="sigmoid")
 
 
 # What goes wrong inside

@@ -5,13 +5,15 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import torch
-from draws import seed_torch, torch_rng
+from draws import library_torch_rng, seed_torch, torch_rng
 from torch import Tensor, nn
 
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.data import LabelledImages
 from netinv.evaluation import EvaluationConfig
+from netinv.evaluation.privacy import Pools
 from netinv.evaluation.samples import SampleSet
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.results import NotMeasured
@@ -109,3 +111,10 @@ def pictures(
     latent, vector = wanted(500, sharpness, seed)  # as many at a time as an evaluation draws
     with torch.no_grad():
         return copy.deepcopy(generator).eval()(latent, vector)[:num], vector.argmax(1)[:num]
+
+
+def pools(side: int = 8, size: int = 60) -> Pools:
+    """Training and test images of noise, whose first pixels are their features."""
+    train, test = (torch.rand(size, 1, side, side, generator=library_torch_rng(seed)) for seed in (1, 2))
+    features = [images.flatten(1)[:, :6] for images in (train, test)]
+    return Pools(train, test, *features, np.arange(size) + 100, np.arange(size) + 500)

@@ -225,7 +225,7 @@ def test_robust_generators_alone_are_bent_and_softened(classifier: Classifier, t
 
 def test_what_is_told_of_generators_says_what_it_was_measured_on() -> None:
     generators = [generator((1.0, 0.9, 0.95)), generator((1.0, 1.0, 0.25))]
-    assert invert.told("it", generators) == "it: 2 generators, accuracy 0.850, worst class 0.250"
+    assert invert.summary_line("it", generators) == "it: 2 generators, accuracy 0.850, worst class 0.250"
     attacked = CONFIG.model_copy(update={"epsilon": 0.1, "perturbation": "noise"})
     jobs = [Job(3, ARCHITECTURE, config) for config in (attacked, attacked, CONFIG)]
     followed = cast("list[driver.Followed]", [SimpleNamespace(history=h) for h in ([{"accuracy": 0.5}], [], [])])
