@@ -152,8 +152,12 @@ def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", t
     browser_page.goto(f"http://127.0.0.1:{PORT}")
     browser_page.wait_for_selector("#images img", timeout=60_000)
 
+    first = browser_page.locator("#images img").first.get_attribute("src")
     browser_page.get_by_role("combobox", name="Model").click()
     browser_page.get_by_role("option", name="generator-1.onnx", exact=True).click()
+    # Its images come after its controls, and a class that is chosen before these is gone with the last ones.
+    drawn = "src => (document.querySelector('#images img')?.getAttribute('src') ?? src) != src"
+    browser_page.wait_for_function(drawn, arg=first, timeout=60_000)
     browser_page.get_by_role("combobox", name="Class").click()
     browser_page.get_by_role("option", name="two", exact=True).click()
     browser_page.get_by_label("Seed").fill("5")
