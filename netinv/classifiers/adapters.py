@@ -174,7 +174,7 @@ class AdaptedClassifier(nn.Module):
             inputs = self._inputs(images.repeat(2, 1, 1, 1) if num == 1 else images)
             with self._capture(captured if return_features else None):
                 output = call(self.network, inputs)
-            scores = find_scores(output, self.config.output_entry, self.num_classes, self.config.output == "sigmoid")
+            scores = self._scores(output, self.num_classes, inputs)
             logits = to_logits(scores, self.output)
             if not return_features:
                 return [logits[:num]]
@@ -196,8 +196,11 @@ class AdaptedClassifier(nn.Module):
         """
         dtypes = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
         inputs = self._inputs(images).to(next(dtypes, self.dtype))
-        single = self.config.output == "sigmoid"
-        return find_scores(network(inputs), self.config.output_entry, self.num_classes, single)
+        return self._scores(network(inputs), self.num_classes, inputs)
+
+    def _scores(self, output: Any, num_classes: int | None, inputs: Tensor) -> Tensor:
+        """The scores in what the network gave for inputs, one row for each."""
+        return find_scores(output, self.config.output_entry, num_classes, self.config.output == "sigmoid", inputs.shape)
 
     def kind_of(self, scores: Tensor) -> OutputKind:
         """What scores (N, K) of such a network in another mode are: the same as always, unless they look otherwise."""
@@ -286,13 +289,7 @@ class AdaptedClassifier(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        single, num = self.config.output == "sigmoid", len(inputs)
-        scores = find_scores(output, self.config.output_entry, num_classes, single, num).detach()
-        if len(scores) != len(inputs):
-            raise InputError(
-                f"The classifier gives {len(scores)} rows of scores for {len(inputs)} images of shape "
-                f"{tuple(inputs.shape[1:])}: check image_shape, or give the input_shape that it takes."
-            )
+        scores = self._scores(output, num_classes, inputs).detach()
         rows = {name: [len(output) for used_name, output in used if used_name == name] for name, _ in used}
         return [(name, output) for name, output in used if self._one_each(rows[name], len(inputs))], scores
 
@@ -301,8 +298,9 @@ class AdaptedClassifier(nn.Module):
         """Whether scores come after their sigmoid: then they stay in [0, 1] whatever the network is given."""
         strong = 100 * (probe_images(self.image_shape).to(self.device) - 0.5)
         try:
-            output = call(self.network, self._inputs(torch.cat([strong, -strong]).requires_grad_()))
-            more = find_scores(output, self.config.output_entry, None, single=True).detach()
+            inputs = self._inputs(torch.cat([strong, -strong]).requires_grad_())
+            output = call(self.network, inputs)
+            more = find_scores(output, self.config.output_entry, None, single=True, shape=inputs.shape).detach()
         except InputError:  # it fails on images outside of [0, 1]
             more = scores
         return "sigmoid" if all(bool(((x >= 0) & (x <= 1)).all()) for x in (scores, more)) else "logits"

@@ -1,6 +1,6 @@
 """What other people's classifiers give: the scores found in it, told apart, and made logits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ def to_logits(scores: Tensor, kind: OutputKind) -> Tensor:
 
 
 def find_scores(
-    output: Any, entry: int | str | None, num_classes: int | None, single: bool, num: int | None = None
+    output: Any, entry: int | str | None, num_classes: int | None, single: bool, shape: Sequence[int]
 ) -> Tensor:
     """The scores in what a classifier gave, float32.
 
@@ -49,14 +49,15 @@ def find_scores(
         entry: Which entry; ``None`` is the only one that can be meant.
         num_classes: K, or ``None`` for any.
         single: Whether one score for each image, (N,) or (N, 1), stands for two classes.
-        num: How many images, for advice in errors, where that is known.
+        shape: Of the batch that it was given, (N, ...).
 
     Returns:
         (N, K), or (N, 1) for a single score.
 
     Raises:
-        InputError: There are none, or it is not clear which.
+        InputError: There are none, not one row for each image, or it is not clear which.
     """
+    num = shape[0]
     entries = _entries(output)
     if entries is None and entry is not None:
         raise InputError(f"The output is {_described(output)} and has no entries: leave output_entry {entry!r} out.")
@@ -78,6 +79,12 @@ def find_scores(
             if num_classes not in (None, known):
                 raise InputError(
                     f"The classifier gives {known} scores for each image, but num_classes is {num_classes}."
+                )
+            if scores.shape[0] != num:
+                raise InputError(
+                    f"The classifier gives {scores.shape[0]} rows of scores for {num} images of shape "
+                    f"{tuple(shape[1:])}: have it give one for each, check image_shape, or give the input_shape that "
+                    "it takes."
                 )
             return scores.float()
     advice = _advice(scores, "output", num)
@@ -106,7 +113,7 @@ def _entry(
     wanted: int | str | None,
     num_classes: int | None,
     single: bool,
-    num: int | None,
+    num: int,
 ) -> Any:
     """The entry of a container that holds the scores."""
     told = ", ".join(f"{name} {_described(value, '')}" for name, value in entries.items())
@@ -145,11 +152,16 @@ def _described(value: Any, tensor: str = "a tensor of shape ") -> str:
     return f"{tensor}{tuple(value.shape)}{dtype}"
 
 
-def _advice(value: Any, name: str, num: int | None) -> str:
+def _advice(value: Any, name: str, num: int) -> str:
     """What to do about scores of another shape, where that is known; empty elsewhere."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim not in (3, 4):
         return ""
-    dims, parts = ("(2, 3)", "pixels, as for segmentation") if value.ndim == 4 else ("1", "tokens")
-    if value.ndim == 3 and value.shape[1] == num != value.shape[0]:
-        dims, parts = "0", "time steps or of the members of an ensemble"
-    return f"; if those are scores of {parts}, wrap the network so that it gives {name}.mean(dim={dims})"
+    cases = [("(2, 3)", "pixels, as for segmentation")] if value.ndim == 4 else [("1", "tokens")]
+    if value.ndim == 3 and value.shape[1] == num:
+        members = "0", "time steps or of the members of an ensemble"
+        cases = [*cases, members] if value.shape[0] == num else [members]  # or either
+    ways = [
+        f"if those are scores of {parts}, wrap the network so that it gives {name}.mean(dim={dims})"
+        for dims, parts in cases
+    ]
+    return "; " + ", and ".join(ways)
