@@ -25,6 +25,8 @@ _PLAIN = frozenset(
 _HIGHER = {"wrap_with_set_grad_enabled", "wrap_with_autocast", "cond"}
 _UNSAFE = {"from_file"}
 """Operations on tensors that open files."""
+_RECORDS = {"stack_trace", "from_node"}
+"""Texts on where an operation comes from, which torch keeps and never acts on."""
 _SYMBOLS = re.compile(r"[A-Za-z_]\w*")
 _QUOTED = re.compile(r"'(\w+(?:\.\d+)?)'")
 _SYMBOL = re.compile(r"[a-z]{1,4}\d+")
@@ -75,7 +77,7 @@ def check_archive(path: Path) -> None:
     if code:
         raise InputError(
             f"{path} holds pickled objects or compiled code ({listed([part[:80] for part in code], 3)}), which are not "
-            "loaded."
+            "loaded: save program.run_decompositions({}), which consists of plain operations, in place of the program."
         )
 
 
@@ -111,7 +113,7 @@ def _foreign(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, str):
         if (key == "target" and not _is_operation(value)) or (key == "expr_str" and not _is_formula(value)):
             yield value
-        elif key != "stack_trace" and value.lstrip().startswith(("{", "[")):  # a structure, as JSON within JSON
+        elif key not in _RECORDS and value.lstrip().startswith(("{", "[")):  # a structure, as JSON within JSON
             try:
                 inner = json.loads(value)
             except ValueError:

@@ -66,6 +66,13 @@ def test_exported_program(network: nn.Module, batch: Any, images: Tensor, tmp_pa
     torch.testing.assert_close(one, expected_logits[:1].detach(), atol=1e-5, rtol=1e-4)
 
 
+def test_exported_program_of_core_operations(images: Tensor, tmp_path: Path) -> None:
+    network, path = ConvNet().eval(), tmp_path / "network.pt2"
+    torch.export.save(torch.export.export(network, (images[:2],)).run_decompositions({}), path)
+    classifier = load_classifier_from(ClassifierSource(model=str(path)))
+    torch.testing.assert_close(classifier(images), network(images), atol=1e-5, rtol=1e-4)
+
+
 def test_exported_program_with_a_mapping_and_a_fixed_batch(images: Tensor, tmp_path: Path) -> None:
     network = NamedOutput()
     path = export(network, tmp_path / "network.pt2", images[:2])
