@@ -4,13 +4,11 @@ import copy
 import pickle
 import re
 import warnings
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,18 +17,29 @@ from torch import Tensor, nn
 from netinv.classifiers.archives import entries
 from netinv.core import InputError, expect_regular, listed, read_json
 
-_PATHS = "pathlib", "pathlib._local"  # as Python 3.13 calls it
-HARMLESS: tuple[Any, ...] = (
-    Namespace,
-    np.dtype,
-    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "bool")),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    *((PurePosixPath, f"{module}.{name}") for module in _PATHS for name in ("PosixPath", "PurePosixPath")),
-    *((PureWindowsPath, f"{module}.{name}") for module in _PATHS for name in ("WindowsPath", "PureWindowsPath")),
+
+class _PassedOver:
+    """What stands in the place of a thing that is not made: it takes all that it is called with, and keeps none."""
+
+    def __init__(self, *_: Any) -> None: ...
+    def __setstate__(self, _: Any) -> None: ...
+
+
+PASSED_OVER = (
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "datetime.datetime",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")  # as Python 3.13 calls it
+        for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+    ),
 )
-"""What training checkpoints often hold beside tensors, and weights-only loading refuses: options, numpy's numbers, and
-paths, which become pure ones and reach no files."""
+"""What training checkpoints often hold beside tensors, and weights-only loading refuses: options, dates, numpy's
+numbers and arrays, and paths. None of them is made."""
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """What torch puts into names where a module is spread over devices, compiled or recomputed."""
@@ -134,12 +143,18 @@ def _read(path: Path) -> dict[str, Tensor]:
             _check_kind(path, start)
             file.seek(0)
             # Warnings of torch tell of its own source, such as that it looks through sparse tensors.
-            with torch.serialization.safe_globals(list(HARMLESS)), warnings.catch_warnings(action="ignore"):
+            with (
+                torch.serialization.safe_globals([(_PassedOver, name) for name in PASSED_OVER]),
+                warnings.catch_warnings(action="ignore"),
+            ):
                 return _flatten(torch.load(file, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S{1,80})", str(error))
+        culprit = f" ({found[1]})" if found else ""
         raise InputError(
-            f"{path} holds Python objects, which are not unpickled: save just its weights, where it was made, "
-            "by torch.save(model.state_dict(), path)."
+            f"{path} holds Python objects{culprit}, which are not unpickled: save just its weights, where it was made, "
+            "by torch.save(model.state_dict(), new_path), or, if you trust the file, since this runs code in it, by "
+            "torch.save(torch.load(path, weights_only=False)['key of the weights'], new_path)."
         ) from None
     except InputError:
         raise

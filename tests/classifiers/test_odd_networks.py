@@ -330,7 +330,7 @@ def test_a_file_that_is_no_model_is_told_by_what_it_is(tmp_path: Path, monkeypat
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     for name, words in (
         ("script", r"is a TorchScript archive: name as the model a factory .* that gives torch.jit.load\(path\)"),
-        ("pickled", r"holds Python objects, .* by torch.save\(.*\)\. Then name the factory .*, and that file as its"),
+        ("pickled", r"holds Python objects .* by torch.save\(.*\)\. Then name the factory .*, and that file as its"),
         ("weights", r"holds no architecture: name the factory .*, and this file as its weights"),
     ):
         with pytest.raises(InputError, match=rf"^\S*{name}.pt {words}"):

@@ -7,6 +7,8 @@ import pickle
 import re
 import sys
 import zipfile
+from collections import OrderedDict
+from datetime import datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -46,9 +48,15 @@ def within(wrapper: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         lambda state: {"state_dict": state, "epoch": 3, "best": 0.5},
         lambda state: (state, 3),
         lambda state: {"state_dict": wrapped("module.", state)},
-        lambda state: {"model_state": wrapped("_orig_mod.", state), "options": argparse.Namespace(lr=0.1)},
+        lambda state: {
+            "model_state": wrapped("_orig_mod.", state),
+            "options": argparse.Namespace(lr=0.1),
+            "at": datetime.now(),
+        },
         lambda state: {"state_dict": wrapped("model.net.", state) | {"loss.weight": torch.ones(3)}},
         lambda state: {"a": {"b": {"c": state}}, "accuracy": np.float64(0.9), "seen": np.int64(3)},
+        lambda state: {"model": state, "losses": np.ones(3), "rng": np.random.RandomState(0).get_state()},
+        lambda state: {"model": state, "epoch": np.int32(1), "name": np.str_("a"), "fields": np.zeros(2, "u1,O")},
         lambda state: {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")},
         lambda state: {"state_dict": state, "hyper_parameters": {"data": Path("x/y"), "old": PureWindowsPath("z")}},
         lambda state: wrapped("module._orig_mod.", state) | {"n_averaged": torch.tensor(3)},
@@ -67,6 +75,8 @@ def within(wrapper: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
             "compiled",
             "lightning",
             "numpy",
+            "arrays",
+            "other numbers",
             "no counters",
             "paths",
             "averaged",
@@ -255,15 +265,15 @@ class Misused:
     """Arguments that what is harmless does not take."""
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
-        return argparse.Namespace, (1,)
+        return OrderedDict, (1,)
 
 
 def test_weights_are_never_unpickled(tmp_path: Path) -> None:
     torch.save({"state_dict": ConvNet().state_dict(), "more": Bomb()}, tmp_path / "bomb.pt")
     torch.save(ConvNet(), tmp_path / "module.pt")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
-    for name in ("bomb.pt", "module.pt", "bare.pt"):
-        with pytest.raises(InputError, match="holds Python objects, which are not unpickled"):
+    for name, culprit in (("bomb.pt", "exec"), ("module.pt", "foreign_networks.ConvNet"), ("bare.pt", "exec")):
+        with pytest.raises(InputError, match=rf"holds Python objects \({culprit}\), which are not unpickled"):
             read_tensors(tmp_path / name)
     assert "exploded" not in sys.modules
 
