@@ -207,7 +207,7 @@ def report(folders: tuple[Path, ...], out: Path, interpretation: Path | None, as
     from netinv.core import check_file, write_text
     from netinv.report import read_evaluations, render
 
-    check_file(out)
+    check_file(out, ".html", ".htm")
     page = render(read_evaluations(folders, interpretation))
     write_text(out, page)
     size = out.stat().st_size
@@ -223,7 +223,7 @@ def export(folder: Path, out: Path, as_json: bool) -> None:
     from netinv.app.inversions import Inversion
     from netinv.core import check_file
 
-    check_file(out)
+    check_file(out, ".onnx")
     Inversion.load(folder).to_onnx(out)
     if as_json:
         print(json.dumps({"out": str(out), "bytes": out.stat().st_size}))

@@ -50,7 +50,7 @@ def export_classifier(classes: str | None, out: Path, as_json: bool, **options: 
     from netinv.export import versions
     from netinv.sampling import Metadata
 
-    check_file(out)
+    check_file(out, ".onnx")
     classifier = load_classifier_from(*parse_source(options))
     names = tuple(map(str, range(classifier.num_classes))) if classes is None else parse_classes(classes)
     if len(names) != classifier.num_classes:

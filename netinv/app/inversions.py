@@ -174,7 +174,7 @@ class Inversion:
         """Write the generator as one ONNX file, checked against torch; ``netinv sample`` draws from it without torch.
 
         Raises:
-            InputError: The file cannot be written.
+            InputError: The file cannot be written, or does not end in ``.onnx``.
         """
         from netinv.export import export_generator, versions
         from netinv.sampling import Metadata

@@ -34,16 +34,23 @@ def expanded(path: str) -> Path:
         ) from None
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, *suffixes: str) -> None:
     """Make sure, before the work, that a file can be written; an earlier file there will be replaced.
 
+    Args:
+        path: The file.
+        suffixes: Those of files of this kind, such as ``.onnx``, so that no file of another kind is replaced; where
+            none are given, the file may have any.
+
     Raises:
-        InputError: It is a folder or a device, or nothing can be written there.
+        InputError: It is a folder or a device, nothing can be written there, or it has another suffix.
     """
     with _os_errors_as_input_errors(path):
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is {'a folder' if path.is_dir() else 'no file'} already: name a file.")
         _try(_partial(_nearest(path)))
+    if suffixes and path.suffix not in suffixes:
+        raise InputError(f"{path} has no name that ends in {' or '.join(suffixes)}: name such a file.")
 
 
 def check_folder(path: Path, replaces: tuple[str, ...] | None = ()) -> None:

@@ -144,9 +144,9 @@ def export_generator(path: Path, generator: ConditionedGenerator, metadata: Meta
 
     Raises:
         FloatingPointError: It is larger than ``TOLERANCE``.
-        InputError: The path cannot be written.
+        InputError: The path cannot be written, or does not end in ``.onnx``.
     """
-    check_file(path)
+    check_file(path, ".onnx")
     generator = copy.deepcopy(generator).cpu().eval().float()
     (model,) = map(rewritten, generator_models([generator]))
     inputs = _random_inputs(generator)
@@ -163,9 +163,10 @@ def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
 
     Raises:
         FloatingPointError: It is larger than ``TOLERANCE``.
-        InputError: The path cannot be written, or the network, one from elsewhere, cannot be traced.
+        InputError: The path cannot be written or does not end in ``.onnx``, or the network, one from elsewhere, cannot
+            be traced.
     """
-    check_file(path)
+    check_file(path, ".onnx")
     single = copy.deepcopy(classifier).eval().float()
     if not isinstance(single, AdaptedClassifier):
         return _write_classifier(path, single, metadata)

@@ -328,6 +328,9 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
             "nowhere/inversion.json is not readable (No such file or directory): invert first, or name another folder.",
         ),
         (("report", "nowhere", "--out", "x.html"), "): evaluate first, or name another folder."),
+        (("report", "results", "--out", "results.json"), "results.json has no name that ends in .html or .htm: name"),
+        (("export", "inversion", "--out", "w.safetensors"), "w.safetensors has no name that ends in .onnx: name such"),
+        (("export-classifier", *FACTORY, "--out", "w.pt"), "w.pt has no name that ends in .onnx: name such a file."),
     ],
 )
 def test_one_sentence_says_what_is_wrong(

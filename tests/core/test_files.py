@@ -300,6 +300,8 @@ def test_what_is_there_is_not_overwritten() -> None:
         check_file(Path("folder"))
     with pytest.raises(InputError, match="/dev/null is no file already: name a file"):
         check_file(Path("/dev/null"))
+    with pytest.raises(InputError, match=r"file has no name that ends in \.png or \.npz: name such a file"):
+        check_file(Path("file"), ".png", ".npz")
     for name in ("file", "folder"):
         with pytest.raises(InputError, match=f"{name} is there already: name a new folder"):
             check_folder(Path(name))
