@@ -278,24 +278,28 @@ class OnnxClassifier:
         self.metadata, self._session = open_session(self.path, "classifier", num_threads)
 
     def __call__(self, images: Floats) -> Floats:
-        """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        """Logits (N, K) of images (N, C, H, W) in [0, 1].
+
+        Raises:
+            InputError: They are of another shape, are no floats, or lie beyond [0, 1].
+        """
         return run_session(self._session, self.metadata, {"images": images})
 
     def accuracy(self, images: Floats, labels: Integers) -> float:
-        """Share of the images (N, C, H, W), N at least 1, that are read as their labels (N,).
+        """Share of the images (N, C, H, W) in [0, 1], N at least 1, that are read as their labels (N,).
 
         Raises:
-            InputError: There are no images, or no label for each.
+            InputError: There are no images, or no label for each, or they are no images as it takes.
         """
         if not len(images):
             raise InputError("There are no images to tell an accuracy of: give some.")
         return self.num_correct(images, labels) / len(images)
 
     def num_correct(self, images: Floats, labels: Integers) -> int:
-        """Number of the images (N, C, H, W) that are read as their labels (N,).
+        """Number of the images (N, C, H, W) in [0, 1] that are read as their labels (N,).
 
         Raises:
-            InputError: There is no label for each.
+            InputError: There is no label for each, or they are no images as it takes.
         """
         labels = np.asarray(labels)
         if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):

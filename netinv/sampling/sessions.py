@@ -73,22 +73,42 @@ def new_session(model: str | bytes, num_threads: int | None = None) -> onnxrunti
 def run_session(session: onnxruntime.InferenceSession, metadata: Metadata, feeds: Mapping[str, NDArray[Any]]) -> Floats:
     """The output for any number of rows, ``BATCH_SIZE`` at a time: what fits into the caches is faster.
 
+    Floats and whole numbers of any precision are taken.
+
     Raises:
-        InputError: The inputs are not the file's, or not finite numbers, as many rows of each; the file gives something
-            else than its metadata say, or does not come to an end.
+        InputError: The inputs are not the file's, or not finite numbers, as many rows of each, or images beyond [0, 1];
+            the file gives something else than its metadata say, or does not come to an end.
     """
+    feeds = {name: np.asarray(rows) for name, rows in feeds.items()}
     num = len(next(iter(feeds.values())))
     takes = {i.name: (num, *i.shape[1:]) for i in session.get_inputs()}
     if takes != (given := {name: rows.shape for name, rows in feeds.items()}):
         raise InputError(f"The file takes inputs of the shapes {takes}, but was given {given}.")
-    if not all(np.isfinite(rows).all() for rows in feeds.values()):
-        raise InputError("The inputs hold numbers that are not finite: give others.")
+    feeds = {name: _converted(name, rows) for name, rows in feeds.items()}
     outputs = []
     for start in range(0, max(num, 1), BATCH_SIZE):
         output = _run_part(session, {name: rows[start : start + BATCH_SIZE] for name, rows in feeds.items()})
         _expect_output(output, min(num - start, BATCH_SIZE), metadata)
         outputs.append(output)
     return np.concatenate(outputs)
+
+
+def _converted(name: str, rows: NDArray[Any]) -> NDArray[Any]:
+    """An input as the file takes it: ``generator`` as int64, all others as float32.
+
+    Raises:
+        InputError: It is of another kind, or holds numbers that are not finite, or images that are not in [0, 1].
+    """
+    kinds, wanted, told = ("iu", np.int64, "whole numbers") if name == "generator" else ("f", np.float32, "floats")
+    within = " in [0, 1]; divide pixels of 0 to 255 by 255" if name == "images" else ""
+    if rows.dtype.kind not in kinds:
+        raise InputError(f"The input {name} holds {rows.dtype}: give {told}{within}.")
+    rows = rows.astype(wanted, copy=False)
+    if not np.isfinite(rows).all():
+        raise InputError("The inputs hold numbers that are not finite: give others.")
+    if name == "images" and rows.size and not -ROUNDING <= rows.min() <= rows.max() <= 1 + ROUNDING:
+        raise InputError(f"The input images goes from {rows.min():g} to {rows.max():g}: give {told}{within}.")
+    return rows
 
 
 def _expect_output(output: Any, num: int, metadata: Metadata) -> None:

@@ -345,6 +345,26 @@ def test_an_accuracy_is_of_some_images_with_a_label_each(tmp_path: Path) -> None
         network.accuracy(samples.images[:0], samples.labels[:0])
 
 
+def test_images_of_another_scale_are_refused_and_floats_of_any_precision_taken(tmp_path: Path) -> None:
+    network, samples = classifier(tmp_path), generator(tmp_path).sample(4)
+    for images in (samples.images.astype(float), samples.images.tolist()):
+        assert np.array_equal(network(images), samples.condition)
+    for images, told in (
+        (samples.images * 255, r"The input images goes from 0 to [\d.]+: give floats in \[0, 1\]; divide pixels"),
+        (samples.images - 1, r"The input images goes from -1 to "),
+        ((samples.images * 255).astype(np.uint8), r"The input images holds uint8: give floats in \[0, 1\]; divide"),
+        (samples.images.astype(str), r"The input images holds <U32: give floats"),
+    ):
+        with pytest.raises(InputError, match=told):
+            network.accuracy(images, samples.labels)
+    ensemble = generator(tmp_path, ensemble=2)
+    latent, condition = samples.latent.astype(float), samples.condition.astype(float)
+    images = ensemble(latent, condition, generator=np.array([0, 1, 0, 1], np.int32))
+    assert (images.dtype, images.shape) == (np.float32, samples.images.shape)
+    with pytest.raises(InputError, match="The input generator holds float64: give whole numbers"):
+        ensemble(latent, condition, generator=np.zeros(4))
+
+
 def test_a_classifier_fits_what_it_can_judge(tmp_path: Path) -> None:
     ours = classifier(tmp_path)
     ours.check_fits(generator(tmp_path))
