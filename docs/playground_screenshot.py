@@ -8,6 +8,7 @@ from playwright.sync_api import sync_playwright
 
 PORT = 7868
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+DRAWN = "document.querySelector('#summary textarea')?.value.startsWith('{} images')"
 
 
 def main(folder: Path, out: Path) -> None:
@@ -21,11 +22,11 @@ def main(folder: Path, out: Path) -> None:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 1090})
             page.goto(f"http://127.0.0.1:{PORT}")
-            page.get_by_text("25 images").wait_for(timeout=60_000)
+            page.wait_for_function(DRAWN.format(25), timeout=60_000)
             page.get_by_label("Seed").fill("7")
             page.get_by_label("number input for Images").fill("20")
             page.get_by_role("button", name="Draw").click()
-            page.get_by_text("20 images").wait_for(timeout=60_000)
+            page.wait_for_function(DRAWN.format(20), timeout=60_000)
             page.wait_for_load_state("networkidle")
             page.evaluate("scrollTo(0, 0)")
             page.screenshot(path=out)

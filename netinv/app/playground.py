@@ -4,11 +4,13 @@ The page talks to this machine only: it is served on 127.0.0.1, has no analytics
 """
 
 import atexit
+import html
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +62,10 @@ def find_networks(folder: Path) -> tuple[dict[str, Path], list[Path]]:
 
 
 def verdicts(samples: Samples, generator: OnnxGenerator, classifiers: list[Path]) -> tuple[list[str], str]:
-    """What each fitting classifier reads in each image, and a line on all of them in Markdown."""
+    """What each fitting classifier reads in each image, and lines on all of them."""
     names = generator.metadata.classes
     captions = [f"wanted {names[label]}" for label in samples.labels]
-    summary, left_out = [f"**{len(samples.labels)} images**"], list[str]()
+    summary, left_out = [f"{len(samples.labels)} images"], list[str]()
     for path in classifiers:
         classifier = OnnxClassifier(path)
         if classifier.metadata.dataset != generator.metadata.dataset:
@@ -80,8 +82,8 @@ def verdicts(samples: Samples, generator: OnnxGenerator, classifiers: list[Path]
             f"{caption}\n{name} {'✓' if label == wanted else '✗'} {names[label]} ({share:.0%})"
             for caption, wanted, label, share in zip(captions, samples.labels, read, shares.max(axis=1), strict=True)
         ]
-        summary.append(f"{name} reads **{np.mean(read == samples.labels):.1%}** as wanted")
-    return captions, "\n\n".join([" · ".join(summary), *left_out])
+        summary.append(f"{name} reads {np.mean(read == samples.labels):.1%} as wanted")
+    return captions, "\n".join([" · ".join(summary), *left_out])
 
 
 def _temporary_folder() -> Path:
@@ -163,7 +165,7 @@ def page(folder: Path) -> "gradio.Blocks":
             path = downloads / f"{Path(model).with_suffix('').as_posix().replace('/', '-')}-seed-{seed}.png"
             save(path, [samples], len(samples.labels), generator)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(html.escape(str(error)), print_exception=False) from None
         images = to_pixels(samples.images).transpose(0, 2, 3, 1)
         if images.shape[-1] == 1:
             images = images[..., 0]
@@ -181,7 +183,10 @@ def page(folder: Path) -> "gradio.Blocks":
                 button = gr.Button("Draw", variant="primary")
                 download = gr.DownloadButton("Save as PNG")
             with gr.Column(scale=3):
-                summary = gr.Markdown()
+                # A file may come from anywhere: as Markdown or HTML a class's name could load something from elsewhere.
+                summary = gr.Textbox(
+                    max_lines=8, show_label=False, container=False, interactive=False, elem_id="summary"
+                )
                 gallery = gr.Gallery(show_label=False, height="80vh", format="png", elem_id="images")
         inputs, outputs = [model, label, mixture, sharpness, field, num, seed], [gallery, summary, download]
         # What the last model drew goes before the next one's controls come, and its images follow.
@@ -225,4 +230,4 @@ def serve(folder: Path, port: int, browser: bool) -> None:
     except OSError:
         raise InputError(f"Port {port} is taken: give another one with --port.") from None
     print(f"The playground is at http://127.0.0.1:{port}; end it with Ctrl-C.", flush=True)
-    blocks.block_thread()
+    threading.Event().wait()  # gradio's own waiting takes Ctrl-C for an end without an error
