@@ -14,6 +14,8 @@ from typing import Self
 from netinv.core import InputError
 
 ARCHIVES = (".tar.gz", ".tgz", ".zip")
+GZIP = b"\x1f\x8b"
+"""How a file begins that gzip has compressed."""
 ENCRYPTED, UTF8 = 0x1, 0x800
 """Flags of a member of a zip archive: it has a password, its name says that it is UTF-8."""
 MAX_NAME_BYTES = 2**20
@@ -43,7 +45,7 @@ def archive_members(archive: Path) -> Iterator[Member]:
     """The members of an archive. Names may have surrogates, for bytes that are no UTF-8.
 
     Raises:
-        InputError: It has a password.
+        InputError: It has a password, or is a .tar.gz by name alone.
         Exception: One of ``DAMAGES``; reading a member does so as well.
     """
     return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive)
@@ -72,6 +74,9 @@ class _Header(tarfile.TarInfo):
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:
+    with archive.open("rb") as file:
+        if not GZIP.startswith(file.read(len(GZIP))):  # a browser may have unpacked it, and kept the name
+            raise InputError(f"{archive} is not compressed by gzip: pack it as {' or '.join(ARCHIVES)}.")
     with gzip.open(archive) as stream:
         # tarfile's own decompression of a stream does not check the sum at its end; gzip's does, when it is read.
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header, encoding="utf-8") as tar:

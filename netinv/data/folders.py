@@ -178,11 +178,13 @@ def _open(path: Path, sha256: dict[str, str]) -> tuple[str, Iterator[File]]:
     elif (path / "train").is_dir() or (path / "test").is_dir():
         archives = []
     else:
-        archives = [file for file, _ in _listed(path) if is_archive(file)]
+        inside = _listed(path)
+        archives = [file for file, _ in inside if is_archive(file)]
         if not archives:
+            found = listed([_shown(f"{entry.name}/") for entry, is_folder in inside if is_folder], 5)
             raise InputError(
                 f"{path} is no image folder: expected train/ and test/ with class sub-folders, or archives of them "
-                f"({', '.join(ARCHIVES)})."
+                f"({', '.join(ARCHIVES)}), but found {found}."
             )
     digests = {archive.name: digest(archive, "sha256") for archive in archives}
     for name, expected in sha256.items():

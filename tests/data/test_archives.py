@@ -228,6 +228,14 @@ def test_declared_checksum(tmp_path: Path) -> None:
         read(tmp_path / "pets", sha256={"b.tar.gz": digest})
 
 
+def test_a_tar_gz_by_name_alone_is_told(tmp_path: Path, whole: tuple[bytes, int]) -> None:
+    """A browser unpacks what it downloads, and keeps the name: to get it again would not help."""
+    for content in (whole[0], write_zip(tmp_path / "pets.zip", small()).read_bytes()):
+        (tmp_path / "pets.tar.gz").write_bytes(content)
+        with pytest.raises(InputError, match=r"gz is not compressed by gzip: pack it as \.tar\.gz or \.tgz or"):
+            read(tmp_path / "pets.tar.gz")
+
+
 def test_zip_with_a_password_is_refused(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "pets.zip", small())
     content = bytearray(path.read_bytes())

@@ -178,7 +178,8 @@ def test_unreadable_image_is_named(tmp_path: Path, content: bytes, reason: str) 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no image folder: expected train/ and test/"),
+        ({}, r"no image folder: expected train/ and test/ .*, but found nothing\.$"),
+        ({"Train/cat/1.png": picture(), "val/cat/1.png": picture(), "1.png": b""}, r", but found Train/, val/\.$"),
         (
             {"train/1.png": picture(), "test/1.png": picture()},
             r"no classes in train/: expected images as train/<class>",
