@@ -109,13 +109,13 @@ def read_yaml(path: Path, mend: str) -> Any:
     try:
         _expect_shallow(text)
         values = YAML(typ="safe", pure=True).load(text)
-        _expect_plain(values)
     except YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise InputError(f"{path} is nested too deeply, at most {MAX_DEPTH} levels are read: {mend}.") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # the parser's, of dates that are none
         raise InputError(f"{path} cannot be read ({error}): {mend}.") from None
+    _expect_plain(values, path)
     return values
 
 
@@ -134,25 +134,30 @@ def _expect_shallow(text: str) -> None:
         raise RecursionError
 
 
-def _expect_plain(values: Any) -> None:
-    """Walk through all values, however they refer to each other.
+def _expect_plain(values: Any, path: Path) -> None:
+    """Walk through all values, however they refer to each other; the path is for messages.
 
     Raises:
-        ValueError: They are too many, too deep, not finite or vast.
+        InputError: They are too many, too deep, not finite or vast; names the key of such a number.
     """
-    count, open_ = 0, [(values, 0)]
+    count = 0
+    open_: list[tuple[Any, tuple[Any, ...]]] = [(values, ())]
     while open_:
-        value, depth = open_.pop()
+        value, keys = open_.pop()
         count += 1
-        if count > MAX_VALUES or depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_VALUES:,} values or {MAX_DEPTH} levels, do without aliases (*)")
+        if count > MAX_VALUES or len(keys) > MAX_DEPTH:
+            raise InputError(
+                f"{path} has more than {MAX_VALUES:,} values or {MAX_DEPTH} levels: do without aliases (*)."
+            )
         if isinstance(value, dict):
-            open_ += [(part, depth + 1) for pair in value.items() for part in pair]
+            for key, part in value.items():  # a key is looked at before what it holds, whose place it then names
+                open_ += [(part, (*keys, key)), (key, keys)]
         elif isinstance(value, (list, set, tuple)):
-            open_ += [(part, depth + 1) for part in value]
+            open_ += [(part, (*keys, index)) for index, part in enumerate(value)]
         elif isinstance(value, (int, float)) and not abs(value) < 2**63:
             told = value if isinstance(value, float) else f"a whole number of {value.bit_length()} bits"
-            raise ValueError(f"{told} is no setting, numbers are finite and below 2^63")
+            place = repr(".".join(map(str, keys)))[1:-1] or "the file"
+            raise InputError(f"{path}: {place}: {told} is no setting, numbers are finite and below 2^63.")
 
 
 def read_numbers(path: Path, mend: str, columns: Collection[str] = ()) -> list[dict[str, float]]:
