@@ -41,7 +41,9 @@ def flush(old: str | None) -> None:
     deliverer.deliver(at_once=True)
     deliverer.deliver()  # clears away what is done
     with locked(journals() / "deliver.lock"):
-        errors = [(folder / "error").read_text() for folder in deliverer.folders() if (folder / "error").exists()]
+        failed = [folder for folder in deliverer.folders() if (folder / "error").exists()]
+        for folder in failed:
+            print(f"{folder} could not be delivered: {(folder / 'error').read_text()}", file=sys.stderr)
         others = other_stores(uri)
     for damaged in sorted((journals() / "damaged").glob("*")):
         print(f"{damaged} cannot be delivered, its run.json is damaged: mend it and move it back, or delete it.")
@@ -50,8 +52,11 @@ def flush(old: str | None) -> None:
             f"There are records for {other} as well: set MLFLOW_TRACKING_URI to it and run this again, or deliver them "
             f"here with `python -m pipeline.tracking flush --from {shlex.quote(other)}`."
         )
-    if errors:
-        raise InputError(f"{len(errors)} runs could not be delivered to {redacted(uri)}: {errors[0]}")
+    if failed:
+        raise InputError(
+            f"{len(failed)} runs could not be delivered to {redacted(uri)}: mend what the lines above say and run this "
+            "again, or delete a run's folder to give its records up."
+        )
     print(f"All records for {redacted(uri)} are delivered.")
 
 

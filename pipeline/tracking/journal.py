@@ -327,7 +327,11 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: It cannot be read, or is no regular file, or too large.
-        ValueError: It is no JSON.
+        InputError: It is no JSON, as a machine that lost its power may leave it.
     """
     expect_regular(path, MAX_STATE)
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        told = f"{path} is damaged ({error}): mend it, or delete its folder to give these records up."
+        raise InputError(told) from None

@@ -54,7 +54,7 @@ def _state(path: Path) -> dict[str, Any] | None:
             return state
     except FileNotFoundError:
         return None  # delivered by another process just now
-    except (OSError, ValueError, RecursionError):
+    except (OSError, InputError):
         pass
     aside = journals() / "damaged" / path.parent.name
     aside.parent.mkdir(exist_ok=True)

@@ -214,6 +214,25 @@ def test_records_for_an_address_that_leads_nowhere_are_delivered_elsewhere(
     assert (result.exit_code, result.output[:48]) == (2, "error: There are no records for http://typo:5000")
 
 
+def test_flush_names_every_journal_that_fails_and_the_file_that_is_damaged(deliverer: delivery.Deliverer) -> None:
+    folders = []
+    for name, content in (("ended", b""), ("records", b"[" * 100_000)):
+        folder, run = begun(name)
+        with run.ending(), run.child("generator"):
+            pass
+        folders.append(folder)
+        damaged = folder / "ended.json" if name == "ended" else next(folder.glob("children/*/ended.json"))
+        damaged.write_bytes(content)
+    result = CliRunner().invoke(main, ["flush"])
+    *told, last = result.output.splitlines()
+    assert (result.exit_code, last[:40]) == (2, "error: 2 runs could not be delivered to ")
+    for folder, line in zip(folders, told, strict=True):
+        assert re.match(rf"{folder} could not be delivered: {folder}/\S*ended\.json is damaged \(.+\): mend it", line)
+    shutil.rmtree(folders[0])
+    (damaged.parent / "ended.json").write_text((folders[1] / "ended.json").read_text())
+    assert CliRunner().invoke(main, ["flush"]).exit_code == 0
+
+
 @pytest.mark.parametrize("later", ["gone", "another"])
 def test_a_delivery_begins_afresh_where_another_database_lies_in_its_place(
     later: str, database: str, tmp_path: Path, deliverer: delivery.Deliverer, monkeypatch: pytest.MonkeyPatch
