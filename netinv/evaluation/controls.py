@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from netinv.evaluation.samples import SampleSet
-from netinv.generators import Bend, Tone
+from netinv.generators import Bend, ConditionedGenerator
 
 BENDING = 0.04
-"""How far the one picture of a class is bent, as :class:`netinv.generators.GeneratorConfig` has it."""
+"""How far the one picture of a class is bent where generators do not bend theirs."""
 
 
 def noise(
@@ -23,24 +23,41 @@ def noise(
 
 
 def one_picture(
-    real: SampleSet, num: int, tone: Tone | None, seen: Callable[..., SampleSet], rng: np.random.Generator
+    real: SampleSet,
+    num: int,
+    generator: ConditionedGenerator,
+    seen: Callable[..., SampleSet],
+    rng: np.random.Generator,
 ) -> SampleSet:
-    """One real image of each class, the nearest to the mean of its class, bent at random time and again.
+    """One real image of each class that is read, finished time and again as the generator finishes its own.
 
-    It is toned, too, where generators tone theirs.
+    It is bent even where the generator bends nothing.
 
-    Coverage, Vendi scores and students take bent copies for variety. What a generator has above these is its own.
+    Coverage, Vendi scores and students take such copies for variety. What a generator has above these is its own.
     """
     classes = torch.unique(real.label)  # those that there are images of
-    chosen = torch.stack([_nearest_mean(real.images[real.label == k]) for k in classes])
-    bend = Bend(BENDING, latent_dim := 64, (chosen.shape[2], chosen.shape[3]))
     place = torch.arange(num) % len(classes)
-    latent = torch.from_numpy(rng.standard_normal((num, latent_dim), dtype=np.float32))
-    images = chosen[place] if tone is None else tone(chosen[place], latent)
-    return seen("one_picture", "reference", bend(images, latent).clamp(0, 1), classes[place])
+    chosen = torch.stack([_typical(real, k) for k in classes])[place]
+    device = next(generator.parameters()).device
+
+    def drawn(latent_dim: int) -> torch.Tensor:
+        return torch.from_numpy(rng.standard_normal((num, latent_dim), dtype=np.float32))
+
+    images = generator.finish(chosen.to(device), drawn(generator.config.latent_dim).to(device)).cpu()
+    if generator.bend is None:
+        images = Bend(BENDING, latent_dim := 64, (images.shape[2], images.shape[3]))(images, drawn(latent_dim))
+    return seen("one_picture", "reference", images.clamp(0, 1), classes[place])
 
 
-def _nearest_mean(images: torch.Tensor) -> torch.Tensor:
-    """The image (C, H, W) that lies nearest to the mean of all (N, C, H, W)."""
-    distance = (images - images.mean(dim=0)).flatten(1).norm(dim=1)
-    return images[int(distance.argmin())]
+def _typical(real: SampleSet, label: torch.Tensor) -> torch.Tensor:
+    """The image (C, H, W) of a class nearest to its mean, of those that are read right, or of all if none is.
+
+    The evaluator reads, and its features are compared; without one the classifier reads, and pixels are.
+    """
+    own = real.label == label
+    space = (real.images if real.features is None else real.features)[own].flatten(1)
+    right = (real.logits if real.evaluator_logits is None else real.evaluator_logits)[own].argmax(dim=1) == label
+    distance = (space - space.mean(dim=0)).norm(dim=1)
+    if right.any():
+        distance[~right] = torch.inf
+    return real.images[own][int(distance.argmin())]

@@ -87,10 +87,9 @@ def evaluate(
     pools = _pools(real, order, config)
     membership_auc = _membership(real, bootstrap)
     noise = controls.noise(classifier.image_shape, config.num_samples, seen, rng)
-    tone = next((generator.tone for generator in generators if generator.tone is not None), None)
-    bent = (
-        controls.one_picture(real["real_train"], config.num_samples, tone, seen, rng) if "real_train" in real else None
-    )
+    bent = None
+    if "real_train" in real:  # generators of one variant are finished alike
+        bent = controls.one_picture(real["real_train"], config.num_samples, generators[0], seen, rng)
     real = {name: first(samples, config.num_samples) for name, samples in real.items()}
 
     sets = [*(d.plain for d in draws), *real.values()]

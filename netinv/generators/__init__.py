@@ -3,7 +3,7 @@
 from netinv.generators.checkpoints import load_generator, load_generators, save_generator
 from netinv.generators.conditioning import condition_of, draw_condition, matrix_size
 from netinv.generators.drawing import class_grid, draw_image_batches, draw_images, has_dropout
-from netinv.generators.finishing import Bend, Tone
+from netinv.generators.finishing import Bend
 from netinv.generators.network import BatchNorm, ConditionedGenerator, GeneratorConfig, field_side, up_sizes
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Bend",
     "ConditionedGenerator",
     "GeneratorConfig",
-    "Tone",
     "class_grid",
     "condition_of",
     "draw_condition",

@@ -235,7 +235,10 @@ class ConditionedGenerator(nn.Module):
                     x = x * kept[:, :, None, None]
                 else:
                     x = layer(x)
-        images = torch.sigmoid(self.to_image(x))  # (N, C, H, W)
+        return self.finish(torch.sigmoid(self.to_image(x)), latent)
+
+    def finish(self, images: Tensor, latent: Tensor) -> Tensor:
+        """Soften, tone and bend images (N, C, H, W) in [0, 1] by latents (N, Z), as those that the layers draw."""
         if self.soften is not None:
             images = self.soften(images)
         if self.tone is not None:

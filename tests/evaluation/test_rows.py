@@ -96,7 +96,7 @@ def test_an_evaluation_is_made_of_its_parts() -> None:
     pixels = torch.from_numpy(rng.random((48, *SHAPE), dtype=np.float32))
     noise = seen("noise", "reference", pixels, torch.zeros(48).long())
     noise = dataclasses.replace(noise, label=noise.logits.argmax(1))
-    one = one_picture(real[0], 48, None, seen, rng)
+    one = one_picture(real[0], 48, generators[0], seen, rng)
     sources = [drawn(g, f"generator {i}", 48, SHARPNESS) for i, g in enumerate(generators)]
     dropped = [drawn(g, f"generator {i}", 48, SHARPNESS, dropout=True) for i, g in enumerate(generators)]
     bins = [[drawn(g, "bin", 30, (s, s)) for s in CONFIG.sharpness] for g in generators]
