@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import zoo
+from measuring import add_row, read_rows
 from peers import PEERS, Inversion
 from torch import Tensor
 
@@ -195,8 +196,7 @@ def method_row(setting: Setting, network: str, method: str, seed: int) -> Row:
 
 def rows_of(path: Path) -> list[Row]:
     """The lines that are there, without those of an older form, which do not say all of ``KEY``."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(json.loads, lines) if row.keys() >= set(KEY)]
+    return [row for row in read_rows(path) if row.keys() >= set(KEY)]
 
 
 KEY = ("data", "network", "method", "seed", "budget", "per_class", "compared", "epsilon", "looked_at_by")
@@ -228,8 +228,7 @@ def all_rows(setting: Setting, networks: list[str], methods: list[str], seeds: i
                 except InputError as error:
                     print(f"{network}: {method} is left out. {error}", flush=True)
                     continue
-                with path.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                add_row(path, row)
                 yield row
 
 
@@ -329,9 +328,13 @@ def main() -> None:
         raise SystemExit(f"There is no method {unknown[0]!r}; there are: {'; '.join(PEERS)}.")
     if "evolution" not in PEERS:
         print("evolution is left out: it needs the package cma (pip install cma).", flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    folder, judges = options.models / options.dataset, options.judges.split(",")
+    for name in [*networks, *judges]:
+        zoo.adapted(folder, name)  # one that was not trained is told before anything is measured
     setting = Setting(
-        options.models / options.dataset,
-        options.judges.split(","),
+        folder,
+        judges,
         options.budget,
         options.per_class,
         zoo.read_data(options),

@@ -4,11 +4,11 @@
 which the pipeline has trained, and trains one generator for each way and seed. What is measured is a *selector*'s
 word, a network of another kind that is trained here on training images, and real images are training images: evaluator
 and test images take no part. Rows are added to the JSON lines of ``--out``, so that several processes can share the
-work, and the table of all of them is written beside it.
+work, and the table of all of them is written beside it. A row holds its settings: what is there of the same settings
+and seed is not made again, and rows of other settings, such as of another day's preset, are another line of the table.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -18,6 +18,7 @@ from unittest import mock
 
 import torch
 from diversity_ways import OTHERS, WAYS, Batch, Way
+from measuring import add_row, read_rows
 from torch import Tensor
 
 from netinv.classifiers import (
@@ -33,7 +34,7 @@ from netinv.classifiers import (
 from netinv.core import write_text
 from netinv.data import LabelledImages, channel_statistics, load_split
 from netinv.evaluation import EvaluationConfig, measure_images
-from netinv.generators import ConditionedGenerator, draw_images
+from netinv.generators import ConditionedGenerator, GeneratorConfig, draw_images
 from netinv.inversion import InversionConfig, invert
 from netinv.results import Estimate
 from pipeline.params import load_params
@@ -55,11 +56,17 @@ def selector_of(folder: Path, train: LabelledImages, epochs: int) -> Classifier:
     return load_classifier(folder / "selector")
 
 
-def trained(way: Way, preset: Any, classifier: Classifier, seed: int) -> tuple[ConditionedGenerator, float]:
-    """A generator, and the processor seconds that it took."""
+def configured(way: Way, preset: Any) -> tuple[InversionConfig, GeneratorConfig]:
+    """The settings of a way."""
     config = InversionConfig.model_validate({**preset.robust.model_dump(), **way.settings})
+    return config, preset.common.generator.model_copy(update={**PLAIN, **way.generator})
+
+
+def trained(
+    way: Way, config: InversionConfig, architecture: GeneratorConfig, classifier: Classifier, seed: int
+) -> tuple[ConditionedGenerator, float]:
+    """A generator, and the processor seconds that it took."""
     torch.manual_seed(seed)
-    architecture = preset.common.generator.model_copy(update={**PLAIN, **way.generator})
     generator = ConditionedGenerator(architecture, classifier.num_classes, classifier.image_shape)
     if way.prepare:
         way.prepare(generator)
@@ -112,6 +119,32 @@ def measured(
     return values | {"worst": min(float((read[label == k] == k).float().mean()) for k in range(classifier.num_classes))}
 
 
+KEY = ("data", "way", "settings", "seed")
+"""What makes two rows the same."""
+
+
+def key(row: dict[str, Any]) -> list[Any]:
+    """Of a row; rows of earlier days hold no settings."""
+    return [row.get(name) for name in KEY]
+
+
+def groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Rows that differ in their seeds alone, in the order of their first."""
+    kinds = [key(row)[:-1] for row in rows]
+    firsts = [i for i, kind in enumerate(kinds) if kinds.index(kind) == i]
+    return [[row for row, kind in zip(rows, kinds, strict=True) if kind == kinds[i]] for i in firsts]
+
+
+def named(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """A row's way, and where others of this way have other settings, what differs between them."""
+    others = [other.get("settings") for other in rows if (other["data"], other["way"]) == (row["data"], row["way"])]
+    own, known = row.get("settings"), [settings for settings in others if settings is not None]
+    if own is None:
+        return f"{row['way']} (settings not kept)" if known else row["way"]
+    differing = [f"{name} {own[name]}" for name in own if any(other.get(name) != own[name] for other in known)]
+    return f"{row['way']} ({', '.join(differing)})" if differing else row["way"]
+
+
 def told(rows: list[dict[str, Any]]) -> str:
     """A Markdown table, mean and standard deviation over the seeds."""
     columns = ["inversion_accuracy", "evaluator_accuracy", "worst", *list(MEASURES)[2:], "cpu_seconds"]
@@ -119,8 +152,8 @@ def told(rows: list[dict[str, Any]]) -> str:
         MEASURES.get(column, {"worst": "worst class", "cpu_seconds": "CPU s"}.get(column, "")) for column in columns
     ]
     lines = [f"| data | way | seeds | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
-    for data, way in dict.fromkeys((row["data"], row["way"]) for row in rows):
-        some = [row for row in rows if (row["data"], row["way"]) == (data, way)]
+    for some in groups(rows):
+        data, way = some[0]["data"], named(some[0], rows)
         cells = []
         for column in columns:
             values = [row[column] for row in some]
@@ -141,6 +174,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON lines; rows are added")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     models = options.project / "models" / options.dataset
     preset = load_params().for_dataset(options.dataset).invert
     train = load_split(options.project / "data" / options.dataset, "train")
@@ -152,19 +186,20 @@ def main() -> None:
         for name in options.ways:
             way, classifier = (WAYS | OTHERS)[name], load_classifier(models / "classifier")  # anew: a way may watch it
             freeze(classifier)
-            generator, seconds = trained(way, preset, classifier, seed)
+            config, architecture = configured(way, preset)
+            settings = config.model_dump(mode="json") | architecture.model_dump(mode="json")
+            row = {"data": options.dataset, "way": name, "settings": settings, "seed": seed}
+            if key(row) in map(key, read_rows(options.out)):
+                continue
+            generator, row["cpu_seconds"] = trained(way, config, architecture, classifier, seed)
             images, vector = draw_images(generator, 2000, seed=99, sharpness=preset.robust.sharpness)
             label = vector.argmax(dim=1)
             if way.drawn:
                 images = way.drawn(images, label, classifier)
-            row = {"data": options.dataset, "way": name, "seed": seed, "cpu_seconds": seconds}
             row |= measured(images, label, classifier, selector, real)
-            with options.out.open("a") as lines:
-                lines.write(json.dumps(row) + "\n")
-            print(
-                {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}, flush=True
-            )
-    rows = list(map(json.loads, options.out.read_text().splitlines()))
+            add_row(options.out, row)
+            print(told([row]).splitlines()[-1], flush=True)
+    rows = read_rows(options.out)
     write_text(options.out.with_suffix(".md"), told(rows))
     print(told(rows))
 

@@ -1,5 +1,6 @@
-"""What several benchmarks measure with: clocks, spreads, a classifier, and what the machine can do."""
+"""What several benchmarks measure with: clocks, spreads, a classifier, what the machine can do, files of rows."""
 
+import json
 import platform
 import re
 import statistics
@@ -25,6 +26,24 @@ from netinv.classifiers import (
     train_classifier,
 )
 from netinv.data import LabelledImages
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, without one that was cut off; none where there is no file."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{path}: a line that was cut off is left out.", flush=True)
+    return rows
+
+
+def add_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a row to a file of JSON lines, on a line of its own though the last one was cut off."""
+    cut = path.exists() and not path.read_bytes().endswith(b"\n")
+    with path.open("a") as file:
+        file.write("\n" * cut + json.dumps(row) + "\n")
 
 
 def synchronize(device: torch.device) -> None:

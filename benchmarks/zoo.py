@@ -3,7 +3,8 @@
 ``python benchmarks/zoo.py train mnist --mirror DIR --models build/zoo`` (or ``--folder DIR_OR_ARCHIVES``) trains the
 networks and the judges of a data set: cross-entropy, Adam, no augmentation but shifts and flips on colour images.
 ``python benchmarks/zoo.py invert mnist --models build/zoo --out build/zoo.json`` inverts each, and writes the tables
-of all that the file has to ``build/zoo.md``.
+of all that the file has to ``build/zoo.md``. A row takes the place of an earlier one of the same network, variant and
+seed.
 """
 
 import argparse
@@ -178,6 +179,9 @@ def names(seeds: int) -> Iterator[tuple[str, Build, int]]:
 
 def adapted(folder: Path, name: str) -> AdaptedClassifier:
     """A trained network behind its adapter."""
+    if not (folder / f"{name}.safetensors").exists():
+        command = f"python benchmarks/zoo.py train {folder.name} --models {folder.parent} --networks {name}"
+        raise SystemExit(f"There is no network {name} in {folder}: train it first ({command}).")
     about = json.loads((folder / "about.json").read_text())
     shape = tuple(about["image_shape"])
     network = (NETWORKS | JUDGES | SELECTORS)[name.rsplit("-", 1)[0] if name[-1].isdigit() else name](*shape[:2])
@@ -212,10 +216,19 @@ def invert_all(
         labels = torch.arange(10).repeat_interleave(100)
         judges = {judge: read(adapted(folder, judge), images, labels) for judge in JUDGES}
         own = read(classifier, images, labels)
-        yield {"data": folder.name, "network": name, "own": own, "judges": judges, "cpu_seconds": seconds, "seed": seed}
+        key = dict(zip(KEY, (folder.name, name, variant, seed), strict=True))
+        yield key | {"own": own, "judges": judges, "cpu_seconds": seconds}
 
 
-COLUMNS = ("data", "network", "inversion", "worst class", "judges, mean", "each judge", "CPU seconds")
+KEY = ("data", "network", "variant", "seed")
+"""What makes two rows the same."""
+COLUMNS = (*KEY, "inversion", "worst class", "judges, mean", "each judge", "CPU seconds")
+
+
+def added(rows: list[Row], row: Row) -> list[Row]:
+    """Rows with one more, in the place of an earlier one that is the same."""
+    same = [all(row[name] == other[name] for name in KEY) for other in rows]
+    return [row if i else other for i, other in zip(same, rows, strict=True)] + [row] * (not any(same))
 
 
 def judged(row: Row) -> list[float]:
@@ -232,20 +245,28 @@ def told(row: Row) -> str:
     """A row of the table of networks."""
     shares = " / ".join(f"{value:.3f}" for value in judged(row))
     own = f"{mean(row['own']):.3f}", f"{min(row['own']):.2f}"
-    return line(row["data"], row["network"], *own, f"{mean(judged(row)):.3f}", shares, f"{row['cpu_seconds']:.0f}")
+    return line(*(row[name] for name in KEY), *own, f"{mean(judged(row)):.3f}", shares, f"{row['cpu_seconds']:.0f}")
 
 
 def tables(rows: list[Row]) -> str:
-    """All rows as Markdown, and what they come to by data set, over networks and seeds."""
+    """All rows as Markdown, and what they come to by data set and variant, over networks and seeds."""
     lines = [line(*COLUMNS), line(*["---"] * len(COLUMNS)), *map(told, rows), ""]
-    columns = ("data", "networks", "inversion, worst network", "worst class", "judges, mean", "judges, worst network")
+    columns = (
+        "data",
+        "variant",
+        "networks",
+        "inversion, worst network",
+        "worst class",
+        "judges, mean",
+        "judges, worst network",
+    )
     lines += [line(*columns), line(*["---"] * len(columns))]
-    for data in dict.fromkeys(row["data"] for row in rows):
-        some = [row for row in rows if row["data"] == data]
+    for data, variant in dict.fromkeys((row["data"], row["variant"]) for row in rows):
+        some = [row for row in rows if (row["data"], row["variant"]) == (data, variant)]
         inversion, worst = min(mean(row["own"]) for row in some), min(min(row["own"]) for row in some)
         judges = [mean(judged(row)) for row in some]
         numbers = f"{inversion:.3f}", f"{worst:.2f}", f"{mean(judges):.3f}", f"{min(judges):.3f}"
-        lines.append(line(data, len({row["network"] for row in some}), *numbers))
+        lines.append(line(data, variant, len({row["network"] for row in some}), *numbers))
     return "\n".join(lines) + "\n"
 
 
@@ -287,7 +308,7 @@ def main() -> None:
     chosen = options.networks.split(",") if options.networks else [f"{name}-0" for name in NETWORKS]
     rows = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
     for row in invert_all(folder, chosen, options.variant, options.seed, options.grids):
-        rows.append(row | {"variant": options.variant})
+        rows = added(rows, row)
         print(told(row), flush=True)
         if options.out:
             write_text(options.out, json.dumps(rows, indent=1) + "\n")

@@ -288,7 +288,7 @@ def test_one_command_makes_a_table_and_goes_on_where_it_was(
     harness: Any, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(harness, "LESSON", 64)
-    out = tmp_path / "peers.jsonl"
+    out = tmp_path / "not/there/peers.jsonl"
 
     def call(methods: str) -> str:
         arguments = ["--methods", methods, "--networks", "lenet5-0", "--budget", "0.01", "--per-class", "10"]
