@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig
+from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier, AdapterConfig, adapt
 from netinv.classifiers.calls import bare, frozen
 from netinv.classifiers.findings import BATCH, Code, Finding, Severity, as_found, behaviour, largest_batch
 from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
@@ -76,13 +76,12 @@ def check_classifier(
     """Try a network out, and leave it as it was found.
 
     Args:
-        classifier: Any module, as for :class:`~netinv.classifiers.AdaptedClassifier`.
+        classifier: Any module, as for :func:`~netinv.classifiers.adapt`.
         image_shape: (C, H, W).
         num_classes: K as its owner believes it to be.
         adapter: What the network takes and gives, as its owner believes it to be.
         data: Labelled images, uint8 or float in [0, 1], on which the beliefs can be tested.
     """
-    findings: list[Finding] = []
     parameters, shape = 0, tuple[int, ...]()
     try:
         shape, config = (
@@ -90,13 +89,12 @@ def check_classifier(
             AdapterConfig.expect(DEFAULT if adapter is None else adapter, "adapter"),
         )
         network = bare(classifier)
-        findings += as_found(network, config)
         parameters = sum(parameter.numel() for parameter in network.parameters())
         adapted, more = _adapt(network, image_shape, num_classes, config)
     except InputError as error:
-        findings.append(Finding(severity="error", code="unusable", message=str(error)))
-        return CheckReport(findings=tuple(findings), parameters=parameters, image_shape=shape)
-    findings += more
+        unusable = Finding(severity="error", code="unusable", message=str(error))
+        return CheckReport(findings=(unusable,), parameters=parameters, image_shape=shape)
+    findings = [*as_found(adapted.network, adapted.config), *more]
     with frozen(network):
         findings += behaviour(adapted, batch_size_for(BATCH, shape))
         measured = _measured(adapted, data)
@@ -108,7 +106,7 @@ def check_classifier(
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
         parameters=parameters,
         image_shape=adapted.image_shape,
-        input_shape=config.input_shape if config.input_shape is not None else adapted.image_shape,
+        input_shape=adapted.config.input_shape if adapted.config.input_shape is not None else adapted.image_shape,
         num_classes=adapted.num_classes,
         output=adapted.output,
         output_range=(low, high),
@@ -125,10 +123,10 @@ def _adapt(
 ) -> tuple[AdaptedClassifier, list[Finding]]:
     """The adapter, for the network's own K where that is not the one believed in."""
     try:
-        return AdaptedClassifier(network, image_shape, num_classes, config), []
+        return adapt(network, image_shape, num_classes, config), []
     except InputError as error:
         try:
-            classifier = AdaptedClassifier(network, image_shape, None, config)
+            classifier = adapt(network, image_shape, None, config)
         except InputError:
             raise error from None
         return classifier, [Finding(severity="error", code="num_classes", message=str(error))]

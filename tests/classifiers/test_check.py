@@ -24,7 +24,7 @@ from foreign_networks import (
 from foreign_networks import same as alike
 from torch import Tensor, nn
 
-from netinv.classifiers import AdapterConfig, ClassifierSource, check_classifier, load_network
+from netinv.classifiers import AdapterConfig, ClassifierSource, adapt, check_classifier, load_network
 from netinv.classifiers.calls import frozen
 from netinv.data import LabelledImages
 
@@ -226,6 +226,29 @@ def test_what_cannot_be_used_at_all_is_a_finding_too() -> None:
     assert "to have 1 channels, but got 3" in message(report, "unusable")
     assert codes(check_classifier(NamedOutput(), SHAPE), "error") == {"unusable"}
     assert codes(check_classifier(PairOutput(), SHAPE, num_classes=24), "error") == set()  # the other entry fits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (
+            {"image_shape": (3, 20, 20)},
+            "unusable",
+            r"adapted already, with image_shape \(3, 16, 16\), not \(3, 20, 20\)",
+        ),
+        ({"adapter": AdapterConfig(output="sigmoid")}, "unusable", "adapted already, with adapter "),
+        ({"num_classes": 4}, "num_classes", "adapted already, with num_classes 6, not 4"),
+    ],
+)
+def test_an_adapted_classifier_is_checked_as_it_is(
+    network: nn.Module, data: LabelledImages, arguments: dict[str, Any], code: str, told: str
+) -> None:
+    adapted = adapt(network, SHAPE, config=NORMALISED)
+    assert check_classifier(adapted, SHAPE, data=data).findings == ()
+    assert check_classifier(adapted, SHAPE, CLASSES, NORMALISED, data).feature_layer == "out"
+    report = check_classifier(adapted, **{"image_shape": SHAPE} | arguments)
+    assert codes(report, "error") == {code}
+    assert re.search(told, message(report, code))
 
 
 def test_logits_that_stand_in_for_features() -> None:
