@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from netinv.classifiers.adapters import AdaptedClassifier
 from netinv.classifiers.fresh import FreshClassifier
 from netinv.classifiers.networks import Classifier, InvertibleClassifier, freeze
 from netinv.core import (
@@ -143,10 +144,16 @@ def _batches(order: Tensor, size: int) -> list[Tensor]:
 
 @torch.no_grad()
 def predict(classifier: InvertibleClassifier, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) and features (N, D) of images, uint8 or float in [0, 1], a batch at a time: fewer of large ones."""
+    """Logits (N, K) and features (N, D) of images, uint8 or float in [0, 1], a batch at a time.
+
+    There are fewer in a batch where the images are large, or become so for the network behind an adapter.
+    """
     device = classifier.device
+    at_once = batch_size_for(batch_size, images.shape)
+    if isinstance(classifier, AdaptedClassifier):
+        at_once = min(at_once, batch_size_for(batch_size, classifier.input_shape))
     outputs = []
-    for batch in torch.split(images, batch_size_for(batch_size, images.shape)):
+    for batch in torch.split(images, at_once):
         batch = batch.to(device)
         outputs.append(classifier(to_float(batch), return_features=True))
     return torch.cat([logits for logits, _ in outputs]), torch.cat([features for _, features in outputs])

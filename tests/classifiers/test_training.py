@@ -4,12 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import seed_torch, torch_rng
+from torch import nn
 
 from netinv.classifiers import (
+    AdapterConfig,
     Classifier,
     ClassifierTrainingConfig,
     ConvClassifierConfig,
     ResidualClassifierConfig,
+    adapt,
     build_classifier,
     freeze,
     predict,
@@ -54,6 +57,21 @@ def test_learns_the_task(architecture: ConvClassifierConfig | ResidualClassifier
     assert (logits.argmax(dim=1) == test.labels).float().mean() > 0.97
     assert features.shape == (300, 16)
     torch.testing.assert_close(logits, predict(classifier, to_float(test.images))[0])  # uint8 or float alike
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "most"),
+    [((1, 8, 8), None, 1000), ((1, 8, 8), (1, 128, 128), 250), ((1, 128, 64), (1, 8, 8), 500)],
+)
+def test_a_batch_is_as_large_as_images_and_what_the_network_is_given_allow(
+    shape: tuple[int, int, int], given: tuple[int, int, int] | None, most: int
+) -> None:
+    sizes: list[int] = []
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+    adapted = adapt(network, shape, config=AdapterConfig(input_shape=given))
+    network.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    logits, _ = predict(adapted, torch.zeros(1, dtype=torch.uint8).expand(1001, *shape))
+    assert (max(sizes), len(logits)) == (most, 1001)
 
 
 @pytest.mark.parametrize(("epsilon", "mixup"), [(0.0, 0.0), (0.05, 0.0), (0.05, 0.4)])
