@@ -63,8 +63,8 @@ def print_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
         print(json.dumps(told | {"steps": inversion.config.steps, "last": inversion.history[-1]}))
     else:
         print(
-            f"{out}: inversion accuracy {inversion.accuracy:.3f}, worst class {worst:.2f}, after "
-            f"{inversion.config.steps} steps; see {out / 'grid.png'}"
+            f"{out}: inversion accuracy {inversion.accuracy:.3f} on random conditions, {worst:.2f} of the worst class "
+            f"by label, after {inversion.config.steps} steps; see {out / 'grid.png'}"
         )
     if inversion.missing:
         print(f"warning: {missing_message(inversion.classes, inversion.class_accuracy)}", file=sys.stderr)

@@ -70,8 +70,9 @@ def test_check_finds_swapped_channels(shell: Shell, folder: Path, weights: Path)
 
 def test_the_robust_variant_in_one_word(shell: Shell, weights: Path, tmp_path: Path) -> None:
     invert = ("invert", *colours(weights), "--variant", "robust", "--steps", 2, *TINY, "--set", "epsilon=0.05")
-    code, _, told = shell(*invert, "--attempts", 1, "--out", tmp_path / "inversion")
+    code, out, told = shell(*invert, "--attempts", 1, "--out", tmp_path / "inversion")
     assert code == 3  # after two steps
+    assert re.search(r"accuracy [\d.]+ on random conditions, [\d.]+ of the worst class by label, after 2 steps", out)
     assert "warning: Of the classes" in told
     assert (tmp_path / "inversion/grid.png").read_bytes().startswith(b"\x89PNG")
     assert "note: The variant robust compares" in told
