@@ -178,8 +178,10 @@ def parse_evaluator(
             options[name.replace("-", "_")] = NETWORK(text) if name == "weights" else text
     if "num_classes" in options:
         (options["num_classes"],) = parse_numbers(options["num_classes"], int, "--evaluator-set num-classes")
-    source, _ = parse_source(options)
-    return source
+    try:
+        return parse_source(options)[0]
+    except InputError as error:
+        raise InputError(f"--evaluator-set: {error}" if pairs else str(error)) from None
 
 
 def expect_evaluator(evaluator: str | None, settings: tuple[str, ...]) -> None:

@@ -93,10 +93,11 @@ def check_named(stored: ClassifierSource, named: ClassifierSource | None, folder
     trusted = named is not None and (named.factory or named.model) == stored.model
     if named is None or not trusted or _plain(named) != _plain(stored):
         arguments = json.dumps(stored.arguments)
+        other = f" (but {named.factory} with {json.dumps(_plain(named))[:200]})" if named and named.factory else ""
         raise InputError(
-            f"{folder} asks to call {stored.model} with {arguments[:200]}, which nothing here names: refused. If you "
-            "know that code, name it in params.yaml (as the source's model, or as factory beside a folder) or as "
-            "--factory, with the same arguments."
+            f"{folder} asks to call {stored.model} with {arguments[:200]}, which nothing here names{other}: refused. "
+            f"If you know that code, name it with the same arguments: by --factory {stored.model}, or in settings as "
+            "the source's model, or as factory beside a folder."
         )
 
 

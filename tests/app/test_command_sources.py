@@ -66,6 +66,8 @@ def test_an_evaluator_has_the_settings_of_a_model() -> None:
     for name in ("meen", "device"):
         with pytest.raises(InputError, match=f"--evaluator-set '{name}' is no option of an evaluator: .* weights, "):
             parse_evaluator("foreign_networks:ConvNet", (f"{name}=0.5",), (1, 8, 8), "cpu")
+    with pytest.raises(InputError, match=r"^--evaluator-set: .*mean and std are given together"):
+        parse_evaluator("foreign_networks:ConvNet", ("mean=2",), (1, 8, 8), "cpu")
     with pytest.raises(InputError, match="--evaluator-set 'mean' has no name and value"):
         parse_evaluator("foreign_networks:ConvNet", ("mean",), (1, 8, 8), "cpu")
     for again in ("mean=0.1", "output-entry=0", "num_classes=3"):
