@@ -19,6 +19,8 @@ def _theirs(error: BaseException) -> list[traceback.FrameSummary]:
 def reason(error: BaseException) -> str:
     """What went wrong in a network, and where, in words: the last line that is neither torch's nor this library's."""
     first = str(error).strip().partition("\n")[0]
+    if "TorchScript interpreter" in first:  # a heading: the cause comes last, behind the script's own traceback
+        first = str(error).strip().rpartition("\n")[2]
     if not isinstance(error, RuntimeError) or not first:
         first = f"{type(error).__name__}: {first}" if first else type(error).__name__
     frames = _theirs(error)

@@ -253,6 +253,8 @@ def test_a_frozen_script_has_no_mode() -> None:
     script = torch.jit.script(network)
     with pytest.raises(InputError, match=r"feature_layer '1' is a script, which cannot be read: leave it out"):
         AdaptedClassifier(script, (1, 8, 8), config=AdapterConfig(feature_layer="1"))
+    with pytest.raises(InputError, match=r"\(RuntimeError: mat1 and mat2 shapes cannot be multiplied"):
+        AdaptedClassifier(script, (1, 9, 9))
     frozen = torch.jit.freeze(script)
     classifier = AdaptedClassifier(frozen, (1, 8, 8))
     assert {finding.code for finding in behaviour(classifier)} <= {"features"}
