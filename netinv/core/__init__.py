@@ -1,7 +1,7 @@
 """What every room stands on: settings, errors, files, precision, weights on disk. Imports torch only when asked to."""
 
 from netinv.core.blame import backward_pass, out_of_memory, reason
-from netinv.core.classes import check_class_names, check_same_classes, class_number
+from netinv.core.classes import check_class_names, check_same_classes, class_number, is_misnumbered
 from netinv.core.config import MAX_LISTED, Config, explain
 from netinv.core.devices import best_device
 from netinv.core.errors import InputError, NotFinite, OutOfMemory, PixelRange, listed, not_installed
@@ -130,6 +130,7 @@ __all__ = [
     "expect_regular",
     "explain",
     "guarded_output",
+    "is_misnumbered",
     "is_secret",
     "listed",
     "network_digest",

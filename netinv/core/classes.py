@@ -33,7 +33,9 @@ def check_same_classes(orders: Mapping[str, Sequence[str]]) -> None:
                 )
             free = (_numbered(classes) or _numbered(others)) and {*classes} != {*others}
             if tuple(classes) != tuple(others) and not free:
-                hint = " (those of folders are in alphabetic order)" if {*classes} == {*others} else ""
+                hint = ""
+                if {*classes} == {*others}:
+                    hint = " (those of folders are in alphabetic order: rename the folders, such as 00, 01 and so on)"
                 raise InputError(
                     f"The classes of {owner} are {listed(classes)}, in this order, but those of {other} are "
                     f"{listed(others)}: give both the same names in the same order{hint}."
@@ -78,6 +80,11 @@ def class_number(given: int | str, classes: Sequence[str]) -> int:
         known = listed([f"{i} ({name})" for i, name in enumerate(classes)])
         raise InputError(f"Label {given} does not exist: the classes are {known}.")
     return number
+
+
+def is_misnumbered(classes: Sequence[str]) -> bool:
+    """Whether the names are the numbers from 0 on, but not in their order, as those of folders in alphabetic order."""
+    return not _numbered(classes) and {*classes} == {str(label) for label in range(len(classes))}
 
 
 def _numbered(classes: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from shells import FACTORY, TINY, Shell, colours
 
 from netinv import invert
+from netinv.app import commands
 from netinv.app.inversions import Inversion
 from netinv.app.options import read_data
 from netinv.core import InputError
@@ -40,6 +41,17 @@ def test_check_tells_what_it_found(shell: Shell, folder: Path, weights: Path) ->
     assert "features    24, the input of out" in out
     assert "accuracy    1.000 on 80 images" in out
     assert "error:" not in out
+
+
+def test_a_check_tells_where_numbers_may_not_be_the_labels(
+    shell: Shell, folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_data(folder, (3, 8, 8))._replace(classes=("1", "0"))
+    monkeypatch.setattr(commands, "read_data", lambda *_: data)
+    code, _, err = shell("check", *colours(weights), "--data", folder)
+    assert code == 0
+    assert err.startswith(f"warning: {folder}: Its classes are in the order 1, 0; if the labels of foreign_networks:")
+    assert ": rename the folders, such as 00, 01 and so on" in err
 
 
 def test_on_a_terminal_what_comes_next_is_told_where_nothing_is_missing(
