@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from netinv.core import VARIANTS
 from netinv.core.errors import EXTRA
 
 FLOORS = (
@@ -380,3 +381,14 @@ def test_the_tree_in_the_readme_is_that_of_the_folders(root: Path) -> None:
     }
     assert list(told) == list(FLOORS)
     assert {room: sorted(names) for room, names in told.items()} == there
+
+
+def test_all_that_a_variant_needs_is_listed(root: Path) -> None:
+    """Files with a key, a field or a colour for each variant, which one more would need too."""
+    paths = (path for room in ("netinv", "pipeline") for path in (root / room).rglob("*.*"))
+    texts = {path: path.read_text() for path in paths if path.suffix in (".py", ".css")}
+    keys = [rf'^\s*(--)?"?{variant}"?: ' for variant in VARIANTS]
+    holding = {path for path, text in texts.items() if all(re.search(key, text, re.MULTILINE) for key in keys)}
+    recipe = (root / "CONTRIBUTING.md").read_text().partition("- A variant: ")[2].partition("\n- ")[0]
+    assert len(holding) > 1
+    assert {path.relative_to(root).as_posix() for path in holding} <= set(re.findall(r"`(\S+)`", recipe))

@@ -1,4 +1,4 @@
-"""The names of the inversion's variants; their settings are in ``netinv.inversion``."""
+"""The names of the inversion's variants; ``CONTRIBUTING.md`` lists what else there is of each."""
 
 from typing import Literal, get_args
 
