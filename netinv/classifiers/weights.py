@@ -114,9 +114,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def held(folder: Path) -> str:
-    """The file of weights in somebody's folder, as a message calls it: an index before what it names."""
-    found = (path for form in ("*.index.json", "*.safetensors", "*.bin", "*.pt*") for path in sorted(folder.glob(form)))
-    return str(next(found, "the file of weights"))
+    """The file of weights in somebody's folder, as a message calls it: an index, or the only one."""
+    for forms in (("*.index.json",), ("*.safetensors", "*.bin", "*.pt*")):
+        found = [path for form in forms for path in folder.glob(form)]
+        if len(found) == 1:
+            return str(found[0])
+    return "the file of weights"
 
 
 def _shards(index: Path) -> list[Path]:
@@ -188,12 +191,13 @@ def _check_kind(path: Path, start: bytes) -> None:
     Raises:
         InputError: Says what the file is.
     """
-    if start and not start.startswith((b"PK", b"\x80")):  # what torch wrote before 1.6 is a bare pickle
+    names = entries(path)
+    others = names and not names & {"data.pkl", "constants.pkl", "archive_format"}  # an archive of numpy's or Keras'
+    if start and (others or not start.startswith((b"PK", b"\x80"))):  # what torch wrote before 1.6 is a bare pickle
         raise InputError(
             f"{path} is not a readable file of weights (neither safetensors nor written by torch.save): save them, "
             "where they are, by torch.save(model.state_dict(), path)."
         )
-    names = entries(path)
     if start.startswith(b"PK") and not names:
         raise InputError(f"{path} is not a readable file of weights (its end is missing or damaged): get it again.")
     if "constants.pkl" in names:

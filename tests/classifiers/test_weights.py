@@ -292,6 +292,19 @@ def test_damaged_and_missing_weights(name: str, tmp_path: Path) -> None:
             read_tensors(tmp_path / name)
 
 
+def test_an_archive_of_others_is_told_as_such(tmp_path: Path) -> None:
+    np.savez(tmp_path / "weights.npz", a=np.ones(2))
+    with pytest.raises(InputError, match=r"weights.npz is not .* \(neither safetensors nor written by torch.save\)"):
+        read_tensors(tmp_path / "weights.npz")
+
+
+def test_a_file_in_a_folder_is_named_where_there_is_one(tmp_path: Path) -> None:
+    for name, told in (("b.pt", f"{tmp_path}/b.pt"), ("a.pt", "the file of weights")):
+        (tmp_path / name).touch()
+        with pytest.raises(InputError, match=rf"is a folder: name {told} in its place"):
+            read_tensors(tmp_path)
+
+
 def broken_archive() -> bytes:
     """Its end is there, and what stands before that is not."""
     file = io.BytesIO()
