@@ -184,9 +184,7 @@ def page(folder: Path) -> "gradio.Blocks":
                 download = gr.DownloadButton("Save as PNG")
             with gr.Column(scale=3):
                 # A file may come from anywhere: as Markdown or HTML a class's name could load something from elsewhere.
-                summary = gr.Textbox(
-                    max_lines=8, show_label=False, container=False, interactive=False, elem_id="summary"
-                )
+                summary = gr.Textbox(max_lines=8, show_label=False, container=False, elem_id="summary")
                 gallery = gr.Gallery(show_label=False, height="80vh", format="png", elem_id="images")
         inputs, outputs = [model, label, mixture, sharpness, field, num, seed], [gallery, summary, download]
         # What the last model drew goes before the next one's controls come, and its images follow.
