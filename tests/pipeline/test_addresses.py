@@ -20,6 +20,14 @@ from pipeline.cluster import check_address, cluster, connection, workarounds
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own start-up warns of its future defaults
 
 
+@pytest.fixture(autouse=True)
+def _no_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set of Ray's access is as it was afterwards: a local cluster in the same process would believe it."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [("127.0.0.1:9", "No Ray cluster answers at RAY_ADDRESS=127.0.0.1:9"), ("nonsense", "is no address")],
@@ -112,9 +120,6 @@ def test_a_cluster_that_asks_for_a_token_or_is_of_another_kind_says_so_at_once(
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(connection, "_expect_node", lambda address: None)
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, "")  # so that it is as it was afterwards, whatever is set meanwhile
-        monkeypatch.delenv(name)
     for name, value in given.items():
         if name == "a file":
             (tmp_path / ".ray").mkdir()
