@@ -2,9 +2,11 @@
 
 import copy
 import io
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from netinv.classifiers import AdaptedClassifier, Classifier
+from netinv.core import InputError
 from netinv.export.rewriting import split_convolution
 from netinv.generators import ConditionedGenerator, up_sizes
 
@@ -110,24 +113,66 @@ def classifier_model(classifier: Classifier | AdaptedClassifier) -> ModelProto:
 
 
 def _trace(network: nn.Module, inputs: Mapping[str, Tensor], output: str, optimize: bool) -> ModelProto:
-    """The network as the exporter writes it; unoptimised, every parameter is there under its name in torch."""
-    batch = torch.export.Dim("N")
-    # The exporter prints its progress and warns of things that concern its own developers.
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"), torch.no_grad():
-        program = torch.onnx.export(
-            network,
-            tuple(inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=[output],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
-            external_data=False,
-            optimize=optimize,
-            verbose=False,
-        )
+    """The network as the exporter writes it; unoptimised, every parameter is there under its name in torch.
+
+    Raises:
+        InputError: It would take one number of images alone.
+    """
+    shapes = tuple({0: torch.export.Dim("N")} for _ in inputs)
+    with _exporting(), torch.no_grad():
+        model = _converted(network, inputs, shapes, output, optimize)
+        if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+            # It makes a constant of len(images), where torch's strict export, which reads the code, does not.
+            try:
+                program = torch.export.export(network, tuple(inputs.values()), dynamic_shapes=shapes, strict=True)
+            except Exception as error:  # in any way: it compiles code of the network's author
+                raise InputError(
+                    "This network cannot be exported to ONNX, since its forward fixes the number of images: write "
+                    "images.shape[0] for len(images), and no loop over them."
+                ) from error
+            model = _converted(program, inputs, shapes, output, optimize)
+    return model
+
+
+def _converted(
+    network: nn.Module | torch.export.ExportedProgram,
+    inputs: Mapping[str, Tensor],
+    shapes: tuple[dict[int, Any], ...],
+    output: str,
+    optimize: bool,
+) -> ModelProto:
+    """What torch's exporter makes of it; silently with a fixed batch where the network does not allow ``shapes``."""
+    program = torch.onnx.export(
+        network,
+        tuple(inputs.values()),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=[output],
+        dynamic_shapes=shapes,
+        external_data=False,
+        optimize=optimize,
+        verbose=False,
+    )
     assert program is not None
     return program.model_proto
+
+
+@contextmanager
+def _exporting() -> Iterator[None]:
+    """Silence for the exporter, which prints and logs graphs and warnings that concern its own developers.
+
+    And no fused attention, an operation of torch's alone.
+    """
+    disabled, fused = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        logging.disable()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+            torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _with_weights(template: ModelProto, network: nn.Module) -> ModelProto:

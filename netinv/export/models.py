@@ -164,7 +164,7 @@ def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
     Raises:
         FloatingPointError: It is larger than ``TOLERANCE``.
         InputError: The path cannot be written or does not end in ``.onnx``, or the network, one from elsewhere, cannot
-            be traced.
+            be traced or fixes the batch.
     """
     check_file(path, ".onnx")
     single = copy.deepcopy(classifier).eval().float()
@@ -181,6 +181,7 @@ def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
 
 def _write_classifier(path: Path, classifier: Classifier | AdaptedClassifier, metadata: Metadata) -> float:
     """:func:`export_classifier` of a copy that may be changed."""
+    classifier.requires_grad_(False)  # an adapter freezes what is not, which a strict export cannot follow
     try:
         model = classifier_model(classifier)
     except torch.onnx.OnnxExporterError as error:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -321,6 +322,52 @@ def test_a_classifier_that_insists_on_double_precision_is_exported_so(tmp_path: 
     about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
     classifier = AdaptedClassifier(Insisting(), (1, 8, 8))
     assert export_classifier(tmp_path / "classifier.onnx", classifier, about) <= TOLERANCE
+
+
+class Flattening(nn.Module):
+    """A network whose forward is mostly how it flattens its images."""
+
+    def __init__(self, flatten: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.flatten = flatten
+        self.layer = nn.Linear(64, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.flatten(images))
+
+
+def test_a_network_that_uses_len_is_exported_for_any_batch(tmp_path: Path) -> None:
+    seed_torch(0)
+    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
+    classifier = AdaptedClassifier(Flattening(lambda images: images.view(len(images), -1)), (1, 8, 8))
+    assert export_classifier(tmp_path / "classifier.onnx", classifier, about) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("flatten", "sentence"),
+    [
+        (
+            lambda images: torch.stack([image.flatten() for image in images]),
+            "This network cannot be exported to ONNX, since its forward fixes the number of images: ",
+        ),
+        (
+            lambda images: images.flatten(1) * (2 if images.sum() > -1e9 else 1),
+            "torch cannot export this network to ONNX (Could not guard on data-dependent expression ",
+        ),
+    ],
+    ids=["loop over the images", "branch on their values"],
+)
+def test_a_network_that_cannot_be_exported_is_one_sentence_alone(
+    flatten: Callable[[torch.Tensor], torch.Tensor],
+    sentence: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        export_classifier(tmp_path / "c.onnx", AdaptedClassifier(Flattening(flatten), (1, 8, 8)), about)
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore")  # scripts are deprecated, and copies of them warn
