@@ -124,7 +124,8 @@ def _trace(network: nn.Module, inputs: Mapping[str, Tensor], output: str, optimi
         if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
             # It makes a constant of len(images), where torch's strict export, which reads the code, does not.
             try:
-                program = torch.export.export(network, tuple(inputs.values()), dynamic_shapes=shapes, strict=True)
+                frozen = copy.deepcopy(network).requires_grad_(False)  # else an adapter does, which cannot be compiled
+                program = torch.export.export(frozen, tuple(inputs.values()), dynamic_shapes=shapes, strict=True)
             except Exception as error:  # in any way: it compiles code of the network's author
                 raise InputError(
                     "This network cannot be exported to ONNX, since its forward fixes the number of images: write "

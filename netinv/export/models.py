@@ -181,7 +181,6 @@ def export_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
 
 def _write_classifier(path: Path, classifier: Classifier | AdaptedClassifier, metadata: Metadata) -> float:
     """:func:`export_classifier` of a copy that may be changed."""
-    classifier.requires_grad_(False)  # an adapter freezes what is not, which a strict export cannot follow
     try:
         model = classifier_model(classifier)
     except torch.onnx.OnnxExporterError as error:
