@@ -180,7 +180,7 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
     predicted = logits.argmax(dim=1)
     accuracy = _right(logits, labels)
     best = _better(classifier, images, labels, accuracy)
-    if best is not None and best.accuracy > _right(-logits, labels):  # distances are told below
+    if best is not None and best.accuracy >= _right(-logits, labels):  # distances are told below
         add("warning", best.code, f"{best.message} (accuracy {best.accuracy:.3f} instead of {accuracy:.3f}).")
     elif bool((predicted == predicted[0]).all()) and not bool((labels == labels[0]).all()):
         add("warning", "constant", f"The classifier takes all {len(labels)} images for class {int(predicted[0])}.")
