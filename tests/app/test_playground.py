@@ -150,6 +150,17 @@ def assert_alike(shown: list[str], expected: list[str]) -> None:
     assert all(abs(int(one) - int(other)) <= 1 for one, other in zip(shares, others, strict=True))
 
 
+def choose_model(page: "Page", name: str) -> None:
+    """Another model than the first one, and wait for its images.
+
+    They come after its controls, and what is chosen before these is gone with the last ones.
+    """
+    page.evaluate("document.querySelectorAll('#images img').forEach(image => image.dataset.before = 1)")
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name=name, exact=True).click()
+    page.wait_for_selector("#images img:not([data-before])", timeout=60_000)
+
+
 def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", tmp_path: Path) -> None:
     hosts: set[str | None] = set()
     errors: list[str] = []
@@ -158,12 +169,7 @@ def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", t
     browser_page.goto(f"http://127.0.0.1:{PORT}")
     browser_page.wait_for_selector("#images img", timeout=60_000)
 
-    first = browser_page.locator("#images img").first.get_attribute("src")
-    browser_page.get_by_role("combobox", name="Model").click()
-    browser_page.get_by_role("option", name="generator-1.onnx", exact=True).click()
-    # Its images come after its controls, and a class that is chosen before these is gone with the last ones.
-    drawn = "src => (document.querySelector('#images img')?.getAttribute('src') ?? src) != src"
-    browser_page.wait_for_function(drawn, arg=first, timeout=60_000)
+    choose_model(browser_page, "generator-1.onnx")
     browser_page.get_by_role("combobox", name="Class").click()
     browser_page.get_by_role("option", name="two", exact=True).click()
     browser_page.get_by_label("Seed").fill("5")
@@ -219,8 +225,7 @@ def test_cells_of_the_table_are_parts_of_the_field() -> None:
 def test_the_field_is_steered_by_hand(networks: Path, browser_page: "Page") -> None:
     browser_page.goto(f"http://127.0.0.1:{PORT}")
     browser_page.wait_for_selector("#images img", timeout=60_000)
-    browser_page.get_by_role("combobox", name="Model").click()
-    browser_page.get_by_role("option", name="steered.onnx", exact=True).click()
+    choose_model(browser_page, "steered.onnx")
     table = browser_page.locator("#field")
     table.wait_for(state="visible", timeout=60_000)
     assert table.get_by_role("gridcell").count() == 4
