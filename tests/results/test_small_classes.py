@@ -89,6 +89,26 @@ def test_a_distilled_student_counts_from_one_bent_picture(one: float, grade: str
     assert f"(on real images: 100%, on one real picture a class, bent: {one:.1%}, on noise: 10.0%)" in distilled.text
 
 
+@pytest.mark.parametrize(
+    ("share", "doubt", "grade", "said"),
+    [
+        (0.9, 0.0, "good", "They show most of what"),
+        (0.7, 0.0, "fair", "They show a part of what"),
+        (0.61, 0.0, "bad", "They show little of what"),
+        (0.9, 0.25, "unknown", "cannot be told from these controls"),
+        (0.2, 0.25, "bad", "They show little of what"),
+    ],
+)
+def test_coverage_counts_from_one_picture_to_real_images(share: float, doubt: float, grade: str, said: str) -> None:
+    found, drawn = results(share, [known(share)] * 4)
+    for row in found.rows[1:]:
+        value = {"noise": 0.05, "one_picture": 0.6}.get(row.name, 1.0)
+        row.measures["coverage"] = Estimate(value=value, low=value - doubt, high=value + doubt, n=100)
+    coverage = findings(found, drawn)[4]
+    assert coverage.grade == grade
+    assert said in coverage.text
+
+
 def test_what_is_bad_of_all_stays_bad_without_a_number_of_any_class() -> None:
     assert [finding.grade for finding in findings(*results(0.1, [FEW] * 4))[:2]] == ["bad", "bad"]
 
