@@ -77,6 +77,9 @@ def _local(**options: Any) -> Iterator[None]:
     """A cluster on this machine that nobody else can reach or look into, and that leaves nothing behind.
 
     Ray gives its processes 30 s to come up, and a busy machine may need longer.
+
+    Raises:
+        InputError: There is no room for it, see :func:`_place`, or it does not come up, see :func:`_start`.
     """
     stay_on_this_machine()
     import ray
@@ -121,7 +124,11 @@ def _place() -> Path:
 
 
 def _start(**options: Any) -> None:
-    """Start a cluster on this machine, once more where it does not come up in time or its head process dies."""
+    """Start a cluster on this machine, once more where it does not come up in time or its head process dies.
+
+    Raises:
+        InputError: It did not at the last attempt, either.
+    """
     import ray
 
     for attempt in range(1, STARTS + 1):
@@ -132,8 +139,15 @@ def _start(**options: Any) -> None:
             return
         except Exception as error:  # Ray raises no narrower one
             ray.shutdown()
-            if attempt == STARTS or not any(words in str(error) for words in (LATE, *LOST)):
+            if not any(words in str(error) for words in (LATE, *LOST)):
                 raise
+            told = " ".join(str(error).split())[:300]
+        if attempt < STARTS:
+            print(f"Ray has not come up on this machine: attempt {attempt + 1} of {STARTS}", file=sys.stderr)
+    raise InputError(
+        f"Ray has not come up on this machine in {STARTS} attempts ({told}): it may be too busy, end other work "
+        "and run the stage again."
+    )
 
 
 @contextmanager

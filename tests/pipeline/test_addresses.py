@@ -214,9 +214,10 @@ def test_a_machine_that_is_no_node_is_told_before_the_work(names: list[str], mon
         check_address("head:6379")
 
 
+@pytest.mark.parametrize("failures", [1, connection.STARTS])
 @pytest.mark.parametrize("words", [workarounds.LATE, *workarounds.LOST])
-def test_a_local_cluster_that_dies_as_it_starts_is_started_once_more(
-    words: str, monkeypatch: pytest.MonkeyPatch
+def test_a_local_cluster_that_dies_as_it_starts_is_started_once_more_and_told_in_the_end(
+    words: str, failures: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import ray
     from ray._private import node, state
@@ -225,12 +226,18 @@ def test_a_local_cluster_that_dies_as_it_starts_is_started_once_more(
 
     def start(**options: Any) -> None:
         begun.append(options)
-        if len(begun) == 1:
-            raise RuntimeError(f"System error: {words} ...")
+        if len(begun) <= failures:
+            raise RuntimeError(f"System error:\n{words} ...")
 
     monkeypatch.setattr(ray, "init", start)
-    connection._start(address="local")
-    assert begun == [{"address": "local"}] * 2
+    gives_up = failures == connection.STARTS
+    sentence = rf"in 3 attempts \(System error: {words} \.\.\.\): it may be too busy, end other work and run the stage"
+    with pytest.raises(InputError, match=sentence) if gives_up else contextlib.nullcontext():
+        connection._start(address="local")
+    again = min(failures, connection.STARTS - 1)
+    assert begun == [{"address": "local"}] * (again + 1)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"Ray has not come up on this machine: attempt {n + 2} of 3" for n in range(again)]
     source = inspect.getsource(node) + inspect.getsource(state)
     assert words in source.replace("{'start' if self.head else 'connect to'}", "start")  # Ray still says so
 
