@@ -77,7 +77,8 @@ def stage_run(
             with run.ending():
                 yield run
         finally:
-            _hand_over(folder, uri, wait)
+            if (folder / "ended.json").exists():  # else the disk is full, and the delivery cannot write either
+                _hand_over(folder, uri, wait)
         lineage = Lineage(
             run_id=run.id,
             experiment=experiment_name(),

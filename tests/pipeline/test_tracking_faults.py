@@ -154,6 +154,20 @@ def test_a_delivery_without_progress_is_not_waited_for(
     )
 
 
+def test_where_the_disk_is_full_at_the_end_no_delivery_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise InputError(f"{path.name} cannot be written")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(runs, "_start_delivery", lambda uri: None)
+    monkeypatch.setattr(runs, "_hand_over", lambda *_: pytest.fail("waited"))
+    with pytest.raises(InputError, match=r"^ended\.json cannot be written$"), tracking.stage_run("fetch", "digits"):
+        monkeypatch.setattr(journal, "write_text", full)
+
+
 def test_a_server_that_drips_costs_seconds() -> None:
     def drip(connection: socket.socket) -> None:
         for _ in range(300):
