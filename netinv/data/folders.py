@@ -149,19 +149,21 @@ def _decode(content: bytes, where: str, image_shape: tuple[int, int, int]) -> ND
     """An image file as uint8 (C, H, W): upright, grey or RGB without alpha, resized bilinearly (aspect not kept)."""
     channels, height, width = image_shape
     try:
-        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise InputError(f"{where} has {image.width}x{image.height} pixels: at most {MAX_PIXELS:,} are read.")
-        if image.mode.startswith(("I", "F")):
-            # Pillow would clip 16 bits to 8, and make white of almost everything.
-            raise InputError(f"{where} has pixels of more than 8 bits (mode {image.mode}): convert it to 8 bits.")
         with warnings.catch_warnings(action="ignore"):  # Pillow's, which tell of its own source
+            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(f"{where} has {image.width}x{image.height} pixels: at most {MAX_PIXELS:,} are read.")
+            if image.mode.startswith(("I", "F")):
+                # Pillow would clip 16 bits to 8, and make white of almost everything.
+                raise InputError(f"{where} has pixels of more than 8 bits (mode {image.mode}): convert it to 8 bits.")
             image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
     except InputError:
         raise
+    except Image.DecompressionBombError:  # Pillow's own bound, of several times as many
+        raise InputError(f"{where} has far too many pixels: at most {MAX_PIXELS:,} are read.") from None
     except Exception as error:  # decoders of damaged files fail in every possible way
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise InputError(f"{where} is not a readable image ({reason}): replace or remove it.") from None

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import io
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,14 @@ def test_warnings_of_decoders_are_not_told(tmp_path: Path, recwarn: pytest.Warni
     assert not recwarn.list
 
 
+def declared(width: int, height: int) -> bytes:
+    """A PNG that has so many pixels by its head alone."""
+    content = bytearray(picture())
+    struct.pack_into(">II", content, 16, width, height)
+    struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
 def sixteen_bits() -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.full((4, 4), 5000, np.uint16)).save(file, "png")
@@ -161,10 +171,12 @@ def sixteen_bits() -> bytes:
         (picture(kind="png", size=(64, 64), mode="RGB", colour=(1, 2, 3))[:-30], "not a readable image"),
         (picture(kind="jpeg", size=(64, 64))[:300], "not a readable image"),
         (sixteen_bits(), "more than 8 bits .mode I;16.: convert it to 8 bits"),
-        (picture(size=(10000, 6000), mode="1", colour=0), "10000x6000 pixels"),
+        (declared(10000, 6000), "10000x6000 pixels: at most 50,000,000 are read"),
+        (declared(10000, 9500), "10000x9500 pixels: at most 50,000,000 are read"),
+        (declared(20000, 20000), "far too many pixels: at most 50,000,000 are read"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n", "no known image format"),
     ],
-    ids=["text", "empty", "cut png", "cut jpeg", "16 bits", "bomb", "program"],
+    ids=["text", "empty", "cut png", "cut jpeg", "16 bits", "large", "larger", "bomb", "program"],
 )
 def test_unreadable_image_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
     files = small(**{"train/dog/bad.png": content})
