@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netinv.core import InputError, redacted
@@ -225,6 +226,11 @@ def trace(name: str, version: str) -> Iterator[str]:
 def _find_version(name: str, version: str) -> tuple[Versions, "ModelVersion"]:
     uri = tracking_uri()
     check_server(uri)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():  # MLflow would make one
+        raise InputError(
+            f"{redacted(uri)} is not there, and so no registry: run the stage register, or name in MLFLOW_TRACKING_URI "
+            "the store where it ran."
+        )
     try:
         with _asked(uri):
             versions = Versions(Client(uri))

@@ -285,7 +285,19 @@ def test_a_delivery_with_credentials_that_are_refused_ends_and_the_stage_starts_
         assert time.monotonic() - begin < 5
 
 
-@pytest.mark.parametrize("ask", [lambda: list(tracking.trace("a", "1")), lambda: tracking.promote("a", "1", "")])
+QUESTIONS = [lambda: list(tracking.trace("a", "1")), lambda: tracking.promote("a", "1", "")]
+
+
+@pytest.mark.parametrize("ask", QUESTIONS)
+def test_a_question_makes_no_database(ask: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(InputError, match=r"mlflow\.db is not there, .*: run the stage register, or name"):
+        ask()
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("ask", QUESTIONS)
 def test_a_database_of_another_version_is_refused_in_a_sentence(
     ask: Callable[[], Any],
     database: str,
