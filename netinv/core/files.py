@@ -16,8 +16,8 @@ from netinv.core.errors import InputError, listed
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no room."""
-IGNORED_NAMES = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints", "__MACOSX"}
-"""What systems and programs put into folders by themselves; a folder that holds nothing else is empty."""
+IGNORED_NAMES = {"lost+found", ".ds_store", "thumbs.db", "desktop.ini", ".ipynb_checkpoints", "__macosx"}
+"""What systems and programs put into folders, in lower case; a folder that holds nothing else is empty."""
 
 
 def expanded(path: str) -> Path:
@@ -179,7 +179,7 @@ def _held(folder: Path) -> list[str]:
     """Names in a folder, if it is one, without ignored ones and the unfinished files of other processes."""
     unfinished = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}\.\d{{1,7}}(\.earlier)?")
     names = _names(folder) if folder.is_dir() else []
-    return [name for name in names if name not in IGNORED_NAMES and not unfinished.fullmatch(name)]
+    return [name for name in names if name.casefold() not in IGNORED_NAMES and not unfinished.fullmatch(name)]
 
 
 def _names(folder: Path) -> list[str]:

@@ -339,7 +339,7 @@ def _class_folder(path: str) -> tuple[str, ...]:
 
 def _passed_over(name: str) -> bool:
     """Whether a file or folder is hidden, or one that systems put beside others by themselves."""
-    return name.startswith(".") or name in IGNORED_NAMES
+    return name.startswith(".") or name.casefold() in IGNORED_NAMES
 
 
 def _shown(name: str) -> str:
