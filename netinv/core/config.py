@@ -1,6 +1,7 @@
 """The base of every configuration: typed, frozen, strict, and able to say what is wrong with its input."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, Self
@@ -81,6 +82,9 @@ def explain(error: ValidationError, where: str = "", config: type[BaseModel] | N
     """
     clauses = []
     items = error.errors(include_url=False)
+    # What is wrong within a list is left out of it before it is counted.
+    within = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
+    items = [item for item in items if item["loc"] not in within]
     for item in items[:MAX_LISTED]:
         key = ".".join((*filter(None, [where]), *map(_name, item["loc"]))) or "the file"
         if item["type"] == "missing":
@@ -90,6 +94,8 @@ def explain(error: ValidationError, where: str = "", config: type[BaseModel] | N
             clauses.append(f"{key} is not a known key" + (f" (there are: {listed(there, 40)})" if there else ""))
         else:
             message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+            message = re.sub(r"^\w+ should have (at \w+ \d+ \w+).*", r"expected \1", message)
+            message = message.replace("expected a valid array", "expected a list")
             whole = item["type"] == "value_error" and isinstance(item["input"], Mapping)
             clauses.append(f"{key}: {message}" + ("" if whole else f", got {_quoted(item['input'])}"))
     return "; ".join(clauses) + (f"; and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else "")

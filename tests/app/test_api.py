@@ -271,7 +271,7 @@ def test_an_inversion_of_two_parts_is_refused(inversion: Inversion, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"classes": [*"012345678", ""]}, r"inversion\.json\.classes\.9: String should have at least 1 character"),
+        ({"classes": [*"012345678", ""]}, r"inversion\.json\.classes\.9: expected at least 1 character"),
         ({"classes": [*"0123456788"]}, r"inversion\.json\.classes: 8 is there more than once"),
         ({"classes": []}, r"inversion\.json\.classes: .* at least 1 item"),
         ({"seed": -1}, r"inversion\.json\.seed: expected greater than or equal to 0, got -1"),
