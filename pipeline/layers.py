@@ -3,21 +3,32 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
-from netinv.core import Config
+from netinv.core import MAX_LISTED, Config, InputError, listed
 
 NONE = "none"
 """What is written for null where a null says nothing."""
 
 
-def unknown(values: dict[str, Any], kinds: list[type[Config]], where: str = "") -> Iterator[str]:
-    """Keys that none of the kinds of settings has, those of null among them, which say nothing and are dropped."""
+def expect_known(values: dict[str, Any], kinds: list[type[Config]]) -> None:
+    """Refuse keys that none of the kinds of settings has, those of null among them, which say nothing and are dropped.
+
+    Raises:
+        InputError: Names them, the first ten of many; beside a single one those that there are.
+    """
+    if strange := [*_unknown(values, kinds)]:
+        told = "; ".join(f"{key} is not a known key" for key, _ in strange[:MAX_LISTED])
+        raise InputError(told + (f" (there are: {listed(strange[0][1], 40)})" if len(strange) == 1 else ""))
+
+
+def _unknown(values: dict[str, Any], kinds: list[type[Config]], where: str = "") -> Iterator[tuple[str, list[str]]]:
+    """The dotted names of such keys, each with the names of the keys that there are in its place."""
     for key, value in values.items():
         types = [*_types(key, kinds)]
         configs = _configs(types)
         if not types:
-            yield f"{where}{key}"
+            yield f"{where}{key}", [*dict.fromkeys(name for kind in kinds for name in kind.model_fields)]
         elif isinstance(value, dict) and configs:
-            yield from unknown(value, configs, f"{where}{key}.")
+            yield from _unknown(value, configs, f"{where}{key}.")
 
 
 def given(values: dict[str, Any], kinds: list[type[Config]]) -> dict[str, Any]:

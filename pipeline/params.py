@@ -9,7 +9,6 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from netinv.audit import Policy, Verdict
 from netinv.classifiers import ClassifierConfig, ClassifierSource, ClassifierTrainingConfig
 from netinv.core import (
-    MAX_LISTED,
     VARIANTS,
     AttackSteps,
     Attempts,
@@ -35,7 +34,7 @@ from netinv.export import ExportConfig
 from netinv.generators import GeneratorConfig
 from netinv.interpretation import InterpretationConfig
 from netinv.inversion import InversionConfig
-from pipeline.layers import at, given, overlaid, unknown
+from pipeline.layers import at, expect_known, given, overlaid
 
 
 class ModelParams(Config):
@@ -242,8 +241,7 @@ class Params(Config):
             InputError: Names the key, with the layer that has an unknown key or an impossible value.
         """
         general = {"train": self.train, "invert": self.invert}
-        if strange := [*unknown(general, [DatasetParams])]:
-            raise InputError("; ".join(f"{key} is not a known key" for key in strange[:MAX_LISTED]))
+        expect_known(general, [DatasetParams])
         values = self.presets.get("default", {})
         DatasetParams.parse(values, where="presets.default")
         if name != "default" and name in self.presets:

@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from netinv.core.errors import InputError, listed
 
@@ -113,9 +114,18 @@ def _quoted(value: Any) -> str:
 
 
 def _known_keys(config: type[BaseModel] | None, place: tuple[int | str, ...]) -> list[str]:
-    """Names of the settings at a place within a configuration; none where that is no plain configuration."""
+    """Names of the settings at a place within a configuration; none where that is no one configuration."""
+    kind: Any = config
     for name in place:
-        field = config.model_fields.get(str(name)) if config else None
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+            continue
+        field = _keys(kind).get(str(name))
         kind = field.annotation if field else None
-        config = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-    return [*config.model_fields] if config else []
+    return [*_keys(kind)]
+
+
+def _keys(kind: Any) -> dict[str, FieldInfo]:
+    """The settings of a configuration, or of one that may be null."""
+    configs = [part for part in (get_args(kind) or (kind,)) if isinstance(part, type) and issubclass(part, BaseModel)]
+    return configs[0].model_fields if len(configs) == 1 else {}

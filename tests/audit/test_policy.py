@@ -30,7 +30,10 @@ def test_what_a_file_leaves_out_is_the_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("membership: {max_acu: 0.7}", "policy.yaml.membership.max_acu is not a known key"),
+        (
+            "membership: {max_acu: 0.7}",
+            "policy.yaml.membership.max_acu is not a known key (there are: false_positive_rate, ",
+        ),
         ("membership: {shadows: {models: 5}}", "membership.shadows.models: expected a multiple of 2, got 5"),
         ("leak: {significance: '0.01'}", "leak.significance"),
         ("- 1", "holds no settings"),
