@@ -112,7 +112,14 @@ def bare(network: Any) -> nn.Module:
                 f"The classifier's module {name!r} is quantised ({type(module).__name__}), and so has no gradients: "
                 "give the network as it was before its quantisation."
             )
-    tensors = (*network.parameters(), *network.buffers())
+    named = dict((*network.named_parameters(), *network.named_buffers()))
+    for name, tensor in named.items():
+        if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # its operations are somebody's own code
+            raise InputError(
+                f"The classifier's {name!r} is no plain tensor ({type(tensor).__name__}), as where a network is "
+                "quantised or spread over devices: give the network as it was before that."
+            )
+    tensors = named.values()
     if any(nn.parameter.is_lazy(tensor) or tensor.is_meta for tensor in tensors):
         raise InputError(
             "The classifier has weights without values, of lazy modules or on the device meta: call it on a batch "

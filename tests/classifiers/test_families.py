@@ -221,6 +221,20 @@ def test_quantised_modules_are_named() -> None:
     refused(network, "module 'hidden' is quantised .* give the network as it was before")
 
 
+class Int8Tensor(Tensor):
+    """Weights whose operations are their author's own code, as torchao's are."""
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        raise NotImplementedError(f"{function} of quantised weights")
+
+
+def test_quantised_weights_are_named() -> None:
+    network = ConvNet()
+    network.register_buffer("scale", torch.ones(()).as_subclass(Int8Tensor))
+    refused(network, r"'scale' is no plain tensor \(Int8Tensor\), .* give the network as it was before")
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
