@@ -51,6 +51,13 @@ def as_found(network: nn.Module, config: AdapterConfig) -> Iterator[Finding]:
             code="train_mode",
             message="The network came in training mode; here it is evaluated in evaluation mode, and left as it was.",
         )
+    if next(network.parameters(), next(network.buffers(), None)) is None:
+        yield Finding(
+            severity="note",
+            code="untrained",
+            message="It has no weights that torch knows of, so that none are stored or compared with others: register "
+            "them as parameters, modules (in an nn.ModuleList, not a list) or buffers.",
+        )
     if config.mean is not None:
         inside = [name for name, module in network.named_modules() if type(module).__name__ == "Normalize"]
         inside += [

@@ -17,10 +17,11 @@ from netinv.classifiers.adapters import DEFAULT, AdaptedClassifier
 from netinv.classifiers.archives import is_program
 from netinv.classifiers.calls import bare
 from netinv.classifiers.checkpoints import load_classifier
+from netinv.classifiers.inputs import probe_images
 from netinv.classifiers.loading import OWN, PROGRAM, WEIGHTS, imported_source, load_network, settled
 from netinv.classifiers.networks import Classifier
 from netinv.classifiers.sources import ClassifierSource
-from netinv.core import read_config
+from netinv.core import InputError, read_config
 
 
 class ImportedClassifier(AdaptedClassifier):
@@ -42,7 +43,8 @@ def import_classifier(source: ClassifierSource, folder: Path) -> ImportedClassif
         folder: An existing folder.
 
     Raises:
-        InputError: The source cannot be read, its weights do not fit, or the network does not fit the images.
+        InputError: The source cannot be read, its weights do not fit, the network does not fit the images, or it is
+            another one at each call of its factory.
     """
     network = load_network(source)
     origin = settled(source)
@@ -75,7 +77,26 @@ def import_classifier(source: ClassifierSource, folder: Path) -> ImportedClassif
         "source": ClassifierSource.parse(kept).model_dump(mode="json", exclude={"factory"}),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return _of_folder(folder, source)
+    classifier = _of_folder(folder, source)
+    _expect_same(AdaptedClassifier(*network), classifier, source.model)
+    return classifier
+
+
+@torch.no_grad()
+def _expect_same(first: AdaptedClassifier, second: AdaptedClassifier, model: str) -> None:
+    """Refuse a network that is another one when it is built again: what differs is not among its weights.
+
+    Raises:
+        InputError: The second gives other scores than the first, which gives the same ones twice.
+    """
+    images = probe_images(first.image_shape)
+    once, again, other = first(images), first(images), second(images)
+    close = 1e-3 * float(once.abs().mean()) + 1e-9
+    if torch.allclose(once, again, atol=close) and not torch.allclose(once, other, atol=close):
+        raise InputError(
+            f"{model} gives another network at each call: register all that it draws as parameters, modules (in an "
+            "nn.ModuleList, not a list) or persistent buffers, or seed what draws it."
+        )
 
 
 def load_checkpoint(folder: Path, named: ClassifierSource | None = None) -> Classifier | ImportedClassifier:

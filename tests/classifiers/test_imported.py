@@ -32,6 +32,7 @@ from netinv.classifiers import (
     save_classifier,
 )
 from netinv.classifiers.calls import frozen
+from netinv.classifiers.findings import as_found
 from netinv.classifiers.networks import ConvClassifier
 from netinv.core import InputError
 from netinv.data import load_digits, save_dataset
@@ -134,6 +135,39 @@ def test_wrapped_networks_and_those_with_a_state_of_their_own_come_back(
     named = ClassifierSource(model=f"{__name__}:{factory.__name__}", image_shape=SHAPE)
     expected = import_classifier(named, tmp_path)
     assert torch.equal(load_checkpoint(tmp_path, named)(images), expected(images))
+
+
+class Listed(nn.Module):
+    """Layers that torch knows nothing of, since they stand in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Flatten(), nn.Linear(768, 5)]
+
+    def forward(self, images: Tensor) -> Any:
+        for layer in self.layers:
+            images = layer(images)
+        return images
+
+
+class Projected(ConvNet):
+    """A projection that is drawn anew, and not stored with the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("projection", torch.randn(10, 5), persistent=False)
+
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images) @ self.projection
+
+
+@pytest.mark.parametrize("factory", [Listed, Projected])
+def test_a_factory_of_another_network_at_each_call_is_refused(factory: Callable[[], nn.Module], tmp_path: Path) -> None:
+    named = ClassifierSource(model=f"{__name__}:{factory.__name__}", image_shape=SHAPE)
+    with pytest.raises(InputError, match=f"{factory.__name__} gives another network at each call: register all that"):
+        import_classifier(named, tmp_path)
+    notes = [finding.message for finding in as_found(factory().eval(), AdapterConfig())]
+    assert any("no weights that torch knows of" in note for note in notes) == (factory is Listed)
 
 
 def test_a_program_is_known_by_its_content(images: Tensor, tmp_path: Path) -> None:
