@@ -194,7 +194,17 @@ def _write_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
         raise InputError(f"torch cannot export this network to ONNX ({reason(cause)}){advice}.") from error
     images = np.random.default_rng(0).random((max(BATCH_SIZES), *classifier.image_shape), dtype=np.float32)
     inputs = {"images": images}
-    difference = check_agreement(path.stem, model, inputs, _reference(classifier, inputs))
+    expected = _reference(classifier, inputs)
+    try:
+        difference = check_agreement(path.stem, model, inputs, expected)
+    except Exception as error:  # onnxruntime's exceptions have no base of their own
+        if isinstance(error, FloatingPointError) or not isinstance(classifier, AdaptedClassifier):
+            raise
+        told = " ".join(str(error).split())
+        raise InputError(
+            f"onnxruntime does not run what torch exports of this network ({told}): give it without that, such as "
+            "torch.autocast in its forward."
+        ) from error
     write_model(path, model, metadata)
     return difference
 

@@ -389,3 +389,21 @@ def test_a_network_that_cannot_be_exported_is_told_by_the_first_cause(
         start, end = "torch cannot export this network to ONNX (TypeError: it takes 2 arguments, in ", f"){advice}."
         assert str(caught.value).startswith(start)
         assert str(caught.value).endswith(end)
+
+
+def test_a_network_whose_export_onnxruntime_refuses_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a forward with torch.autocast, whose export mixes bfloat16 and float."""
+    images, scores = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("images", "scores")
+    )
+    node = onnx.helper.make_node("Gemm", ["images", "weight"], ["scores"])
+    weight = onnx.helper.make_tensor("weight", onnx.TensorProto.BFLOAT16, (64, 3), [0.0] * 192)
+    graph = onnx.helper.make_graph([node], "mixed", [images], [scores], [weight])
+    monkeypatch.setattr(models, "classifier_model", lambda classifier: onnx.helper.make_model(graph))
+    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
+    classifier = AdaptedClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), (1, 8, 8))
+    with pytest.raises(InputError, match=r"onnxruntime does not run what torch exports .*bfloat16.*: give it without"):
+        export_classifier(tmp_path / "classifier.onnx", classifier, about)
+    assert not list(tmp_path.iterdir())
