@@ -3,6 +3,7 @@
 No file is unpickled, and none decides what code runs: a factory does, so that only settings and command lines name one.
 """
 
+import copy
 import importlib
 import json
 import sys
@@ -99,17 +100,19 @@ def _no_model(path: Path) -> str:
         expect_regular(path)
     except OSError as error:
         return f"{path} cannot be read ({error})."
-    names = entries(path)
-    if "constants.pkl" in names:
+    if "constants.pkl" in entries(path):
         return (
             f"{path} is a TorchScript archive: name as the model a factory of yours, package.module:function, that "
             "gives torch.jit.load(path)."
         )
-    if names:  # written by torch.save, of tensors or of anything
-        try:
-            read_tensors(path)
-        except InputError as error:
-            return f"{error} Then {factory}, and that file as its weights."
+    if path.suffix == ".py":
+        return (
+            f"{path} is code: name the function in it that builds the network, {path.stem}:FUNCTION, from its folder."
+        )
+    try:
+        read_tensors(path)
+    except InputError as error:
+        return f"{error} Then {factory}, and that file as its weights."
     return f"{path} holds no architecture: {factory}, and this file as its weights."
 
 
@@ -223,22 +226,37 @@ def _torchvision(source: ClassifierSource) -> Network:
 
 
 def _from_factory(source: ClassifierSource) -> Network:
-    """What a function of the user's gives, found from the current folder as well as among installed packages."""
+    """What a function of the user's gives, or a copy of a module that stands in its place.
+
+    It is found from the current folder as well as among installed packages.
+    """
     module_name, _, function_name = source.model.partition(":")
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
         try:
-            factory = getattr(importlib.import_module(module_name), function_name)
+            found = getattr(importlib.import_module(module_name), function_name)
         except (Exception, SystemExit) as error:  # it is code of the user's, which may fail in any way
             why = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else error
-            raise InputError(f"{source.model} cannot be imported ({why}): check its name and the folder.") from error
-        module = _call(source.model, factory, source.arguments)
+            file = Path(module_name)
+            way = "check its name and the folder"
+            if file.suffix == ".py" or len(file.parts) > 1:  # a path in the place of a name
+                way = f"write {file.name.removesuffix('.py')}:{function_name}, in the folder {file.parent.absolute()}"
+            raise InputError(f"{source.model} cannot be imported ({why}): {way}.") from error
+        if isinstance(found, nn.Module):  # built already; what is filled in and frozen here is a copy
+            if source.arguments:
+                raise InputError(
+                    f"{source.model} is a module, not a function: leave out {listed(list(source.arguments))}."
+                )
+            module = _call(source.model, copy.deepcopy, {"x": found})
+        else:
+            module = _call(source.model, found, source.arguments) if callable(found) else found
     finally:
         sys.path.remove(folder)
     if not isinstance(module, nn.Module):
+        how = "gives" if callable(found) else "is"
         raise InputError(
-            f"{source.model} gives a {type(module).__name__}, not a torch.nn.Module: name a function that builds the "
+            f"{source.model} {how} a {type(module).__name__}, not a torch.nn.Module: name a function that builds the "
             "module, and give its weights as a file."
         )
     if source.weights is not None:

@@ -166,6 +166,26 @@ def test_factory_in_the_current_folder(images: Tensor, tmp_path: Path, monkeypat
     assert sys.path == path
 
 
+def test_a_module_that_stands_there_is_taken_and_left_as_it_is(
+    images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "built_already.py").write_text(
+        "import foreign_networks\n\nmodel = foreign_networks.Probabilities(3, 7)\n"
+    )
+    network = Probabilities(3, 7)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    monkeypatch.chdir(tmp_path)
+    source = ClassifierSource(model="built_already:model", weights="weights.safetensors", image_shape=SHAPE)
+    classifier = load_classifier_from(source)
+    torch.testing.assert_close(classifier(images), AdaptedClassifier(network, SHAPE)(images))
+    standing = sys.modules["built_already"].model
+    assert standing.training
+    assert not torch.equal(next(standing.parameters()), next(network.parameters()))
+    assert all(parameter.requires_grad for parameter in standing.parameters())
+    with pytest.raises(InputError, match="is a module, not a function: leave out k"):
+        load_classifier_from(source.model_copy(update={"arguments": {"k": 7}}))
+
+
 def test_checkpoint_of_this_library(tmp_path: Path) -> None:
     network = ConvClassifier(ConvClassifierConfig(channels=(4,)), K, (1, 8, 8), (0.5,), (0.5,))
     save_classifier(tmp_path, network)
@@ -190,7 +210,11 @@ def test_checkpoint_of_this_library(tmp_path: Path) -> None:
         ({"model": "model.onnx"}, "no maintained converter"),
         ({"model": "resnet18"}, "resnet18 is no model: expected torchvision:NAME"),
         ({"model": "/"}, r"/ is no model: .* a folder with a checkpoint \(config.json and weights"),
-        ({"model": __file__}, "holds no architecture: name the factory"),
+        ({"model": __file__}, "is code: name the function in it that builds the network, test_loading:FUNCTION"),
+        ({"model": str(Path(__file__).parents[2] / "README.md")}, r"neither safetensors .*\. Then name the factory"),
+        ({"model": "foreign_networks.py:Net"}, r"cannot be imported .* write foreign_networks:Net, in the folder /"),
+        ({"model": "./nets/mine:Net"}, r"cannot be imported .* write mine:Net, in the folder /.*/nets\."),
+        ({"model": "foreign_networks:K"}, "is a int, not a torch.nn.Module: name a function that builds"),
     ],
 )
 def test_says_what_is_wrong_with_a_source(settings: dict[str, Any], message: str) -> None:
