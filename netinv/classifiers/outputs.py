@@ -130,6 +130,8 @@ def _entry(
     if not tables:
         advice = next(filter(None, (_advice(value, f"output[{name!r}]", num) for name, value in entries.items())), "")
         raise InputError(f"No entry of the output is one row of scores for each image, (N, K), of {told}{advice}.")
+    if not fitting:
+        raise InputError(f"No entry of the output has scores for {num_classes} classes (num_classes), of {told}.")
     raise InputError(
         f"{len(fitting)} entries of the output could be the logits, of {told}: name one with output_entry."
     )

@@ -28,7 +28,9 @@ class _PassedOver:
 PASSED_OVER = (
     "argparse.Namespace",
     "types.SimpleNamespace",
-    "datetime.datetime",
+    *(f"datetime.{name}" for name in ("datetime", "date", "timezone", "timedelta")),
+    "uuid.UUID",
+    "decimal.Decimal",
     "numpy.dtype",
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
@@ -38,8 +40,8 @@ PASSED_OVER = (
         for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
     ),
 )
-"""What training checkpoints often hold beside tensors, and weights-only loading refuses: options, dates, numpy's
-numbers and arrays, and paths. None of them is made."""
+"""What training checkpoints often hold beside tensors, and weights-only loading refuses: options, dates, UUIDs,
+decimals, numpy's numbers and arrays, and paths. None of them is made."""
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """What torch puts into names where a module is spread over devices, compiled or recomputed."""

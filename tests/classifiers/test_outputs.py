@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier, AdapterConfig, behaviour, check_classifier
 from netinv.classifiers.calls import frozen
+from netinv.core import InputError
 
 # Most are trained for a step or two only, and say so.
 pytestmark = [
@@ -78,6 +79,12 @@ def test_scores_in_objects(container: Callable[[Tensor], Any], entry: Any) -> No
 )
 def test_outputs_that_are_refused(network: nn.Module, message: str) -> None:
     refused(network, message)
+
+
+def test_where_no_entry_has_the_classes_none_is_to_be_named() -> None:
+    network = wrap(lambda x: (torch.cat([x, x[:, :1]], dim=1), x[:, :4]))
+    with pytest.raises(InputError, match=r"No entry .* scores for 10 classes .*, of 0 \(8, 11\), 1 \(8, 4\)\.$"):
+        AdaptedClassifier(network, SHAPE, K)
 
 
 @pytest.mark.parametrize("squeeze", [False, True])

@@ -8,9 +8,11 @@ import re
 import sys
 import zipfile
 from collections import OrderedDict
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path, PureWindowsPath
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -59,6 +61,8 @@ def within(wrapper: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         lambda state: {"model": state, "epoch": np.int32(1), "name": np.str_("a"), "fields": np.zeros(2, "u1,O")},
         lambda state: {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")},
         lambda state: {"state_dict": state, "hyper_parameters": {"data": Path("x/y"), "old": PureWindowsPath("z")}},
+        lambda state: {"model": state, "at": [datetime.now(UTC), date(2020, 1, 1), timedelta(1)]},
+        lambda state: {"model": state, "of": [UUID(int=1), Decimal(1)]},
         lambda state: wrapped("module._orig_mod.", state) | {"n_averaged": torch.tensor(3)},
         lambda state: {"ema": None, "module": state, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}},
         lambda state: wrapped("_fsdp_wrapped_module.", within("_fsdp_wrapped_module", state)),
@@ -79,6 +83,8 @@ def within(wrapper: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
             "other numbers",
             "no counters",
             "paths",
+            "dates",
+            "names",
             "averaged",
         ),
         *("deepspeed", "sharded layers", "recomputed layers", "compiled layers", "data parallel layers"),
