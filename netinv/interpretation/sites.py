@@ -3,6 +3,7 @@
 Activations are rows: one for each image, or one for each position where a layer has pixels or tokens.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -22,6 +23,7 @@ PROBES = 3
 """Images on which it is found out how layers are used."""
 MAX_NAMED = 30
 """Layers that a message names."""
+NO_HIDDEN = "The classifier has no hidden layer: no activations lie between images and scores."
 
 
 class Site:
@@ -44,7 +46,9 @@ class Site:
         root = classifier.network if isinstance(classifier, AdaptedClassifier) else classifier
         self._root, self._modules = root, dict(root.named_modules())
         given, shapes = self._recorded()
-        known = listed([name for name in given if name in shapes], MAX_NAMED)
+        names = [name for name in given if name in shapes]
+        none = "none; put what it computes into modules that it calls once for a batch"
+        known = listed(names, MAX_NAMED) if names else none
         scripted = any(isinstance(module, torch.jit.ScriptModule) for module in root.modules())
         if scripted and not given:
             raise InputError(
@@ -53,13 +57,13 @@ class Site:
             )
         if layer is None:
             head = classifier.feature_layer if isinstance(classifier, AdaptedClassifier) else "head"
-            if head is None and known:
+            if head is None:
                 raise InputError(
                     "The classifier has no last linear layer that sees one row for each image: name a layer; those "
                     f"with activations are: {known}."
                 )
-            if head not in given or (self._first_weighted(given) == head and not scripted):
-                raise InputError("The classifier has no hidden layer: no activations lie between images and scores.")
+            if head not in given:
+                raise InputError(NO_HIDDEN)
             if sum(given[head][:-1]) >= PROBES:  # all images have gone in, and then more
                 raise InputError(
                     f"The classifier uses {head!r}, which takes the penultimate features, more than once for an image: "
@@ -76,6 +80,10 @@ class Site:
         self.batch = PROBES
         """Images that go through the classifier at a time."""
         _, self.positions, self.dim = self.read(self._probes(), positions=None).shape
+        shape = classifier.input_shape if isinstance(classifier, AdaptedClassifier) else classifier.image_shape
+        sees_images = self.reads_input and self.positions * self.dim == math.prod(shape)
+        if sees_images and self._first_weighted(given) == self.layer and not scripted:
+            raise InputError(NO_HIDDEN)
         self.batch = max(1, min(BATCH, TOGETHER // self.positions))
 
     def _probes(self) -> Tensor:

@@ -165,6 +165,38 @@ def test_a_network_without_a_hidden_layer_is_refused(network: nn.Module) -> None
         Site(_adapted(network))
 
 
+class _Functional(nn.Module):
+    """All before its last layer is a parameter of its own and functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter, self.head = nn.Parameter(torch.randn(5, 64)), nn.Linear(5, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.relu(images.flatten(1) @ self.filter.T))
+
+
+class _Unnamed(nn.Module):
+    """No module of it is registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(64, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.weight
+
+
+def test_a_body_of_functions_is_hidden_and_a_network_of_nothing_else_has_no_layers() -> None:
+    seed_torch(0)
+    network = _Functional()
+    hidden = torch.relu(_images().flatten(1) @ network.filter.T)
+    assert torch.allclose(Site(_adapted(network)).read(_images(), None)[:, 0], hidden, atol=1e-6)
+    for layer in (None, "head"):
+        with pytest.raises(InputError, match="are: none; put what it computes into modules that it calls once"):
+            Site(_adapted(_Unnamed()), layer)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_layers_of_scripts_cannot_be_read() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 3))
