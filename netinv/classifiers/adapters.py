@@ -34,7 +34,7 @@ class AdapterConfig(Config):
     output: Literal["auto"] | OutputKind = "auto"
     """What the network gives; ``auto`` finds out. ``sigmoid`` is a score for each class by itself, before or after its
     sigmoid, which is found out; a single one, (N,) or (N, 1), is that of class 1 of two."""
-    output_entry: Annotated[int, Field(ge=-1_000, le=1_000)] | str | None = None
+    output_entry: Annotated[int, Field(ge=0, le=1_000)] | str | None = None
     """Place, key or name of the logits in a tuple, mapping or object; ``None`` is the only entry of shape (N, K)."""
     feature_layer: str | None = Field(None, min_length=1)
     """Dotted name of the module whose input is the features; ``None`` is the last linear layer in use."""

@@ -87,10 +87,9 @@ def behaviour(classifier: AdaptedClassifier, at_once: int = BATCH) -> Iterator[F
         classifier: Is tried out.
         at_once: Images that it is to be given at once.
     """
-    for finding in _output_findings(classifier):
-        yield finding
-        if finding.severity == "error":
-            return  # what follows would judge the wrong numbers
+    if (wrong := _output_finding(classifier)) is not None:
+        yield wrong
+        return  # what follows would judge the wrong numbers
     images = probe_images(classifier.image_shape).to(classifier.device)
     with torch.no_grad():
         logits = classifier(images)
@@ -98,6 +97,8 @@ def behaviour(classifier: AdaptedClassifier, at_once: int = BATCH) -> Iterator[F
         fewer = classifier(images[::2])
     scale = float(logits.abs().mean()) + 1e-6
     constant = float(logits.std(dim=0).max()) < 1e-6 * scale
+    if not constant:
+        yield from _sigmoid_findings(classifier)
     for finding in _gradient_findings(classifier, images, constant):
         yield finding
         if finding.severity == "error":
@@ -139,8 +140,8 @@ def behaviour(classifier: AdaptedClassifier, at_once: int = BATCH) -> Iterator[F
         )
 
 
-def _output_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
-    """The kind of output that is believed in against the one that shows."""
+def _output_finding(classifier: AdaptedClassifier) -> Finding | None:
+    """The kind of output that is believed in against the one that shows; ``None`` where they may be one."""
     believed, shown = classifier.output, classifier.detected_output
     low, high = classifier.output_range
     if believed == "logits" and shown == "probabilities":
@@ -157,17 +158,22 @@ def _output_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
     elif believed == "log_probabilities" and shown == "probabilities":
         message = "Probabilities are taken for log-probabilities. Set output to probabilities, or to auto."
     else:
-        within = shown == "logits" and classifier.config.output != "sigmoid" and low >= 0 and high <= 1
-        # A few logits lie there by chance.
-        if within and classifier.sigmoid_or_logits(torch.tensor([low, high])) == "sigmoid":
-            yield Finding(
-                severity="warning",
-                code="output",
-                message="All outputs lie in [0, 1] but no row sums to 1: a sigmoid for each class? They are taken for "
-                "logits; set output to sigmoid.",
-            )
-        return
-    yield Finding(severity="error", code="output", message=message)
+        return None
+    return Finding(severity="error", code="output", message=message)
+
+
+def _sigmoid_findings(classifier: AdaptedClassifier) -> Iterator[Finding]:
+    """Whether scores that are taken for logits look as if they came after a sigmoid."""
+    low, high = classifier.output_range
+    within = classifier.detected_output == "logits" and classifier.config.output != "sigmoid" and low >= 0 and high <= 1
+    # A few logits lie there by chance.
+    if within and classifier.sigmoid_or_logits(torch.tensor([low, high])) == "sigmoid":
+        yield Finding(
+            severity="warning",
+            code="output",
+            message="All outputs lie in [0, 1] but no row sums to 1: a sigmoid for each class? They are taken for "
+            "logits; set output to sigmoid.",
+        )
 
 
 def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: bool) -> Iterator[Finding]:
@@ -175,6 +181,8 @@ def _gradient_findings(classifier: AdaptedClassifier, images: Tensor, constant: 
     advice = "Look for no_grad, detach, argmax, rounding or conversion to numpy in its forward."
     if isinstance(classifier.network, torch.jit.ScriptModule):
         advice = "Give the script as it was before torch.jit.optimize_for_inference. Or else: " + advice
+    if any(isinstance(module, torch.fx.GraphModule) for module in classifier.network.modules()):
+        advice = "An export keeps no backward pass of one's own (autograd.Function): give a factory. Or else: " + advice
     try:
         # Twice in a row, as in training, and for one tensor, so that what is kept of the first call would be met again.
         images = images.detach().requires_grad_()

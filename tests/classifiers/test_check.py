@@ -151,6 +151,15 @@ def test_a_script_made_for_inference_alone() -> None:
     assert "Give the script as it was before torch.jit.optimize_for_inference" in told
 
 
+def test_a_graph_without_the_backward_pass_that_was_written_for_it() -> None:
+    class Cut(ConvNet):
+        def forward(self, images: Tensor) -> Any:
+            return super().forward(images).detach()
+
+    told = message(check_classifier(torch.fx.symbolic_trace(Cut().eval()), SHAPE), "gradients")
+    assert "An export keeps no backward pass of one's own (autograd.Function): give a factory" in told
+
+
 def test_dropout_that_does_not_heed_the_mode() -> None:
     class Restless(ConvNet):
         def forward(self, images: Tensor) -> Any:
@@ -165,8 +174,10 @@ def test_constant_output() -> None:
     network = ConvNet()
     with torch.no_grad():
         network.out.weight.zero_()
+        network.out.bias.copy_(torch.linspace(0.1, 0.9, 10))  # and no sigmoid for each class
     report = check_classifier(network, SHAPE)
     assert codes(report, "error") == {"constant"}
+    assert "output" not in codes(report)
     assert "same scores for every made-up image" in message(report, "constant")
 
 

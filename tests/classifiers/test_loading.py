@@ -207,6 +207,10 @@ def test_checkpoint_of_this_library(tmp_path: Path) -> None:
         ({"model": "foreign_networks:ConvNet", "arguments": {"depth": 3}}, "foreign_networks:ConvNet fails .TypeError"),
         ({"model": "foreign_networks:dict"}, "cannot be imported|gives a dict"),
         ({"model": "collections:OrderedDict"}, "gives a OrderedDict, not a torch.nn.Module"),
+        (
+            {"model": "foreign_networks:ConvNet", "adapter": {"output_entry": -1}},
+            "output_entry.* greater than or equal",
+        ),
         ({"model": "model.onnx"}, "no maintained converter"),
         ({"model": "resnet18"}, "resnet18 is no model: expected torchvision:NAME"),
         ({"model": "/"}, r"/ is no model: .* a folder with a checkpoint \(config.json and weights"),
