@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from netinv.core import check_class_names, check_same_classes
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -44,29 +42,25 @@ def evaluate(
         >>> found = evaluate(classifier, inversion, test=LabelledImages(images, labels))  # doctest: +SKIP
         >>> found.results.headline["inversion_accuracy"]  # doctest: +SKIP
     """
-    from netinv.app.inversions import as_inversions, expect_alike
+    from netinv.app.inversions import as_inversions, class_names, expect_alike
     from netinv.classifiers import adapt
     from netinv.evaluation import EvaluationConfig
     from netinv.evaluation import evaluate as measure
 
     config = EvaluationConfig() if config is None else EvaluationConfig.expect(config, "config")
-    named = {f"inversion {i}": inversion for i, inversion in enumerate(as_inversions(inversions))}
-    expect_alike(named)
-    first = named["inversion 0"]
-    classes = first.classes if classes is None else classes
-    check_class_names(classes)
-    check_same_classes({name: made.classes for name, made in named.items()} | {"the argument classes": classes})
-    shape = first.generator.image_shape
+    made = as_inversions(inversions)
+    expect_alike({f"inversion {i}": inversion for i, inversion in enumerate(made)})
+    classes, shape = class_names(made, classes), made[0].generator.image_shape
     if config.distillation is not None:  # smaller images than most cannot be moved as far
         lessons = config.distillation.model_copy(update={"shift": min(config.distillation.shift, min(shape[1:]) - 1)})
         config = config.model_copy(update={"distillation": lessons})
     return measure(
-        [made.generator for made in named.values()],
+        [inversion.generator for inversion in made],
         adapt(classifier, shape, len(classes), adapter),
         None if evaluator is None else adapt(evaluator, shape, len(classes)),
         classes,
         train,
         test,
         config,
-        first.config.sharpness,
+        made[0].config.sharpness,
     )

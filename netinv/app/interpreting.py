@@ -28,6 +28,7 @@ def interpret(
     evaluator: "nn.Module | None" = None,
     train: "LabelledImages | None" = None,
     test: "LabelledImages | None" = None,
+    classes: Sequence[str] | None = None,
     progress: bool = True,
 ) -> "Interpretation":
     """Find the directions that a classifier's activations are made of, and show what each stands for.
@@ -40,16 +41,18 @@ def interpret(
         evaluator: Another network for the same images, in whose features images are alike or not.
         train: Real images, to compare with. Without them what needs them says so.
         test: Real images that everything is measured on, likewise.
+        classes: Names of the classes; ``None`` is as the inversions have them.
         progress: Show a bar.
 
     Raises:
-        InputError: The classifier has no such layer, or its activations tell nothing; says why.
+        InputError: Inversions and names do not fit together, the classifier has no such layer, or its activations tell
+            nothing; says why.
 
     Example:
         >>> found = interpret(classifier, inversion)  # doctest: +SKIP
         >>> found.save("interpretation")  # doctest: +SKIP
     """
-    from netinv.app.inversions import as_inversions
+    from netinv.app.inversions import as_inversions, class_names
     from netinv.classifiers import adapt
     from netinv.interpretation import InterpretationConfig
     from netinv.interpretation import interpret as interpret_classifier
@@ -57,7 +60,7 @@ def interpret(
     if config is not None:
         config = InterpretationConfig.expect(config, "config")
     made = as_inversions(inversions)
-    shape, classes = made[0].generator.image_shape, made[0].classes
+    classes, shape = class_names(made, classes), made[0].generator.image_shape
     return interpret_classifier(
         adapt(classifier, shape, len(classes), adapter),
         by_variant(made),
@@ -72,11 +75,9 @@ def interpret(
 
 def by_variant(inversions: "Sequence[Inversion]") -> "dict[str, Drawn]":
     """The generators of inversions, those of one variant and sharpness together."""
-    from netinv.core import check_same_classes
     from netinv.interpretation import Drawn
     from netinv.inversion import variant_of
 
-    check_same_classes({f"inversion {i}": inversion.classes for i, inversion in enumerate(inversions)})
     found: dict[str, Drawn] = {}
     for inversion in inversions:
         name, sharpness = variant_of(inversion.config), inversion.config.sharpness
@@ -139,7 +140,13 @@ def interpret_command(
     subject = read_subject(folders, data, evaluator, evaluator_set, seed, options)
     train, test = subject.splits
     found = interpret(
-        subject.classifier, subject.inversions, config=config, evaluator=subject.evaluator, train=train, test=test
+        subject.classifier,
+        subject.inversions,
+        config=config,
+        evaluator=subject.evaluator,
+        train=train,
+        test=test,
+        classes=subject.classes,
     )
     save_somewhere(found.save, out)
     if as_json:

@@ -1,7 +1,7 @@
 """What an inversion is once it is done: a generator, its history, and how well it draws each class."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,17 @@ from torch import Tensor
 
 from netinv.app.records import FILES, RECORD, Record, read_record
 from netinv.classifiers import ClassifierSource, InvertibleClassifier
-from netinv.core import InputError, class_number, listed, new_folder, read_numbers, save_csv, whole
+from netinv.core import (
+    InputError,
+    check_class_names,
+    check_same_classes,
+    class_number,
+    listed,
+    new_folder,
+    read_numbers,
+    save_csv,
+    whole,
+)
 from netinv.evaluation import vendi_score
 from netinv.generators import (
     ConditionedGenerator,
@@ -211,6 +221,19 @@ def as_inversions(given: Any) -> list[Inversion]:
                 "netinv.Inversion.load reads, or a list of such."
             )
     return inversions
+
+
+def class_names(inversions: Sequence[Inversion], given: Sequence[str] | None) -> Sequence[str]:
+    """Names of the K classes, in label order: those that are given, or else the first inversion's.
+
+    Raises:
+        InputError: Two of all these differ, or what is given is no names; says what is wrong.
+    """
+    classes = inversions[0].classes if given is None else given
+    check_class_names(classes)
+    made = {f"inversion {i}": inversion.classes for i, inversion in enumerate(inversions)}
+    check_same_classes(made | {"the argument classes": classes})
+    return classes
 
 
 def expect_alike(inversions: Mapping[str, Inversion]) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from netinv.core import VARIANTS, InputError, explain, read_json, read_numbers, read_text
+from netinv.core import VARIANTS, InputError, check_same_classes, explain, read_json, read_numbers, read_text
 from netinv.results import Estimate, InterpretationResults, Results, Row, load_interpretation, load_results
 
 REFERENCES = {
@@ -205,9 +205,13 @@ def read_evaluations(folders: Sequence[Path], interpretation: Path | None = None
 
 def _interpreted(folder: Path, results: Results) -> Interpreted:
     found = load_interpretation(folder)
-    if (found.classes, found.image_shape) != (results.classes, results.image_shape):
-        raise InputError(f"{folder} interprets another model: its classes or its image shape are not the evaluation's.")
-    return Interpreted(found, folder)
+    if found.image_shape != results.image_shape:
+        raise InputError(
+            f"{folder} interprets another model: its images have the shape {found.image_shape}, those of the "
+            f"evaluation {results.image_shape}."
+        )
+    check_same_classes({str(folder): found.classes, "the evaluation": results.classes})
+    return Interpreted(found.model_copy(update={"classes": results.classes}), folder)
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:

@@ -133,6 +133,10 @@ def test_what_is_meant_is_taken(call: Callable[[Given], Any], given: Given) -> N
             lambda given: given.check(data=netinv.LabelledImages(given.images.numpy(), given.labels)),
             "The labelled images are a ndarray and a Tensor: give",
         ),
+        (
+            lambda given: given.interpret(given.inversion, classes=("c", "b", "a")),
+            "The classes of inversion 0 are a, b, c",
+        ),
         (lambda given: given.evaluate([]), "There is no inversion to draw images from: give one at least"),
         (lambda given: given.evaluate({"a": given.inversion}), "The inversion is a dict: give what netinv.invert"),
         (lambda given: given.evaluate(given.inversion, train=given.images), "The training images are a Tensor: give"),

@@ -21,7 +21,7 @@ from netinv.core import InputError
 from netinv.inversion import variant_config
 from netinv.report import read_evaluations
 from netinv.report.tables import robustness_table
-from netinv.results import Estimate, load_results
+from netinv.results import Estimate, load_interpretation, load_results
 from netinv.sampling import OnnxGenerator
 
 pytestmark = pytest.mark.usefixtures("short_lessons")
@@ -247,7 +247,7 @@ def test_labels_that_mean_other_classes_are_refused(
 
 
 def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
-    shell: Shell, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert shell("invert", *colours(weights), "--steps", 1, *TINY, "--out", "inversion")[0] == 3
@@ -275,18 +275,28 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
     tiny = ("images=100", "measured=100", "concepts=2", "ascent_steps=1", "resamples=100")
     small = ("dictionary.units=8", "dictionary.active=3", "dictionary.steps=2")
     settings = [word for setting in (*tiny, *small) for word in ("--set", setting)]
-    for source in (colours(weights), (*FACTORY, "--argument", "num_classes=3")):
-        made = "inversion" if source == colours(weights) else "three"
-        if made == "three":
-            assert shell("invert", *source, "--steps", 1, *TINY, "--out", made)[0] == 3
-        assert shell("interpret", *source, "--inversion", made, *settings, "--out", f"learned-{made}")[0] == 0
+    three = (*FACTORY, "--argument", "num_classes=3")
+    assert shell("invert", *three, "--steps", 1, *TINY, "--out", "three")[0] == 3
+    judge = ("--evaluator", FACTORY[0], "--evaluator-set", "num_classes=2", "--evaluator-set", "argument=num_classes=2")
+    real = (*colours(weights), "--data", folder, *judge)
+    for made, words in (("inversion", real), ("three", three)):
+        assert shell("interpret", *words, "--inversion", made, *settings, "--out", f"learned-{made}")[0] == 0
+    learned = load_interpretation(Path("learned-inversion"))
+    assert learned.classes == ("blue", "red")
+    (told,) = read_evaluations([Path("runA/eval")], Path("learned-inversion"))  # whose classes have numbers alone
+    assert told.interpretation is not None
+    assert told.interpretation.results.classes == ("0", "1")
+    Path("wide").mkdir()
+    wide = learned.model_copy(update={"image_shape": (3, 8, 9)}).model_dump_json()
+    Path("wide/interpretation.json").write_text(wide)
     with_chapter = ("report", "runA/eval", "runB/eval", "--interpretation", "learned-inversion", "--out", "with.html")
     assert shell(*with_chapter)[0] == 0
     assert "What the classifier has learned" in Path("with.html").read_text()
     assert "What the classifier has learned" not in page
     for words, message in (
         ((*folders, "--interpretation", "learned-inversion"), "are of 2 models: name those of the one that was"),
-        (("runA/eval", "--interpretation", "learned-three"), "learned-three interprets another model"),
+        (("runA/eval", "--interpretation", "learned-three"), "learned-three knows 3 classes, but the evaluation 2"),
+        (("runA/eval", "--interpretation", "wide"), "wide interprets another model: its images have"),
         (("runA/eval", "--interpretation", "nowhere"), "nowhere/interpretation.json is not readable"),
     ):
         code, _, err = shell("report", *words, "--out", "refused.html")
