@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netinv.app.messages import warn_of_chance
-from netinv.app.options import as_json, read_data, read_inversion, source_options
+from netinv.app.options import as_json, expect_drawn_for, read_data, read_inversion, source_options
 from netinv.app.parsing import NETWORK, PATH, expect_evaluator, parse_evaluator, parse_source
-from netinv.core import InputError
+from netinv.core import InputError, check_same_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -75,7 +75,8 @@ def audit(
     expect_inverted(options["model"], classifier)
     dataset = read_data(data, classifier.image_shape)
     warn_of_chance(f"{source.model} on {data}", classifier, dataset.test)
-    draw = partial(_drawn, model=options["model"], classifier=classifier, num=policy.samples, seed=policy.seed)
+    known = {str(data): dataset.classes}
+    draw = partial(_drawn, options["model"], classifier, known, num=policy.samples, seed=policy.seed)
     samples = {
         name: drawn
         for paths, read in ((generators, draw), (image_sets, partial(_read, image_shape=classifier.image_shape)))
@@ -109,15 +110,22 @@ def _named(paths: tuple[Path, ...], read: "Callable[[Path], Tensor]") -> "list[t
     return [(name, read(path)) for name, path in zip(names, paths, strict=True)]
 
 
-def _drawn(path: Path, model: str, classifier: "AdaptedClassifier", num: int, seed: int) -> "Tensor":
-    """Images of a generator at its own sharpness, (N, C, H, W)."""
+def _drawn(
+    model: str, classifier: "AdaptedClassifier", known: "Mapping[str, Sequence[str]]", path: Path, num: int, seed: int
+) -> "Tensor":
+    """Images of a generator at its own sharpness, (N, C, H, W), if it is one of MODEL and of the data's classes."""
     import torch
 
-    if path.suffix == ".onnx":
-        from netinv.sampling import OnnxGenerator
+    if path.suffix != ".onnx":
+        inversion = read_inversion(path, model, classifier)
+        check_same_classes({**known, str(path): inversion.classes})
+        return inversion.sample(num, seed=seed)
+    from netinv.sampling import OnnxGenerator
 
-        return torch.from_numpy(OnnxGenerator(path).sample(num, seed=seed).images)
-    return read_inversion(path, model, classifier).sample(num, seed=seed)
+    generator = OnnxGenerator(path)
+    expect_drawn_for(model, classifier, path, generator.metadata.image_shape, generator.metadata.classes)
+    check_same_classes({**known, str(path): generator.metadata.classes})
+    return torch.from_numpy(generator.sample(num, seed=seed).images)
 
 
 def _read(path: Path, image_shape: tuple[int, int, int]) -> "Tensor":

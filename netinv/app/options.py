@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -171,13 +171,31 @@ def read_inversion(folder: Path, model: str, classifier: "AdaptedClassifier") ->
     from netinv.app.inversions import Inversion
 
     inversion = Inversion.load(folder)
-    drawn, taken = tuple(inversion.generator.image_shape), tuple(classifier.image_shape)
-    if (drawn, len(inversion.classes)) != (taken, classifier.num_classes):
+    expect_drawn_for(model, classifier, folder, inversion.generator.image_shape, inversion.classes)
+    return inversion
+
+
+def expect_drawn_for(
+    model: str, classifier: "AdaptedClassifier", path: Path, image_shape: Sequence[int], classes: Sequence[str]
+) -> None:
+    """Refuse a generator of other images or another number of classes than the classifier of a MODEL knows.
+
+    Args:
+        model: What the classifier is called in the error.
+        classifier: It.
+        path: Of the generator.
+        image_shape: (C, H, W) of what it draws.
+        classes: Names of its K classes.
+
+    Raises:
+        InputError: It is one; says what differs.
+    """
+    drawn, taken = tuple(image_shape), tuple(classifier.image_shape)
+    if (drawn, len(classes)) != (taken, classifier.num_classes):
         raise InputError(
-            f"{folder} draws images {drawn} of {len(inversion.classes)} classes, but {model} takes {taken} and knows "
+            f"{path} draws images {drawn} of {len(classes)} classes, but {model} takes {taken} and knows "
             f"{classifier.num_classes}: name what belongs together."
         )
-    return inversion
 
 
 def _inversion_in(model: str) -> tuple[Path]:

@@ -112,10 +112,18 @@ def test_generators_draw_at_their_own_sharpness(
     assert told["samples"][0]["num"] == 200
     wanted = "60 real images on one side, where 200 are wanted"
     assert (wanted in told["checks"][0]["finding"]) == (told["verdict"] == "investigate")
+    spec = tmp_path / "data/spec.json"
+    spec.write_text(spec.read_text().replace('"one"', '"three"'))
+    assert run(monkeypatch, tmp_path, *words[:4], "--out", tmp_path / "other") == 2
+    assert "generator-0.onnx are zero, one, two: give both the same names" in capsys.readouterr().err
 
 
 def test_errors_end_with_2(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path,
+    exported: "Exported",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("leek: null\n")
@@ -126,6 +134,7 @@ def test_errors_end_with_2(
     (tmp_path / "bare.npy").rename(tmp_path / "bare.npz")
     cases = {
         ("--policy", broken): "broken.yaml.leek is not a known key",
+        ("--generators", exported.folder / "generator-0.onnx"): "0.onnx draws images (1, 12, 12) of 3 classes, but ",
         ("--images", tmp_path / "absent"): "is no folder of images",
         ("--images", tmp_path / "absent.npz"): "is no file of netinv sample",
         ("--images", tmp_path / "cut.npz"): "cut.npz is no file of netinv sample",
