@@ -129,18 +129,18 @@ def _drawn(
 
 
 def _read(path: Path, image_shape: tuple[int, int, int]) -> "Tensor":
-    """All images that were drawn elsewhere, in [0, 1], (N, C, H, W); the audit chooses among them."""
+    """All images that were drawn elsewhere, (N, C, H, W), not looked at; the audit does, and chooses among them."""
     import numpy as np
     import torch
 
     from netinv.core import expect_regular
-    from netinv.data import read_images, to_float
+    from netinv.data import read_images
 
     if path.suffix != ".npz":
-        return to_float(read_images(path, image_shape))
+        return read_images(path, image_shape)
     try:
         expect_regular(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return torch.from_numpy(arrays["images"].astype(np.float32, copy=False))
+            return torch.from_numpy(arrays["images"])
     except (OSError, MemoryError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is no file of netinv sample ({error}): draw it again.") from None

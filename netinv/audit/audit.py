@@ -61,9 +61,9 @@ def audit(
         train: The images that it was trained on.
         test: Images of the same kind that it never saw.
         policy: The limits; ``None`` is the default policy.
-        samples: Generated images by the name of their set, or of one set alone, (N, C, H, W) in [0, 1]; of a set of
-            more than the policy's ``samples``, as many are chosen at random. Without any, the checks of samples are
-            skipped, and say so.
+        samples: Generated images by the name of their set, or of one set alone, (N, C, H, W), uint8 or float in
+            [0, 1]; of a set of more than the policy's ``samples``, as many are chosen at random. Without any, the
+            checks of samples are skipped, and say so.
         evaluator: An independent network on the same device, adapted already where it does not take images in [0, 1];
             without it, its check is skipped.
         name: What the record calls the classifier.

@@ -20,7 +20,7 @@ from netinv.classifiers import (
     predict,
 )
 from netinv.core import InputError, digest, network_digest
-from netinv.data import LabelledImages, to_float
+from netinv.data import LabelledImages, pixels, to_float
 from netinv.evaluation import MIN_POOL, Pools
 
 
@@ -84,7 +84,7 @@ def sample_sets(samples: Any) -> dict[str, Tensor]:
     """Sets of samples by their names, as they are given: one alone is a set, too, and arrays are tensors.
 
     Raises:
-        InputError: One of them is something else.
+        InputError: One of them is something else, or has no images in it, uint8 or floats in [0, 1].
     """
     sets = samples if isinstance(samples, Mapping) else {} if samples is None else {"samples": samples}
     for name, images in sets.items():
@@ -93,7 +93,7 @@ def sample_sets(samples: Any) -> dict[str, Tensor]:
                 f"The set of samples {name} is of the type {type(images).__name__}: give images (N, C, H, W), such as "
                 "inversion.sample(1000)."
             )
-    return {name: torch.as_tensor(images) for name, images in sets.items()}
+    return {name: pixels(torch.as_tensor(images), f"The samples {name}") for name, images in sets.items()}
 
 
 def chosen_samples(samples: Mapping[str, Tensor], policy: Policy) -> tuple[dict[str, Tensor], dict[str, Origin]]:
@@ -158,9 +158,6 @@ def expect_fitting(
             )
         if not len(images):
             raise InputError(f"There are no images in {name}: give some.")
-    for name, images in samples.items():
-        if not (bool(torch.isfinite(images).all()) and 0 <= float(images.min()) <= float(images.max()) <= 1):
-            raise InputError(f"The set of samples {name} has values outside of [0, 1]: draw it again.")
     if evaluator is not None and (evaluator.num_classes, evaluator.image_shape) != (
         classifier.num_classes,
         classifier.image_shape,

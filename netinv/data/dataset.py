@@ -71,6 +71,24 @@ def labelled(data: Any, what: str) -> LabelledImages:
     if not isinstance(data, (tuple, list)) or [isinstance(part, Tensor) for part in data] != [True, True]:
         raise InputError(f"{what} are {_kind(data)}: give netinv.LabelledImages(images, labels), both of them tensors.")
     images, labels = data
+    images = pixels(images, what)
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if not whole or labels.shape != images.shape[:1] or bool((labels.long() < 0).any()):  # uint64 knows no comparison
+        raise InputError(f"{what} lack their labels: give whole numbers from 0 on, one for each image.")
+    return LabelledImages(images, labels.long())
+
+
+def pixels(images: Tensor, what: str) -> Tensor:
+    """What is given as images (N, C, H, W), if it is that; a little beyond [0, 1], as after a resize, is cut off.
+
+    Args:
+        images: It.
+        what: What it is called in the error.
+
+    Raises:
+        InputError: It has another number of dimensions, or is neither uint8 nor floats.
+        PixelRange: They are floats outside of [0, 1].
+    """
     if images.ndim != 4 or images.dtype not in PIXELS or images.layout != torch.strided or images.is_meta:
         raise InputError(
             f"{what} are {images.dtype} of shape {tuple(images.shape)}: give (N, C, H, W), uint8 or floats in [0, 1]."
@@ -83,10 +101,7 @@ def labelled(data: Any, what: str) -> LabelledImages:
                 "divided by 255."
             )
         images = images.clamp(0, 1) if low < 0 or high > 1 else images
-    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if not whole or labels.shape != images.shape[:1] or bool((labels.long() < 0).any()):  # uint64 knows no comparison
-        raise InputError(f"{what} lack their labels: give whole numbers from 0 on, one for each image.")
-    return LabelledImages(images, labels.long())
+    return images
 
 
 def _kind(data: Any) -> str:

@@ -132,6 +132,8 @@ def test_errors_end_with_2(
     (tmp_path / "damaged.npz").write_bytes(whole[:500] + bytes([whole[500] ^ 255]) + whole[501:])
     np.save(tmp_path / "bare.npy", np.zeros((2, 1, 8, 8), np.float32))
     (tmp_path / "bare.npy").rename(tmp_path / "bare.npz")
+    for name, dtype in (("complex", np.complex64), ("bool", np.bool_)):
+        np.savez(tmp_path / f"{name}.npz", images=np.zeros((300, 1, 16, 16), dtype))
     cases = {
         ("--policy", broken): "broken.yaml.leek is not a known key",
         ("--generators", exported.folder / "generator-0.onnx"): "0.onnx draws images (1, 12, 12) of 3 classes, but ",
@@ -140,6 +142,8 @@ def test_errors_end_with_2(
         ("--images", tmp_path / "cut.npz"): "cut.npz is no file of netinv sample",
         ("--images", tmp_path / "damaged.npz"): "damaged.npz is no file of netinv sample",
         ("--images", tmp_path / "bare.npz"): "bare.npz is no file of netinv sample",
+        ("--images", tmp_path / "complex.npz"): "complex.npz are torch.complex64 of shape (300, 1, 16, 16): give (N,",
+        ("--images", tmp_path / "bool.npz"): "bool.npz are torch.bool of shape (300, 1, 16, 16): give (N, C, H, W), u",
         ("--evaluator-set", "mean=0.5"): "name it with --evaluator",
         ("--images", place / "strangers", "--images", place / "strangers"): "Two sets of samples have one name",
     }
@@ -155,7 +159,7 @@ def test_images_far_behind_in_a_set_are_looked_at(
     """Strangers fill what the policy looks at, and copies stand behind them, in an .npz and in a folder."""
     images = load_digits().train.images
     mixed = torch.cat([images[600:850], images[:250]])
-    np.savez(tmp_path / "behind.npz", images=mixed.float().numpy() / 255)
+    np.savez(tmp_path / "behind.npz", images=mixed.numpy())  # uint8, as the pictures of the folder
     (tmp_path / "behind").mkdir()
     for i, image in enumerate(mixed):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"behind/{i:03}.png")
