@@ -136,10 +136,11 @@ def read_subject(
     from netinv.app.inversions import expect_alike
     from netinv.app.records import expect_inverted
     from netinv.classifiers import load_classifier_from
-    from netinv.core import check_same_classes
+    from netinv.core import check_same_classes, expect_once
 
     expect_evaluator(evaluator, evaluator_set)
     folders = folders or _inversion_in(options["model"])
+    expect_once(folders)
     source, device = parse_source(dict(options))
     classifier = load_classifier_from(source, device)
     expect_inverted(options["model"], classifier)

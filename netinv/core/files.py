@@ -34,6 +34,18 @@ def expanded(path: str) -> Path:
         ) from None
 
 
+def expect_once(paths: Sequence[Path]) -> None:
+    """Refuse a path that is named twice, in whatever spelling: what lies there would count double.
+
+    Raises:
+        InputError: One is; names it.
+    """
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"{path} is named twice: name each folder once.")
+
+
 def check_file(path: Path, *suffixes: str) -> None:
     """Make sure, before the work, that a file can be written; an earlier file there will be replaced.
 

@@ -11,7 +11,16 @@ from typing import NamedTuple
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from netinv.core import VARIANTS, InputError, check_same_classes, explain, read_json, read_numbers, read_text
+from netinv.core import (
+    VARIANTS,
+    InputError,
+    check_same_classes,
+    expect_once,
+    explain,
+    read_json,
+    read_numbers,
+    read_text,
+)
 from netinv.results import Estimate, InterpretationResults, Results, Row, load_interpretation, load_results
 
 REFERENCES = {
@@ -216,10 +225,8 @@ def _interpreted(folder: Path, results: Results) -> Interpreted:
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
     """The ends of paths, each as long as it must be to differ from all others and from the titles of controls."""
+    expect_once(folders)
     paths = [folder.resolve().parts for folder in folders]
-    for folder, path in zip(folders, paths, strict=True):
-        if paths.count(path) > 1:
-            raise InputError(f"{folder} is named twice: name each folder once.")
     ends = [[path[-length:] for length in range(1, len(path) + 1)] for path in paths]
     every = [*((title,) for title in TITLES), *(end for own in ends for end in {*own})]
     return ["/".join(next((end for end in own if every.count(end) == 1), own[-1])) for own in ends]

@@ -60,6 +60,7 @@ def test_inversions_of_different_kinds_are_not_measured_as_one(
             f"error: one and {folder} differ in their {what}: evaluate each by itself, and `netinv report` puts them "
             "side by side.\n"
         )
+    assert shell(*measure, "longer/../one")[2] == "error: one is named twice: name each folder once.\n"
     assert not Path("x").exists()
     options: dict[str, Any] = {
         "model": "foreign_networks:ConvNet",
