@@ -148,11 +148,15 @@ def test_runs_are_linked_on_a_server_and_named_in_a_local_store(render: Callable
 
 
 def test_every_picture_and_table_is_accessible(render: Callable[..., str]) -> None:
-    tags = Page(render()).tags
+    html = render()
+    tags = Page(html).tags
     assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
     assert all(attributes.get("scope") for tag, attributes in tags if tag == "th")
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
+    named = [attributes["title"] for _, attributes in tags if attributes.get("class") == "name"]
+    assert {*named} == {"cat", HOSTILE}  # cut short, with the whole of it behind
+    assert "<span>cat" not in html
 
 
 def test_more_classes_than_a_table_can_show(folders: Folders, render: Callable[..., str]) -> None:
