@@ -163,6 +163,8 @@ def sample(
     from netinv.sampling import OnnxGenerator, Samples, check_place, check_size, save
 
     check_place(out)
+    if verify and mixture is not None:
+        raise InputError("--verify counts the images of one wanted class, and a mixture wants several: leave one out.")
     network = OnnxGenerator(model, num_threads=threads)
     classifier = _judge(verify, network, threads) if verify else None
     if labels and mixture is not None:

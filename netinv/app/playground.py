@@ -38,33 +38,45 @@ _CSS = """
 def find_networks(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     """Exported networks below a folder: generators by the name that the page shows, and classifiers.
 
+    What else is there is left out, and told on stderr.
+
     Raises:
-        InputError: There is no generator.
+        InputError: There is no generator; says why the first file that is left out is none.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: name the one that the exported ONNX files are in.")
     generators: dict[str, Path] = {}
     classifiers: list[Path] = []
+    left_out: list[str] = []
     for path in sorted(folder.rglob("*.onnx")):
         try:
             OnnxGenerator(path)
             generators[str(path.relative_to(folder))] = path
-        except InputError:
+        except InputError as error:
             try:
                 OnnxClassifier(path)
                 classifiers.append(path)
             except InputError:
-                continue  # somebody else's file
+                left_out.append(f"Left out: {error}")
     if not generators:
         raise InputError(
             f"{folder} holds no exported generator: name the folder of the pipeline's ONNX files, or one that "
-            "`netinv export` has written to."
+            "`netinv export` has written to." + (f" {left_out[0]}" if left_out else "")
         )
+    for line in left_out:
+        print(line, file=sys.stderr)
     return generators, classifiers
 
 
-def verdicts(samples: Samples, generator: OnnxGenerator, classifiers: list[Path]) -> tuple[list[str], str]:
-    """What each fitting classifier reads in each image, and lines on all of them."""
+def verdicts(
+    samples: Samples, generator: OnnxGenerator, classifiers: list[Path], mixture: dict[int, float] | None = None
+) -> tuple[list[str], str]:
+    """What each fitting classifier reads in each image, and lines on all of them.
+
+    Of a mixture no class alone is wanted: the share that is read as each of its classes is told.
+    """
     names = generator.metadata.classes
-    captions = [f"wanted {names[label]}" for label in samples.labels]
+    captions = ["wanted a mixture" if mixture else f"wanted {names[label]}" for label in samples.labels]
     summary, left_out = [f"{len(samples.labels)} images"], list[str]()
     for path in classifiers:
         classifier = OnnxClassifier(path)
@@ -79,10 +91,12 @@ def verdicts(samples: Samples, generator: OnnxGenerator, classifiers: list[Path]
         read = shares.argmax(axis=1)
         name = classifier.metadata.variant or path.stem
         captions = [
-            f"{caption}\n{name} {'✓' if label == wanted else '✗'} {names[label]} ({share:.0%})"
+            f"{caption}\n{name} {'reads' if mixture else '✓' if label == wanted else '✗'} {names[label]} ({share:.0%})"
             for caption, wanted, label, share in zip(captions, samples.labels, read, shares.max(axis=1), strict=True)
         ]
-        summary.append(f"{name} reads {np.mean(read == samples.labels):.1%} as wanted")
+        each = [f"{np.mean(read == label):.1%} as {names[label]}" for label in mixture or ()]
+        told = ", ".join(each) or f"{np.mean(read == samples.labels):.1%} as wanted"
+        summary.append(f"{name} reads {told}")
     return captions, "\n".join([" · ".join(summary), *left_out])
 
 
@@ -153,15 +167,16 @@ def page(folder: Path) -> "gradio.Blocks":
             if seed is None:
                 raise InputError("The seed is missing: give 0 or more.")
             generator = OnnxGenerator(generators[model])
+            shares = parse_mixture(mixture, generator) if mixture.strip() else None
             samples = generator.sample(
                 num,
                 seed=seed,
-                labels=None if label == ANY or mixture.strip() else generator.label(label),
-                mixture=parse_mixture(mixture, generator) if mixture.strip() else None,
+                labels=None if label == ANY or shares else generator.label(label),
+                mixture=shares,
                 sharpness=parse_sharpness(sharpness) if sharpness.strip() else None,
                 field=cells(field),
             )
-            captions, summary = verdicts(samples, generator, classifiers)
+            captions, summary = verdicts(samples, generator, classifiers, shares)
             path = downloads / f"{Path(model).with_suffix('').as_posix().replace('/', '-')}-seed-{seed}.png"
             save(path, [samples], len(samples.labels), generator)
         except InputError as error:

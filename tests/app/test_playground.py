@@ -39,7 +39,9 @@ HIDDEN = """() => [...document.querySelectorAll("#images .thumbnail-item")].filt
 """Captions of pictures that reach beyond the gallery, and of the first one where the gallery's label lies on it."""
 
 
-def test_networks_are_found_at_any_depth(exported: Exported, tmp_path: Path) -> None:
+def test_networks_are_found_at_any_depth(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "shapes" / "standard").mkdir(parents=True)
     shutil.copy(exported.folder / "generator-0.onnx", tmp_path / "shapes" / "standard")
     shutil.copy(exported.folder / "evaluator.onnx", tmp_path / "shapes")
@@ -47,8 +49,19 @@ def test_networks_are_found_at_any_depth(exported: Exported, tmp_path: Path) -> 
     generators, classifiers = find_networks(tmp_path)
     assert generators == {"shapes/standard/generator-0.onnx": tmp_path / "shapes/standard/generator-0.onnx"}
     assert classifiers == [tmp_path / "shapes" / "evaluator.onnx"]
-    with pytest.raises(InputError, match="holds no exported generator"):
-        find_networks(tmp_path / "nowhere")
+    assert re.fullmatch(r"Left out: \S+/other\.onnx is not an ONNX file that .*\n", capsys.readouterr().err)
+    (tmp_path / "pointers").mkdir()
+    (tmp_path / "pointers/generator-0.onnx").write_text("version https://git-lfs.github.com/spec/v1\n")
+    for folder, told in (
+        (
+            "pointers",
+            r"holds no exported generator: .* Left out: \S+/generator-0\.onnx .* \(it is a pointer of git-lfs, ",
+        ),
+        ("nowhere", "nowhere is no folder: name the one"),
+        ("other.onnx", r"other\.onnx is no folder: name the one"),
+    ):
+        with pytest.raises(InputError, match=told):
+            find_networks(tmp_path / folder)
 
 
 def test_verdicts_are_the_classifiers(exported: Exported) -> None:
@@ -63,6 +76,13 @@ def test_verdicts_are_the_classifiers(exported: Exported) -> None:
             mark = "✓" if label == wanted else "✗"
             assert f"{path.stem} {mark} {generator.metadata.classes[label]} (" in caption
         assert f"{path.stem} reads {(read == samples.labels).mean():.1%} as wanted" in summary
+    shares = {2: 0.5, 0: 0.5}  # equal ones, of which the arg-max would count class 0 alone
+    mixed = generator.sample(20, seed=1, mixture=shares)
+    captions, summary = verdicts(mixed, generator, paths[:1], shares)
+    read, names = OnnxClassifier(paths[0])(mixed.images).argmax(axis=1), generator.metadata.classes
+    told = ", ".join(f"{(read == label).mean():.1%} as {names[label]}" for label in shares)
+    assert summary == f"20 images · classifier reads {told}"
+    assert captions[0].startswith(f"wanted a mixture\nclassifier reads {names[read[0]]} (")
 
 
 def test_a_classifier_of_another_model_says_nothing(exported: Exported, tmp_path: Path) -> None:

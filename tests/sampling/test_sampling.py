@@ -257,6 +257,7 @@ def test_command_interpolates(exported: Exported, tmp_path: Path, monkeypatch: p
         (("--mixture", "0"), "write it like 3:0.6,8:0.4"),
         (("--mixture", "0:0.5,zero:0.5"), "names the class zero twice"),
         (("--mixture", "0:1", "--label", 0), "Both --label and --mixture were given"),
+        (("--mixture", "0:0.5,1:0.5", "--verify", "classifier.onnx"), "and a mixture wants several: leave one out."),
         (("--num", -1), "Invalid value for '--num': -1 is not in the range x>=1."),
         (("--seed", -1), "Invalid value for '--seed'"),
         (("--sharpness", "much"), "write it like 3, or 1:5 for a range"),
