@@ -240,7 +240,7 @@ def _from_factory(source: ClassifierSource) -> Network:
             why = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else error
             file = Path(module_name)
             way = "check its name and the folder"
-            if file.suffix == ".py" or len(file.parts) > 1:  # a path in the place of a name
+            if file.suffix == ".py" or "/" in module_name:  # a path in the place of a name
                 way = f"write {file.name.removesuffix('.py')}:{function_name}, in the folder {file.parent.absolute()}"
             raise InputError(f"{source.model} cannot be imported ({why}): {way}.") from error
         if isinstance(found, nn.Module):  # built already; what is filled in and frozen here is a copy
