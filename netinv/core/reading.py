@@ -41,6 +41,8 @@ def read_text(path: Path, mend: str, most: int = MAX_TEXT) -> str:
     try:
         expect_regular(path, most)
         return path.read_bytes().decode("utf-8-sig")
+    except NotADirectoryError:
+        raise InputError(f"{path.parent} is a file: name a folder that has {path.name} in it.") from None
     except (OSError, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) else None
         reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else told or error

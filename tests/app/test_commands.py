@@ -350,6 +350,7 @@ def test_a_report_shows_every_evaluation_under_a_name_of_its_own(
             ("export", "nowhere", "--out", "x.onnx"),
             "nowhere/inversion.json is not readable (No such file or directory): invert first, or name another folder.",
         ),
+        (("export", __file__, "--out", "x.onnx"), ".py is a file: name a folder that has inversion.json in it."),
         (("report", "nowhere", "--out", "x.html"), "): evaluate first, or name another folder."),
         (("report", "results", "--out", "results.json"), "results.json has no name that ends in .html or .htm: name"),
         (("export", "inversion", "--out", "w.safetensors"), "w.safetensors has no name that ends in .onnx: name such"),
