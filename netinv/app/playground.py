@@ -182,9 +182,8 @@ def page(folder: Path) -> "gradio.Blocks":
         except InputError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from None
         images = to_pixels(samples.images).transpose(0, 2, 3, 1)
-        if images.shape[-1] == 1:
-            images = images[..., 0]
-        return list(zip(images, captions, strict=True)), summary, str(path)
+        pictures = images[..., 0] if images.shape[-1] == 1 else images
+        return list(zip(pictures, captions, strict=True)), summary, str(path)
 
     first = next(iter(generators))
     with gr.Blocks(title="Network inversion", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:

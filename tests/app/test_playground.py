@@ -221,7 +221,7 @@ def test_page_draws_judges_and_saves(exported: Exported, browser_page: "Page", t
     browser_page.get_by_text("The shares of the mixture sum to 1.2: they must sum to 1.").wait_for(timeout=60_000)
     browser_page.get_by_label("Mixture").fill("0:0.6,1:0.4")
     browser_page.get_by_role("button", name="Draw").click()
-    browser_page.get_by_text("wanted zero").nth(5).wait_for(timeout=60_000)
+    browser_page.get_by_text("wanted a mixture").nth(5).wait_for(timeout=60_000)
 
     browser_page.get_by_role("combobox", name="Model").click()
     browser_page.get_by_role("option", name="foreign.onnx", exact=True).click()
