@@ -14,8 +14,8 @@ from netinv.results import Estimate, Finding, NotMeasured, Results, findings
 TITLES = ("read", "recognised", "survives", "density", "coverage", "diversity", "student", "distilled", "privacy")
 GRADES = {
     "noise": "bad bad bad bad bad unknown bad bad open",
-    "real": "fair good * good open good * open good",
-    "replay": "fair good * good open fair * open bad",
+    "real": "fair good * good open good * * good",
+    "replay": "fair good * good open fair * * bad",
     "one picture": "* * * * bad bad * * *",
     "one picture, bent": "* * * * bad poor poor * *",
     "class missing": "bad bad * good * good * * *",
