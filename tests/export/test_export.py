@@ -2,28 +2,23 @@
 
 import copy
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from draws import numpy_rng, seed_torch, torch_rng
+from draws import numpy_rng, seed_torch
 from torch import nn
 
-from netinv.classifiers import AdaptedClassifier
 from netinv.core import InputError
 from netinv.export import (
     ExportConfig,
-    export_classifier,
     export_generator,
     export_generators,
     generator_models,
-    models,
     rewritten,
     write_model,
 )
@@ -32,7 +27,7 @@ from netinv.export.graphs import OPSET
 from netinv.export.models import TOLERANCE, WEIGHT_FORMATS, check_agreement
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionConfig, invert
-from netinv.sampling import Metadata, OnnxClassifier, OnnxGenerator, draw
+from netinv.sampling import OnnxClassifier, OnnxGenerator, draw
 from tests.conftest import Exported
 
 PLAIN = ("generator-0", "generator-1")
@@ -285,19 +280,6 @@ def test_unwritable_place_leaves_nothing(exported: Exported, tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {"taken.onnx", "file"}
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_a_classifier_of_another_precision_is_exported_in_single_precision(dtype: torch.dtype, tmp_path: Path) -> None:
-    seed_torch(0)
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).to(dtype)
-    classifier = AdaptedClassifier(network, (1, 8, 8))
-    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
-    assert export_classifier(tmp_path / "classifier.onnx", classifier, about) <= TOLERANCE
-    images = torch.rand(6, 1, 8, 8, generator=torch_rng(0))
-    logits = OnnxClassifier(tmp_path / "classifier.onnx")(images.numpy())
-    np.testing.assert_allclose(logits, copy.deepcopy(network).float()(images).detach().numpy(), atol=1e-5)
-    assert (classifier.dtype, network[0].weight.dtype) == (dtype, dtype)  # left as it was
-
-
 def test_a_file_is_single_precision_whatever_torchs_default_is(exported: Exported, tmp_path: Path) -> None:
     torch.set_default_dtype(torch.float64)
     try:
@@ -307,103 +289,3 @@ def test_a_file_is_single_precision_whatever_torchs_default_is(exported: Exporte
         torch.set_default_dtype(torch.float32)
     own, other = (OnnxGenerator(path) for path in (tmp_path / "generator.onnx", exported.folder / "generator-0.onnx"))
     assert np.abs(own.sample(9, seed=2).images - other.sample(9, seed=2).images).max() <= TOLERANCE
-
-
-def test_a_classifier_that_insists_on_double_precision_is_exported_so(tmp_path: Path) -> None:
-    class Insisting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(64, 3).double()
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.layer(images.flatten(1).double())
-
-    seed_torch(0)
-    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
-    classifier = AdaptedClassifier(Insisting(), (1, 8, 8))
-    assert export_classifier(tmp_path / "classifier.onnx", classifier, about) <= TOLERANCE
-
-
-class Flattening(nn.Module):
-    """A network whose forward is mostly how it flattens its images."""
-
-    def __init__(self, flatten: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.flatten = flatten
-        self.layer = nn.Linear(64, 3)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer(self.flatten(images))
-
-
-def test_a_network_that_uses_len_is_exported_for_any_batch(tmp_path: Path) -> None:
-    seed_torch(0)
-    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
-    classifier = AdaptedClassifier(Flattening(lambda images: images.view(len(images), -1)), (1, 8, 8))
-    assert export_classifier(tmp_path / "classifier.onnx", classifier, about) <= TOLERANCE
-
-
-@pytest.mark.parametrize(
-    ("flatten", "sentence"),
-    [
-        (
-            lambda images: torch.stack([image.flatten() for image in images]),
-            "This network cannot be exported to ONNX, since its forward fixes the number of images: ",
-        ),
-        (
-            lambda images: images.flatten(1) * (2 if images.sum() > -1e9 else 1),
-            "torch cannot export this network to ONNX (Could not guard on data-dependent expression ",
-        ),
-    ],
-    ids=["loop over the images", "branch on their values"],
-)
-def test_a_network_that_cannot_be_exported_is_one_sentence_alone(
-    flatten: Callable[[torch.Tensor], torch.Tensor],
-    sentence: str,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
-    with pytest.raises(InputError, match=re.escape(sentence)):
-        export_classifier(tmp_path / "c.onnx", AdaptedClassifier(Flattening(flatten), (1, 8, 8)), about)
-    assert capfd.readouterr() == ("", "")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.filterwarnings("ignore")  # scripts are deprecated, and copies of them warn
-def test_a_network_that_cannot_be_exported_is_told_by_the_first_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(classifier: nn.Module) -> NoReturn:
-        try:
-            raise TypeError("it takes 2 arguments")
-        except TypeError as error:  # as torch tells it, after seconds
-            raise torch.onnx.OnnxExporterError("\x1b[96mThis is step 1/3. Next steps:\n- Modify it") from error
-
-    monkeypatch.setattr(models, "classifier_model", fails)
-    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
-    for given, advice in ((network, ""), (torch.jit.script(network), ": give it as it was before torch.jit.script")):
-        with pytest.raises(InputError) as caught:
-            export_classifier(tmp_path / "classifier.onnx", AdaptedClassifier(given, (1, 8, 8)), about)
-        start, end = "torch cannot export this network to ONNX (TypeError: it takes 2 arguments, in ", f"){advice}."
-        assert str(caught.value).startswith(start)
-        assert str(caught.value).endswith(end)
-
-
-def test_a_network_whose_export_onnxruntime_refuses_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As of a forward with torch.autocast, whose export mixes bfloat16 and float."""
-    images, scores = (
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("images", "scores")
-    )
-    node = onnx.helper.make_node("Gemm", ["images", "weight"], ["scores"])
-    weight = onnx.helper.make_tensor("weight", onnx.TensorProto.BFLOAT16, (64, 3), [0.0] * 192)
-    graph = onnx.helper.make_graph([node], "mixed", [images], [scores], [weight])
-    monkeypatch.setattr(models, "classifier_model", lambda classifier: onnx.helper.make_model(graph))
-    about = Metadata("classifier", "", "classifier", ("a", "b", "c"), (1, 8, 8), "", "", {})
-    classifier = AdaptedClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), (1, 8, 8))
-    with pytest.raises(InputError, match=r"onnxruntime does not run what torch exports .*bfloat16.*: give it without"):
-        export_classifier(tmp_path / "classifier.onnx", classifier, about)
-    assert not list(tmp_path.iterdir())
