@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc  # of scipy.stats, it needs a second less to import
 
 from netinv.results import LEVEL, Estimate, Measure, NotMeasured, exact_interval
 
@@ -30,6 +29,8 @@ def true_positive_rate(members: Floats, others: Floats, rate: float) -> Measure:
         others: Scores of those that it should not, (M,).
         rate: False positive rate.
     """
+    from scipy.special import betainc  # imported here: settings are read without scipy
+
     num, allowed = len(others), int(rate * len(others))
     if not len(members):
         return NotMeasured(not_measured="there are no members")

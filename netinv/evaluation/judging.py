@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from scipy.special import bdtrc
-
 from netinv.results import Comparison, Estimate, Measure, NotMeasured
 
 COPY_QUANTILE = 0.01
@@ -101,6 +99,8 @@ def surplus(found: Comparison) -> Measure:
 
 def _chance(different: Different) -> float:
     """That as many images that nobody copied are near copies: each is one at the rate at which test images are."""
+    from scipy.special import bdtrc  # imported here: settings are read without scipy
+
     return float(bdtrc(different.copied - 1, different.nearest, COPY_QUANTILE)) if different.copied else 1.0
 
 

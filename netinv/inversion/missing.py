@@ -5,7 +5,6 @@ from contextlib import closing
 
 import numpy as np
 import torch
-from scipy.special import bdtr
 from torch import Tensor
 
 from netinv.classifiers import InvertibleClassifier
@@ -79,6 +78,8 @@ def class_accuracies(
         classifier: The one that it inverts.
         config: Its training's.
     """
+    from scipy.special import bdtr  # imported here: settings are read without scipy
+
     classes = generator.num_classes
     more = first = min(FIRST, max(FEWEST, TOTAL // classes))
     right, seen, unclear = np.zeros(classes, int), np.zeros(classes, int), np.arange(classes)
