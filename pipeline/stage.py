@@ -133,6 +133,18 @@ def alone(name: str, doing: str) -> Iterator[None]:
         yield
 
 
+def _expect_home() -> None:
+    """Refuse an account without a home, which MLflow and Ray ask for when they are imported.
+
+    Raises:
+        InputError: There is neither ``HOME`` nor an entry of this user.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        raise InputError("This account has no home: set HOME to a folder that it can write.") from None
+
+
 def stage_command(function: Callable[P, None]) -> Callable[P, None]:
     """Wrap a stage's main function: user errors become one sentence and exit status 2, signals unwind in order.
 
@@ -150,6 +162,7 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
             end_with_parent()
         succeeded = _leave_at_once()
         try:
+            _expect_home()
             with _end_reported():
                 try:
                     function(*args, **kwargs)

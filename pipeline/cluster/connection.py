@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -82,6 +83,9 @@ def _local(**options: Any) -> Iterator[None]:
         InputError: There is no room for it, see :func:`_place`, or it does not come up, see :func:`_start`.
     """
     stay_on_this_machine()
+    if _token() is None and "RAY_AUTH_MODE" not in os.environ:
+        # Ray would write one into the home, which an account in a container may not have. It remembers the first.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray
 
     place = _place()

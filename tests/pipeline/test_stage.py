@@ -54,9 +54,10 @@ def test_success_replaces_the_old_output_whole() -> None:
     assert [path.name for path in out.iterdir()] == ["fresh"]
 
 
-def _stage(code: str, **environment: str) -> subprocess.Popen[str]:
-    """A process that runs a stage with the given body."""
+def _stage(code: str, first: str = "", **environment: str) -> subprocess.Popen[str]:
+    """A process that runs a stage with the given body, and some code before."""
     script = f"""
+{first}
 import time
 from pathlib import Path
 from netinv.core import InputError
@@ -230,6 +231,12 @@ def test_user_error_is_one_sentence_and_status_2() -> None:
     process = _stage("raise InputError('Say what to do.')")
     output, errors = process.communicate()
     assert (process.returncode, output, errors) == (2, "", "error: Say what to do.\n")
+
+
+def test_an_account_without_a_home_is_told_so_before_the_work() -> None:
+    process = _stage("print('Begun.')", "import os, pwd; del os.environ['HOME']; pwd.getpwuid = {}.__getitem__")
+    told = "error: This account has no home: set HOME to a folder that it can write.\n"
+    assert (*process.communicate(), process.returncode) == ("", told, 2)
 
 
 def test_full_disk_is_one_sentence() -> None:
