@@ -228,9 +228,13 @@ def _hardly_better(logits: Tensor, labels: Tensor) -> str:
 
 
 def _chance(labels: Tensor) -> float:
-    """Accuracy that no training is needed for: that of the commonest label, and a tenth of the way up to 1."""
+    """Accuracy that no training is needed for: that of the commonest label, and a tenth of the way up to 1.
+
+    Among many classes a tenth is many times that: there it is as much again, or what so few images may add by luck.
+    """
     commonest = float(labels.bincount().max()) / len(labels)
-    return commonest + 0.1 * (1 - commonest)
+    luck = 3 * math.sqrt(commonest * (1 - commonest) / len(labels))
+    return commonest + min(0.1 * (1 - commonest), max(commonest, luck))
 
 
 def _logits(classifier: InvertibleClassifier, images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from foreign_networks import (
 from foreign_networks import same as alike
 from torch import Tensor, nn
 
-from netinv.classifiers import AdapterConfig, ClassifierSource, adapt, check_classifier, load_network
+from netinv.classifiers import AdapterConfig, ClassifierSource, adapt, check_classifier, load_network, near_chance
 from netinv.classifiers.calls import frozen
 from netinv.data import LabelledImages
 
@@ -196,6 +196,23 @@ def test_labels_that_have_nothing_to_do_with_the_classifier(network: nn.Module, 
     report = check_classifier(network, SHAPE, adapter=NORMALISED, data=data._replace(labels=shuffled))
     assert codes(report) == {"accuracy"}
     assert "hardly better than chance" in message(report, "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("classes", "near", "beyond"), [(2, 270, 280), (10, 90, 100), (50, 15, 25), (300, 4, 16), (1000, 2, 8)]
+)
+def test_chance_is_that_of_so_many_classes(classes: int, near: int, beyond: int) -> None:
+    """Of 500 images, as many of each class, so many are read right, and the others as the next class."""
+    labels = torch.arange(500) % classes
+    reads_pixels = adapt(nn.Flatten(), (1, 1, classes))
+    told = []
+    for right in (near, beyond):
+        read = (labels + (torch.arange(500) >= right)) % classes
+        images = 255 * F.one_hot(read, classes).to(torch.uint8)[:, None, None]
+        told.append(near_chance(reads_pixels, LabelledImages(images, labels)))
+    assert told[0] is not None
+    assert f"{near / 500:.3f} is hardly better than chance" in told[0]
+    assert told[1] is None
 
 
 def test_distances(network: nn.Module, data: LabelledImages) -> None:
