@@ -54,7 +54,9 @@ def warn_of_chance(name: str, classifier: "InvertibleClassifier", data: "Labelle
 
 def print_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
     """What came of an inversion; ends with status 3 if a class is missing."""
+    from netinv.app.inversions import GRID_ROWS
     from netinv.inversion import missing_message
+    from netinv.results import each_class
 
     worst = min(inversion.class_accuracy)
     if as_json:
@@ -64,7 +66,8 @@ def print_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:
     else:
         print(
             f"{out}: inversion accuracy {inversion.accuracy:.3f} on random conditions, {worst:.2f} of the worst class "
-            f"by label, after {inversion.config.steps} steps; see {out / 'grid.png'}"
+            f"by label, after {inversion.config.steps} steps; see {out / 'grid.png'} for "
+            f"{each_class(len(inversion.classes), GRID_ROWS)}"
         )
     if inversion.missing:
         print(f"warning: {missing_message(inversion.classes, inversion.class_accuracy)}", file=sys.stderr)

@@ -37,7 +37,7 @@ from netinv.report.tables import (
     robustness_table,
 )
 from netinv.report.words import description, span
-from netinv.results import Estimate, Finding, Measure, findings
+from netinv.results import Estimate, Finding, Measure, each_class, findings
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -82,6 +82,8 @@ class SetView(NamedTuple):
     title: str
     description: str
     classes: tuple[str, ...]
+    each_class: str
+    """Of which classes its grids have a row, in words."""
     variants: list[VariantView]
     references: list[Grid]
     measures: Table
@@ -156,6 +158,7 @@ def _set_view(inverted: Inverted, name: str) -> SetView:
         title=title_of(inverted.name),
         description=description(found),
         classes=first.classes,
+        each_class=each_class(len(first.classes)),
         variants=[_variant_view(e) for e in found],
         references=[
             class_grid(found[0], name, title + NOISE_ROWS if name == "noise" else title)

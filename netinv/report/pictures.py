@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from netinv.core import InputError
 from netinv.report.inputs import Evaluated
-from netinv.results import GRID_CLASSES, GRID_COLUMNS, Row, number
+from netinv.results import GRID_CLASSES, GRID_COLUMNS, Row, each_class, number
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +34,7 @@ class Picture(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A picture with a row for each class."""
+    """A picture with a row for each class, or for the first of many."""
 
     title: str
     picture: Picture
@@ -51,27 +51,29 @@ class Neighbours(NamedTuple):
     title: str
     rows: list[tuple[str, Picture, str, str]]
     """Class; generated, training and test image side by side; distance to the two."""
+    classes: str
+    """Of which classes, in words."""
 
 
 def figure(e: Evaluated) -> Grid:
     """The paper's Figure 2: a row for each class, a column for each generator; beside it a real image of each class."""
-    rows = min(len(e.results.classes), GRID_CLASSES)
+    rows, each = min(len(e.results.classes), GRID_CLASSES), each_class(len(e.results.classes))
     columns = [row.name.removeprefix("generator ") for row in e.generators]
-    title = f"{e.variant}: a row for each class, a column for each generator"
+    title = f"{e.variant}: a row for {each}, a column for each generator"
     picture = picture_of(open_picture(e.folder / "figure2.png", len(columns), rows), len(columns), title)
     real = None
     if e.row("real_test").samples:
         image = open_picture(e.folder / "real_test.png", GRID_COLUMNS, rows)
         image = image.crop((0, 0, (image.width + 1) // GRID_COLUMNS - 1, image.height))
-        real = picture_of(image, 1, "a real test image of each class")
+        real = picture_of(image, 1, f"a real test image of {each}")
     return Grid(title, picture, columns, e.results.classes[:GRID_CLASSES], real)
 
 
 def class_grid(e: Evaluated, name: str, title: str) -> Grid:
     """Several images of each class from one source."""
-    rows = min(len(e.results.classes), GRID_CLASSES)
+    rows, each = min(len(e.results.classes), GRID_CLASSES), each_class(len(e.results.classes))
     image = open_picture(e.folder / f"{name.replace(' ', '-')}.png", GRID_COLUMNS, rows)
-    picture = picture_of(image, GRID_COLUMNS, f"{title}: a row of {GRID_COLUMNS} images for each class")
+    picture = picture_of(image, GRID_COLUMNS, f"{title}: a row of {GRID_COLUMNS} images for {each}")
     return Grid(title, picture, [], e.results.classes[:GRID_CLASSES])
 
 
@@ -81,7 +83,8 @@ def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
     if not audit.pairs:
         return []
     kinds = list(dict.fromkeys(pair.distance for pair in audit.pairs))
-    labels = sorted({pair.label for pair in audit.pairs})[:GRID_CLASSES]
+    labels = sorted({pair.label for pair in audit.pairs})
+    each, labels = each_class(len(labels)), labels[:GRID_CLASSES]
     image = open_picture(e.folder / f"{row.name.replace(' ', '-')}-neighbours.png", 3 * len(kinds), len(labels))
     width, height = (image.width + 1) // len(kinds), (image.height + 1) // len(labels)
     pairs = {(pair.distance, pair.label): pair for pair in audit.pairs}
@@ -98,7 +101,7 @@ def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
             alt = f"Class {name}: a generated image, its nearest training image, its nearest test image"
             picture = picture_of(strip, 3, alt)
             found[kind].append((name, picture, number(pair.train_distance), number(pair.test_distance)))
-    return [Neighbours(kind, rows) for kind, rows in found.items()]
+    return [Neighbours(kind, rows, each) for kind, rows in found.items()]
 
 
 def open_picture(path: Path, columns: int, rows: int) -> "Image":

@@ -34,6 +34,7 @@ from netinv.results.schema import (
     Results,
     RobustPoint,
     Row,
+    each_class,
     load_results,
 )
 from netinv.results.sentences import HEADLINE, Finding, findings
@@ -65,6 +66,7 @@ __all__ = [
     "RobustPoint",
     "Row",
     "Unit",
+    "each_class",
     "exact_interval",
     "findings",
     "load_interpretation",

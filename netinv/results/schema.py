@@ -23,6 +23,16 @@ GRID_CLASSES = 20
 """Classes in such a grid."""
 
 
+def each_class(num: int, shown: int = GRID_CLASSES) -> str:
+    """Of which classes there is a row, in words, where a picture has no more than so many rows.
+
+    Example:
+        >>> each_class(20), each_class(300)
+        ('each class', 'each of the first 20 of 300 classes')
+    """
+    return "each class" if num <= shown else f"each of the first {shown} of {num} classes"
+
+
 class AccuracyBin(Config):
     """Accuracy where the condition lies in a range: of the gap, or of the sharpness (then low == high)."""
 

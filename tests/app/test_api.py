@@ -23,6 +23,7 @@ from torch import Tensor, nn
 import netinv
 from netinv.app.api import settings_of
 from netinv.app.inversions import DoubtfulClassifier, Inversion, classifier_vendi, inversion_accuracy
+from netinv.app.messages import print_inversion
 from netinv.classifiers import AdaptedClassifier, adapt
 from netinv.core import InputError
 from netinv.data import load_digits, to_float
@@ -239,6 +240,18 @@ def test_prints_in_a_line() -> None:
         generator, netinv.InversionConfig(perturbation="pgd", epsilon=0.1), [], ("a", "b"), 0.5, (1.0, 0.0)
     )
     assert repr(lost) == "Inversion(robust, 2 classes, accuracy 0.5000, missing b)"
+
+
+@pytest.mark.parametrize(("num", "shown"), [(10, "each class"), (12, "each of the first 10 of 12 classes")])
+def test_the_command_says_of_which_classes_its_grid_is(
+    num: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = ConditionedGenerator(netinv.GeneratorConfig(width=4, max_width=4), num, SHAPE)
+    classes = tuple(f"c{k}" for k in range(num))
+    made = Inversion(generator, netinv.InversionConfig(), [{"step": 1.0}], classes, 0.99, (1.0,) * num)
+    print_inversion(made, Path("out"), as_json=False)
+    assert capsys.readouterr().out.endswith(f"; see {Path('out/grid.png')} for {shown}\n")
+    assert made.grid().height == 10 * 49 - 1
 
 
 def test_comes_back_from_disk(inversion: Inversion, tmp_path: Path) -> None:

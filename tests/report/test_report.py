@@ -159,15 +159,24 @@ def test_every_picture_and_table_is_accessible(render: Callable[..., str]) -> No
     assert "<span>cat" not in html
 
 
-def test_more_classes_than_a_table_can_show(folders: Folders, render: Callable[..., str]) -> None:
+def test_more_classes_than_a_table_or_a_picture_can_show(folders: Folders, render: Callable[..., str]) -> None:
+    few = render(datasets=("digits",), variants=("standard",))
+    assert "a row for each class, a column" in few
+    assert "of the first" not in few
     found = results(tuple(f"kind {k}" for k in range(30)), 0.9)
     for variant in ("standard", "robust"):
         write_variant(folders, "digits", variant, found)
     page = Page(render(datasets=("digits",)))
-    assert any(
-        a.get("alt", "") == "Confusion matrix: robust, read by the evaluator" for tag, a in page.tags if tag == "img"
-    )
+    shown, text = "each of the first 20 of 30 classes", " ".join(page.text.split())
+    told = [attributes["alt"] or "" for tag, attributes in page.tags if tag == "img"]
+    assert "Confusion matrix: robust, read by the evaluator" in told
     assert "kind 29 read as kind 28: 10" in page.text
+    assert f"robust: a row for {shown}, a column for each generator" in text
+    assert f"Ten images of {shown}, the first and not chosen" in text
+    assert f"The image of {shown} that is nearest to a training image" in text
+    assert f"a real test image of {shown}" in told
+    assert f"robust, ensemble: a row of 10 images for {shown}" in told
+    assert not [alt for alt in told if alt.endswith("each class")]
 
 
 def test_a_leak_is_a_bad_verdict(folders: Folders, render: Callable[..., str]) -> None:
