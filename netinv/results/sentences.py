@@ -226,10 +226,11 @@ class _Judge:
         unknown = (NotMeasured(not_measured="no real images were given"),) * len(self.results.classes)
         ours, real = (source.by_class.get(name, unknown) for source in (self.row, self.references["real_test"]))
         few, num = sum(isinstance(share, NotMeasured) for share in ours), len(ours)
+        more = f": draw more samples, {20 * num:,} or so (num_samples)"  # 1 in 200 has below 10 where 20 are expected
         if few == num:
-            return _lower(grade, "unknown"), f"; no class has the {MIN_SAMPLES} images that a share needs"
+            return _lower(grade, "unknown"), f"; no class has the {MIN_SAMPLES} images that a share needs{more}"
         grade = _lower(grade, "fair") if few else grade
-        unjudged = f"; {few} of {num} classes have too few images to be judged" if few else ""
+        unjudged = f"; {few} of {num} classes have too few images to be judged{more}" if few else ""
         known = [
             (share.value / (_known(of_real, 1.0).value or 1.0), share, of_real, label)
             for label, share, of_real in zip(self.results.classes, ours, real, strict=True)

@@ -58,8 +58,12 @@ def results(share: float, by_class: list[Measure]) -> tuple[Results, Row]:
     ("by_class", "grade", "clause"),
     [
         ([known(1.0)] * 4, "good", ""),
-        ([FEW] * 4, "unknown", "; no class has the 10 images that a share needs."),
-        ([known(1.0), FEW, known(1.0), FEW], "fair", "; 2 of 4 classes have too few images to be judged."),
+        (
+            [FEW] * 4,
+            "unknown",
+            "; no class has the 10 images that a share needs: draw more samples, 80 or so (num_samples).",
+        ),
+        ([known(1.0), FEW, known(1.0), FEW], "fair", "; 2 of 4 classes have too few images to be judged: draw more"),
         ([known(0.95), FEW, known(1.0)], "fair", "; worst is class c0, 95.0% (real images: 100%); 1 of 3 classes"),
         (
             [known(x) for x in (0.02, 0.95, 0.01, 0.2, 0.0)],
