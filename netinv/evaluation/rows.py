@@ -111,7 +111,7 @@ def reference_for(
 ) -> Reference:
     """One n for every row, since Vendi scores and Frechet distances depend on it. Classes too small do not count."""
     counts = np.concatenate([np.bincount(s.label.numpy(), minlength=s.num_classes) for s in sets])
-    vendi_n = min([config.vendi_samples, *counts[counts >= MIN_SAMPLES].tolist()])
+    vendi_n = min(config.vendi_samples, *counts[counts >= MIN_SAMPLES].tolist() or [MIN_SAMPLES])
     real_test = real.get("real_test")
     radii = None
     vendi = {}

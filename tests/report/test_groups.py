@@ -108,7 +108,7 @@ def test_counts_are_those_of_all_variants_not_of_the_first(evaluated: Evaluates)
     text = " ".join(Page(render(inverted)).text.split())
     assert len(inverted) == 1
     assert "inverted by 1 to 2 generators in each variant" in text
-    assert "Vendi scores are of 12 to 30 images of each class" in text
+    assert "Vendi scores are of 12 to 30 images of a class" in text
     assert "on 77 to 100 images of each kind" in text
 
 
