@@ -97,6 +97,9 @@ def description(found: Sequence[Evaluated]) -> str:
     """What was inverted."""
     results = found[0].results
     channels, height, width = results.image_shape
+    images = {1: "grey images", 3: "colour images"}.get(
+        channels, f"images of {channels} channels (shown as their mean)"
+    )
     counts = span(len(e.generators) for e in found)
     tested = ", ".join(
         f"{network} {percentage(measure.value)}" if isinstance(measure, Estimate) else f"{network} not measured"
@@ -104,8 +107,7 @@ def description(found: Sequence[Evaluated]) -> str:
         for measure in [results.headline[f"{network}_test_accuracy"]]
     )
     return (
-        f"A classifier of {height} by {width} {'grey' if channels == 1 else 'colour'} images in "
-        f"{len(results.classes)} classes, inverted by {counts} "
+        f"A classifier of {height} by {width} {images} in {len(results.classes)} classes, inverted by {counts} "
         f"{'generator' if counts == '1' else 'generators'} in each variant. "
         f"Accuracy on real test images: {tested}."
     )

@@ -4,12 +4,15 @@ import re
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 
+import pytest
 from made_up_results import HOSTILE, VERDICT, WHY, Folders, results, write_variant
 
 from netinv.core import write_text
 from netinv.evaluation.rows import MEASURES
 from netinv.report import words
+from netinv.report.inputs import Evaluated
 from netinv.results import NotMeasured
 
 SERVER = "http://tracking.example:5000"
@@ -48,6 +51,21 @@ def test_the_page_tells_what_was_found(render: Callable[..., str]) -> None:
         assert f"{line} from 90.0% to 40.0%" in robustness
     for curve in ("accuracy", "loss", "KL divergence"):
         assert any(label.startswith(f"Inversion: {curve}") for label in charts)
+
+
+@pytest.mark.parametrize(
+    ("channels", "images"),
+    [
+        (1, "grey images"),
+        (2, "images of 2 channels (shown as their mean)"),
+        (3, "colour images"),
+        (4, "images of 4 channels (shown as their mean)"),
+    ],
+)
+def test_images_are_called_what_they_are(channels: int, images: str) -> None:
+    found = results(("cat", "dog"), 0.9).model_copy(update={"image_shape": (channels, 8, 9)})
+    told = words.description([Evaluated("robust", found, Path(), [], {}, {})])
+    assert told.startswith(f"A classifier of 8 by 9 {images} in 2 classes, inverted by 2 generators in each variant. ")
 
 
 def test_every_measure_has_words(render: Callable[..., str]) -> None:
