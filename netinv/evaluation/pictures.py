@@ -32,7 +32,8 @@ def save_evaluation(
     Returns:
         ``figure2.png`` transposed, a row for each generator, for places that are wider than high: (H, W) or (H, W, 3).
     """
-    (folder / "results.json").write_text(evaluation.results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    # In one line: with each count of a confusion matrix on a line of its own the file is four times as large.
+    (folder / "results.json").write_text(evaluation.results.model_dump_json() + "\n", encoding="utf-8")
     Image.fromarray(_figure_2(evaluation)).save(folder / "figure2.png")
     for row in evaluation.results.rows:
         name = row.name.replace(" ", "-")

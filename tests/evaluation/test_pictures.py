@@ -21,7 +21,7 @@ def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
     config = ONE.model_copy(update={"num_samples": 48, "epsilons": (0.1,), "sharpness": ()})
     found = evaluate([Spy(0), Spy(1)], network(7), network(1), "abc", train, test, config)
     figure = save_evaluation(tmp_path, found, train, test)
-    assert (tmp_path / "results.json").read_text() == found.results.model_dump_json(indent=1) + "\n"
+    assert (tmp_path / "results.json").read_text() == found.results.model_dump_json() + "\n"
     names = {"generator-0", "generator-1", "ensemble", "real_train", "real_test", "noise", "one_picture"}
     neighbours = {f"{name}-neighbours" for name in ("generator-0", "generator-1", "ensemble")}
     assert {path.stem for path in tmp_path.glob("*.png")} == names | neighbours | {"figure2"}
