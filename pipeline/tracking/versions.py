@@ -41,15 +41,19 @@ class Versions:
         challenger = None
         offered = [(candidate, self._version(experiment, run_id, name, candidate)) for candidate in candidates]
         champion = self.alias(name, "champion")
+        gone = champion is not None and self._is_lost(name, champion)  # it holds off no version that can be loaded
         # The champion first: the others are compared with what is known of it now, and not with what was.
         for candidate, version in sorted(offered, key=lambda pair: str(pair[1].version) != champion):
             number = str(version.version)
             standing = candidate.standing.model_dump_json()
             leader = self.alias(name, "champion")
+            leader = None if gone and leader == champion else leader
             overruled = version.tags.get("standing") == standing and version.tags.get("decision") != LEAKED
             leaks = leader == number and candidate.standing.memorised and not overruled
             if version.tags.get("standing") == standing and leader is not None and not leaks:
-                told.append(f"{name}: {candidate.generator} is version {number} already.")
+                last = version.tags.get("in_place_of")
+                instead = f", in place of version {last}, whose files are gone" if last else " already"
+                told.append(f"{name}: {candidate.generator} is version {number}{instead}.")
                 continue
             if leaks:
                 promoted, why = False, LEAKED
@@ -83,22 +87,47 @@ class Versions:
         return better(standing, Standing.parse(json.loads(tags["standing"])))
 
     def _version(self, experiment: str, run_id: str, name: str, candidate: Candidate) -> "ModelVersion":
-        """The version with a candidate's ONNX file, which may be in the registry already."""
+        """The version with a candidate's ONNX file, which may be in the registry already.
+
+        Where the files of one are gone, another takes its place, with its tags and aliases.
+        """
         client = self.client
         digest = hashlib.sha256(candidate.file.read_bytes()).hexdigest()
         card = candidate.card[:_MAX_DESCRIPTION]
-        found = client.search_model_versions(f"name = '{name}' and tags.onnx_sha256 = '{digest}'")
-        if found:
-            client.update_model_version(name, found[0].version, card)
-            return found[0]
-        origin = self._store.resolve(experiment, candidate.run or run_id)
-        origin = run_id if origin.startswith(JOURNAL) else origin
-        logged = client.search_logged_models([experiment], f"tags.onnx_sha256 = '{digest}' and status = 'READY'")
-        # There is one already if an end came between the two calls.
-        model_id = logged[0].model_id if logged else self._log_model(experiment, origin, name, digest, candidate)
-        tags = {measure: str(value) for measure, value in candidate.standing.measures.items()}
-        tags |= {"onnx_sha256": digest, "generator": candidate.generator, "registered_by": run_id}
-        return client.create_model_version(name, f"models:/{model_id}", origin, tags, None, card, model_id=model_id)
+        same = f"tags.onnx_sha256 = '{digest}'"
+        found = client.search_model_versions(f"name = '{name}' and {same}", order_by=["version_number DESC"])
+        version = next((one for one in found if self._holds(f"{name}/{one.version}")), None)
+        if version is None:
+            origin = self._store.resolve(experiment, candidate.run or run_id)
+            origin = run_id if origin.startswith(JOURNAL) else origin
+            # There is a model already if an end came between the two calls. MLflow's databases find none by its status.
+            logged = [one.model_id for one in client.search_logged_models([experiment], same) if one.status == "READY"]
+            model_id = next(filter(self._holds, logged), None)
+            model_id = model_id or self._log_model(experiment, origin, name, digest, candidate)
+            tags = found[0].tags | {"in_place_of": str(found[0].version)} if found else {}
+            tags |= {measure: str(value) for measure, value in candidate.standing.measures.items()}
+            tags |= {"onnx_sha256": digest, "generator": candidate.generator, "registered_by": run_id}
+            source = f"models:/{model_id}"
+            version = client.create_model_version(name, source, origin, tags, None, card, model_id=model_id)
+        else:
+            client.update_model_version(name, version.version, card)
+        others = {str(one.version) for one in found} - {str(version.version)}
+        for alias, number in client.get_registered_model(name).aliases.items() if others else ():
+            if str(number) in others:
+                client.set_registered_model_alias(name, alias, str(version.version))
+        return version
+
+    def _is_lost(self, name: str, number: str) -> bool:
+        """Whether the files of a version of this pipeline are gone."""
+        ours = "standing" in self.client.get_model_version(name, number).tags
+        return ours and not self._holds(f"{name}/{number}")
+
+    def _holds(self, model: str) -> bool:
+        """Whether the store has the file of a model or version: a disk may be lost, or a bucket emptied."""
+        import mlflow.artifacts
+
+        mlflow.set_tracking_uri(self.uri)
+        return any(file.path == "model.onnx" for file in mlflow.artifacts.list_artifacts(f"models:/{model}"))
 
     def _log_model(self, experiment: str, run_id: str, name: str, digest: str, candidate: Candidate) -> str:
         """Log a candidate's ONNX file as a model of the run that made it."""

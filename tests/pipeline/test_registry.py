@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -93,6 +94,7 @@ def offer(
     number: int = 0,
     memorised: Sequence[bool] = (False, False),
     by: str = "alike",
+    first: int = 0,
 ) -> list[str]:
     """One register stage, with an invert stage before it; returns what it tells."""
     deliverer = Deliverer(tracking.tracking_uri())
@@ -105,7 +107,7 @@ def offer(
         )
         with run.ending():
             if stage == "invert":
-                for i in range(len(measures)):
+                for i in range(first, first + len(measures)):
                     with run.child(f"generator {i}", {"seed": i}):
                         pass
                 made = [f"journal:{key}" for key in run.children.values()]
@@ -116,11 +118,11 @@ def offer(
                         Candidate(
                             file=exported.folder / f"generator-{i}.onnx",
                             generator=f"generator {i}",
-                            run=made[i],
-                            standing=standing(about(measure), memorised=memorised[i], by=by),
+                            run=made[i - first],
+                            standing=standing(about(measure), memorised=memorised[i - first], by=by),
                             card=f"# Card of {i}",
                         )
-                        for i, measure in enumerate(measures)
+                        for i, measure in enumerate(measures, first)
                     ],
                 )
         deliverer.deliver(at_once=True)
@@ -235,7 +237,10 @@ def test_who_may_not_delete_an_alias_is_told_who_may(
     assert "champion" not in aliases(store)
 
 
-def test_who_overrules_the_audit_is_not_overruled_by_the_next_registration(exported: "Exported", folder: Path) -> None:
+def test_who_overrules_the_audit_is_not_overruled_by_the_next_registration(
+    exported: "Exported", folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor where its files are gone, and another version takes the place."""
     offer(exported, [0.8, 0.7], memorised=(True, False))
     store = MlflowClient(tracking.tracking_uri())
     assert aliases(store)["champion"] == "2"
@@ -245,6 +250,29 @@ def test_who_overrules_the_audit_is_not_overruled_by_the_next_registration(expor
     assert aliases(store)["champion"] == "1"
     assert store.get_model_version(NAME, "1").tags["decision"] == "licensed images"
     assert "is version 2" not in next(iter(tracking.trace(NAME, "latest")))
+
+    shutil.rmtree(folder / "mlartifacts")
+
+    def lose(*_: Any, **__: Any) -> None:
+        raise ConnectionError("the server went away")
+
+    with monkeypatch.context() as away:
+        away.setattr(MlflowClient, "create_model_version", lose)
+        with pytest.raises(AssertionError, match="the server went away"):
+            offer(exported, [0.8], number=2, memorised=[True])
+    Deliverer(tracking.tracking_uri()).deliver(at_once=True)
+    state = json.loads((journal.journals() / "register-2" / "run.json").read_text())
+    assert state["told"] == [f"{NAME}: generator 0 is version 3, in place of version 1, whose files are gone."]
+    assert aliases(store)["champion"] == "3"
+    assert store.get_model_version(NAME, "3").tags["decision"] == "licensed images"
+    mlflow.set_tracking_uri(tracking.tracking_uri())
+    assert mlflow.onnx.load_model(f"models:/{NAME}@champion") == onnx.load(exported.folder / "generator-0.onnx")
+    assert len(store.search_logged_models([store.get_experiment_by_name("netinv").experiment_id])) == 3
+
+    # A champion that nobody can load holds off no other.
+    shutil.rmtree(folder / "mlartifacts")
+    (told,) = offer(exported, [0.7], number=3, first=1)
+    assert f"{NAME}: generator 1 is version 4, champion: the first" in told
 
 
 def test_the_champion_is_looked_at_first(exported: "Exported", folder: Path) -> None:
