@@ -23,31 +23,52 @@ ABSENT = (None, "None", "", "!")
 @click.argument("experiments", nargs=-1)
 @stage_command
 def main(experiments: tuple[str, ...]) -> None:
-    """Compare EXPERIMENTS (all of them, if none is named) with the commit that they began from, and the workspace."""
+    """Compare EXPERIMENTS with the commit that they began from, and the workspace.
+
+    If none is named, all that began from this commit.
+    """
     import dvc.api
     from dvc.exceptions import DvcException
+    from dvc.repo import Repo
 
     try:
         rows = dvc.api.exp_show()
+        with Repo() as repo:
+            saved = repo.experiments.ls(all_commits=True)
+        here = {row["Experiment"] for row in rows}
+        began = {name: commit for commit, each in saved.items() for name, _ in each if name not in here}
+        if commits := sorted({began[name] for name in experiments if name in began}):
+            rows = dvc.api.exp_show(revs=["HEAD", *commits])
     except DvcException as error:
         raise InputError(f"DVC knows of no experiments here ({error}): run the command in the repository.") from None
-    print(compared(rows, experiments, shutil.get_terminal_size().columns), end="")
+    print(compared(rows, experiments, shutil.get_terminal_size().columns, sorted(began)), end="")
 
 
-def compared(rows: Sequence[Mapping[str, Any]], wanted: Sequence[str], width: int) -> str:
+def compared(
+    rows: Sequence[Mapping[str, Any]], wanted: Sequence[str], width: int, elsewhere: Sequence[str] = ()
+) -> str:
     """A table of settings that differ, and one for each data set and variant, in lines of up to ``width`` characters.
 
     Args:
         rows: What DVC knows of the workspace, of the commit and of each experiment.
         wanted: Names of experiments; none means all.
         width: Of the terminal.
+        elsewhere: Names of experiments that began from other commits.
 
     Raises:
         InputError: There is no such experiment.
     """
-    columns = {str(row["Experiment"] or row["rev"]): row for row in rows if row.get("State") != "Running"}
-    if unknown := [name for name in wanted if name not in columns]:
-        raise InputError(f"There is no experiment {listed(unknown)}: those that there are: {listed(list(columns))}.")
+    columns: dict[str, Mapping[str, Any]] = {}
+    unmeasured = {}
+    for row in rows:
+        name, state = str(row["Experiment"] or row["rev"]), str(row.get("State") or "Success")
+        if state == "Success":
+            columns.setdefault(name, row)
+        else:
+            unmeasured[name] = f"{name} ({state.lower()})"
+    known = list(dict.fromkeys([*columns, *unmeasured, *elsewhere]))
+    if unknown := [name for name in wanted if name not in known]:
+        raise InputError(f"There is no experiment {listed(unknown)}: those that there are: {listed(known)}.")
     if wanted:
         columns = {name: row for name, row in columns.items() if not row["Experiment"] or name in wanted}
     blocks = [*_blocks(columns)]
@@ -61,6 +82,10 @@ def compared(rows: Sequence[Mapping[str, Any]], wanted: Sequence[str], width: in
                 cells = [_cell(columns[name].get(key)) for name in names[start : start + room]]
                 lines.append(_line(_end(key.rpartition(":")[2], NAME - 1), cells))
             lines.append("")
+    if left := [told for name, told in unmeasured.items() if name not in columns and name in (wanted or unmeasured)]:
+        lines += [f"Not measured: {listed(left)}.", ""]
+    if elsewhere and not wanted:
+        lines += [f"Begun from other commits, and shown where they are named: {listed(elsewhere)}.", ""]
     return "\n".join(lines[:-1]) + "\n"
 
 

@@ -1,5 +1,6 @@
 """Experiments beside each other."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ def test_those_that_are_named_stand_beside_the_commit() -> None:
         compared([*rows, row("c", 3, 0.125, ("",))], ("x",), 80)
 
 
+def test_what_has_no_numbers_or_began_elsewhere_is_named_below_the_table() -> None:
+    states = {"queued": "Queued", "broken": "Failed", "now": "Running", "done": "Success", "again": "Failed"}
+    rows = [row(None, None, 0.5, ("",)), *(row(name, 1, 0.25, ("",), State=states[name]) for name in states)]
+    rows += [row("again", 2, 0.75, ("",))]
+    text = compared(rows, (), 80, ["before"])
+    assert text.splitlines()[0].split() == ["main", "done", "again"]
+    assert "Not measured: queued (queued), broken (failed), now (running).\n" in text
+    assert text.endswith("\n\nBegun from other commits, and shown where they are named: before.\n")
+    assert compared(rows, ("done", "now"), 80, ["before"]).endswith("\n\nNot measured: now (running).\n")
+
+
 def test_a_commit_without_numbers_has_dashes_and_settings_alike_no_table() -> None:
     """As after a first `make repro`, of which nothing is committed."""
     bare = row(None, None, 0.5, FILES) | {f"{FILES[0]}inversion_accuracy": "!"}
@@ -55,6 +67,30 @@ def test_a_commit_without_numbers_has_dashes_and_settings_alike_no_table() -> No
     lines = compared([here, bare], (), 80).splitlines()
     assert lines[0].split() == ["digits-standard", "workspace", "main"]
     assert lines[1].split() == ["inversion_accuracy", "0.5", "-"]
+
+
+def test_one_that_began_from_an_earlier_commit_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    for part in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{part}_NAME", "tester")
+        monkeypatch.setenv(f"GIT_{part}_EMAIL", "tester@localhost")
+    subprocess.run(["git", "init", "-q"], check=True)
+    (tmp_path / "dvc.yaml").write_text("metrics: [numbers.json]")
+    (tmp_path / "numbers.json").write_text('{"leak": 0.25}')
+    with Repo.init() as repo:
+        subprocess.run("git add -A && git commit -qm first", shell=True, check=True)
+        (tmp_path / "numbers.json").write_text('{"leak": 0.5}')
+        repo.experiments.save(name="earlier")
+    subprocess.run(["git", "commit", "-qam", "second"], check=True)
+    bare = CliRunner().invoke(main, catch_exceptions=False).stdout
+    assert bare.endswith("\n\nBegun from other commits, and shown where they are named: earlier.\n")
+    named = CliRunner().invoke(main, ["earlier"], catch_exceptions=False).stdout.splitlines()
+    assert named[0].split()[-1] == "earlier"
+    assert named[1].split() == ["leak", "0.5", "0.5", "0.25", "0.5"]  # here, both commits, the experiment
 
 
 def test_outside_of_a_repository_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
