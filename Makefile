@@ -69,7 +69,9 @@ slow: install ## Run the long tests as well
 portable: install ## Run the default tests as other processors would compute, in three rounds of other draws (an hour or more)
 	python tests/portable.py $(WORKERS)
 
+# The next wheel would have what lies in build/lib of the last.
 wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
+	rm -rf build/lib build/bdist.* dist/network_inversion-*.whl
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 chaos: install ## Kill workers, nodes and all else that a stage starts, let clock and server fail, and say what came of it (an hour)

@@ -59,6 +59,16 @@ def test_every_file_of_the_packages_is_shipped(source: Path, tracked: list[str])
     assert {"netinv/py.typed", "pipeline/__init__.py"} <= shipped
 
 
+def test_nothing_of_the_last_build_is_left_for_the_next_wheel(root: Path, tmp_path: Path) -> None:
+    old = [tmp_path / name for name in ("build/lib/netinv/gone.py", "dist/network_inversion-0.0-py3-none-any.whl")]
+    docs = tmp_path / "build/docs/index.html"
+    for path in (*old, docs):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    run("make", "-C", tmp_path, "-f", root / "Makefile", "wheel", "PYTHON=true")
+    assert [path.exists() for path in (*old, docs)] == [False, False, True]
+
+
 def test_nobody_is_told_to_install_the_other_netinv(root: Path, tracked: list[str]) -> None:
     other = re.compile(r"pip install[^\n]*?[ '\"`]netinv\b(?!/)|package_name=.netinv|version\(.netinv")
     for name in tracked:
