@@ -13,7 +13,7 @@ from netinv.results import Estimate, Finding, NotMeasured, Results, findings
 
 TITLES = ("read", "recognised", "survives", "density", "coverage", "diversity", "student", "distilled", "privacy")
 GRADES = {
-    "noise": "bad bad bad bad bad unknown bad bad *",
+    "noise": "bad bad bad bad bad unknown bad poor *",
     "real": "fair good * good open good * * *",
     "replay": "fair good * good open fair * * bad",
     "one picture": "* * * * bad bad * * *",
@@ -21,8 +21,8 @@ GRADES = {
     "class missing": "bad bad * good * good * * *",
 }
 """What each source must be told at least, in the order of the titles: good and fair may be better. ``open`` and
-``poor`` are the answers where a few hundred images may not tell one picture from real ones. Of what is
-no copy the audit may be alarmed, once in a hundred draws."""
+``poor`` are the answers where a few hundred images may not tell one picture from real ones, nor noise from noise.
+Of what is no copy the audit may be alarmed, once in a hundred draws."""
 BETTER = {
     "fair": ("fair", "good"),
     "open": ("unknown", "fair", "good"),
