@@ -23,11 +23,14 @@ from netinv.core import (
     check_file,
     check_folder,
     guarded_output,
+    listed,
+    read_yaml,
     redacted,
     take_place,
     trade_memory_for_speed,
 )
 from pipeline.ending import begin, end_with_parent, ending, report_end
+from pipeline.layers import at
 
 P = ParamSpec("P")
 
@@ -47,6 +50,9 @@ MENDABLE = {
 }
 """What the machine refuses, and what its owner can do."""
 
+_found: dict[Path, bytes] = {}
+"""Settings and code as the stage found them; nothing where no DVC has started it."""
+
 
 @contextmanager
 def replaced(out: Path, *files: Path) -> Iterator[Path]:
@@ -59,7 +65,8 @@ def replaced(out: Path, *files: Path) -> Iterator[Path]:
         files: Other outputs, which the block writes itself, at the end of its work.
 
     Raises:
-        InputError: Another process is writing the same output, or one of all these could not be written in the end.
+        InputError: Another process is writing the same output, or one of all these could not be written in the end, or
+            settings or code were changed meanwhile.
     """
     place = _place(out)
     for file in files:
@@ -76,6 +83,7 @@ def replaced(out: Path, *files: Path) -> Iterator[Path]:
         partial.mkdir()
         try:
             yield partial
+            _expect_unchanged()
             take_place(partial, place)
         except OSError as error:
             if error.errno in FULL and error.filename is None:  # of a write, which tells no name
@@ -101,6 +109,46 @@ def _place(out: Path) -> Path:
             f"{out} a link."
         )
     return place
+
+
+def _settings_and_code() -> dict[Path, bytes]:
+    """What DVC reads when a stage has ended, and records as what its outputs were made with."""
+    if "DVC_STAGE" not in os.environ:
+        return {}
+    code = (path for folder in ("netinv", "pipeline") for path in Path(folder).rglob("*.py"))
+    files = (path for path in (Path("dvc.yaml"), Path("params.yaml"), *code) if path.is_file())
+    return {path: path.read_bytes() for path in files}
+
+
+def _expect_unchanged() -> None:
+    """See that DVC will record the settings and the code that the stage has worked with, and no later ones.
+
+    Raises:
+        InputError: Some that the stage depends on, by ``dvc.yaml``, are others than at its beginning.
+    """
+    now, params = _settings_and_code(), Path("params.yaml")
+    changed = [path for path in _found | now if now.get(path) != _found.get(path)]
+    if not _found or not changed:
+        return
+    from ruamel.yaml import YAML
+
+    load = YAML(typ="safe", pure=True).load
+    name, _, item = os.environ["DVC_STAGE"].rpartition(":")[2].partition("@")
+    stage = at(load(_found.get(Path("dvc.yaml"), b"")), f"stages.{name}") or {}
+    different = [str(path) for path in changed if any(path.is_relative_to(str(part)) for part in stage.get("deps", ()))]
+    if params in changed:
+        matrix = [*stage.get("matrix", ())]
+        values = item.rsplit("-", len(matrix) - 1)  # of which the first, the data set, may have a hyphen itself
+        keys = " ".join(map(str, stage.get("params", ())))
+        for part, value in zip(matrix, values, strict=False):
+            keys = keys.replace(f"${{item.{part}}}", value)
+        before, after = load(_found.get(params, b"")), read_yaml(params, "put it back, and run the stage again")
+        different += [f"{key} in {params}" for key in keys.split() if at(before, key) != at(after, key)]
+    if different:
+        raise InputError(
+            f"{listed(different)} changed while the stage was at work, and DVC would record its outputs as made with "
+            "that: put it back if it was not meant, and run the stage again."
+        )
 
 
 @contextmanager
@@ -160,6 +208,8 @@ def stage_command(function: Callable[P, None]) -> Callable[P, None]:
         begin()
         if "DVC_ROOT" in os.environ:
             end_with_parent()
+        _found.clear()
+        _found.update(_settings_and_code())
         succeeded = _leave_at_once()
         try:
             _expect_home()

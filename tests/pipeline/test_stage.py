@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,53 @@ def test_what_does_not_fit_is_one_sentence_with_its_path_and_leaves_nothing(most
     assert "out" in errors.partition("free some space")[2] or ".stage/out/" in errors or most == 0  # the lock
     assert not Path("out").exists()
     assert [path.name for path in Path(".stage").glob("*") if path.suffix != ".lock"] == []
+
+
+OF_A_STAGE = """
+stages:
+  invert:
+    matrix: {dataset: ["${datasets}"], variant: ["${variants}"]}
+    deps: [data/x, netinv/core, pipeline/invert.py]
+    params: [invert.common, "presets.${item.dataset}.invert.${item.variant}"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("params.yaml", "a: 1", "a: 2", "invert.common in params.yaml changed"),
+        ("params.yaml", "b: 1", "b: 2", "presets.my-set.invert.robust in params.yaml changed"),
+        ("params.yaml", "b: 1", "b: ", "presets.my-set.invert.robust in params.yaml changed"),
+        ("params.yaml", "c: 1", "c: 2", ""),
+        ("params.yaml", "d: 1", "d: 2", ""),
+        ("params.yaml", "a: 1", "a: 1  # kept", ""),
+        ("params.yaml", "a: 1", "a: [", "params.yaml is not valid YAML"),
+        ("netinv/core/x.py", "1", "2", "netinv/core/x.py changed"),
+        ("netinv/data/x.py", "1", "2", ""),
+        ("dvc.yaml", "netinv/core", "netinv/data", ""),
+    ],
+)
+def test_outputs_are_not_recorded_with_what_was_changed_meanwhile(
+    file: str, old: str, new: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC reads settings and code again when the stage has ended."""
+    presets = "{my-set: {invert: {robust: {b: 1}, standard: {c: 1}}}, other: {invert: {robust: {d: 1}}}}"
+    write_text(Path("dvc.yaml"), OF_A_STAGE)
+    write_text(Path("params.yaml"), f"invert: {{common: {{\n  a: 1\n  }} }}\npresets: {presets}\n")
+    for name in ("core", "data"):
+        write_text(Path(f"netinv/{name}/x.py"), "1")
+
+    def run() -> None:
+        monkeypatch.setattr(stage, "_found", stage._settings_and_code())
+        with replaced(Path("out")):
+            Path(file).write_text(Path(file).read_text().replace(old, new))
+
+    before = Path(file).read_text()
+    monkeypatch.setenv("DVC_STAGE", "../dvc.yaml:invert@my-set-robust")  # as `dvc repro` names it from elsewhere
+    with pytest.raises(InputError, match=told) if told else nullcontext():
+        run()
+    assert Path("out").is_dir() == (not told)
+    Path(file).write_text(before)
+    monkeypatch.delenv("DVC_STAGE")
+    run()  # by hand
+    assert Path("out").is_dir()
