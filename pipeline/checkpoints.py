@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from netinv.core import InputError
+from netinv.core import InputError, redacted
 
 _ABANDONED = timedelta(days=1)
 """Without a sign of life on storage that others may use, after which what a stage has left there is removed."""
@@ -63,6 +63,7 @@ class Checkpoints:
     def __init__(self, storage: str, stage: str, key: str) -> None:
         import fsspec
 
+        self._storage, self._warned, self._unwritten = storage, False, set[str]()
         try:
             self._fs, root = fsspec.url_to_fs(storage)
             place, alone = f"{root.rstrip('/')}/{stage}", _is_of_one_workspace(storage)
@@ -87,7 +88,18 @@ class Checkpoints:
         """What is there of a generator or trial: its records so far, and its last state if there is one.
 
         Records that cannot be read are discarded, with the state that belongs to them: the work begins anew.
+
+        Raises:
+            InputError: The storage cannot be used.
         """
+        try:
+            return self._load(index)
+        except Exception as error:
+            raise InputError(
+                f"Checkpoints cannot be read from ray.storage={self._storage} ({error}): mend that, and run this again."
+            ) from None
+
+    def _load(self, index: int | str) -> tuple[History, bytes | None]:
         names = f"{index}.json", f"{index}.pt"
         place, reason = f"{self._folder}/{names[0]}", "it is no file of a size that can be meant"
         if odd := [name for name in names if not self._is_file(name)]:
@@ -105,18 +117,44 @@ class Checkpoints:
 
     def save_history(self, index: int | str, history: History) -> None:
         """Keep the records, at every one, so that none is logged twice."""
-        self._write(f"{index}.json", json.dumps(history).encode())
+        self._keep(f"{index}.json", json.dumps(history).encode())
 
     def save_state(self, index: int | str, state: bytes) -> None:
         """Keep a state, after the records up to it."""
-        self._write(f"{index}.pt", state)
+        if f"{index}.json" not in self._unwritten:
+            self._keep(f"{index}.pt", state)
 
     def remove(self) -> None:
         """Forget everything: the stage is done."""
         if self._claim:
             self._claim.release()
-        with suppress(FileNotFoundError):  # another user of the storage may have removed it
+        try:
             self._fs.rm(self._folder, recursive=True)
+        except FileNotFoundError:  # another user of the storage may have removed it
+            pass
+        except Exception as error:  # the outputs are there, whatever becomes of these
+            self._warn(f"cannot be removed from {self._folder} ({error}): remove them yourself")
+
+    def _keep(self, name: str, content: bytes) -> None:
+        """Write a file. Where a server does not take it the work goes on, and the next one is tried again.
+
+        What the disk of this machine does not take ends the stage: it would not take the outputs, either.
+        """
+        from fsspec.implementations.local import LocalFileSystem
+
+        try:
+            self._write(name, content)
+            self._unwritten.discard(name)
+        except Exception as error:  # each kind of storage has its own
+            if isinstance(self._fs, LocalFileSystem):
+                raise
+            self._unwritten.add(name)
+            if not self._warned:
+                self._warn(f"cannot be written ({error}): the stage goes on, and loses more if it is killed")
+            self._warned = True
+
+    def _warn(self, what: str) -> None:
+        print(redacted(f"warning: Checkpoints in ray.storage={self._storage} {what}."), file=sys.stderr)
 
     def _claimed(self, place: str, key: str, there: list[str]) -> "_Claim":
         """A folder in which no other stage is at work: one that a dead stage has left, or a new one."""
@@ -194,7 +232,7 @@ class _Claim:
         """Let go of the folder."""
         self.ended.set()
         self._thread.join()
-        with suppress(FileNotFoundError):
+        with suppress(Exception):  # the next stage that looks removes it
             self._fs.rm(f"{self.folder}/{self._name}")
 
     def _live(self) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints of a stage: the same on a folder, in memory and on S3."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -194,6 +195,48 @@ def test_no_unfinished_file_is_taken_for_a_checkpoint(tmp_path: Path) -> None:
 def test_storage_that_cannot_be_used_is_refused_with_one_sentence(storage: str) -> None:
     with pytest.raises(InputError, match=f"Checkpoints cannot be kept in ray.storage={storage}"):
         Checkpoints(storage, "invert-digits", "a")
+
+
+def test_a_server_that_fails_meanwhile_ends_no_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("Could not connect")
+
+    checkpoints = Checkpoints("memory://failing", "stage", "a")
+    checkpoints.save_history(0, HISTORY[:1])
+    checkpoints.save_state(0, b"old")
+    with monkeypatch.context() as failing:
+        failing.setattr(MemoryFileSystem, "pipe_file", fail)
+        for _ in range(2):
+            checkpoints.save_history(0, HISTORY)
+    checkpoints.save_state(0, b"new")  # not without the records that lead to it
+    assert checkpoints.load(0) == (HISTORY[:1], b"old")
+    checkpoints.save_history(0, HISTORY)
+    checkpoints.save_state(0, b"new")
+    assert checkpoints.load(0) == (HISTORY, b"new")
+    monkeypatch.setattr(MemoryFileSystem, "rm", fail)
+    checkpoints.remove()
+    told = capsys.readouterr().err
+    assert told.count("cannot be written (Could not connect): the stage goes on") == 1
+    assert told.count("cannot be removed from /failing/stage/a (Could not connect)") == 1
+    monkeypatch.setattr(MemoryFileSystem, "info", fail)
+    with pytest.raises(InputError, match=r"cannot be read from ray\.storage=memory://failing"):
+        checkpoints.load(0)
+
+
+def test_a_disk_that_fails_meanwhile_ends_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its outputs would not fit, either."""
+    checkpoints = Checkpoints(str(tmp_path), "stage", "a")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.pipe_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save_state(0, b"state")
 
 
 def test_a_fingerprint_tells_contents_and_their_limits_apart(tmp_path: Path) -> None:
