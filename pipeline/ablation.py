@@ -15,7 +15,7 @@ import click
 
 from netinv.core import best_device, check_file, save_csv
 from pipeline.judges import Judges, load_judges
-from pipeline.stage import alone, path_option, stage_command, verbose_option
+from pipeline.stage import path_option, stage_command, verbose_option
 
 if TYPE_CHECKING:
     from netinv.classifiers import AdaptedClassifier, Classifier
@@ -121,8 +121,7 @@ def main(dataset: str, data: Path | None, models: Path | None, out: Path) -> Non
         judges = classifier.to(device), evaluator.to(device)
         return evaluate(generators, *judges, spec.classes, train_images, test, settings, sharpness)
 
-    # States and runs of a second ablation would be the same wherever its table goes.
-    with alone(f"ablation-{dataset}", "at this ablation"), ExitStack() as stack:
+    with ExitStack() as stack:
         checkpoints = plan.checkpoints()
         run = stack.enter_context(
             tracking.stage_run(

@@ -12,12 +12,13 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from netinv.core import InputError, redacted
+from pipeline.stage import alone
 
 _ABANDONED = timedelta(days=1)
 """Without a sign of life on storage that others may use, after which what a stage has left there is removed."""
@@ -49,7 +50,8 @@ class Checkpoints:
     Each file is there whole, or not at all. What the same stage has left at other settings is forgotten when this one
     begins: no other stage's, and on storage that several machines or experiments may share, only what nobody has
     written to for a day. There, a stage that begins while another is at work at the same settings has a folder of its
-    own, ``<key>-<number>``; and what a dead one has left goes to the next that begins.
+    own, ``<key>-<number>``; and what a dead one has left goes to the next that begins. In a folder of the workspace a
+    second one is refused, whatever its settings and outputs are.
 
     Args:
         storage: A folder, or a URL of any kind that fsspec knows, such as ``s3://bucket/path``.
@@ -57,21 +59,25 @@ class Checkpoints:
         key: Fingerprint of all that the results depend on.
 
     Raises:
-        InputError: The storage cannot be used.
+        InputError: The storage cannot be used, or another process is at this stage in this workspace.
     """
 
     def __init__(self, storage: str, stage: str, key: str) -> None:
         import fsspec
 
         self._storage, self._warned, self._unwritten = storage, False, set[str]()
+        self._lock, own = ExitStack(), _is_of_one_workspace(storage)
+        if own:
+            self._lock.enter_context(alone(f"checkpoints-{stage}", f"at work on {stage}"))
+        weakref.finalize(self, self._lock.close)
         try:
             self._fs, root = fsspec.url_to_fs(storage)
-            place, alone = f"{root.rstrip('/')}/{stage}", _is_of_one_workspace(storage)
+            place = f"{root.rstrip('/')}/{stage}"
             there = _listed(self._fs, place)
-            self._claim = None if alone else self._claimed(place, key, there)
+            self._claim = None if own else self._claimed(place, key, there)
             self._folder = self._claim.folder if self._claim else f"{place}/{key}"
             self._fs.makedirs(self._folder, exist_ok=True)
-            self._forget_others(place, there, timedelta(0) if alone else _ABANDONED)
+            self._forget_others(place, there, timedelta(0) if own else _ABANDONED)
             for name in _listed(self._fs, self._folder):
                 if name.startswith("."):  # what a killed stage has not written to its end
                     self._discard(name)
@@ -134,6 +140,7 @@ class Checkpoints:
             pass
         except Exception as error:  # the outputs are there, whatever becomes of these
             self._warn(f"cannot be removed from {self._folder} ({error}): remove them yourself")
+        self._lock.close()
 
     def _keep(self, name: str, content: bytes) -> None:
         """Write a file. Where a server does not take it the work goes on, and the next one is tried again.

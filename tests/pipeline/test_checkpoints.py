@@ -59,6 +59,24 @@ def test_what_a_stage_left_at_other_settings_goes_and_nothing_else(
     assert kept == {"invert-digits-robust/new/0.pt", "invert-digits-standard/old/0.pt"}
 
 
+def test_a_second_process_of_a_stage_of_the_workspace_is_refused_until_the_first_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its settings and outputs are, since it would remove the states of the one at work, or write to them."""
+    monkeypatch.chdir(tmp_path)
+    first = Checkpoints(".stage/checkpoints", "invert-digits-robust", "a")
+    first.save_state(0, b"state")
+    for key in "ab":
+        with pytest.raises(InputError, match=f"Process {os.getpid()} is still at work on invert-digits-robust"):
+            Checkpoints(".stage/checkpoints", "invert-digits-robust", key)
+    Checkpoints(".stage/checkpoints", "invert-digits-standard", "b")
+    assert first.load(0) == ([], b"state")
+    first.remove()
+    second = Checkpoints(".stage/checkpoints", "invert-digits-robust", "b")
+    del second
+    Checkpoints(".stage/checkpoints", "invert-digits-robust", "a")
+
+
 def test_on_storage_that_others_may_use_only_what_nobody_writes_to_goes(tmp_path: Path) -> None:
     for key in ("at work", "abandoned"):
         Checkpoints(str(tmp_path), "stage", key).save_state(0, b"state")

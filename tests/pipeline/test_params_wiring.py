@@ -217,16 +217,22 @@ def test_the_ablation_is_measured_by_its_own_evaluation_on_the_best_device(
     assert config.num_samples == 321
 
 
-def test_two_ablations_of_a_data_set_keep_out_of_each_others_states(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("main", "arguments", "work"),
+    [
+        (ablation.main, ("digits", None, None), (driver, "resume")),
+        (tune.main, ("digits", "robust", None), (cluster, "search")),
+    ],
+)
+def test_two_of_a_data_set_keep_out_of_each_others_states(
+    project: Path, main: Any, arguments: tuple[Any, ...], work: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked(monkeypatch, driver, "resume")
-    with (
-        locked(SCRATCH / "ablation-digits.lock"),
-        pytest.raises(InputError, match="is still at this ablation: wait for it, or end it"),
-    ):
-        told(ablation.main, "digits", None, None, Path("elsewhere"))
-    told(ablation.main, "digits", None, None, Path("elsewhere"))
+    asked(monkeypatch, *work)
+    set_params(project, **{"tune.robust": {"gamma": {"low": 0.1, "high": 0.2}}})
+    name = "ablation-digits" if main is ablation.main else "digits-robust"
+    refused = pytest.raises(InputError, match=f"is still at work on {name}: wait for it, or end it")
+    with locked(SCRATCH / f"checkpoints-{name}.lock"), refused:
+        told(main, *arguments, Path("elsewhere"))
 
 
 # ---- Range, Choices and TuneParams
