@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ STARTS = 3
 """How often a local cluster that does not come up in time is started."""
 PATIENCE = 5.0
 """Seconds for each answer of a cluster that is there already."""
+SILENCE = 20.0
+"""Seconds without an answer after which the head of a given cluster counts as dead; after 60 Ray ends the process."""
 WATCHED = 0.5
 """Seconds in which gRPC tells a channel's state; it looks every 0.2."""
 _FOLDERS = "netinv-ray-"
@@ -67,7 +69,8 @@ def cluster(address: str | None) -> Iterator[None]:
             raise _no_node(address) from None
         raise InputError(f"The Ray cluster at RAY_ADDRESS={address} refused the connection: {error}") from None
     try:
-        yield
+        with _watched(_head_lost(address), PATIENCE):
+            yield
     finally:
         with signals_kept():
             ray.shutdown()
@@ -103,7 +106,7 @@ def _local(**options: Any) -> Iterator[None]:
     with done_at_the_end(clear), locked(folder / "lock"):
         try:
             _start(address="local", _temp_dir=str(folder / "ray"), **options)
-            with _watched():
+            with _watched(_process_lost(), 1):
                 yield
         finally:
             with signals_kept():
@@ -155,25 +158,59 @@ def _start(**options: Any) -> None:
 
 
 @contextmanager
-def _watched() -> Iterator[None]:
-    """End the stage when a process is gone that the whole cluster stands on: Ray waits for it, and tells nobody."""
-    import psutil
-
+def _watched(lost: Callable[[], str | None], seconds: float) -> Iterator[None]:
+    """End the stage when the cluster is lost, which is asked every few seconds: Ray waits for it, and tells nobody."""
     left = threading.Event()
-    needed = [process for process in psutil.Process().children() if process.name() in NEEDED]
 
     def watch() -> None:
-        while not left.wait(1):
-            for process in needed:
-                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                    end(InputError(f"Ray's process {process.pid} on this machine has died: run the stage again."))
-                    return
+        while not left.wait(seconds):
+            if told := lost():
+                end(InputError(told))
+                return
 
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
         left.set()
+
+
+def _process_lost() -> Callable[[], str | None]:
+    """Asks for the processes that the local cluster of this process stands on."""
+    import psutil
+
+    needed = [process for process in psutil.Process().children() if process.name() in NEEDED]
+
+    def lost() -> str | None:
+        for process in needed:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return f"Ray's process {process.pid} on this machine has died: run the stage again."
+        return None
+
+    return lost
+
+
+def _head_lost(address: str) -> Callable[[], str | None]:
+    """Asks the head of the cluster that this process is connected to for a sign of life."""
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    heard = time.monotonic()
+
+    def lost() -> str | None:
+        nonlocal heard
+        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as connection:
+            with suppress(InputError):  # of a token that has changed: it is there
+                _expect_head(address, connection)
+            heard = time.monotonic()
+        if time.monotonic() - heard < SILENCE:
+            return None
+        return (
+            f"The head of the Ray cluster at RAY_ADDRESS={address} has not answered for {SILENCE:.0f} s: start it "
+            "again, and run the stage again, which goes on from its checkpoints."
+        )
+
+    return lost
 
 
 def _remove_abandoned(place: Path) -> None:

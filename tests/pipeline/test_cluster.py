@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from ray_needs import needs
 from netinv.core import InputError
 from netinv.interpretation import DictionaryConfig, Wanted, train_dictionary
 from pipeline import interpret
-from pipeline.cluster import check_address, cluster, run_tasks, tasks, workarounds
+from pipeline.cluster import check_address, cluster, connection, run_tasks, tasks, workarounds
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own start-up warns of its future defaults
 
@@ -332,6 +333,29 @@ def test_ray_itself_is_known_by_its_answer(ray_cluster: None) -> None:
     import ray
 
     check_address(ray.get_runtime_context().gcs_address)
+
+
+def test_a_head_that_answers_no_more_ends_the_stage(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would end the process after a minute, without a word of what to do; a short silence may pass."""
+    ended: list[InputError] = []
+    monkeypatch.setattr(connection, "end", ended.append)
+    answers = iter([None, OSError(), InputError("another token"), OSError(), *[TimeoutError()] * 999])
+
+    def ask(address: str, _: socket.socket) -> None:
+        if error := next(answers):
+            raise error
+
+    lost = connection._head_lost("head:6379")
+    assert lost() is None  # by Ray itself
+    monkeypatch.setattr(connection, "_expect_head", ask)
+    assert [lost() for _ in range(4)] == [None] * 4
+    monkeypatch.setattr(connection, "SILENCE", 0.2)
+    with connection._watched(lost, 0.01):
+        deadline = time.monotonic() + 30
+        while not ended:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert "The head of the Ray cluster at RAY_ADDRESS=head:6379 has not answered" in str(ended[0])
 
 
 def test_the_workaround_for_reservations_of_dead_actors_is_still_needed(ray_cluster: None) -> None:
