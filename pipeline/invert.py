@@ -101,16 +101,20 @@ def _trained(plan: "Plan", checkpoints: "Checkpoints", run: "Run", stack: ExitSt
     from netinv.inversion import class_accuracies
     from pipeline import driver
     from pipeline.generators import trained
+    from pipeline.progress import Progress
 
     followed = driver.resume(plan, checkpoints, run, stack)
     driver.consume(plan, followed)
     found, device = {}, best_device()
     classifier = plan.classifier.to(device)
+    progress = Progress(f"{plan.title}, each class", len(plan.jobs), "generator")
     for (name, job), one in zip(plan.jobs.items(), followed, strict=True):
         assert one.state is not None
         network = trained(classifier, job, one.state).to(device)
         by_class = class_accuracies(network, classifier, job.config)
         found[name] = Trained(one, network.cpu(), by_class)
+        progress.advance(1, f"the worst of {name} {min(by_class):.3f}")
+    progress.close()
     classifier.cpu()  # from where it goes to the workers of another attempt
     return found
 
