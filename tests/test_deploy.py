@@ -36,6 +36,21 @@ def test_the_cluster_is_prepared_as_ray_up_does(root: Path) -> None:
     assert len(cluster["provider"]["worker_ips"]) == workers
 
 
+def test_what_sets_a_node_up_names_its_home(root: Path, tmp_path: Path) -> None:
+    """No shell reads a tilde within quotes, and pip does not either; a stand-in prints the words that arrive there."""
+    (tmp_path / "netinv-env/bin").mkdir(parents=True)
+    for name in ("python3", "netinv-env/bin/pip"):
+        (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    words: list[str] = []
+    for command in load(root / "deploy/cluster.yaml")["setup_commands"]:
+        home = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        ran = subprocess.run(["/bin/bash", "-c", command], env=home, capture_output=True, text=True, check=True)
+        words += ran.stdout.splitlines()
+    assert not [word for word in words if "~" in word]
+    assert words[-2:] == ["--editable", f"{tmp_path}/netinv[pipeline,s3]"]
+
+
 class Part(BaseModel):
     """A part of a manifest, whose other fields are refused."""
 
