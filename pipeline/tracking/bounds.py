@@ -15,7 +15,9 @@ from urllib3.exceptions import HTTPError
 MAX_BYTES = 64 * 2**20
 """Largest answer that is read; those to this pipeline's questions have thousands of bytes."""
 MAX_SECONDS = 60.0
-"""Longest time that an answer may take, from the question to its last byte."""
+"""Longest time that an answer may take, from the question to its last byte, beside what sending the question takes."""
+SLOWEST = 100_000
+"""Bytes a second that a line carries at least. A question may have a file in it."""
 TRIES, QUICK = 3, 1.0
 """How often a question is asked that failed within so many seconds: a server that is down or hangs is no such case."""
 ONCE = ("/create", "/logged-models")
@@ -26,26 +28,29 @@ _PIECE = 2**16
 _send = HTTPAdapter.send
 
 
-def _send_bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requests.Response:
+def _send_bounded(
+    adapter: HTTPAdapter, request: requests.PreparedRequest, *arguments: Any, **options: Any
+) -> requests.Response:
     """As of requests, which is given whole answers within the bounds.
 
     Raises:
         requests.ConnectionError: One is larger, or takes longer, than an answer may, or ends too early.
     """
     told: Future[requests.Response] = Future()
-    end = time.monotonic() + MAX_SECONDS
+    seconds = MAX_SECONDS + int(request.headers.get("Content-Length", 0)) / SLOWEST
+    end = time.monotonic() + seconds
+    late = f"the tracking server's answer takes longer than {seconds:.0f} s, with what was sent for it"
 
     def ask() -> None:
         try:
-            answer, content = _send(adapter, *arguments, **options), bytearray()
+            answer, content = _send(adapter, request, *arguments, **options), bytearray()
             # read1 gives what has arrived; read would wait for a whole piece, without a look at the clock.
             while part := answer.raw.read1(_PIECE, decode_content=True):
                 content += part
                 if len(content) > MAX_BYTES or time.monotonic() > end:
                     answer.close()
-                    raise requests.ConnectionError(
-                        f"the tracking server's answer is longer than {MAX_BYTES >> 20} MiB or {MAX_SECONDS:.0f} s"
-                    )
+                    long = f"the tracking server's answer is longer than {MAX_BYTES >> 20} MiB"
+                    raise requests.ConnectionError(long if len(content) > MAX_BYTES else late)
             answer._content, answer._content_consumed = bytes(content), True  # as reading it leaves them
             told.set_result(answer)
         except HTTPError as error:  # of the body, which requests has not read
@@ -56,9 +61,9 @@ def _send_bounded(adapter: HTTPAdapter, *arguments: Any, **options: Any) -> requ
     # A time-out of the socket's own starts again with every byte that a server drips.
     threading.Thread(target=ask, daemon=True).start()
     try:
-        return told.result(MAX_SECONDS)
+        return told.result(seconds)
     except TimeoutError:
-        raise requests.ConnectionError(f"the tracking server's answer takes longer than {MAX_SECONDS:.0f} s") from None
+        raise requests.ConnectionError(late) from None
 
 
 def _send_patiently(

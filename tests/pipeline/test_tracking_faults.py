@@ -1,6 +1,7 @@
 """What tracking bears: servers that are silent, drip, refuse or die (slow: a real one), damaged journals, secrets."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from netinv.core import InputError
 from pipeline import tracking
@@ -233,6 +235,24 @@ def test_the_delivery_waits_for_no_drip_for_ever(words: str, monkeypatch: pytest
     with answering(answer) as uri, pytest.raises(MlflowException, match="takes longer than 0 s"):
         client.Client(uri).connect().get_experiment_by_name("netinv")
     assert time.monotonic() - begin < 4
+
+
+def test_a_file_that_takes_longer_to_send_than_an_answer_may_take_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_SECONDS", 0.2)
+    size = 2**24  # far more than a socket holds
+
+    def answer(connection: socket.socket) -> None:
+        time.sleep(0.5)
+        left = size - 2**16
+        while left > 0:
+            left -= len(connection.recv(2**20))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        while connection.recv(2**20):  # the rest: closed before it, a connection takes its answer back
+            pass
+
+    with answering(answer) as uri:
+        request = requests.Request("PUT", uri, data=io.BytesIO(bytes(size))).prepare()
+        assert bounds._send_bounded(requests.adapters.HTTPAdapter(), request).status_code == 200
 
 
 @pytest.mark.parametrize("cut", [0, 20])
