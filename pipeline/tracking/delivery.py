@@ -301,20 +301,29 @@ class Deliverer:
     def _expect_there(self, run_id: str, folder: Path, state: dict[str, Any], status: str) -> None:
         """Ask for the run, before its journal is forgotten: an answer alone does not tell that anything was kept.
 
+        A store that was put back from a back-up lacks points in the middle: those are looked for of one metric, the
+        one with most.
+
         Raises:
-            ConnectionError: Something is not there; all of it will be sent again.
+            ConnectionError: Something is not there; all of it, and of the runs below, will be sent again.
         """
         run = self.client.connect().get_run(run_id)
         missing = set() if (run.info.run_id, run.info.status) == (run_id, status) else {"its end"}
+        points: dict[str, set[tuple[int, int]]] = {}
         with (folder / "records.jsonl").open("rb") as file:
             for line in file:
                 if line.endswith(b"\n") and (record := read_record(line)):
-                    missing |= {name for name, *_ in _metrics(record, state)} - run.data.metrics.keys()
+                    for name, _, moment, step in _metrics(record, state):
+                        points.setdefault(name, set()).add((moment, step))
                     missing |= record.get("params", {}).keys() - run.data.params.keys()
                     missing |= record.get("tags", {}).keys() - run.data.tags.keys()
+        missing |= points.keys() - run.data.metrics.keys()
+        if points:
+            most = max(points, key=lambda name: len(points[name]))
+            there = self.client.connect().get_metric_history(run_id, most)
+            missing |= {most} if points[most] - {(point.timestamp, point.step) for point in there} else set()
         if missing:
-            state["offset"] = 0
-            write_text(folder / "run.json", json.dumps(state))
+            self._seen -= {folder, *folder.glob("children/*")}
             raise ConnectionError(f"the tracking server has not kept {listed(sorted(missing), most=3)}")
 
     def _left(self, folder: Path, state: dict[str, Any]) -> bool:
