@@ -15,6 +15,8 @@ from pipeline.stage import stage_command
 
 NAME, COLUMN = 30, 12
 """Widths."""
+LISTS = ("datasets", "variants")
+"""Settings whose keys have no dot."""
 ABSENT = (None, "None", "", "!")
 """What DVC says of a setting or number that is not there; the last where a commit never had it."""
 
@@ -77,10 +79,10 @@ def compared(
     lines = []
     for start in range(0, len(names), room):
         for title, keys in blocks:
-            lines.append(_line(title, [_end(name, COLUMN - 1) for name in names[start : start + room]]))
+            lines.append(_line(title, [_cut(name, COLUMN - 1) for name in names[start : start + room]]))
             for key in keys:
                 cells = [_cell(columns[name].get(key)) for name in names[start : start + room]]
-                lines.append(_line(_end(key.rpartition(":")[2], NAME - 1), cells))
+                lines.append(_line(_cut(key.rpartition(":")[2], NAME - 1), cells))
             lines.append("")
     if left := [told for name, told in unmeasured.items() if name not in columns and name in (wanted or unmeasured)]:
         lines += [f"Not measured: {listed(left)}.", ""]
@@ -92,7 +94,7 @@ def compared(
 def _blocks(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     """Titles, and the keys of DVC's that stand below each."""
     keys = list(dict.fromkeys(key for row in columns.values() for key in row))
-    settings = [key for key in keys if "." in key and "/" not in key and ":" not in key]
+    settings = [key for key in keys if key in LISTS or ("." in key and "/" not in key and ":" not in key)]
     if differing := [key for key in settings if len({str(row.get(key)) for row in columns.values()}) > 1]:
         yield "", differing
     # DVC puts a file's name before a number's where there are two of them.
@@ -105,15 +107,15 @@ def _line(name: str, cells: Sequence[str]) -> str:
     return (name.ljust(NAME) + "".join(cell.rjust(COLUMN) for cell in cells)).rstrip()
 
 
-def _end(text: str, width: int) -> str:
-    """The end of a text: names and keys differ there."""
-    return text if len(text) <= width else f"…{text[1 - width :]}"
+def _cut(text: str, width: int) -> str:
+    """A text without its middle: names differ at their beginning or, as keys do, at their end."""
+    return text if len(text) <= width else f"{text[: width // 3]}…{text[1 - width + width // 3 :]}"
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "-" if value in ABSENT else _end(str(value), COLUMN - 1)
+    return "-" if value in ABSENT else _cut(str(value).strip("[]").replace("'", ""), COLUMN - 1)
 
 
 if __name__ == "__main__":
