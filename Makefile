@@ -35,7 +35,8 @@ else
 endif
 	@! [ -t 1 ] || echo "Next: make summary, and open report/index.html in a browser" >&2
 
-# Each data set as an experiment of its own, side by side; the last one finds their stages in DVC's run cache.
+# Each data set as an experiment of its own, side by side; the last one finds their stages in DVC's run cache. Audits
+# are for the last: the settings may name only such as are among the data sets of an experiment.
 PAPER ?= mnist,fashion_mnist,svhn,cifar10
 JOBS ?= $(shell $(BIN)/python -c "import psutil as p; \
 	print(max(1, min(p.cpu_count() // 2, p.virtual_memory().available // 2**32)))")
@@ -45,7 +46,8 @@ comma := ,
 paper: repository install ## The paper's data sets in both variants, JOBS at once (two cores and 4 GiB for each)
 	python -m pipeline.check --datasets '$(PAPER)'
 	for name in $(subst $(comma), ,$(PAPER)); do \
-		dvc exp run --queue --name $$name-$(NOW) --set-param "datasets=[$$name]" || exit; done
+		dvc exp run --queue --name $$name-$(NOW) --set-param "datasets=[$$name]" \
+			--set-param 'audit.datasets=[]' || exit; done
 	dvc exp run --run-all --jobs $(JOBS)
 	dvc exp run --name paper-$(NOW) --set-param 'datasets=[$(PAPER)]'
 

@@ -69,6 +69,22 @@ def test_nothing_of_the_last_build_is_left_for_the_next_wheel(root: Path, tmp_pa
     assert [path.exists() for path in (*old, docs)] == [False, False, True]
 
 
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The place of an environment that `make` takes for its own."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/.installed").touch()
+    return tmp_path / ".venv"
+
+
+def test_the_paper_has_no_audit_in_an_experiment_without_its_data_set(root: Path, installed: Path) -> None:
+    told = run("make", "--dry-run", "-C", root, "paper", f"VENV={installed}", "JOBS=1")
+    queued = re.search(r"for name in mnist (?s:.*?)done", told)
+    assert queued
+    assert "--set-param 'audit.datasets=[]'" in queued[0]
+    assert told.count("audit.datasets") == 1
+
+
 def test_nobody_is_told_to_install_the_other_netinv(root: Path, tracked: list[str]) -> None:
     other = re.compile(r"pip install[^\n]*?[ '\"`]netinv\b(?!/)|package_name=.netinv|version\(.netinv")
     for name in tracked:
