@@ -14,11 +14,16 @@ help: ## List these targets
 
 install: $(VENV)/.installed ## Install everything into .venv, at the versions of constraints.txt
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+# Programs of an environment name its place. Where the repository was moved or copied with it, it is made anew: they
+# would not start, or would run the code of the other place.
+MOVED := $(filter-out $(realpath $(VENV)),$(shell cat $(VENV)/.installed 2>/dev/null))
+
+.PHONY: moved
+$(VENV)/.installed: pyproject.toml constraints.txt $(if $(MOVED),moved)
+	$(PYTHON) -m venv $(if $(MOVED),--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	cd $(VENV) && pwd -P >.installed
 
 repository:
 	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "make: DVC works in a git repository with a first commit: \

@@ -77,6 +77,17 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path / ".venv"
 
 
+def test_an_environment_that_was_moved_or_copied_is_made_anew(root: Path, installed: Path) -> None:
+    made = f"-m venv --clear {installed}"
+    for text, anew in (("", False), (f"{installed}\n", False), ("/another/.venv\n", True)):  # older ones say nothing
+        (installed / ".installed").write_text(text)
+        assert (made in run("make", "--dry-run", "-C", root, "install", f"VENV={installed}")) == anew
+    linked = installed.with_name("linked")
+    linked.symlink_to(installed)
+    (installed / ".installed").write_text(f"{installed.resolve()}\n")
+    assert "-m venv" not in run("make", "--dry-run", "-C", root, "install", f"VENV={linked}")
+
+
 def test_the_paper_has_no_audit_in_an_experiment_without_its_data_set(root: Path, installed: Path) -> None:
     told = run("make", "--dry-run", "-C", root, "paper", f"VENV={installed}", "JOBS=1")
     queued = re.search(r"for name in mnist (?s:.*?)done", told)
