@@ -293,7 +293,7 @@ def main(dataset: str, variant: str, model: Path | None, out: Path | None) -> No
     checkpoints.remove()
     measured = ", ".join(f"{key} {best[0].record[key]:.3f}" for key in (*OBJECTIVES, "score"))
     print(f"{title}: the best of {len(trials)} trials has {measured}{_failed(trials)}", file=sys.stderr)
-    print(f"To train with its settings: xargs -a {out / 'best.txt'} dvc exp run", file=sys.stderr)
+    print(f"To train with its settings: xargs dvc exp run < {out / 'best.txt'}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -246,7 +246,7 @@ def test_a_search_that_is_killed_goes_on_and_its_best_is_an_experiment(root: Pat
 
     # The best one is an experiment, with the command that the search told.
     command = result.stderr.strip().splitlines()[-1].partition(": ")[2]
-    assert command == "xargs -a tune/digits-robust/best.txt dvc exp run"
+    assert command == "xargs dvc exp run < tune/digits-robust/best.txt"
     assert f"```bash\n{command}\n```" in (root / "docs/scale-out.md").read_text()
     experiment = run(copy, "bash", "-c", f"{command} --name best invert@digits-robust")
     assert "Running stage 'invert@digits-robust'" in experiment.stdout
