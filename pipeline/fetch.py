@@ -1,5 +1,6 @@
 """Stage ``fetch``: a data set from its source to tensors on disk."""
 
+import contextlib
 import json
 import os
 import sys
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from netinv.core import expanded, write_text
+from netinv.core import InputError, expanded, write_text
 from pipeline.stage import path_option, replaced, stage_command
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ def main(dataset: str, out: Path, metrics: Path) -> None:
         replaced(out, metrics) as folder,
         tracking.stage_run("fetch", dataset=dataset, params=params.model_dump(mode="json")) as run,
     ):
-        data = fetch_dataset(dataset, _reached(params))
+        try:
+            data = fetch_dataset(dataset, _reached(params))
+        except InputError as error:
+            raise InputError(f"{error}{'' if dataset in params.folders else _way_back(dataset)}") from None
         spec = save_dataset(folder, dataset, *data)
         run.log_dataset(spec, out)
         run.log_metrics({"fetch/num_train": spec.num_train, "fetch/num_test": spec.num_test}, step=0)
@@ -52,6 +56,17 @@ def main(dataset: str, out: Path, metrics: Path) -> None:
     for sentence in oddities(data):
         print(f"fetch {dataset}: warning: {sentence}", file=sys.stderr)
     print(f"fetch {dataset}: {spec.num_train} train and {spec.num_test} test images", file=sys.stderr)
+
+
+def _way_back(dataset: str) -> str:
+    """How a data set that was fetched before is kept: DVC has removed it, for any change under ``fetch`` or of code."""
+    with contextlib.suppress(OSError):
+        if f"fetch@{dataset}:".encode() in Path("dvc.lock").read_bytes():
+            return (
+                " The one that was fetched before comes back, and is kept, by "
+                f"`dvc checkout --force fetch@{dataset} && dvc commit --force fetch@{dataset}`."
+            )
+    return ""
 
 
 def _reached(params: "FetchConfig") -> "FetchConfig":

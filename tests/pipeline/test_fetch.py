@@ -60,9 +60,11 @@ def test_user_errors_are_one_sentence_and_the_old_data_set_stays(project: Path, 
     params = yaml.load(project / "params.yaml")
     params["fetch"]["mirror"] = "in-params"
     yaml.dump(params, project / "params.yaml")
+    (project / "dvc.lock").write_text("stages:\n  fetch@mnist:\n")  # it was fetched before
     result = fetch(project, root, "mnist", NETINV_MIRROR="in-environment")
     assert result.returncode == 2
     assert result.stderr.startswith("error: The mirror in-environment is no folder")
+    assert result.stderr.endswith("`dvc checkout --force fetch@mnist && dvc commit --force fetch@mnist`.\n")
     assert result.stderr.count("\n") == 1
     assert [path.name for path in (project / "data/mnist").iterdir()] == ["spec.json"]
     assert not (project / "metrics").exists()
