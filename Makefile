@@ -79,7 +79,8 @@ portable: install ## Run the default tests as other processors would compute, in
 # The next wheel would have what lies in build/lib of the last.
 wheel: ## Build dist/network_inversion-*.whl, which pip installs anywhere
 	rm -rf build/lib build/bdist.* dist/network_inversion-*.whl
-	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/pip  # Debian's python3 has no pip of its own
+	build/pip/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 chaos: install ## Kill workers, nodes and all else that a stage starts, let clock and server fail, and say what came of it (an hour)
 	python benchmarks/chaos.py

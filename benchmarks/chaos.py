@@ -28,6 +28,8 @@ from kills import nodes_part, tree_part, workers_part
 from ray_cost import cost_part, ensemble_part
 from ray_work import digits_classifier
 
+from netinv.core import write_text
+
 PARTS = {
     "workers": workers_part,
     "nodes": nodes_part,
@@ -42,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS])
     parser.add_argument("--trials", type=int, default=20, help="kills, in each mode")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the JSON and the table")
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), help="folder of the JSON and the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     date = datetime.now(UTC).date().isoformat()
@@ -66,8 +68,8 @@ def main() -> None:
             lines.append(f"| {what} | {target} | {came} | {'yes' if enough else '**no**'} |")
             print(lines[-1], flush=True)
             met &= enough
-            (arguments.out / "chaos.json").write_text(json.dumps(results, indent=1) + "\n")
-            (arguments.out / f"{date}-ray.md").write_text("\n".join(lines) + "\n")
+            write_text(arguments.out / "chaos.json", json.dumps(results, indent=1) + "\n")
+            write_text(arguments.out / f"{date}-ray.md", "\n".join(lines) + "\n")
     sys.exit(0 if met else 1)
 
 

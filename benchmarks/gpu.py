@@ -12,7 +12,7 @@
 
 Each part is a process of its own with a time budget. One that fails, or whose time is up, is written down as such, with
 the rows that it came to and the end of what it said, and the others go on. ``--small`` is the same on a few images, to
-try the script out. It writes ``gpu.json`` and a dated Markdown table beside this file, or to ``--out``.
+try the script out. It writes ``gpu.json`` and a dated Markdown table to ``build/benchmarks``, or to ``--out``.
 """
 
 import argparse
@@ -122,13 +122,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--small", action="store_true", help="a few images of everything, the digits in place of MNIST")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of all parts together")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent, help="folder of the JSON and the Markdown file"
+        "--out", type=Path, default=Path("build/benchmarks"), help="folder of the JSON and the Markdown file"
     )
     parser.add_argument("--child", nargs=2, metavar=("LINES", "SECONDS"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.child:
         run_part(given.parts[0], Path(given.child[0]), given.small, given.mirror, float(given.child[1]))
         return
+    sys.path.insert(0, str(ROOT))
+    from netinv.core import write_text
+
     date = datetime.now(UTC).date().isoformat()
     flags = [*(["--small"] if given.small else []), *(["--mirror", str(given.mirror)] if given.mirror else [])]
     told = " ".join(["benchmarks/gpu.py", *(["--small"] if given.small else [])])
@@ -143,9 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
                 command = [sys.executable, __file__, "--parts", name, "--child", str(lines), str(budget), *flags]
                 results["parts"][name] = supervise(command, lines, budget)
             print(f"{name}: {results['parts'][name]['ended']}", flush=True)
-            given.out.mkdir(parents=True, exist_ok=True)
-            (given.out / "gpu.json").write_text(json.dumps(results, indent=2) + "\n")
-            (given.out / f"{date}-gpu.md").write_text(table(results))
+            write_text(given.out / "gpu.json", json.dumps(results, indent=2) + "\n")
+            write_text(given.out / f"{date}-gpu.md", table(results))
     print(table(results))
 
 

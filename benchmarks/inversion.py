@@ -39,6 +39,7 @@ from inversion_processes import memory_part, pipeline_part, sampling_part
 from measuring import Arithmetic, fresh_classifier, machine_rates, processor, spread, synchronize, timed, told
 
 from netinv.classifiers import Classifier
+from netinv.core import write_text
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.inversion import InversionTraining, JointTraining
 
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of the times to a goal")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent, help="folder of the JSON and the Markdown file"
+        "--out", type=Path, default=Path("build/benchmarks"), help="folder of the JSON and the Markdown file"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -224,8 +225,8 @@ def main() -> None:
             lines.append(f"| {' | '.join(row)} |")
             print(lines[-1], flush=True)
         results[part]["part_s"] = time.perf_counter() - start
-        (arguments.out / "inversion.json").write_text(json.dumps(results, indent=2) + "\n")
-        (arguments.out / f"{date}-inversion.md").write_text("\n".join(lines) + "\n")
+        write_text(arguments.out / "inversion.json", json.dumps(results, indent=2) + "\n")
+        write_text(arguments.out / f"{date}-inversion.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

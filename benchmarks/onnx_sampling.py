@@ -1,6 +1,6 @@
 """Sampling from an exported generator against torch: throughput, start-up, memory and file size.
 
-``python benchmarks/onnx_sampling.py`` prints a Markdown table and writes ``benchmarks/onnx_sampling.json``.
+``python benchmarks/onnx_sampling.py`` prints a Markdown table and writes ``build/benchmarks/onnx_sampling.json``.
 
 The contenders take turns in blocks of calls, one thread each, so that whatever else the machine does meets all of
 them. Times are of the processor (``time.thread_time``), which other programs' turns do not enter; the ratio of wall
@@ -29,6 +29,7 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from netinv.core import write_text
 from netinv.export import compress, generator_models, rewritten, versions, write_model
 from netinv.generators import ConditionedGenerator, GeneratorConfig
 from netinv.sampling import Metadata, OnnxGenerator, draw
@@ -194,7 +195,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[28, 16], help="sides of the images")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/onnx_sampling.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {
@@ -203,7 +204,7 @@ def main() -> None:
         "versions": {**versions(), "onnxruntime": onnxruntime.__version__},
         "sizes": [measure(size) for size in arguments.sizes],
     }
-    arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+    write_text(arguments.out, json.dumps(results, indent=2) + "\n")
     for size in results["sizes"]:
         print(f"\n{size['image_shape']}, load {size['load_before']:.1f}\n")
         print("| batch | contender | CPU ms (quartiles) | CPU time : float32 | wall time : float32 |")

@@ -220,9 +220,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=8)
     parser.add_argument("--gpus", type=int, default=8, help="declared by each node")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     given = parser.parse_args()
     import tempfile
+
+    from netinv.core import write_text
 
     date, total = datetime.now(UTC).date().isoformat(), given.nodes * given.gpus
     results: dict[str, Any] = {"date": date, "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
@@ -250,8 +252,8 @@ def main() -> None:
         tell(loss(total - given.gpus, Path(place), machines, own))
     lines += ["", "| reckoned: 64 images on each GPU | received by each, and the time for it |", "|---|---|"]
     tell(reckoned())
-    (given.out / "placement.json").write_text(json.dumps(results, indent=2) + "\n")
-    (given.out / f"{date}-placement.md").write_text("\n".join(lines) + "\n")
+    write_text(given.out / "placement.json", json.dumps(results, indent=2) + "\n")
+    write_text(given.out / f"{date}-placement.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
