@@ -176,7 +176,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     models = options.project / "models" / options.dataset
-    preset = load_params().for_dataset(options.dataset).invert
+    preset = load_params(options.project / "params.yaml").for_dataset(options.dataset).invert
     train = load_split(options.project / "data" / options.dataset, "train")
     selector = selector_of(options.out.parent / options.dataset, train, options.epochs)
     some = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))[:2000]

@@ -95,7 +95,7 @@ def test_each_is_trained_as_it_would_be_alone(exact: Classifier, name: str) -> N
     assert not torch.equal(weights[0], weights[1])
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.05)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.15)])
 def test_lower_precisions_agree_too(
     classifier: Classifier, precision: Literal["float32", "bfloat16"], tolerance: float
 ) -> None:
