@@ -47,6 +47,8 @@ CONTROLS = {
     "one_picture": Control("one real picture a class, bent", "one bent", "distilled_one_picture_accuracy"),
     "noise": Control("noise", "noise", "distilled_noise_accuracy"),
 }
+OF_A_VARIANT = "one_picture"
+"""The reference that hangs on the variant: it is finished as the variant's generators finish theirs."""
 TITLES = {title for title, _ in REFERENCES.values()} | {name for one in CONTROLS.values() for name in one[:2]}
 """Of columns beside those of evaluations, which have other names."""
 OTHERS = 6
@@ -116,7 +118,18 @@ class Inverted(NamedTuple):
 def compared(found: Sequence[Evaluated]) -> list[tuple[str, str, Row]]:
     """Title, style and row of every variant's ensemble and of the references."""
     variants = [(e.variant, e.style, e.row("ensemble")) for e in found]
-    return variants + [(title, style, found[0].row(name)) for name, (title, style) in REFERENCES.items()]
+    references = [
+        (told, style, e.row(name)) for name, (title, style) in REFERENCES.items() for told, e in own(found, name, title)
+    ]
+    return variants + references
+
+
+def own(found: Sequence[Evaluated], name: str, title: str) -> list[tuple[str, Evaluated]]:
+    """Title and source of a reference: one for all variants, or one for each where theirs differ."""
+    first = found[0].row(name)
+    if name != OF_A_VARIANT or all(e.row(name) == first for e in found):
+        return [(title, found[0])]
+    return [(f"{title} ({e.variant})", e) for e in found]
 
 
 def read_settings(path: Path) -> dict[str, str]:
@@ -152,7 +165,10 @@ TOLD = (*FILES, *MODEL, "data", "evaluator", "evaluator_set", "seed")
 
 
 def alike(found: Iterable[Evaluated]) -> list[list[Evaluated]]:
-    """Evaluations by what was inverted, who judged it and how: in each group the controls of one speak for all."""
+    """Evaluations by what was inverted, who judged it and how.
+
+    In each group real images and noise of one speak for all.
+    """
     groups: dict[Hashable, list[Evaluated]] = {}
     for e in found:
         group = groups.setdefault(_measured_beside(e), [])
@@ -161,16 +177,16 @@ def alike(found: Iterable[Evaluated]) -> list[list[Evaluated]]:
 
 
 def _measured_beside(e: Evaluated) -> Hashable:
-    """The model, how it was measured, and how both networks read the controls, which tells what any path held.
+    """The model, how it was measured, and how both networks read real images and noise, which tells what any path held.
 
-    Only counts of the controls are compared; other numbers vary by rounding.
+    Only counts are compared; other numbers vary by rounding.
     """
     told = [e.settings.get(name) for name in (*MODEL, "evaluator_set")]
     told += [os.path.normpath(Path.cwd() / e.settings[name]) for name in FILES if name in e.settings]
     controls = tuple(
         (row.name, row.samples, *row.confusion.items(), _counted(row, "inversion"), _counted(row, "evaluator"))
         for row in e.results.rows
-        if row.name in REFERENCES
+        if row.name in REFERENCES and row.name != OF_A_VARIANT
     )
     return repr((told, e.results.classes, e.results.image_shape, e.results.settings)), controls
 

@@ -20,7 +20,7 @@ from netinv.report.curves import (
     robustness_chart,
     training_charts,
 )
-from netinv.report.inputs import REFERENCES, TITLES, Ablation, Evaluated, Inverted, compared, title_of
+from netinv.report.inputs import REFERENCES, TITLES, Ablation, Evaluated, Inverted, compared, own, title_of
 from netinv.report.learned import LearnedView, learned
 from netinv.report.pictures import Grid, Neighbours, class_grid, figure, neighbours
 from netinv.report.tables import (
@@ -161,9 +161,10 @@ def _set_view(inverted: Inverted, name: str) -> SetView:
         each_class=each_class(len(first.classes)),
         variants=[_variant_view(e) for e in found],
         references=[
-            class_grid(found[0], name, title + NOISE_ROWS if name == "noise" else title)
+            class_grid(e, name, told + NOISE_ROWS if name == "noise" else told)
             for name, (title, _) in REFERENCES.items()
-            if found[0].row(name).samples  # real images may not have been given
+            for told, e in own(found, name, title)
+            if e.row(name).samples  # real images may not have been given
         ],
         measures=measure_table(_columns(found)),
         vendi_n=span(e.results.vendi_n for e in found),

@@ -41,9 +41,10 @@ def summary(folders: Sequence[Path], width: int) -> str:
 def _table(title: str, found: Sequence[Evaluated], width: int) -> Iterator[str]:
     columns = headline_columns(found, short=True)
     column = WITH_INTERVALS if NAMES + WITH_INTERVALS * len(columns) <= width else PLAIN
-    room = max(1, (width - NAMES) // column)
     leaks = {e.variant: {None: "unknown", True: "yes", False: "none"}[e.results.leak] for e in found}
     names = [*columns]
+    lines = -(-len(names) // max(1, (width - NAMES) // column))
+    room = -(-len(names) // lines)  # as many columns in each, so that their names have room
     for start in range(0, len(names), room):
         shown = names[start : start + room]
         widths = _widths(shown, column, width - NAMES - column * min(room, len(names)))
@@ -52,7 +53,8 @@ def _table(title: str, found: Sequence[Evaluated], width: int) -> Iterator[str]:
         for measure in HEADLINE:
             cells = [_cell(measure, columns[name][measure], column) for name in shown]
             yield _line(measure_text(measure).title, cells, widths)
-        yield _line("Leak of training images", [leaks.get(name, "") for name in shown], widths)
+        if any(name in leaks for name in shown):
+            yield _line("Leak of training images", [leaks.get(name, "") for name in shown], widths)
 
 
 def _widths(names: Sequence[str], column: int, spare: int) -> list[int]:

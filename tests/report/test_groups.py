@@ -122,6 +122,38 @@ def test_folders_named_like_controls_keep_their_numbers(evaluated: Evaluates) ->
     assert [e.variant for e in one.variants] == found
 
 
+def test_a_control_finished_as_its_variant_stands_once_for_each(evaluated: Evaluates) -> None:
+    def bent(coverage: float, student: float) -> Results:
+        found = measured()
+        rows = [
+            row.model_copy(update={"measures": row.measures | {"coverage": number(coverage)}})
+            if row.name == "one_picture"
+            else row
+            for row in found.rows
+        ]
+        told = found.headline | {"distilled_one_picture_accuracy": number(student)}
+        return found.model_copy(update={"rows": tuple(rows), "headline": told})
+
+    folders = [evaluated("plain", bent(0.407, 0.52)), evaluated("blurred", bent(0.043, 0.61))]
+    first, second = (block.splitlines() for block in summary(folders, 80).split("\nall"))
+    assert first[0].split() == ["all", "plain", "blurred", "real"]
+    assert second[0].split() == ["one", "bent", "(plain)", "one", "bent", "(blurred)", "noise"]
+    cells = {line.split("  ")[0]: line.split()[-3:] for line in second[1:]}
+    assert cells["Coverage"] == ["40.7%", "4.3%", "5.0%"]
+    assert cells["Distilled student"][:2] == ["52.0%", "61.0%"]
+    assert "Leak of training images" not in cells  # it is of variants alone
+    (one,) = read_evaluations(folders)
+    page = Page(render([one]))
+    text = " ".join(page.text.split())
+    title = "one real picture, bent"
+    assert f"real, test {title} (plain) {title} (blurred) noise" in text  # columns, and grids to choose from
+    assert "zoo:Net, one real picture a class, bent (plain)" in text
+    for coverage in ("40.7%", "4.3%"):
+        assert f"of one real picture a class, bent: {coverage}" in text  # in the sentences
+    labels = [attributes["aria-label"] or "" for tag, attributes in page.tags if "aria-label" in attributes]
+    assert any(f"{title} (plain) 40.7%; {title} (blurred) 4.3%" in label for label in labels)
+
+
 @pytest.mark.parametrize("name", [*sorted(TITLES), "mine, dropout on"])
 def test_a_variant_with_the_title_of_a_control_is_refused(evaluated: Evaluates, name: str) -> None:
     assert len(TITLES) == len(CONTROLS) * 2 + len(REFERENCES) - 2  # noise has one title in all places
