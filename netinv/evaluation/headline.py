@@ -6,6 +6,13 @@ from netinv.evaluation.measures import Measures
 from netinv.evaluation.privacy import MEMBERSHIP_ALARM
 from netinv.results import Estimate, Measure, Row
 
+EXPOSED = {
+    True: "The classifier itself gives away which images it was trained on",
+    False: "The classifier itself hardly gives away which images it was trained on",
+    None: "Whether the classifier itself gives away which images it was trained on cannot be told from so few images",
+}
+"""Beginnings of the sentence on membership."""
+
 
 def headline(rows: Sequence[Row]) -> Measures:
     """The numbers that people compare: those of all generators together, the worst generator's, and their controls."""
@@ -49,15 +56,20 @@ def _worst(measures: Iterable[Measure]) -> Measure:
 
 
 def verdict(rows: Sequence[Row], membership_auc: Measure) -> tuple[bool | None, str]:
-    """Both audits: of a generator that leaks, or else cannot be judged, or else of all; and of the classifier."""
+    """Both audits: of a generator that leaks, or else cannot be judged, or else of all; and of the classifier.
+
+    Either finds a leak; only both together find none.
+    """
     audits = [row.audit for row in rows if row.kind != "reference"]
     untold = next((found for found in audits[::-1] if found.memorised is None), audits[-1])
     first = next((found for found in audits if found.memorised), untold)
     if not isinstance(membership_auc, Estimate):
         return first.memorised, first.verdict
-    exposed = membership_auc.low > MEMBERSHIP_ALARM
+    auc, low, high = membership_auc.value, membership_auc.low, membership_auc.high
+    exposed = True if low > MEMBERSHIP_ALARM else False if high <= MEMBERSHIP_ALARM else None
     sentence = (
-        f"The classifier itself {'gives away' if exposed else 'hardly gives away'} which images it was trained on: its "
-        f"loss tells them from test images with an AUC of {membership_auc.value:.2f} (chance is 0.50)."
+        f"{EXPOSED[exposed]}: its loss tells them from test images with an AUC of {auc:.2f} "
+        f"({low:.2f} to {high:.2f}; chance is 0.50)."
     )
-    return exposed or first.memorised, f"{first.verdict} {sentence}"
+    both = (exposed, first.memorised)
+    return True if True in both else None if None in both else False, f"{first.verdict} {sentence}"

@@ -153,7 +153,7 @@ class Results(Config):
     verdict: str
     """The privacy audit of all generators and of the classifier, in a sentence each."""
     leak: bool | None
-    """Whether either found a leak of training images; ``None`` if the generators could not be audited."""
+    """Whether either found a leak of training images; ``None`` if neither did and one could not be judged."""
     rows: tuple[Row, ...]
 
     @model_validator(mode="after")

@@ -293,17 +293,31 @@ def rows(*memorised: bool | None) -> list[Row]:
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "exposed"), [(0.65, 0.55, False), (0.65, 0.61, True), (0.7, MEMBERSHIP_ALARM, False)]
+    ("value", "low", "high", "exposed"),
+    [
+        (0.55, 0.5, MEMBERSHIP_ALARM, False),
+        (0.67, 0.57, 0.76, None),
+        (0.7, MEMBERSHIP_ALARM, 0.8, None),
+        (0.65, 0.61, 0.69, True),
+    ],
 )
-def test_the_alarm_asks_for_the_whole_interval(value: float, low: float, exposed: bool) -> None:
-    told = Estimate(value=value, low=low, high=2 * value - low, n=100)
+def test_the_alarm_and_its_absence_ask_for_the_whole_interval(
+    value: float, low: float, high: float, exposed: bool | None
+) -> None:
+    told = Estimate(value=value, low=low, high=high, n=100)
     leak, sentence = verdict(rows(False, False), told)
     assert leak is exposed
-    how = "gives away" if exposed else "hardly gives away"
+    opening = {
+        True: "The classifier itself gives away which images it was trained on",
+        False: "The classifier itself hardly gives away which images it was trained on",
+        None: "Whether the classifier itself gives away which images it was trained on cannot be told from so few "
+        "images",
+    }[exposed]
     assert sentence == (
-        f"Not audited: ensemble. The classifier itself {how} which images it was trained on: its loss tells them from "
-        f"test images with an AUC of {value:.2f} (chance is 0.50)."
+        f"Not audited: ensemble. {opening}: its loss tells them from test images with an AUC of {value:.2f} ({low:.2f} "
+        f"to {high:.2f}; chance is 0.50)."
     )
+    assert verdict(rows(False, True), told)[0] is True
 
 
 def test_the_first_generator_that_leaks_speaks_for_all() -> None:
