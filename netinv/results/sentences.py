@@ -129,8 +129,10 @@ class _Judge:
         whole = self._recognition(share)
         grade, worst = self._worst("evaluator_accuracy", whole)
         own = self.row.measures["inversion_accuracy"]
-        # Said of most images only where it is most of them: those read as asked, less those that others recognise.
-        alone = whole == "bad" and isinstance(own, Estimate) and own.value - share > 0.5
+        # Said of most images only where it is most of them: those read as asked, less those that others recognise; and
+        # of an evaluator that reads as many more real images, or it would be true of these as well.
+        most = min(_known(own, 0.0).value, _known(real, 1.0).value)
+        alone = whole == "bad" and most - share > 0.5
         reading = ": most are inputs that only the inverted classifier reads so" if alone else ""
         return Finding(
             grade,
@@ -138,8 +140,10 @@ class _Judge:
         )
 
     def _recognition(self, share: float) -> Grade:
-        chance = _exactly(1 / len(self.results.classes))
-        return _placed("evaluator_accuracy", share, chance, _known(self.real["evaluator_accuracy"], 1.0))
+        chance, real = _exactly(1 / len(self.results.classes)), _known(self.real["evaluator_accuracy"], 1.0)
+        if real.low <= chance.value:  # then it says as little of images that it does not read
+            return "unknown"
+        return _placed("evaluator_accuracy", share, chance, real)
 
     def survives(self, share: float) -> Finding:
         controls = {"real images": self.real["robust_accuracy"], "noise": self.noise["robust_accuracy"]}
@@ -221,7 +225,7 @@ class _Judge:
     def _worst(self, name: str, grade: Grade) -> tuple[Grade, str]:
         """The grade as the worst class leaves it, next to real images of that class, and a clause on it.
 
-        Nothing is good of which some classes have no number.
+        Nothing is good of which some classes have no number, or none to compare with.
         """
         unknown = (NotMeasured(not_measured="no real images were given"),) * len(self.results.classes)
         ours, real = (source.by_class.get(name, unknown) for source in (self.row, self.references["real_test"]))
@@ -231,11 +235,17 @@ class _Judge:
             return _lower(grade, "unknown"), f"; no class has the {MIN_SAMPLES} images that a share needs{more}"
         grade = _lower(grade, "fair") if few else grade
         unjudged = f"; {few} of {num} classes have too few images to be judged{more}" if few else ""
-        known = [
-            (share.value / (_known(of_real, 1.0).value or 1.0), share, of_real, label)
-            for label, share, of_real in zip(self.results.classes, ours, real, strict=True)
-            if isinstance(share, Estimate) and share.value < 1
-        ]
+        known, unread = [], []
+        for label, share, of_real in zip(self.results.classes, ours, real, strict=True):
+            whole = _known(of_real, 1.0).value
+            if isinstance(share, Estimate) and share.value < 1 and whole > 1 / num:
+                known.append((share.value / whole, share, of_real, label))
+            elif isinstance(share, Estimate) and WORST[name].grade(share.value) != "good":
+                unread.append(label)
+        if unread:
+            grade = _lower(grade, "fair")
+            unjudged += f"; {len(unread)} of {num} classes cannot be judged, as real images of them are read by chance "
+            unjudged += f"at best ({listed(unread, 3)})"
         if not known:
             return grade, unjudged
         ratio, share, of_real, label = min(known, key=lambda each: each[0])

@@ -81,6 +81,42 @@ def test_what_is_not_known_of_every_class_is_not_good(by_class: list[Measure], g
         assert ("; " in finding.text) == bool(clause)
 
 
+UNREAD = "; 1 of 4 classes cannot be judged, as real images of them are read by chance at best (c3)."
+
+
+@pytest.mark.parametrize(
+    ("own", "real", "grade", "clause"),
+    [
+        (0.05, 0.0, "fair", UNREAD),
+        (0.05, 0.02, "fair", UNREAD),
+        (0.05, 0.25, "fair", UNREAD),  # by chance
+        (0.05, 0.5, "bad", "; class c3 is as good as missing, 5.0% (real images: 50.0%)."),
+        (0.95, 0.0, "good", "."),
+    ],
+)
+def test_no_class_is_missed_of_which_no_real_image_is_read(own: float, real: float, grade: str, clause: str) -> None:
+    found, drawn = results(0.995, [known(1.0)] * 3 + [known(own)])
+    read = next(row for row in found.rows if row.name == "real_test").by_class
+    read |= dict.fromkeys(ACCURACIES, (*[known(1.0)] * 3, known(real)))
+    for finding in findings(found, drawn)[:2]:
+        assert finding.grade == grade
+        assert finding.text.endswith(clause)
+        assert (";" in finding.text) == (";" in clause)
+
+
+@pytest.mark.parametrize(
+    ("real", "share", "grade", "alone"),
+    [(0.95, 0.12, "bad", True), (0.7, 0.3, "bad", False), (0.4, 0.12, "bad", False), (0.25, 0.12, "unknown", False)],
+)
+def test_an_evaluator_is_taken_at_its_worth(real: float, share: float, grade: str, alone: bool) -> None:
+    found, drawn = results(1.0, [known(1.0)] * 4)
+    drawn.measures["evaluator_accuracy"] = known(share)
+    next(row for row in found.rows if row.name == "real_test").measures["evaluator_accuracy"] = known(real)
+    recognised = findings(found, drawn)[1]
+    assert recognised.grade == grade
+    assert ("most are inputs that only the inverted classifier reads so" in recognised.text) == alone
+
+
 @pytest.mark.parametrize(("one", "grade"), [(0.2, "good"), (0.8, "fair"), (0.95, "bad")])
 def test_a_distilled_student_counts_from_one_bent_picture(one: float, grade: str) -> None:
     found, drawn = results(0.94, [known(0.94)] * 4)
