@@ -1,5 +1,6 @@
 """How diverse and how real images are: Vendi scores, cosines, density and coverage, the Frechet distance."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,6 @@ from netinv.results import (
     MIN_SAMPLES,
     SPREAD_RESAMPLES,
     Bootstrap,
-    Estimate,
     Measure,
     NotMeasured,
     spread_estimate,
@@ -77,7 +77,7 @@ def vendi_scores(vectors: Tensor, samples: SampleSet, n: int, bootstrap: Bootstr
 def vendi_by_class(scores: VendiScores) -> tuple[Measure, ...]:
     """The score of each class."""
     return tuple(
-        NotMeasured(not_measured=why) if why else spread_estimate(float(value), replicates, scores.n)
+        NotMeasured(not_measured=why) if why else spread_estimate(float(value), replicates, scores.n, (1, scores.n))
         for value, replicates, why in zip(scores.value, scores.replicates.T, scores.why, strict=True)
     )
 
@@ -88,7 +88,10 @@ def vendi_mean(scores: VendiScores) -> Measure:
     if not scored.any():
         return NotMeasured(not_measured=f"no class has a score: {scores.why[0]}")
     return spread_estimate(
-        float(scores.value[scored].mean()), scores.replicates[:, scored].mean(axis=1), scores.n * int(scored.sum())
+        float(scores.value[scored].mean()),
+        scores.replicates[:, scored].mean(axis=1),
+        scores.n * int(scored.sum()),
+        (1, scores.n),
     )
 
 
@@ -101,6 +104,7 @@ def vendi_ratio(scores: VendiScores, real: VendiScores) -> Measure:
         float(scores.value[scored].mean() / real.value[scored].mean()),
         scores.replicates[:, scored].mean(axis=1) / real.replicates[:, scored].mean(axis=1),
         scores.n * int(scored.sum()),
+        (0, math.inf),
     )
 
 
@@ -118,12 +122,12 @@ def overall_diversity(samples: SampleSet, n: int, bootstrap: Bootstrap) -> Measu
     else:
         first = features[:n]
         replicates = [float(vendi_score(first[index])) for index in bootstrap.draws(n)]
-        result = {"vendi_overall": spread_estimate(float(vendi_score(first)), replicates, n)}
+        result = {"vendi_overall": spread_estimate(float(vendi_score(first)), replicates, n, (1, n))}
     values = class_cosines(features, label, num_classes)
     draws = np.array([class_cosines(features[i], label[i], num_classes) for i in bootstrap.draws(len(label))])
     for name, value, replicates_of_one in zip(names[1:], values, draws.T, strict=True):
         result[name] = (
-            spread_estimate(value, replicates_of_one, len(label))
+            spread_estimate(value, replicates_of_one, len(label), (-1, 1))
             if np.isfinite(value)
             else NotMeasured(not_measured="there is no such pair of samples")
         )
@@ -158,7 +162,11 @@ def resemblance(
     if radii is not None:
         both = zip(bootstrap.draws(len(reference), 1), bootstrap.draws(len(generated), 0), strict=True)
         density, coverage = density_coverage(reference, radii, generated, NEIGHBOURS, both)
-        result["density"] = _from_zero(spread_estimate(float(density[0]), density[1:], len(generated)))
+        result["density"] = (
+            spread_estimate(float(density[0]), density[1:], len(generated), (0, math.inf))
+            if density[0]
+            else spread_within(0.0, density[1:], len(generated))  # where none lies inside, that of a share of none
+        )
         result["coverage"] = (
             spread_within(float(coverage[0]), coverage[1:], len(reference))
             if len(reference) >= MIN_SAMPLES
@@ -170,10 +178,7 @@ def resemblance(
     else:
         pairs = zip(bootstrap.draws(len(generated), 0), bootstrap.draws(len(reference), 1), strict=True)
         replicates = [frechet_distance(generated[i], reference[j]) for i, j in pairs]
-        result["frechet"] = spread_estimate(frechet_distance(generated, reference), replicates, len(generated))
+        result["frechet"] = spread_estimate(
+            frechet_distance(generated, reference), replicates, len(generated), (0, math.inf)
+        )
     return result
-
-
-def _from_zero(measure: Measure) -> Measure:
-    """A measure that is never below 0, whose interval is not either."""
-    return measure.model_copy(update={"low": max(0.0, measure.low)}) if isinstance(measure, Estimate) else measure

@@ -114,13 +114,13 @@ def intensity(samples: SampleSet, bootstrap: Bootstrap) -> Measures:
     result: Measures = {
         "kl": bootstrap.mean(kl),
         "intensity_error": spread_estimate(
-            _intensity_error(wanted, obtained), [_intensity_error(wanted[i], obtained[i]) for i in draws], num
+            _intensity_error(wanted, obtained), [_intensity_error(wanted[i], obtained[i]) for i in draws], num, (0, 1)
         ),
         "intensity_correlation": NotMeasured(not_measured="the intensity wanted or obtained never varies"),
     }
     if np.isfinite(_correlation(wanted, obtained)):
         result["intensity_correlation"] = spread_estimate(
-            _correlation(wanted, obtained), [_correlation(wanted[i], obtained[i]) for i in draws], num
+            _correlation(wanted, obtained), [_correlation(wanted[i], obtained[i]) for i in draws], num, (-1, 1)
         )
     return result
 

@@ -109,7 +109,10 @@ def reference_for(
     bootstrap: Bootstrap,
     classifier: InvertibleClassifier,
 ) -> Reference:
-    """One n for every row, since Vendi scores and Frechet distances depend on it. Classes too small do not count."""
+    """One n for every row, since Vendi scores and Frechet distances depend on it.
+
+    Classes and sets that are too small do not count.
+    """
     counts = np.concatenate([np.bincount(s.label.numpy(), minlength=s.num_classes) for s in sets])
     vendi_n = min(config.vendi_samples, *counts[counts >= MIN_SAMPLES].tolist() or [MIN_SAMPLES])
     real_test = real.get("real_test")
@@ -119,8 +122,9 @@ def reference_for(
         vendi = _vendi_scores(real_test, real_test, vendi_n, bootstrap)
         if real_test.features is not None and len(real_test.label) > NEIGHBOURS:
             radii = ball_radii(real_test.features, NEIGHBOURS)
-    num_compared = min(len(s.label) for s in sets if s.name != "real_test")
-    num_overall = min(len(s.label) for s in sets)
+    large = [s for s in sets if len(s.label) >= MIN_SAMPLES]
+    num_compared = min((len(s.label) for s in large if s.name != "real_test"), default=MIN_SAMPLES)
+    num_overall = min((len(s.label) for s in large), default=MIN_SAMPLES)
     num_generators = sum(s.kind == "generator" for s in sets)
     return Reference(
         config,

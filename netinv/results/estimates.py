@@ -108,7 +108,9 @@ class Bootstrap(NamedTuple):
             yield rng.integers(0, num, num)
 
 
-def spread_estimate(value: float, replicates: Sequence[float] | Floats, n: int) -> Measure:
+def spread_estimate(
+    value: float, replicates: Sequence[float] | Floats, n: int, within: tuple[float, float] = (-math.inf, math.inf)
+) -> Measure:
     """A statistic with its normal bootstrap interval: the value and 1.96 standard deviations of its replicates.
 
     For statistics of a whole sample, such as a Vendi score: a resample repeats samples, which shifts them (duplicates
@@ -118,11 +120,13 @@ def spread_estimate(value: float, replicates: Sequence[float] | Floats, n: int) 
         value: The statistic of the sample itself.
         replicates: The statistic of each resample.
         n: Samples behind the value.
+        within: Where such a statistic lies; its interval ends there.
     """
     if not (math.isfinite(value) and np.isfinite(replicates).all()):
         return NotMeasured(not_measured="the result is not finite")
     margin = Z * float(np.std(replicates, ddof=1))
-    return Estimate(value=value, low=value - margin, high=value + margin, n=n)
+    low, high = max(value - margin, within[0]), min(value + margin, within[1])
+    return Estimate(value=value, low=min(low, value), high=max(high, value), n=n)
 
 
 def spread_within(value: float, replicates: Sequence[float] | Floats, n: int) -> Measure:

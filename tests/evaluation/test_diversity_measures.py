@@ -1,6 +1,7 @@
 """Diversity and resemblance against their definitions, and each reason why there is none."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_a_class_without_a_score_says_why() -> None:
     assert np.isnan(scores.value).tolist() == [False, True, True]
     assert np.isnan(scores.replicates).all(axis=0).tolist() == [False, True, True]
     by_class = diversity.vendi_by_class(scores)
-    assert by_class[0] == spread_estimate(float(scores.value[0]), scores.replicates[:, 0], 10)
+    assert by_class[0] == spread_estimate(float(scores.value[0]), scores.replicates[:, 0], 10, (1, 10))
     assert by_class[1:] == tuple(no(why) for why in scores.why[1:])
     assert diversity.vendi_mean(scores) == by_class[0]
 
@@ -67,11 +68,11 @@ def test_the_mean_score_is_over_the_classes_that_have_one() -> None:
     given = source(80)
     scores = diversity.vendi_scores(given.features, given, 12, BOOTSTRAP)
     assert diversity.vendi_mean(scores) == spread_estimate(
-        float(scores.value.mean()), scores.replicates.mean(axis=1), 36
+        float(scores.value.mean()), scores.replicates.mean(axis=1), 36, (1, 12)
     )
     part = scores._replace(value=scores.value * [1, np.nan, 1], why=("", "gone", ""))
     assert diversity.vendi_mean(part) == spread_estimate(
-        float(scores.value[[0, 2]].mean()), scores.replicates[:, [0, 2]].mean(axis=1), 24
+        float(scores.value[[0, 2]].mean()), scores.replicates[:, [0, 2]].mean(axis=1), 24, (1, 12)
     )
     none = scores._replace(value=np.full(K, np.nan), why=("first", "second", "third"))
     assert diversity.vendi_mean(none) == no("no class has a score: first")
@@ -83,7 +84,7 @@ def test_a_ratio_is_over_the_classes_that_both_have() -> None:
     theirs = diversity.vendi_scores(real.features, real, 12, BOOTSTRAP)
     mine = mine._replace(value=mine.value * [np.nan, 1, 1])
     ratio = mine.replicates[:, 1:].mean(axis=1) / theirs.replicates[:, 1:].mean(axis=1)
-    expected = spread_estimate(float(mine.value[1:].mean() / theirs.value[1:].mean()), ratio, 24)
+    expected = spread_estimate(float(mine.value[1:].mean() / theirs.value[1:].mean()), ratio, 24, (0, math.inf))
     assert diversity.vendi_ratio(mine, theirs) == expected
     other = theirs._replace(value=theirs.value * [1, np.nan, np.nan])
     assert diversity.vendi_ratio(mine, other) == no("no class has a score both here and among real test images")
@@ -96,11 +97,11 @@ def test_overall_diversity_is_that_of_its_definitions() -> None:
     assert list(found) == ["vendi_overall", "cosine_within", "cosine_between"]
     some = given.features[:25]
     replicates = [float(vendi_score(some[i])) for i in BOOTSTRAP.draws(25)]
-    assert found["vendi_overall"] == spread_estimate(float(vendi_score(some)), replicates, 25)
+    assert found["vendi_overall"] == spread_estimate(float(vendi_score(some)), replicates, 25, (1, 25))
     values = class_cosines(given.features, given.label, K)
     draws = [class_cosines(given.features[i], given.label[i], K) for i in BOOTSTRAP.draws(60)]
     for name, value, of_one in zip(("cosine_within", "cosine_between"), values, np.array(draws).T, strict=True):
-        assert found[name] == spread_estimate(value, of_one, 60)
+        assert found[name] == spread_estimate(value, of_one, 60, (-1, 1))
     assert isinstance(diversity.overall_diversity(given, 60, BOOTSTRAP)["vendi_overall"], Estimate)
 
 
@@ -139,11 +140,11 @@ def test_resemblance_is_that_of_its_definitions() -> None:
     for i, j in zip(BOOTSTRAP.draws(30, 0), BOOTSTRAP.draws(50, 1), strict=True):
         densities.append(inside[i][:, j].sum() / (5 * 30))
         coverages.append(inside[i][:, j].any(axis=0).mean())
-    assert_alike(found["density"], spread_estimate(inside.sum() / (5 * 30), densities, 30))
+    assert_alike(found["density"], spread_estimate(inside.sum() / (5 * 30), densities, 30, (0, math.inf)))
     assert_alike(found["coverage"], spread_within(float(inside.any(axis=0).mean()), coverages, 50))
     pairs = zip(BOOTSTRAP.draws(30, 0), BOOTSTRAP.draws(50, 1), strict=True)
     replicates = [frechet_distance(generated[i], reference[j]) for i, j in pairs]
-    assert found["frechet"] == spread_estimate(frechet_distance(generated, reference), replicates, 30)
+    assert found["frechet"] == spread_estimate(frechet_distance(generated, reference), replicates, 30, (0, math.inf))
 
 
 def assert_alike(found: Any, expected: Any) -> None:
@@ -166,6 +167,21 @@ def test_density_and_coverage_lie_in_their_intervals(monkeypatch: pytest.MonkeyP
         measures = [measure for each in found if isinstance(measure := each[name], Estimate)]
         truth = float(np.mean([measure.value for measure in measures]))
         assert sum(measure.low <= truth <= measure.high for measure in measures) >= 53
+
+
+def test_an_interval_ends_where_its_measure_does() -> None:
+    real = source(50, seed=1, name="real_test")
+    radii = ball_radii(real.features, 5)
+    far = diversity.resemblance(source(40, features=real.features[:40] + 1e3), real, radii, 40, BOOTSTRAP)["density"]
+    assert isinstance(far, Estimate)
+    assert (far.value, far.low, far.high) == (0, 0, pytest.approx(1 - 0.025 ** (1 / 40)))
+    near = diversity.resemblance(source(40, features=real.features[:40]), real, radii, 40, BOOTSTRAP)["frechet"]
+    scores = diversity.VendiScores(np.array([1.01, 9.9]), np.array([[1.0, 8.0], [3.0, 10.0]]), 10, ("", ""))
+    one, all_distinct = diversity.vendi_by_class(scores)
+    assert isinstance(near, Estimate)
+    assert isinstance(one, Estimate)
+    assert isinstance(all_distinct, Estimate)
+    assert (near.low, one.low, all_distinct.high) == (0, 1, 10)
 
 
 def test_resemblance_that_cannot_be_told() -> None:

@@ -239,9 +239,9 @@ def test_intensity_is_that_of_its_definition() -> None:
     wanted, obtained = wanted_and_obtained(given)
     draws = list(BOOTSTRAP.draws(80))
     errors = [error(wanted[i], obtained[i]) for i in draws]
-    assert close(found["intensity_error"], spread_estimate(error(wanted, obtained), errors, 80))
+    assert close(found["intensity_error"], spread_estimate(error(wanted, obtained), errors, 80, (0, 1)))
     correlations = [float(np.corrcoef(wanted[i], obtained[i])[0, 1]) for i in draws]
-    expected = spread_estimate(float(np.corrcoef(wanted, obtained)[0, 1]), correlations, 80)
+    expected = spread_estimate(float(np.corrcoef(wanted, obtained)[0, 1]), correlations, 80, (-1, 1))
     assert close(found["intensity_correlation"], expected)
 
 

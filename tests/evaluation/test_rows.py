@@ -244,6 +244,8 @@ def test_what_all_rows_share_is_what_the_smallest_has() -> None:
     assert set(made.vendi) == {"vendi", "vendi_centred", "vendi_pixels"}
     less = reference([source(30), first(real_test, 20)], {"real_test": first(real_test, 20)})
     assert (less.num_compared, less.num_overall) == (30, 20)
+    small = reference([source(30), source(9, 1), real_test], {"real_test": real_test})
+    assert (small.num_compared, small.num_overall) == (30, 30)  # what is too small has no number anyway
     few = reference([source(30), first(real_test, 5)], {"real_test": first(real_test, 5)})
     assert few.radii is None
     six = reference([source(30), first(real_test, 6)], {"real_test": first(real_test, 6)})

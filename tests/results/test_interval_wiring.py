@@ -20,6 +20,10 @@ def test_a_spread_is_ninety_five_percent_of_a_normal_distribution() -> None:
     assert isinstance(found, Estimate)
     assert (found.value, found.n) == (5.0, 40)
     assert (found.low, found.high) == pytest.approx((5 - margin, 5 + margin), rel=1e-6)
+    for within, bounds in (((0, 6), (0, 6)), ((-9, 99), (found.low, found.high)), ((6, 99), (5, found.high))):
+        held = spread_estimate(5.0, replicates, 40, within)
+        assert isinstance(held, Estimate)
+        assert (held.low, held.high) == bounds  # but never beside the value itself
 
 
 def test_a_spread_of_what_is_not_finite_is_none() -> None:
