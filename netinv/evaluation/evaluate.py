@@ -23,7 +23,7 @@ from netinv.evaluation.config import EvaluationConfig
 from netinv.evaluation.headline import headline, verdict
 from netinv.evaluation.measures import Measures, missing
 from netinv.evaluation.privacy import MIN_POOL, Pools, membership
-from netinv.evaluation.rows import NEED_REAL, REAL, Draws, Reference, empty_row, measured_row, reference_for
+from netinv.evaluation.rows import NEED_REAL, NO_TRAIN, REAL, Draws, Reference, empty_row, measured_row, reference_for
 from netinv.evaluation.samples import SampleSet, broken, ensemble, first, observe
 from netinv.evaluation.students import distilled_accuracy
 from netinv.generators import ConditionedGenerator, draw_images, has_dropout
@@ -206,9 +206,7 @@ def _rows(sets: Sequence[SampleSet], draws: Sequence[Draws], reference: Referenc
         else:
             rows.append(measured_row(samples, draws[i] if i < len(draws) else None, reference))
     given = {samples.name for samples in sets}
-    return rows + [
-        empty_row(name, "reference", 0, "no real images were given") for name in NEED_REAL if name not in given
-    ]
+    return rows + [empty_row(name, "reference", 0, why) for name, why in NEED_REAL.items() if name not in given]
 
 
 def _expect_one_shape(
@@ -291,7 +289,7 @@ def _distilled(
 
     def accuracy(images: Tensor | None) -> Measure:
         if images is None:
-            return NotMeasured(not_measured="no real images were given")
+            return NotMeasured(not_measured=NO_TRAIN)
         return distilled_accuracy(images, test, config.student_architecture, lessons, classifier, bootstrap)
 
     # Made one after another: together they would take several times the memory.

@@ -40,8 +40,9 @@ from netinv.results import MIN_SAMPLES, Audit, Bootstrap, Kind, Measure, NotMeas
 
 REAL = ("real_train", "real_test")
 """Rows of real images."""
-NEED_REAL = (*REAL, "one_picture")
-"""Rows that are empty without real images."""
+NO_TRAIN, NO_TEST = "no real training images were given", "no real test images were given"
+NEED_REAL = {"real_train": NO_TRAIN, "real_test": NO_TEST, "one_picture": NO_TRAIN}
+"""Rows that are empty without real images, and the reason."""
 MEASURES = (
     "inversion_accuracy",
     "inversion_accuracy_gap",

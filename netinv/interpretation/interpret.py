@@ -41,7 +41,7 @@ OFTEN = 0.01
 """Share of images that a unit must fire on before it counts in the mean of how alike those are."""
 CONTROLS = ("random", "untrained")
 """Dictionaries of directions by chance, to which only an encoder was fitted, and of activations drawn by chance."""
-NO_DATA, TOO_FEW = "no real images were given", "too few real images for a dictionary"
+NO_TRAIN, NO_TEST = "no real training images were given", "no real test images were given"
 
 
 class Wanted(NamedTuple):
@@ -125,7 +125,7 @@ def interpret(
         positions=site.positions,
         constant=constant,
         settings=config.model_dump(mode="json"),
-        headline=_headline(measured, matches),
+        headline=_headline(measured, matches, NO_TRAIN if train is None else None),
         neurons=_neurons(site, pool.seen, measured.bootstrap),
         dictionaries=tuple(measured.rows),
         matches=tuple(matches),
@@ -200,7 +200,7 @@ class _Measured:
         """One measure of one dictionary."""
         row = next((row for row in self.rows if row.name == name), None)
         if row is None or kind not in row.on:
-            return NotMeasured(not_measured=NO_DATA if kind == "real" else f"too few {name} images for a dictionary")
+            return NotMeasured(not_measured=NO_TEST if kind == "real" else f"too few {name} images for a dictionary")
         return row.on[kind][measure]
 
     def living(self, name: str) -> Tensor:
@@ -265,19 +265,27 @@ def _matches(dictionaries: Mapping[str, SparseAutoencoder], measured: _Measured)
     return found
 
 
-def _headline(measured: _Measured, matches: Sequence[Match]) -> dict[str, Measure]:
-    """The numbers that people compare."""
-    missing = NotMeasured(not_measured=TOO_FEW if "real" in measured.without else NO_DATA)
+def _headline(measured: _Measured, matches: Sequence[Match], no_real: str | None) -> dict[str, Measure]:
+    """The numbers that people compare; ``no_real`` says why there is no dictionary of real images, if not too few."""
+    known = {row.name for row in measured.rows}
+
+    def missing(*names: str) -> Measure:
+        """Why there is no number of these dictionaries, of which one at least was not trained."""
+        source = next(name for name in names if name not in known).removesuffix(", again")
+        why = f"too few {source} images for a dictionary"
+        return NotMeasured(not_measured=no_real if source == "real" and no_real else why)
 
     def cosine(wanted: str, among: str) -> Measure:
         match = next((m for m in matches if m.wanted == wanted and m.among == among), None)
-        return missing if match is None else match.cosine
+        return missing(wanted, among) if match is None else match.cosine
 
     def transfer(name: str) -> Measure:
         """Loss on real images that a dictionary recovers, over what that of real images does."""
+        if "real" not in measured.without:
+            return NotMeasured(not_measured=NO_TEST)
         theirs, own = (measured.fidelity.get((one, "real")) for one in (name, "real"))
         if theirs is None or own is None:
-            return missing
+            return missing("real", name)
         return relative_recovery(theirs, own, measured.without["real"], measured.bootstrap)
 
     return {

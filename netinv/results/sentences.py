@@ -178,7 +178,7 @@ class _Judge:
         text = f"Within a class they are as diverse as {number(score)} distinct images"
         text += f"{_aside({'real images': real, 'one real picture, bent': one, 'noise': noise}, number)}"
         if not isinstance(real, Estimate):
-            return Finding("unknown", f"{text}; there are no real images to compare with.")
+            return Finding("unknown", f"{text}; that of real images was {real}.")
         grade = _placed("vendi_centred", score, _exactly(1.0), real)
         if grade == "bad":
             return Finding(grade, f"{text}: hardly more than one picture a class{self._least()}.")

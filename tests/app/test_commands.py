@@ -166,7 +166,7 @@ def test_from_a_classifier_to_measures_and_an_onnx_file_without_data(
     assert code == 0
     page = (tmp_path / "report.html").read_text()
     assert "Not measured" in page or "not measured" in page
-    assert "there are no real images" in page or "no evaluator" in page
+    assert "no real test images were given" in page or "no evaluator" in page
     assert not re.search(r"(src|href)=[\"']https?://", page)
 
     code, printed, _ = shell("export", out, "--out", tmp_path / "generator.onnx")

@@ -84,8 +84,8 @@ def test_neither_real_images_nor_evaluator(world: World) -> None:
     assert reason(made.measures["evaluator_accuracy"]) == "no evaluator was given"
     assert results.verdict == made.audit.verdict == "Not audited: it needs real training and real test images."
     assert results.leak is None
-    for name in ("real_train", "real_test"):
-        assert {reason(m) for m in row(results, name).measures.values()} == {"no real images were given"}
+    for name, split in (("real_train", "training"), ("real_test", "test")):
+        assert {reason(m) for m in row(results, name).measures.values()} == {f"no real {split} images were given"}
 
 
 def test_too_few_test_images(world: World) -> None:

@@ -53,7 +53,7 @@ def test_the_controls_are_taught_with_as_many_images(monkeypatch: pytest.MonkeyP
     assert all(images.min() >= 0 and images.max() <= 1 for images in shown)
     if train is None:
         for row in ("real", "one_picture"):
-            assert found[f"distilled_{row}_accuracy"] == NotMeasured(not_measured="no real images were given")
+            assert found[f"distilled_{row}_accuracy"] == NotMeasured(not_measured="no real training images were given")
     else:
         assert torch.equal(shown[3].mul(255).round().byte(), images["one_picture"].images)  # as many as its row has
         assert len(torch.unique(shown[1].flatten(1), dim=0)) == min(num_real, 62)

@@ -170,8 +170,8 @@ def test_what_is_not_given_is_told() -> None:
     config = ONE.model_copy(update={"num_samples": 20, "epsilons": (0.1,), "sharpness": ()})
     none = evaluate([Spy(0)], network(7), network(1), "abc", None, None, config).results
     rows = {row.name: row for row in none.rows}
-    for name in ("real_train", "real_test", "one_picture"):
-        assert rows[name] == empty_row(name, "reference", 0, "no real images were given")
+    for name, split in (("real_train", "training"), ("real_test", "test"), ("one_picture", "training")):
+        assert rows[name] == empty_row(name, "reference", 0, f"no real {split} images were given")
     assert none.headline["membership_auc"] == no("it needs real training and real test images")
     assert rows["noise"].audit == not_audited("it needs real training and real test images")
     half = evaluate([Spy(0)], network(7), network(1), "abc", data(70, 1), None, config).results

@@ -168,12 +168,24 @@ def test_constant_activations_are_refused(exported: "Exported") -> None:
         interpret(network, _variants(exported), ("a", "b", "c"), CONFIG)
 
 
-def test_real_images_too_few_for_a_dictionary_are_measured_on_all_the_same(exported: "Exported") -> None:
-    found = interpret(
-        exported.classifier, _variants(exported), ("a", "b", "c"), CONFIG, train=_real(20), test=_real(130)
-    )
-    assert "real" not in {row.source for row in found.results.dictionaries}
-    assert found.results.headline["transfer"] == NotMeasured(not_measured="too few real images for a dictionary")
+@pytest.mark.parametrize(
+    ("train", "test", "reasons"),
+    [
+        (_real(20), _real(130), ["too few real images for a dictionary"] * 2),
+        (None, _real(130), ["no real training images were given"] * 2),
+        (_real(150), None, ["no real test images were given", None]),
+    ],
+)
+def test_a_split_that_is_missing_or_small_is_named(
+    exported: "Exported", train: LabelledImages | None, test: LabelledImages | None, reasons: list[str | None]
+) -> None:
+    quick = CONFIG.model_copy(update={"sweep": (), "concepts": 1, "dictionary": SMALL.model_copy(update={"steps": 2})})
+    one = {"standard": _variants(exported)["standard"]}
+    results = interpret(exported.classifier, one, ("a", "b", "c"), quick, train=train, test=test).results
+    assert ("real" in {row.source for row in results.dictionaries}) == (reasons[1] is None)
+    assert ("real" in results.dictionaries[0].on) == (test is not None)
+    told = [results.headline[name] for name in ("transfer", "found")]
+    assert [getattr(measure, "not_measured", None) for measure in told] == reasons
 
 
 class _Pair(nn.Module):

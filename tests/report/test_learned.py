@@ -109,4 +109,4 @@ def test_every_unit_has_a_picture_and_its_facts(found: Interpretation, tmp_path:
 
 
 def test_what_was_not_measured_says_why(found: Interpretation) -> None:
-    assert found.results.headline["transfer"] == NotMeasured(not_measured="no real images were given")
+    assert found.results.headline["transfer"] == NotMeasured(not_measured="no real test images were given")

@@ -153,6 +153,13 @@ def test_what_is_bad_of_all_stays_bad_without_a_number_of_any_class() -> None:
     assert [finding.grade for finding in findings(*results(0.1, [FEW] * 4))[:2]] == ["bad", "bad"]
 
 
+def test_diversity_without_that_of_real_images_says_why_there_is_none() -> None:
+    found, drawn = results(0.9, [known(0.9)] * 2)
+    next(row for row in found.rows if row.name == "real_test").measures["vendi_centred"] = FEW
+    text = "; that of real images was not measured: 2 samples, at least 10 are needed."
+    assert findings(found, drawn)[5].text.endswith(text)
+
+
 def test_the_least_diverse_class_is_named_among_those_that_are_known() -> None:
     diversity = findings(*results(0.9, [known(0.5), FEW, known(0.9)]))[5]
     assert diversity.text.endswith("; least so in class c0 of the 2 that can be compared.")
