@@ -33,8 +33,8 @@ LIMITS = (
     "membership test asks the model itself.",
     "Distances are of pixels and structure: a training image that is drawn moved, mirrored or in another colour may "
     "not be recognised.",
-    "One training image that is copied, but not pixel for pixel, cannot be told from chance at a stated rate of false "
-    "alarms of 10 %; ten or more can.",
+    "Few training images that are copied, but not pixel for pixel, cannot be told from chance at a stated rate of "
+    "false alarms: at one of 10 % it takes ten.",
     "Intervals hold for test images that are drawn like the training images and are strangers to the model. If they "
     "differ in kind, membership looks easier than it is, and if the model saw them, harder.",
     "The attack on robustness is one that is known; a stronger one can only lower the accuracy.",

@@ -145,7 +145,7 @@ def _ratio_numbers(policy: MembershipPolicy, auc: Measure, found: dict[float, Me
     shares = [
         Number(
             name=f"true_positive_rate_at_{rate:g}",
-            meaning=f"Share of training images that the likelihood ratio finds at {rate:.1%} false positives",
+            meaning=f"Share of training images that the likelihood ratio finds at {100 * rate:.4g}% false positives",
             measure=measure,
             at_most=policy.max_true_positive_rate if rate == policy.false_positive_rate else None,
         )
@@ -191,8 +191,10 @@ def check_agreement(subject: Subject, policy: AgreementPolicy) -> Check:
                 at_least=policy.min_on_test if name == "test images" else policy.min_on_samples,
             )
         )
-    fewest = {"images_of_a_set": min(map(len, sets.values()))}
-    outcome, why = concluded(numbers, few(policy.min_images, **fewest))
+    asked = [len(images) for images, number in zip(sets.values(), numbers, strict=True) if number.at_least is not None]
+    outcome, why = concluded(numbers, few(policy.min_images, images_of_a_set=min(asked)) if asked else "")
     finding = why or "An independent classifier gives the same answers as often as the policy asks."
+    if not asked:
+        finding = "Not asked: the policy has no limit on agreement, which is only reported."
     finding += subject.looked_at(policy.images)
     return Check(name="agreement", outcome=outcome, finding=finding, numbers=tuple(numbers))

@@ -127,13 +127,13 @@ def check_reconstruction(
     if len(likely):
         told.append(
             f"{len(likely)} of {size} training images can be recognised in the samples, of which about "
-            f"{policy.false_alarms:.0%} are expected to be false alarms: look at the pairs."
+            f"{100 * policy.false_alarms:.4g}% are expected to be false alarms: look at the pairs."
         )
     if told:
         return check("investigate", " ".join(told)), pairs, len(flagged)
     finding = (
         f"The samples show none of {size} training images more closely than chance explains, at a rate of "
-        f"{policy.false_alarms:.0%} of false alarms. {shortage}"
+        f"{100 * policy.false_alarms:.4g}% of false alarms. {shortage}"
     ).strip()
     return check("investigate" if shortage else "pass", finding), pairs, 0
 
@@ -159,10 +159,13 @@ def _pairs(
     flagged = set(found.flagged.tolist())
     order = found.train.distance.argsort(kind="stable")
     controls = found.test.distance.argsort(kind="stable")
-    rows = [i for i in order if i in flagged][:SHOWN] + [i for i in order if i not in flagged][:CLOSEST]
+    ranked = list(enumerate(order))
+    rows = [each for each in ranked if each[1] in flagged][:SHOWN]
+    rows += [each for each in ranked if each[1] not in flagged][:CLOSEST]
     pairs = []
-    for rank, i in enumerate(rows):
-        (samples, sample), control = place(int(found.train.sample[i])), controls[rank]
+    for rank, i in rows:
+        # Copies are searched for among all training images: the last ranks may have no test image.
+        (samples, sample), control = place(int(found.train.sample[i])), controls[min(rank, len(controls) - 1)]
         control_samples, control_sample = place(int(found.test.sample[control]))
         pairs.append(
             Recognised(

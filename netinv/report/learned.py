@@ -174,7 +174,7 @@ def _curves(results: InterpretationResults) -> "list[Markup]":
 def _unit(found: Interpreted, unit: Unit) -> UnitView:
     results = found.results
     columns = EXAMPLES + int(results.settings["examples"])
-    image = open_picture(found.folder / f"unit-{unit.unit}.png", 1, 1)
+    image = open_picture(found.folder / f"unit-{unit.unit}.png", 1, 1, mend="interpret again")
     fires = _named(unit.labels, results.classes)
     facts = [
         ("fires on", f"{percentage(unit.fires)} of generated images: {fires}"),

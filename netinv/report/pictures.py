@@ -104,8 +104,8 @@ def neighbours(e: Evaluated, row: Row) -> list[Neighbours]:
     return [Neighbours(kind, rows, each) for kind, rows in found.items()]
 
 
-def open_picture(path: Path, columns: int, rows: int) -> "Image":
-    """A grid of so many images.
+def open_picture(path: Path, columns: int, rows: int, mend: str = "evaluate again") -> "Image":
+    """A grid of so many images; ``mend`` says what makes a new one.
 
     Raises:
         InputError: It is none, or too large a picture.
@@ -124,7 +124,7 @@ def open_picture(path: Path, columns: int, rows: int) -> "Image":
             image.load()
             return image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path} is not a readable picture ({error}): evaluate again.") from None
+        raise InputError(f"{path} is not a readable picture ({error}): {mend}.") from None
 
 
 def picture_of(image: "Image", columns: float, alt: str) -> Picture:

@@ -1,5 +1,6 @@
 """Every setting of a policy reaches what it is for."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from netinv.audit import (
     sample_checks,
     shadows,
 )
+from netinv.audit.reconstruction import Nearest
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.data import LabelledImages
 from netinv.evaluation import privacy
+from netinv.results import NotMeasured
 
 NOTHING: dict[str, Any] = dict.fromkeys(
     ("strangers", "leak", "reconstruction", "membership", "robustness", "agreement")
@@ -224,6 +227,27 @@ def test_shadows_may_be_left_out() -> None:
     assert [n for n in membership(shadows=QUICK).numbers if n.name.startswith("like")]
 
 
+def test_a_rate_is_told_as_it_is() -> None:
+    why = NotMeasured(not_measured="in this test")
+    numbers = checks._ratio_numbers(MembershipPolicy(), why, dict.fromkeys((0.0004, 0.01), why))
+    assert [number.meaning.rpartition(" finds at ")[2] for number in numbers[1:]] == [
+        "0.04% false positives",
+        "1% false positives",
+    ]
+
+
+def test_a_control_has_the_rank_of_its_training_image() -> None:
+    """Also beside images that are not named, when more are named than are shown."""
+    num, named = 240, 20
+    distance = np.linspace(0.1, 0.9, num)
+    nearest = Nearest(distance, np.zeros(num, dtype=np.int64))
+    subject: Any = SimpleNamespace(samples={"a": TEST.images}, origins={"a": SimpleNamespace(places=np.arange(num))})
+    place = np.arange(num)
+    pairs = sample_checks._pairs(subject, place, place, sample_checks._Found(nearest, nearest, place[:named]))
+    assert [pair.train for pair in pairs] == [*range(sample_checks.SHOWN), *range(named, named + sample_checks.CLOSEST)]
+    assert [pair.control for pair in pairs] == [pair.train for pair in pairs]
+
+
 # Shadow models
 
 
@@ -324,6 +348,10 @@ def test_images_are_needed_and_bounded() -> None:
     assert size(agreement(images=50, min_images=10), "agreement_on_test") == 50
     assert size(agreement(images=50, min_images=10), "agreement_on_a") == 50
     assert "50 images of a set, where 51" in agreement(min_on_test=0, images=50, min_images=51).finding
+    silent = AgreementPolicy(min_on_test=None, images=50, min_images=51)
+    reported = found(network(1), robustness=RobustnessPolicy(images=50, min_images=10), agreement=silent).checks[-1]
+    assert reported.outcome == "skipped"
+    assert "no limit on agreement, which is only reported" in reported.finding
 
 
 def test_agreement_is_of_images_from_the_whole_of_a_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_every_unit_has_a_picture_and_its_facts(found: Interpretation, tmp_path:
     still = found.results.model_copy(update={"constant": 2})
     assert ", 2 of them always the same" in learned(Interpreted(still, tmp_path / "out")).layer
     (tmp_path / "out" / f"unit-{found.results.units[0].unit}.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"unit-\d+\.png is not a readable picture"):
+    with pytest.raises(InputError, match=r"unit-\d+\.png is not a readable picture .*: interpret again"):
         learned(Interpreted(found.results, tmp_path / "out"))
 
 
