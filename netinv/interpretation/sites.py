@@ -197,7 +197,8 @@ class Site:
     def activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, K) and activations (N, P, D) of images (N, C, H, W), with gradients where those are on."""
         seen: list[Tensor] = []
-        with self._hooked(lambda tensor: seen.append(self._rows(tensor))):
+        # Copies, since what follows may change them in place.
+        with self._hooked(lambda tensor: seen.append(self._rows(tensor).clone())):
             logits = self.classifier(images)
         return logits, torch.cat(seen)[: len(images)].float()
 
@@ -242,8 +243,8 @@ class Site:
         return tensor.flatten(1, -2) if self._channels_last else tensor.flatten(2).transpose(1, 2)
 
     def _like(self, rows: Tensor, tensor: Tensor) -> Tensor:
-        """Activations (N, P, D) in the shape and precision of a layer's own."""
-        return (rows if self._channels_last else rows.transpose(1, 2)).reshape(tensor.shape).to(tensor.dtype)
+        """Activations (N, P, D) in the shape and precision of a layer's own: a copy, which may be changed in place."""
+        return (rows if self._channels_last else rows.transpose(1, 2)).reshape(tensor.shape).to(tensor.dtype, copy=True)
 
 
 def _num_channels(module: nn.Module) -> int:

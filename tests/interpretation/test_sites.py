@@ -70,6 +70,22 @@ def test_activations_that_are_put_back_change_nothing_and_zeros_do(layer: str | 
     assert torch.equal(classifier(_images()), before)
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("layer", ["0", "4"])
+def test_a_layer_is_read_and_replaced_before_what_follows_changes_it_in_place(layer: str, inplace: bool) -> None:
+    seed_torch(0)
+    act = nn.ReLU(inplace=inplace)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), act, nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5), act)
+    network.append(nn.Linear(5, 3))
+    site, index = Site(_adapted(network), layer), int(layer)
+    true = network[: index + 1](_images())  # nothing behind it has been there
+    assert bool((true < 0).any())
+    assert torch.allclose(site.read(_images(), positions=None), true.flatten(2).mT if index == 0 else true[:, None])
+    mean = site.read(_images(), positions=None).mean(dim=(0, 1))
+    wanted = network[index + 1 :](mean.view(1, -1, *[1] * (true.ndim - 2)).expand_as(true).clone())
+    assert torch.allclose(site.logits_with(_images(), lambda rows: mean.expand_as(rows)), wanted, atol=1e-6)
+
+
 def test_channels_of_pixels_are_rows() -> None:
     classifier = _own()
     site = Site(classifier, "body.0")
