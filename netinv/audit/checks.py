@@ -121,7 +121,10 @@ def _likelihood_ratio(
 ) -> tuple[list[Number], str]:
     """The numbers of LiRA, and what its shadow models were; empty words where they could not be trained."""
     rates = sorted({*RATES, policy.false_positive_rate})
-    both = LabelledImages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    images = [part.images for part in parts]
+    if torch.uint8 in {x.dtype for x in images} != {torch.uint8}:  # joined as they are, some would reach to 255
+        images = [to_float(x) for x in images]
+    both = LabelledImages(torch.cat(images), torch.cat([part.labels for part in parts]))
     try:
         shadows = train_shadows(subject.classifier, both, training, subject.policy.seed)
     except FloatingPointError:

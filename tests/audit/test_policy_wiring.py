@@ -248,6 +248,14 @@ def test_a_control_has_the_rank_of_its_training_image() -> None:
     assert [pair.control for pair in pairs] == [pair.train for pair in pairs]
 
 
+def test_splits_of_bytes_and_of_floats_are_the_same_images() -> None:
+    policy = Policy(**(NOTHING | {"membership": MembershipPolicy(shadows=ShadowConfig(models=2, steps=4, lr=0.1))}))
+    train, test = (split._replace(images=split.images / 255) for split in (TRAIN, TEST))
+    wanted = only(audit(network(), TRAIN, TEST, policy)).numbers
+    for splits in ((train, TEST), (TRAIN, test)):
+        assert only(audit(network(), *splits, policy)).numbers == wanted
+
+
 # Shadow models
 
 
