@@ -164,13 +164,16 @@ def evaluate(
     from netinv.app.evaluating import evaluate as measure
     from netinv.app.inversions import classifier_vendi
     from netinv.app.records import save_somewhere
-    from netinv.core import check_folder, new_folder, save_csv
-    from netinv.evaluation import EvaluationConfig, save_evaluation
+    from netinv.core import batch_size_for, check_folder, new_folder, save_csv
+    from netinv.evaluation import MIN_POOL, EvaluationConfig, save_evaluation
 
     check_folder(out)
     config = EvaluationConfig.parse({"num_samples": num_samples, "seed": seed}, where="evaluate")
     subject = read_subject(folders, data, evaluator, evaluator_set, seed, options, alike=True)
     inversions, (train, test) = subject.inversions, subject.splits
+    # Of images of this size, as many as take the memory of the default's small ones.
+    pool = max(MIN_POOL, batch_size_for(config.privacy_pool, subject.classifier.image_shape))
+    config = config.model_copy(update={"privacy_pool": pool})
     evaluation = measure(
         subject.classifier,
         inversions,

@@ -15,8 +15,6 @@ from netinv.evaluation import nearest_neighbours, ssim
 
 CANDIDATES = 4
 """Nearest samples by pixels, among which the most similar in structure is looked for."""
-BLOCK = 1000
-"""Images compared at a time."""
 WINDOW = 7
 """Side from which on images have a structural similarity."""
 
@@ -39,17 +37,10 @@ def nearest_samples(images: Tensor, samples: Tensor) -> Nearest:
     """
     distance, index = nearest_neighbours(images.flatten(1), samples.flatten(1), min(CANDIDATES, len(samples)))
     if min(images.shape[-2:]) >= WINDOW:
-        columns = [_unlike(images, samples[near]) for near in index.T]
-        distance = torch.stack(columns, dim=1)
+        distance = torch.stack([1 - ssim(images, samples[near]) for near in index.T], dim=1)
     best = distance.argmin(dim=1)
     rows = torch.arange(len(images))
     return Nearest(distance[rows, best].double().numpy(), index[rows, best].numpy())
-
-
-def _unlike(a: Tensor, b: Tensor) -> Tensor:
-    """1 - SSIM of image pairs, a block at a time, (N,)."""
-    pairs = zip(torch.split(a, BLOCK), torch.split(b, BLOCK), strict=True)
-    return torch.cat([1 - ssim(x, y) for x, y in pairs])
 
 
 def p_values(train: NDArray[np.float64], test: NDArray[np.float64]) -> NDArray[np.float64]:

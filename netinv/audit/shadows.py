@@ -9,11 +9,17 @@ from tqdm import tqdm
 
 from netinv.audit.lira import confidence
 from netinv.audit.policy import ShadowConfig
-from netinv.classifiers import ClassifierTrainingConfig, InvertibleClassifier, fresh_copy, train_classifier
+from netinv.classifiers import (
+    ClassifierTrainingConfig,
+    InvertibleClassifier,
+    batch_for,
+    fresh_copy,
+    train_classifier,
+)
 from netinv.data import LabelledImages, channel_statistics, to_float
 
 BATCH = 1000
-"""Images classified at a time."""
+"""Images classified at a time, at most."""
 
 
 class Shadows(NamedTuple):
@@ -60,7 +66,8 @@ def train_shadows(classifier: InvertibleClassifier, images: LabelledImages, conf
             for _ in train_classifier(model, part, _training(config, len(chosen)), seed + i):
                 pass
             with torch.no_grad():
-                parts = [model(to_float(x).to(device)).float().cpu() for x in torch.split(images.images, BATCH)]
+                batches = torch.split(images.images, batch_for(classifier, BATCH))
+                parts = [model(to_float(x).to(device)).float().cpu() for x in batches]
             logits = torch.cat(parts)
             if not torch.isfinite(logits).all():
                 raise FloatingPointError(f"Shadow model {i + 1} gives values that are not finite; lower its lr.")

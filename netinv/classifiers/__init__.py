@@ -24,7 +24,7 @@ from netinv.classifiers.networks import (
     freeze,
 )
 from netinv.classifiers.sources import ClassifierSource, check_named
-from netinv.classifiers.training import ClassifierTrainingConfig, predict, train_classifier
+from netinv.classifiers.training import ClassifierTrainingConfig, batch_for, predict, train_classifier
 from netinv.classifiers.untrained import untrained
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "ResidualClassifierConfig",
     "adapt",
     "as_found",
+    "batch_for",
     "behaviour",
     "build_classifier",
     "check_classifier",

@@ -142,18 +142,20 @@ def _batches(order: Tensor, size: int) -> list[Tensor]:
     return parts
 
 
-@torch.no_grad()
-def predict(classifier: InvertibleClassifier, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) and features (N, D) of images, uint8 or float in [0, 1], a batch at a time.
-
-    There are fewer in a batch where the images are large, or become so for the network behind an adapter.
-    """
-    device = classifier.device
-    at_once = batch_size_for(batch_size, images.shape)
+def batch_for(classifier: InvertibleClassifier, batch_size: int) -> int:
+    """Images that a classifier is given at a time: fewer where they are large, or become so behind an adapter."""
+    at_once = batch_size_for(batch_size, classifier.image_shape)
     if isinstance(classifier, AdaptedClassifier):
         at_once = min(at_once, batch_size_for(batch_size, classifier.input_shape))
+    return at_once
+
+
+@torch.no_grad()
+def predict(classifier: InvertibleClassifier, images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) and features (N, D) of images, uint8 or float in [0, 1], a :func:`batch_for` it at a time."""
+    device = classifier.device
     outputs = []
-    for batch in torch.split(images, at_once):
+    for batch in torch.split(images, batch_for(classifier, batch_size)):
         batch = batch.to(device)
         outputs.append(classifier(to_float(batch), return_features=True))
     return torch.cat([logits for logits, _ in outputs]), torch.cat([features for _, features in outputs])

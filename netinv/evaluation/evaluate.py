@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from netinv.classifiers import InvertibleClassifier
-from netinv.core import InputError
+from netinv.core import InputError, batch_size_for
 from netinv.data import LabelledImages, labelled, to_float, to_uint8
 from netinv.evaluation import controls
 from netinv.evaluation.config import EvaluationConfig
@@ -31,7 +31,7 @@ from netinv.perturbations import check_shift
 from netinv.results import ROW_NAME, Bootstrap, Measure, NotMeasured, Results, Row
 
 BATCH = 500
-"""Images that a generator is given at a time."""
+"""Images that a generator draws at a time; fewer large ones."""
 
 
 class Evaluation(NamedTuple):
@@ -168,9 +168,10 @@ def _drawn(
     sharpness: tuple[float, float],
 ) -> Draws:
     """All that is drawn from one generator."""
+    at_once = batch_size_for(BATCH, generator.image_shape)
 
     def sample(num: int, s: tuple[float, float], dropout: bool = False) -> SampleSet:
-        images, vector = draw_images(generator, num, seed=config.seed, sharpness=s, dropout=dropout, batch_size=BATCH)
+        images, vector = draw_images(generator, num, seed=config.seed, sharpness=s, dropout=dropout, batch_size=at_once)
         return seen(name, "generator", images, vector.argmax(dim=1), vector)
 
     return Draws(
@@ -270,9 +271,11 @@ def _distilled(
     num, rng = -(-lessons.images // len(generators)), np.random.default_rng(config.seed)
     total = num * len(generators)
 
+    at_once = batch_size_for(BATCH, classifier.image_shape)
+
     def drawn() -> Tensor:
         parts = [
-            draw_images(g, num, seed=config.seed + i, sharpness=lessons.sharpness, batch_size=BATCH)[0]
+            draw_images(g, num, seed=config.seed + i, sharpness=lessons.sharpness, batch_size=at_once)[0]
             for i, g in enumerate(generators)
         ]
         return torch.cat(parts)

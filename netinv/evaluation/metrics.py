@@ -1,7 +1,7 @@
 """Measures of diversity and resemblance, as pure functions of feature vectors or images.
 
 Each is checked against an independent implementation in ``tests/evaluation/``. None holds an N x N matrix:
-work goes through D x D matrices or a block of rows at a time.
+work goes through D x D matrices or a block of rows at a time, with fewer rows where they are long.
 """
 
 import math
@@ -13,8 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from netinv.core import batch_size_for
+
 BLOCK = 500
-"""Rows of a distance matrix held at a time."""
+"""Rows of a distance matrix held at a time, and images whose structure is compared; fewer of large ones."""
+VALUES = 2**23
+"""Numbers of the rows whose exact distances are taken at a time."""
 SPARE = 4
 """Candidates beyond the nearest k, in case rounding puts them in another order."""
 
@@ -188,15 +192,17 @@ def nearest_neighbours(queries: Tensor, pool: Tensor, k: int = 1) -> tuple[Tenso
     """
     if len(pool) < k:
         raise ValueError(f"Expected a pool of at least k = {k} samples, got {len(pool)}")
-    centre = pool.double().mean(dim=0)
-    centred = (pool - centre).float()
+    rows = pool if pool.dtype == torch.float64 else pool.float()  # float32 is not copied
+    centre = rows.mean(dim=0)
+    centred = (rows - centre).float()
     squares = centred.square().sum(dim=1)  # (M,)
     distances, indices = [], []
-    for block in torch.split(queries, BLOCK):
+    for block in torch.split(queries, max(1, min(BLOCK, VALUES // max(queries.shape[1], 1)))):
         # |a - b|^2 without |a|^2, which is the same for all candidates of a query.
         score = torch.addmm(squares, (block - centre).float(), centred.T, alpha=-2)  # (B, M)
         candidates = score.topk(min(k + SPARE, len(pool)), dim=1, largest=False).indices  # (B, k + SPARE)
-        exact = (block.double()[:, None] - pool[candidates].double()).norm(dim=2)
+        given = block.double()
+        exact = torch.stack([(given - pool[near].double()).norm(dim=1) for near in candidates.T], dim=1)
         distance, order = exact.sort(dim=1, stable=True)
         distances.append(distance[:, :k])
         indices.append(candidates.gather(1, order)[:, :k])
@@ -220,7 +226,13 @@ def ssim(a: Tensor, b: Tensor, window: int = 7) -> Tensor:
     """
     if min(a.shape[-2:]) < window:
         raise ValueError(f"Expected images of at least {window} x {window} pixels, got {tuple(a.shape[-2:])}")
-    a, b = a.double(), b.double()
+    at_once = batch_size_for(BLOCK, a.shape)
+    pairs = zip(torch.split(a, at_once), torch.split(b, at_once), strict=True)
+    return torch.cat([_similarity(x.double(), y.double(), window) for x, y in pairs])
+
+
+def _similarity(a: Tensor, b: Tensor, window: int) -> Tensor:
+    """The same of a block of pairs, float64."""
     mean_a, mean_b = _window_means(a, window), _window_means(b, window)
     unbiased = window**2 / (window**2 - 1)
     variance_a = unbiased * (_window_means(a * a, window) - mean_a**2)

@@ -104,8 +104,7 @@ class Pools:
         found: dict[Distance, Neighbours] = {"pixel": pixel}
         if min(images.shape[-2:]) >= 7:
             # Structural similarity to all of the pool is out of reach: to the nearest by pixels.
-            candidates = [self.images[pixel.member[:, i]] for i in range(NEIGHBOURS)]
-            dissimilarity = np.stack([1 - ssim(images, candidate).numpy() for candidate in candidates], axis=1)
+            dissimilarity = np.stack([1 - ssim(images, self.images[near]).numpy() for near in pixel.member.T], axis=1)
             order = dissimilarity.argsort(axis=1, kind="stable")
             found["ssim"] = Neighbours(
                 np.take_along_axis(dissimilarity, order, axis=1), np.take_along_axis(pixel.member, order, axis=1)

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netinv.classifiers import AdaptedClassifier, Classifier
+from netinv.classifiers import AdaptedClassifier, Classifier, batch_for
 from netinv.core import InputError, listed
 
 BATCH = 250
-"""Images that go through the classifier at a time, at most."""
+"""Images that go through the classifier at a time, at most; fewer large ones."""
 TOGETHER = 50_000
 """Activations that are looked at together: where images have many, fewer images go through at a time."""
 PROBES = 3
@@ -84,7 +84,7 @@ class Site:
         sees_images = self.reads_input and self.positions * self.dim == math.prod(shape)
         if sees_images and self._first_weighted(given) == self.layer and not scripted:
             raise InputError(NO_HIDDEN)
-        self.batch = max(1, min(BATCH, TOGETHER // self.positions))
+        self.batch = max(1, min(batch_for(classifier, BATCH), TOGETHER // self.positions))
 
     def _probes(self) -> Tensor:
         rng = torch.Generator().manual_seed(0)

@@ -60,7 +60,8 @@ def look_at_units(
     made = make_images(site, model, generators, pool, strength, chosen, config.ascent_steps)
     best = strength[:, chosen].argmax(dim=0)  # the image that fires each most
     with torch.no_grad():
-        strongest = answers(site, model, pool.seen.images[best]).cpu()
+        parts = torch.split(pool.seen.images[best], site.batch)
+        strongest = torch.cat([answers(site, model, part).cpu() for part in parts])
     purity = strongest.gather(1, torch.tensor(chosen)[:, None])[:, 0] / strongest.sum(dim=1).clamp(min=1e-12)
     grey = pool.seen.images.mean(dim=(0, 2, 3))[:, None, None]
     heat = heat_maps(site, model, pool.seen.images[best], chosen, grey)

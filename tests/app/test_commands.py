@@ -17,7 +17,7 @@ from netinv import invert
 from netinv.app import commands
 from netinv.app.inversions import Inversion
 from netinv.app.options import read_data
-from netinv.core import InputError
+from netinv.core import InputError, memory
 from netinv.inversion import variant_config
 from netinv.report import read_evaluations
 from netinv.report.tables import robustness_table
@@ -180,6 +180,7 @@ def test_with_an_image_folder_an_evaluator_judges_too(
 ) -> None:
     shell("invert", *colours(weights), "--steps", 3, *TINY, "--out", tmp_path / "inversion")
     results = tmp_path / "evaluation"
+    monkeypatch.setattr(memory, "USUAL_PIXELS", 8)  # so that images of 8 x 8 are large
     code, _, err = shell(
         "evaluate", *colours(weights), "--inversion", tmp_path / "inversion", "--data", folder, "--num-samples", 60,
         "--out", results,
@@ -195,6 +196,7 @@ def test_with_an_image_folder_an_evaluator_judges_too(
     assert isinstance(accuracy, Estimate)
     assert isinstance(own, Estimate)
     assert (accuracy.n, own.value > 0.75) == (60, True)
+    assert found.settings["privacy_pool"] == 5000 // 8
 
 
 @pytest.mark.parametrize(

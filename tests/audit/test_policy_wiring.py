@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from draws import seed_torch, torch_rng
+from torch import nn
 
 from netinv.audit import (
     AgreementPolicy,
@@ -28,6 +29,10 @@ from netinv.audit import (
 from netinv.audit.reconstruction import Nearest
 from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
 from netinv.data import LabelledImages
+
+
+from netinv.classifiers import Classifier, ConvClassifierConfig, adapt, build_classifier, freeze
+from netinv.data import LabelledImages, to_float
 from netinv.evaluation import privacy
 from netinv.results import NotMeasured
 
@@ -289,6 +294,17 @@ def test_steps_and_batches_and_rates_are_those_of_the_training(monkeypatch: pyte
         assert (config.batch_size, config.lr, config.weight_decay) == (40, 0.125, 0.25)
         assert num == 120
         assert config.epochs == 11  # of 3 batches each
+
+
+def test_shadow_models_are_asked_few_large_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = adapt(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3)), (1, 128, 128))
+    monkeypatch.setattr(shadows, "train_classifier", lambda *_: [])
+    monkeypatch.setattr(shadows, "BATCH", 64)
+    sizes = []
+    monkeypatch.setattr(shadows, "to_float", lambda images: sizes.append(len(images)) or to_float(images))
+    split = LabelledImages(torch.zeros(20, 1, 128, 128, dtype=torch.uint8), torch.arange(20) % 3)
+    shadows.train_shadows(large, split, QUICK, 0)
+    assert sizes == [16, 4] * 2
 
 
 def test_shadow_models_that_diverge_ask_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from netinv.classifiers import (
     ConvClassifierConfig,
     ResidualClassifierConfig,
     adapt,
+    batch_for,
     build_classifier,
     freeze,
     predict,
@@ -71,7 +72,7 @@ def test_a_batch_is_as_large_as_images_and_what_the_network_is_given_allow(
     adapted = adapt(network, shape, config=AdapterConfig(input_shape=given))
     network.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
     logits, _ = predict(adapted, torch.zeros(1, dtype=torch.uint8).expand(1001, *shape))
-    assert (max(sizes), len(logits)) == (most, 1001)
+    assert (max(sizes), len(logits)) == (most, 1001) == (batch_for(adapted, 1000), 1001)
 
 
 @pytest.mark.parametrize(("epsilon", "mixup"), [(0.0, 0.0), (0.05, 0.0), (0.05, 0.4)])

@@ -1,10 +1,13 @@
 """Where the metric functions begin to be defined, and the blocks that they work through."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from draws import torch_rng
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from netinv.evaluation import metrics
 from netinv.evaluation.metrics import (
@@ -65,9 +68,23 @@ def test_density_and_coverage_by_hand() -> None:
     assert [part.tolist() for part in found] == [[pytest.approx(2 / 3), (2 + 2 + 2) / 6], [1.0, 1.0]]
 
 
+class Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that torch makes meanwhile."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.bytes = max(self.bytes, made.untyped_storage().nbytes())
+        return made
+
+
 @pytest.mark.parametrize("block", [1, 4, 500])
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     real, generated = rows(13), rows(9, seed=1)
+    pair = [part.repeat(1, 64).view(-1, 3, 8, 8) for part in (real[:9], generated)]
+    alike = ssim(*pair)
     expected = ball_radii(real, 2), density_coverage(real, ball_radii(real, 2), generated, 2)
     near = nearest_neighbours(generated, real, 3)
     monkeypatch.setattr(metrics, "BLOCK", block)
@@ -75,6 +92,22 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> N
     assert density_coverage(real, expected[0], generated, 2) == expected[1]
     for a, b in zip(nearest_neighbours(generated, real, 3), near, strict=True):
         assert torch.equal(a, b)
+    torch.testing.assert_close(ssim(*pair), alike)
+
+
+def test_large_images_are_compared_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, pool = rows(50, 128 * 128), rows(20, 128 * 128, seed=1)
+    near = nearest_neighbours(queries, pool, 12)
+    monkeypatch.setattr(metrics, "VALUES", 10 * 128 * 128)
+    with Largest() as largest:
+        for a, b in zip(nearest_neighbours(queries, pool, 12), near, strict=True):
+            torch.testing.assert_close(a, b)
+    assert largest.bytes == pool.nbytes  # 20 rows of float32, or 10 of float64
+    images = queries.view(-1, 1, 128, 128)
+    monkeypatch.setattr(metrics, "BLOCK", 64)
+    with Largest() as largest:
+        ssim(images, images)
+    assert largest.bytes == 8 * 16 * 128 * 128
 
 
 def test_frechet_by_hand() -> None:

@@ -10,7 +10,7 @@ from draws import torch_rng
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from netinv.classifiers import AdaptedClassifier
+from netinv.classifiers import AdaptedClassifier, AdapterConfig
 from netinv.data import LabelledImages
 from netinv.interpretation import DictionaryConfig, Drawn, InterpretationConfig, Site, interpret, sites
 from netinv.interpretation.images import draw_pool
@@ -94,6 +94,13 @@ def test_of_images_with_many_activations_fewer_go_through_at_a_time(monkeypatch:
     assert torch.allclose(parts.read(seen.images, None), whole.read(seen.images, None), atol=1e-5)
     monkeypatch.setattr(sites, "TOGETHER", 1)
     assert Site(whole.classifier, "0").batch == 1
+
+
+@pytest.mark.parametrize(("shape", "given"), [((1, 256, 256), None), (SHAPE, (1, 256, 256))])
+def test_of_large_images_fewer_go_through_at_a_time(shape: Any, given: Any) -> None:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2))
+    classifier = AdaptedClassifier(network, shape, 2, AdapterConfig(input_shape=given))
+    assert Site(classifier, "2").batch == 16
 
 
 def _variants(exported: "Exported") -> dict[str, Drawn]:
