@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netinv.app.messages import warn_of_chance
+from netinv.app.messages import warn_of_chance, warn_of_order
 from netinv.app.options import as_json, expect_drawn_for, read_data, read_inversion, source_options
 from netinv.app.parsing import NETWORK, PATH, expect_evaluator, parse_evaluator, parse_source
 from netinv.core import InputError, check_same_classes
@@ -74,6 +74,9 @@ def audit(
     classifier = load_classifier_from(source, device)
     expect_inverted(options["model"], classifier)
     dataset = read_data(data, classifier.image_shape)
+    if (num := len(dataset.classes)) != classifier.num_classes:
+        raise InputError(f"{data} has {num} classes, but {source.model} knows {classifier.num_classes}: give its own.")
+    warn_of_order(source.model, data, dataset.classes)
     warn_of_chance(f"{source.model} on {data}", classifier, dataset.test)
     known = {str(data): dataset.classes}
     draw = partial(_drawn, options["model"], classifier, known, num=policy.samples, seed=policy.seed)

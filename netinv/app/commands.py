@@ -14,6 +14,7 @@ from netinv.app.messages import (
     print_evaluation,
     print_inversion,
     print_next,
+    warn_of_order,
     warn_of_random_weights,
     warnings_in_lines,
 )
@@ -29,19 +30,13 @@ from netinv.core import VARIANTS, InputError
 def check(data: Path | None, as_json: bool, **options: Any) -> None:
     """Try MODEL out before the work, and tell the usual mistakes. Exit status 1 where inversion would be in vain."""
     from netinv.classifiers import check_classifier, load_network
-    from netinv.core import is_misnumbered, listed
 
     source, device = parse_source(options)
     network = load_network(source, device)
     warn_of_random_weights(source)
     dataset = None if data is None else read_data(data, network.image_shape)
-    if dataset is not None and is_misnumbered(dataset.classes):
-        print(
-            f"warning: {data}: Its classes are in the order {listed(dataset.classes, 4)}; if the labels of "
-            f"{source.model} are these numbers, its accuracy here means nothing: "
-            "rename the folders, such as 00, 01 and so on.",
-            file=sys.stderr,
-        )
+    if data is not None and dataset is not None:
+        warn_of_order(source.model, data, dataset.classes)
     labelled = None if dataset is None else dataset.test
     report = check_classifier(network.module, network.image_shape, network.num_classes, network.adapter, labelled)
     print(report.model_dump_json(indent=2) if as_json else format_check(source.model, report))

@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,18 @@ def warn_of_chance(name: str, classifier: "InvertibleClassifier", data: "Labelle
 
     if told := near_chance(classifier, data):
         print(f"warning: {name}: {told}", file=sys.stderr)
+
+
+def warn_of_order(model: str, data: Path, classes: Sequence[str]) -> None:
+    """Say on stderr that numbers for the names of classes may not be the labels that a model knows them by."""
+    from netinv.core import is_misnumbered, listed
+
+    if is_misnumbered(classes):
+        print(
+            f"warning: {data}: Its classes are in the order {listed(classes, 4)}; if the labels of {model} are these "
+            "numbers, its accuracy here means nothing: rename the folders, such as 00, 01 and so on.",
+            file=sys.stderr,
+        )
 
 
 def print_inversion(inversion: "Inversion", out: Path, as_json: bool) -> None:

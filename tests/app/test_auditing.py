@@ -1,6 +1,7 @@
 """The command audit, as typed in a shell: its exit status is its verdict, and its folder the record."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,15 @@ def test_errors_end_with_2(
         ("--evaluator-set", "mean=0.5"): "name it with --evaluator",
         ("--images", place / "strangers", "--images", place / "strangers"): "Two sets of samples have one name",
     }
+    spec = json.loads((place / "data/spec.json").read_text())
+    told_of_data = {
+        (*spec["classes"], "10"): "more has 11 classes, but ",
+        ("1", "0", *spec["classes"][2:]): "swapped: Its classes are in the order 1, 0, 2, 3",
+    }
+    for name, (classes, told) in zip(("more", "swapped"), told_of_data.items(), strict=True):
+        shutil.copytree(place / "data", tmp_path / name)
+        (tmp_path / name / "spec.json").write_text(json.dumps(spec | {"classes": classes}))
+        cases["--data", tmp_path / name, "--images", tmp_path / "absent"] = told
     for words, told in cases.items():
         assert run(monkeypatch, place, *words, "--out", tmp_path / "out") == 2
         assert told in capsys.readouterr().err
