@@ -78,6 +78,30 @@ def labelled(data: Any, what: str) -> LabelledImages:
     return LabelledImages(images, labels.long())
 
 
+def expect_fit(data: LabelledImages, what: str, image_shape: ImageShape, num_classes: int) -> None:
+    """Refuse labelled images that a classifier cannot be shown.
+
+    Args:
+        data: They.
+        what: What they are called in the error.
+        image_shape: (C, H, W) that it takes.
+        num_classes: K that it knows.
+
+    Raises:
+        InputError: There are none, or their shape or a label is not the classifier's.
+    """
+    if not len(data.labels):
+        raise InputError(f"{what} are none: give some, or leave them out.")
+    shape, taken = tuple(data.images.shape[1:]), tuple(image_shape)
+    if shape != taken:
+        raise InputError(f"{what} have the shape {shape}, but the classifier takes {taken}: give that shape to both.")
+    low, high = (int(label) for label in data.labels.aminmax())
+    if not 0 <= low <= high < num_classes:
+        raise InputError(
+            f"{what} have labels from {low} to {high}, but the classifier knows {num_classes} classes: count from 0 on."
+        )
+
+
 def pixels(images: Tensor, what: str) -> Tensor:
     """What is given as images (N, C, H, W), if it is that; a little beyond [0, 1], as after a resize, is cut off.
 

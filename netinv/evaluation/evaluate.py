@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from netinv.classifiers import InvertibleClassifier
 from netinv.core import InputError, batch_size_for
-from netinv.data import LabelledImages, labelled, to_float, to_uint8
+from netinv.data import LabelledImages, expect_fit, labelled, to_float, to_uint8
 from netinv.evaluation import controls
 from netinv.evaluation.config import EvaluationConfig
 from netinv.evaluation.headline import headline, verdict
@@ -126,8 +126,8 @@ def measure_images(
     order in which it is given does not matter.
 
     Args:
-        sets: Of each name images (N, C, H, W) in [0, 1] and the labels (N,) that they are meant to have, int64. How
-            many are compared with real ones is the same for all of them, the fewest.
+        sets: Of each name images (N, C, H, W), uint8 or in [0, 1], and the labels (N,) that they are meant to have,
+            int64. How many are compared with real ones is the same for all of them, the fewest.
         classifier: The inverted classifier, in evaluation mode.
         evaluator: A classifier of another make; ``None`` if there is none.
         test: Real images that neither network was trained on, or ``None``.
@@ -137,7 +137,8 @@ def measure_images(
         A row for each set.
 
     Raises:
-        InputError: The evaluator is broken, a set's name cannot be that of a row, or the real images are none.
+        InputError: The evaluator is broken, a set's name cannot be that of a row, or images are none, or of another
+            shape or other classes than the classifier's.
     """
     for name in sets:
         if not re.fullmatch(ROW_NAME, name):
@@ -145,13 +146,17 @@ def measure_images(
                 f"{name!r} cannot name a set of images: begin with a letter or a digit, and use these, spaces and _.+- "
                 "alone."
             )
-    test = None if test is None else labelled(test, "The test images")
+    if test is not None:
+        test = labelled(test, "The test images")
+        expect_fit(test, "The test images", classifier.image_shape, classifier.num_classes)
     rng, bootstrap = np.random.default_rng(config.seed), Bootstrap(config.seed, config.resamples)
     seen = partial(observe, classifier=classifier, evaluator=evaluator)
     given = []
     for name, (images, label) in sets.items():
+        what = f"The images {name}"
+        expect_fit(LabelledImages(images, label), what, classifier.image_shape, classifier.num_classes)
         order = torch.from_numpy(np.random.default_rng(config.seed).permutation(len(label)))
-        given.append(seen(name, "generator", images[order], label[order]))
+        given.append(seen(name, "generator", to_float(images[order]), label[order]))
     real, _ = _observed(None, test, seen, config, rng)
     _expect_sound_evaluator(real)
     real = {name: first(samples, config.num_samples) for name, samples in real.items()}

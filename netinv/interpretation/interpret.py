@@ -12,7 +12,7 @@ from torch import Tensor
 
 from netinv.classifiers import AdaptedClassifier, Classifier, frozen
 from netinv.core import InputError
-from netinv.data import LabelledImages, labelled
+from netinv.data import LabelledImages, expect_fit, labelled
 from netinv.interpretation.autoencoder import SparseAutoencoder
 from netinv.interpretation.config import InterpretationConfig
 from netinv.interpretation.images import Drawn, draw_pool, noise_images, real_images
@@ -89,11 +89,15 @@ def interpret(
         trained: Trains the dictionaries; ``None`` does so here, one after another.
 
     Raises:
-        InputError: There is no such layer, its activations are constant, or there are too few of them.
+        InputError: There is no such layer, its activations are constant, or there are too few of them; or real images
+            are none, or of another shape or other classes than the classifier's.
     """
     config = config or InterpretationConfig()
     train = None if train is None else labelled(train, "The training images")
     test = None if test is None else labelled(test, "The test images")
+    for data, what in ((train, "The training images"), (test, "The test images")):
+        if data is not None:
+            expect_fit(data, what, classifier.image_shape, classifier.num_classes)
     site = Site(classifier, config.layer)
     rows = _rows(site, variants, train, config)
     constant = int((rows["generated"].std(dim=0) <= 1e-6 * rows["generated"].abs().amax().clamp(min=1e-12)).sum())

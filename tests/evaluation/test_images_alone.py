@@ -11,7 +11,7 @@ from made_up import ONE, SHAPE, K, data, network, source
 from torch import Tensor
 
 from netinv.core import InputError
-from netinv.data import LabelledImages, to_float
+from netinv.data import LabelledImages, to_float, to_uint8
 from netinv.evaluation import measure_images
 from netinv.evaluation.evaluate import _drawn
 from netinv.evaluation.measures import survival
@@ -19,6 +19,7 @@ from netinv.evaluation.privacy import not_audited
 from netinv.evaluation.rows import measured_row, reference_for
 from netinv.evaluation.samples import first, observe
 from netinv.generators import ConditionedGenerator, GeneratorConfig
+from netinv.interpretation import interpret
 from netinv.results import Bootstrap, Estimate
 
 CONFIG = ONE.model_copy(update={"num_samples": 48, "privacy_pool": 55, "seed": 3})
@@ -63,6 +64,23 @@ def test_a_name_that_no_row_can_have_is_refused_before_the_work(name: str) -> No
     given = {"a": (source().images, source().label), name: (source().images, source().label)}
     with pytest.raises(InputError, match=rf"^{re.escape(repr(name))} cannot name a set of images: begin with a letter"):
         measure_images(given, unasked, None, None, CONFIG)
+
+
+def test_images_that_the_classifier_cannot_be_shown_are_refused_and_bytes_are_not() -> None:
+    images, label = to_uint8(source().images), source().label
+    assert measure_images({"a": (images, label)}, network(7), None, None, CONFIG)["a"].samples == len(label)
+    wrong = {
+        "have labels from 3 to 3, but the classifier knows 3 classes": (images, torch.full_like(label, K)),
+        r"have the shape \(1, 3, 4\), but the classifier takes": (torch.zeros(len(label), 1, 3, 4), label),
+        "are none: give some, or leave them out": (images[:0], label[:0]),
+    }
+    for told, (x, y) in wrong.items():
+        with pytest.raises(InputError, match=rf"^The images a {told}"):
+            measure_images({"a": (x, y)}, network(7), None, None, CONFIG)
+        with pytest.raises(InputError, match=rf"^The test images {told}"):
+            measure_images({"a": (images, label)}, network(7), None, LabelledImages(x, y), CONFIG)
+        with pytest.raises(InputError, match=rf"^The test images {told}"):
+            interpret(network(7), {}, "", test=LabelledImages(x, y))
 
 
 def test_the_seed_is_that_of_every_attack(monkeypatch: pytest.MonkeyPatch) -> None:
