@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from netinv.data import LabelledImages, to_uint8
@@ -13,6 +15,8 @@ from netinv.sampling import Pixels, grid
 
 SIDE = 64
 """Pixels up to which the images in a grid are enlarged."""
+LARGEST = 256
+"""Pixels of the longer side to which larger ones are shrunk, so that a grid is no picture too large to be read."""
 
 
 def save_evaluation(
@@ -85,7 +89,19 @@ def _neighbours(row: Row, evaluation: Evaluation, train: LabelledImages, test: L
 
 
 def _grid(cells: Sequence[Pixels | None], columns: int, image_shape: tuple[int, int, int]) -> Pixels:
-    """One picture of many, row by row, enlarged where they are tiny; absent ones are white. (H, W) or (H, W, 3)."""
-    images = np.stack([np.full(image_shape, 255, np.uint8) if cell is None else cell for cell in cells])
+    """One picture of many, row by row, absent images white. Tiny ones are enlarged, large ones shrunk."""
+    channels, *sides = image_shape
+    height, width = (max(1, round(side * min(1, LARGEST / max(sides)))) for side in sides)
+    white = np.full((channels, height, width), 255, np.uint8)
+    images = np.stack([white if cell is None else _resized(cell, height, width) for cell in cells])
     floats = images.astype(np.float32) / np.float32(255)
-    return grid([floats], len(images), image_shape, columns, scale=max(1, SIDE // max(image_shape[1:])))
+    return grid([floats], len(images), (channels, height, width), columns, scale=max(1, SIDE // max(height, width)))
+
+
+def _resized(image: Pixels, height: int, width: int) -> Pixels:
+    """An image (C, H, W) of that size, each pixel the mean of what it covers."""
+    if image.shape[1:] == (height, width):
+        return image
+    whole = torch.from_numpy(image)[None].float()
+    resized: Pixels = F.interpolate(whole, (height, width), mode="area")[0].round().byte().numpy()
+    return resized

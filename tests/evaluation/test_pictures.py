@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from draws import library_torch_rng
 from made_up import ONE, SHAPE, K, Spy, data, network
 from PIL import Image
 
 from netinv.data import LabelledImages
-from netinv.evaluation import evaluate, save_evaluation
+from netinv.evaluation import evaluate, pictures, save_evaluation
 from netinv.evaluation.evaluate import Evaluation
 from netinv.evaluation.rows import empty_row
 from netinv.sampling import grid
@@ -61,7 +62,9 @@ def test_an_evaluation_becomes_pictures(tmp_path: Path) -> None:
         assert not list((tmp_path / "alone").glob("*neighbours*"))
 
 
-def test_pictures_of_colour_and_of_large_images_and_of_many_classes(tmp_path: Path) -> None:
+def test_pictures_of_colour_and_of_large_images_and_of_many_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shape = (3, 70, 50)
     images = torch.randint(0, 256, (50, *shape), generator=library_torch_rng(0), dtype=torch.uint8)
     labels = torch.arange(50) % 25
@@ -86,3 +89,9 @@ def test_pictures_of_colour_and_of_large_images_and_of_many_classes(tmp_path: Pa
     assert np.array_equal(figure[:70, 51:101], images[1].permute(1, 2, 0))
     with Image.open(tmp_path / "generator-0.png") as image:
         assert image.size == (10 * 51 - 1, 20 * 71 - 1)
+    monkeypatch.setattr(pictures, "LARGEST", 35)
+    (tmp_path / "small").mkdir()
+    figure = save_evaluation(tmp_path / "small", found, None, None)
+    assert figure.shape == (2 * 36 - 1, 20 * 26 - 1, 3)
+    means = images[1].double().view(3, 35, 2, 25, 2).mean(dim=(2, 4))
+    assert np.abs(figure[:35, 26:51] - means.permute(1, 2, 0).numpy()).max() <= 0.5
