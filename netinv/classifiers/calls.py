@@ -1,5 +1,6 @@
 """Calls of other people's networks: they are left as they were found, and what fails inside is told as theirs."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -49,7 +50,7 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
         InputError: It fails; tells the shape that went in, what went wrong, and the line of its author's at which.
     """
     try:
-        with frozen(network), _uncompiled(network):
+        with frozen(network), _uncompiled():
             return network(inputs)
     except Exception as error:
         # Its author sees where it failed, and not the way there through this library.
@@ -71,12 +72,13 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
         ) from error.with_traceback(theirs)
 
 
-def _uncompiled(network: nn.Module) -> AbstractContextManager[Any]:
-    """Compiled parts run as they were written inside: where they are compiled, hooks of this library are not seen."""
-    compiled = any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) for module in network.modules()
-    )
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Whatever is compiled runs as it was written inside: where it is compiled, hooks of this library are not seen.
+
+    Functions and methods are compiled as well as modules, and cannot be told from others.
+    """
+    as_it_is = torch.compiler.is_dynamo_compiling() or "torch._dynamo" not in sys.modules  # which compiling imports
+    return nullcontext() if as_it_is else torch.compiler.set_stance("force_eager")
 
 
 def first_tensor(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> list[Tensor]:

@@ -188,14 +188,18 @@ def test_compiled_and_parallel_modules_are_taken_off() -> None:
     usable(nn.DataParallel(network))
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_networks_compiled_in_place_or_in_parts(whole: bool) -> None:
-    network = ByView()
-    if whole:
+@pytest.mark.parametrize("how", ["in place", "part", "method"])
+def test_networks_compiled_in_place_or_in_parts(how: str) -> None:
+    network: Any = ByView()
+    if how == "in place":
         network.compile()
-    else:
+    elif how == "part":
         network.hidden = torch.compile(network.hidden)
+    else:
+        network.forward = torch.compile(network.forward, backend="eager")
+        network(torch.rand(2, *SHAPE))  # its hooks are not seen any more, once it has been compiled
     usable(network)
+    assert AdaptedClassifier(network, SHAPE, config=AdapterConfig(feature_layer="out")).feature_dim == 24
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
