@@ -202,7 +202,12 @@ def _torchvision(source: ClassifierSource) -> Network:
         return Network(module, shape_of(source), source.num_classes, source.adapter)
     try:
         state = entry.get_state_dict(check_hash=True, weights_only=True, map_location="cpu", progress=False)
-    except OSError as error:
+    except Exception as error:  # reading fails in many ways; torch gives no heed to the sum of a file that it has
+        file = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
+        if file.exists() and not isinstance(error, OSError):
+            raise InputError(
+                f"{file}, which has the weights of {name}, is damaged: delete it, so that it is downloaded again."
+            ) from None
         also = f", {listed([f'{key}={json.dumps(value)}' for key, value in settings.items()])} as arguments"
         raise InputError(
             f"The weights of {name} cannot be downloaded ({error}): fetch {entry.url} yourself, give that file as the "

@@ -136,13 +136,27 @@ def _with(state: dict[str, Tensor]) -> nn.Module:
     return network
 
 
-def test_torchvision_without_a_network_says_which_file_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError("no route to host"), RuntimeError("invalid hash value")])
+def test_torchvision_without_a_network_says_which_file_to_fetch(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def unreachable(*args: Any, **kwargs: Any) -> Any:
-        raise OSError("no route to host")
+        raise error
 
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
-    with pytest.raises(InputError, match=r"cannot be downloaded .*: fetch https://\S+resnet18-\w+\.pth yourself"):
+    told = rf"cannot be downloaded \({error}\): fetch https://\S+resnet18-\w+\.pth yourself"
+    with pytest.raises(InputError, match=told):
         load_classifier_from(ClassifierSource(model="torchvision:resnet18", weights="DEFAULT"))
+
+
+@pytest.mark.parametrize("held", [b"<html>Please log in</html>", b"", "half"])
+def test_torchvisions_weights_that_are_damaged_are_told_by_their_file(hub: Path, held: Any) -> None:
+    whole = hub.read_bytes()
+    hub.write_bytes(whole[: len(whole) // 2] if held == "half" else held)
+    told = f"^{re.escape(str(hub))}, which has the weights of squeezenet1_1, is damaged: delete it, so that it is"
+    with pytest.raises(InputError, match=told):
+        load_classifier_from(ClassifierSource(model="torchvision:squeezenet1_1", weights="DEFAULT"))
 
 
 # Factories and the rest
