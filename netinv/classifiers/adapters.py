@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from netinv.classifiers.calls import InParts, bare, call, first_tensor
+from netinv.classifiers.calls import InParts, bare, call, first_tensor, precision
 from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
 from netinv.classifiers.outputs import OutputKind, detect_output, find_scores, to_logits
 from netinv.core import Config, Count, Deviation, InputError, Number, whole
@@ -82,7 +82,7 @@ class AdaptedClassifier(nn.Module):
         self.image_shape = image_shape = expect_shape(image_shape)
         self.config = config = AdapterConfig.expect(config, "adapter")
         like = next(self.network.parameters(), next(self.network.buffers(), torch.zeros(())))
-        self.dtype = like.dtype if like.is_floating_point() else torch.float32
+        self.dtype = precision(self.network, torch.float32)
         input_shape = config.input_shape if config.input_shape and len(config.input_shape) == 3 else image_shape
         self.input_shape: tuple[int, ...] = input_shape
         channels = input_shape[0]
@@ -194,8 +194,7 @@ class AdaptedClassifier(nn.Module):
         Raises:
             InputError: It is not clear which of what it gives are the scores, as beside those of auxiliary heads.
         """
-        dtypes = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
-        inputs = self._inputs(images).to(next(dtypes, self.dtype))
+        inputs = self._inputs(images).to(precision(network, self.dtype))
         return self._scores(network(inputs), self.num_classes, inputs)
 
     def _scores(self, output: Any, num_classes: int | None, inputs: Tensor) -> Tensor:

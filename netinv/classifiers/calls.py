@@ -1,6 +1,7 @@
 """Calls of other people's networks: they are left as they were found, and what fails inside is told as theirs."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -133,6 +134,17 @@ def bare(network: Any) -> nn.Module:
             "outside of that."
         )
     return network
+
+
+def precision(network: nn.Module, default: torch.dtype) -> torch.dtype:
+    """What most of a network's floating-point numbers are of; of its buffers where it has no such parameters."""
+    for tensors in (network.parameters(), network.buffers()):
+        found = Counter[torch.dtype]()
+        for tensor in tensors:
+            found[tensor.dtype] += tensor.numel() if tensor.is_floating_point() else 0
+        if found.total():
+            return found.most_common(1)[0][0]
+    return default
 
 
 class InParts(nn.Module):

@@ -180,6 +180,24 @@ def test_double_and_half_precision(images: Tensor) -> None:
         assert network.out.weight.dtype == dtype
 
 
+def test_precision_is_that_of_most_weights(images: Tensor) -> None:
+    """A temperature of numpy's, which makes it float64, stands before the modules."""
+
+    class Tempered(ConvNet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.temperature = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.temperature * super().forward(images)
+
+    network = Tempered().eval()
+    classifier = AdaptedClassifier(network, SHAPE)
+    assert classifier.dtype == torch.float32
+    assert torch.equal(classifier(images), network(images))
+    assert classifier.scores_through(network, images).shape == (len(images), K)
+
+
 def test_a_saturated_soft_max_still_has_gradients(images: Tensor) -> None:
     network = Probabilities()
     with torch.no_grad():
