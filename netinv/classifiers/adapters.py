@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from netinv.classifiers.calls import InParts, bare, call, first_tensor, precision
-from netinv.classifiers.inputs import expect_shape, probe_images, to_grey
+from netinv.classifiers.inputs import expect_default_device, expect_shape, probe_images, to_grey
 from netinv.classifiers.outputs import OutputKind, detect_output, find_scores, to_logits
 from netinv.core import Config, Count, Deviation, InputError, Number, whole
 
@@ -78,6 +78,7 @@ class AdaptedClassifier(nn.Module):
         config: AdapterConfig = DEFAULT,
     ) -> None:
         super().__init__()
+        expect_default_device()
         self.network = bare(network)
         self.image_shape = image_shape = expect_shape(image_shape)
         self.config = config = AdapterConfig.expect(config, "adapter")
@@ -179,7 +180,7 @@ class AdaptedClassifier(nn.Module):
             if not return_features:
                 return [logits[:num]]
             features = logits if self.feature_layer is None else self._features(captured, len(inputs))
-            return [logits[:num], features[:num]]
+            return [logits[:num], features[:num].to(logits)]
 
     def scores_through(self, network: nn.Module, images: Tensor) -> Tensor:
         """Scores of another network of the same kind, in the mode that it is in, with gradients for its weights.
@@ -198,8 +199,9 @@ class AdaptedClassifier(nn.Module):
         return self._scores(network(inputs), self.num_classes, inputs)
 
     def _scores(self, output: Any, num_classes: int | None, inputs: Tensor) -> Tensor:
-        """The scores in what the network gave for inputs, one row for each."""
-        return find_scores(output, self.config.output_entry, num_classes, self.config.output == "sigmoid", inputs.shape)
+        """The scores in what the network gave for inputs, one row for each, on their device."""
+        single = self.config.output == "sigmoid"
+        return find_scores(output, self.config.output_entry, num_classes, single, inputs.shape).to(inputs.device)
 
     def kind_of(self, scores: Tensor) -> OutputKind:
         """What scores (N, K) of such a network in another mode are: the same as always, unless they look otherwise."""
@@ -317,6 +319,7 @@ def adapt(
         InputError: As :class:`AdaptedClassifier`, or the adapter that is there contradicts the arguments.
     """
     config = DEFAULT if config is None else config
+    expect_default_device()
     if not isinstance(network, AdaptedClassifier):
         return AdaptedClassifier(network, image_shape, num_classes, config)
     for name, given, known in (
@@ -335,7 +338,7 @@ def adapt(
 def _feature_layer(layers: list[tuple[str, Tensor]], scores: Tensor) -> str | None:
     """The layer that makes the scores: the last that gives them as they are, else K values, else any linear one."""
     for name, output in reversed(layers):
-        if output.shape == scores.shape and torch.equal(output.float(), scores):
+        if output.shape == scores.shape and torch.equal(output.to(scores), scores):
             return name
     for name, output in reversed(layers):
         if output.shape[1 if output.ndim == 4 else -1] == scores.shape[1]:

@@ -14,6 +14,19 @@ PROBES = 8
 """Images on which a network is tried out."""
 
 
+def expect_default_device() -> None:
+    """Refuse to draw where torch makes tensors elsewhere than on the processor: draws are the same anywhere.
+
+    Raises:
+        InputError: Says how to set that back.
+    """
+    if (device := torch.get_default_device()).type != "cpu":
+        raise InputError(
+            f"Torch makes new tensors on {device} by itself, and random numbers are drawn on the processor here: call "
+            f"torch.set_default_device('cpu') before; the network may stay on {device}."
+        )
+
+
 def expect_shape(image_shape: Any) -> tuple[int, int, int]:
     """A shape of images, (C, H, W), as plain numbers.
 

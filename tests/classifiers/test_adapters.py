@@ -10,7 +10,7 @@ from draws import seed_torch, torch_rng
 from foreign_networks import NETWORKS, ConvHead, ConvNet, InPlace, K, NamedOutput, PairOutput, Perceptron, Probabilities
 from torch import Tensor, nn
 
-from netinv.classifiers import AdaptedClassifier, AdapterConfig, check_classifier
+from netinv.classifiers import AdaptedClassifier, AdapterConfig, adapt, check_classifier
 from netinv.classifiers.calls import frozen
 from netinv.classifiers.inputs import probe_images
 from netinv.classifiers.outputs import detect_output
@@ -330,6 +330,23 @@ def test_what_is_no_shape_is_refused(shape: Any) -> None:
         AdaptedClassifier(ConvNet(), shape)
     assert check_classifier(ConvNet(), shape).findings[0].message.startswith(words)
     assert AdaptedClassifier(ConvNet(), [*SHAPE]).image_shape == SHAPE
+
+
+def test_another_default_device_is_refused() -> None:
+    network = ConvNet()
+    adapted = adapt(network, SHAPE)
+    told = r"^Torch makes new tensors on meta by itself, .* call torch\.set_default_device\('cpu'\) before"
+    with torch.device("meta"):
+        for given in (network, adapted):
+            with pytest.raises(InputError, match=told):
+                adapt(given, SHAPE)
+        assert re.search(told, check_classifier(network, SHAPE).findings[0].message)
+
+
+def test_scores_come_back_to_the_device_of_the_images() -> None:
+    """Some networks end in ``.cpu()``; the device meta stands in for a GPU."""
+    scores = adapt(ConvNet(), SHAPE)._scores(torch.rand(2, K), K, torch.empty(2, *SHAPE, device="meta"))
+    assert scores.device.type == "meta"
 
 
 def test_settings_of_an_adapter_are_no_mapping() -> None:
