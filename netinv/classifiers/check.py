@@ -20,7 +20,6 @@ from netinv.classifiers.untrained import (
     in_255,
     instead,
     logit_spread,
-    undecided,
     untrained,
 )
 from netinv.core import Config, InputError, PixelRange, backward_pass, batch_size_for
@@ -184,7 +183,7 @@ def _measured(classifier: AdaptedClassifier, data: LabelledImages | None) -> _Me
         add("warning", best.code, f"{best.message} (accuracy {best.accuracy:.3f} instead of {accuracy:.3f}).")
     elif bool((predicted == predicted[0]).all()) and not bool((labels == labels[0]).all()):
         add("warning", "constant", f"The classifier takes all {len(labels)} images for class {int(predicted[0])}.")
-    elif accuracy < _chance(labels) or (accuracy < 0.5 and undecided(classifier)):
+    elif accuracy < _chance(labels):
         add("warning", "accuracy", _hardly_better(logits, labels))
     elif (spread := logit_spread(logits)) < EQUAL_LOGITS and classifier.output == "logits":
         add(

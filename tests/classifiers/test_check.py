@@ -109,6 +109,10 @@ def test_scores_that_are_small_by_design_are_told_how_to_grow(data: LabelledImag
     factor = re.search(r"right but small, .* gives (\S+) times as much", message(report, "output"))
     assert factor is not None
     assert check_classifier(Times(network, 1e-3 * float(factor[1])), SHAPE, data=data).findings == ()
+    images, labels = data.images, data.labels.clone()
+    labels[::3] = (labels[::3] + 1) % CLASSES
+    labels[1::3] = (labels[1::3] + 2) % CLASSES  # right for a third, twice as much as by guessing
+    assert codes(check_classifier(cool, SHAPE, data=LabelledImages(images, labels))) == {"output"}
 
 
 def test_training_mode_is_noted(network: nn.Module) -> None:
