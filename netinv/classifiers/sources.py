@@ -1,7 +1,6 @@
 """Where a classifier comes from, in words that a file or a command line can hold."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +9,6 @@ from torch import nn
 
 from netinv.classifiers.adapters import AdapterConfig
 from netinv.core import Classes, Config, ImageShape, InputError
-
-_FACTORY = re.compile(r"\w+(\.\w+)*:\w+")
 
 
 class ClassifierSource(Config):
@@ -88,7 +85,7 @@ def check_named(stored: ClassifierSource, named: ClassifierSource | None, folder
     """
     if stored.model.startswith("torchvision:"):
         return  # one of a closed list, whose arguments fetch nothing
-    if not _FACTORY.fullmatch(stored.model):
+    if ":" not in stored.model:
         raise InputError(f"{folder} names {stored.model!r} as its network, which is no part of it: get it again.")
     trusted = named is not None and (named.factory or named.model) == stored.model
     if named is None or not trusted or _plain(named) != _plain(stored):
