@@ -30,6 +30,10 @@ EVALUATOR_OPTIONS = (
 """What ``--evaluator-set`` sets: the options of a MODEL but for its device."""
 
 
+PYTHONS = {"True": True, "False": False, "None": None}
+"""Python's words for true, false and null, which the authors of factories are used to."""
+
+
 class PathType(click.Path):
     """A path that people type. A shell leaves ``~`` as it is in ``--out=~/x``, and an empty text is no path."""
 
@@ -230,7 +234,7 @@ def split_pairs(pairs: Iterable[str], option: str, repeatable: Collection[str] =
 
 
 def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
-    """Values by name, from texts such as ``steps=300``; a value is JSON, or else a text.
+    """Values by name, from texts such as ``steps=300``; a value is JSON, one of Python's words for it, or else a text.
 
     Raises:
         InputError: A text has another form, or names a value again.
@@ -240,5 +244,5 @@ def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, Any]:
         try:
             values[name] = parse_json(text)
         except ValueError:
-            values[name] = text
+            values[name] = PYTHONS.get(text, text)
     return values

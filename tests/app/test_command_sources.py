@@ -95,6 +95,8 @@ def test_a_given_evaluator_judges_as_it_is_told_to(
 
 def test_values_of_pairs_are_json_or_text() -> None:
     assert parse_pairs(("a=1", "b=[1, 2]", "c=pgd", "d=x=y"), "--set") == {"a": 1, "b": [1, 2], "c": "pgd", "d": "x=y"}
+    for text, value in (("True", True), ("False", False), ("None", None), ("false", False), ("null", None)):
+        assert parse_pairs((f"pretrained={text}",), "--argument")["pretrained"] is value
     with pytest.raises(InputError, match="write it like NAME=VALUE"):
         parse_pairs(("=1",), "--set")
     with pytest.raises(InputError, match=r"^--set gives a twice: give it one value\.$"):
