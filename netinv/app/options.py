@@ -45,7 +45,7 @@ def source_options(command: Command) -> Command:
         click.option("--image-shape", help="Channels, height, width of the images, such as 3,32,32."),
         click.option("--num-classes", type=click.IntRange(2), help="Classes.  [default: as the network has]"),
         click.option("--mean", help="Mean of each channel that it is normalised by, such as 0.49,0.48,0.45."),
-        click.option("--std", help="Standard deviation of each channel, likewise."),
+        click.option("--std", help="Standard deviation of each channel, likewise; 1/255 for pixels in 0..255."),
         click.option("--input-shape", help="Shape that the network takes, if not the images'; 784 for flat rows."),
         click.option("--channel-order", type=click.Choice(["rgb", "bgr"]), help="[default: rgb]"),
         click.option(

@@ -199,15 +199,19 @@ def expect_evaluator(evaluator: str | None, settings: tuple[str, ...]) -> None:
 
 
 def parse_numbers(text: str, kind: type, option: str) -> list[Any]:
-    """Numbers between commas.
+    """Numbers between commas; any but whole ones may be fractions, such as ``1/255``.
 
     Raises:
         InputError: The text has another form.
     """
     try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option} {text!r} is no list of numbers: write it like 3,32,32.") from None
+        if kind is int:
+            return [int(part) for part in text.split(",")]
+        pairs = (part.partition("/") for part in text.split(","))
+        return [float(above) / (float(below) if slash else 1) for above, slash, below in pairs]
+    except (ValueError, ZeroDivisionError):
+        form = "3,32,32" if kind is int else "0.49,0.48,0.45 or 1/255"
+        raise InputError(f"{option} {text!r} is no list of numbers: write it like {form}.") from None
 
 
 def split_pairs(pairs: Iterable[str], option: str, repeatable: Collection[str] = ()) -> Iterator[tuple[str, str]]:

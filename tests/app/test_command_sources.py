@@ -53,7 +53,7 @@ def test_a_source_has_all_its_settings() -> None:
 
 
 def test_an_evaluator_has_the_settings_of_a_model() -> None:
-    pairs = ("weights=w.pt", "argument=depth=3", "argument=k=2", "mean=0.5", "std=0.25", "output_entry=1")
+    pairs = ("weights=w.pt", "argument=depth=3", "argument=k=2", "mean=0.5", "std=1/4", "output_entry=1")
     source = parse_evaluator("foreign_networks:ConvNet", (*pairs, "num-classes=2", "output=sigmoid"), (1, 8, 8), "cpu")
     assert source.model_dump(exclude_defaults=True) == {
         "model": "foreign_networks:ConvNet",
@@ -70,6 +70,9 @@ def test_an_evaluator_has_the_settings_of_a_model() -> None:
         parse_evaluator("foreign_networks:ConvNet", ("mean=2",), (1, 8, 8), "cpu")
     with pytest.raises(InputError, match="--evaluator-set 'mean' has no name and value"):
         parse_evaluator("foreign_networks:ConvNet", ("mean",), (1, 8, 8), "cpu")
+    for text in ("1/0", "1/", "1/2/3", "a"):
+        with pytest.raises(InputError, match=r"std '.*' is no list of numbers: write it like 0\.49,.* or 1/255\."):
+            parse_evaluator("foreign_networks:ConvNet", ("mean=0", f"std={text}"), (1, 8, 8), "cpu")
     for again in ("mean=0.1", "output-entry=0", "num_classes=3"):
         with pytest.raises(InputError, match=r"^--evaluator-set gives .* twice: give it one value\.$"):
             parse_evaluator("foreign_networks:ConvNet", (*pairs, "num-classes=2", again), (1, 8, 8), "cpu")
