@@ -7,7 +7,8 @@ import copy
 import importlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,12 +237,10 @@ def _from_factory(source: ClassifierSource) -> Network:
     It is found from the current folder as well as among installed packages.
     """
     module_name, _, function_name = source.model.partition(":")
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
+    with _its_own_program(source.model, module_name):
         try:
             found = getattr(importlib.import_module(module_name), function_name)
-        except (Exception, SystemExit) as error:  # it is code of the user's, which may fail in any way
+        except Exception as error:  # it is code of the user's, which may fail in any way
             why = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else error
             file = Path(module_name)
             way = "check its name and the folder"
@@ -256,8 +255,6 @@ def _from_factory(source: ClassifierSource) -> Network:
             module = _call(source.model, copy.deepcopy, {"x": found})
         else:
             module = _call(source.model, found, source.arguments) if callable(found) else found
-    finally:
-        sys.path.remove(folder)
     if not isinstance(module, nn.Module):
         how = "gives" if callable(found) else "is"
         raise InputError(
@@ -267,6 +264,33 @@ def _from_factory(source: ClassifierSource) -> Network:
     if source.weights is not None:
         load_weights(bare(module), Path(source.weights), source.weights_prefix)
     return Network(module, shape_of(source), source.num_classes, source.adapter)
+
+
+@contextmanager
+def _its_own_program(name: str, module_name: str) -> Iterator[None]:
+    """A block for the user's code, as if it ran by itself: from its folder, without the words of this command.
+
+    What it prints goes to standard error, since standard output has what this program was asked for.
+
+    Raises:
+        InputError: It ends the program.
+    """
+    folder, words = str(Path.cwd()), sys.argv
+    sys.path.insert(0, folder)
+    sys.argv = [module_name]
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as end:
+        if type(end) is not SystemExit:  # a signal's, which ends this program
+            raise
+        raise InputError(
+            f"{name} ends the program ({end}) where it is imported or called: keep what runs as a program under "
+            "if __name__ == '__main__', or the network in a file of its own."
+        ) from end
+    finally:
+        sys.argv = words
+        sys.path.remove(folder)
 
 
 def _call(name: str, factory: Any, arguments: Mapping[str, Any]) -> Any:

@@ -180,6 +180,28 @@ def test_factory_in_the_current_folder(images: Tensor, tmp_path: Path, monkeypat
     assert sys.path == path
 
 
+def test_code_of_the_users_is_a_program_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may parse arguments, which are not this command's, and what it prints is no result."""
+    (tmp_path / "my_program.py").write_text(
+        "import argparse\nfrom foreign_networks import ConvNet\n\nprint('imported')\n"
+        "parser = argparse.ArgumentParser()\nparser.add_argument('--classes', type=int, default=7)\n"
+        "K = parser.parse_args().classes\n\n\n"
+        "def build():\n    print('built')\n    return ConvNet(num_classes=K)\n\n\n"
+        "def strict():\n    parser.add_argument('data')\n    parser.parse_args()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", words := ["netinv", "check", "my_program:build"])
+    assert load_classifier_from(ClassifierSource(model="my_program:build", image_shape=SHAPE)).num_classes == 7
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "imported\nbuilt\n")
+    with pytest.raises(InputError, match=r"^my_program:strict ends the program \(2\) .*: keep what runs as a program"):
+        load_classifier_from(ClassifierSource(model="my_program:strict", image_shape=SHAPE))
+    assert "usage: my_program" in capsys.readouterr().err
+    assert sys.argv == words
+
+
 def test_a_module_that_stands_there_is_taken_and_left_as_it_is(
     images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

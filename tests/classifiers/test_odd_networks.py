@@ -133,7 +133,6 @@ def test_a_program_of_one_image_that_squeezes_it_away(num_classes: int, tmp_path
         ("def build(:", "SyntaxError: "),
         ("build = missing", "NameError: name 'missing' is not defined"),
         ("open('/nonexistent/weights')", "FileNotFoundError: "),
-        ("import sys; sys.exit(3)", "SystemExit: 3"),
     ],
 )
 def test_a_factory_whose_module_fails_is_one_sentence(
