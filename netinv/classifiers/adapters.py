@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from netinv.classifiers.calls import InParts, bare, call, first_tensor, precision
-from netinv.classifiers.inputs import expect_default_device, expect_shape, probe_images, to_grey
+from netinv.classifiers.inputs import converted_shape, expect_default_device, expect_shape, probe_images, to_grey
 from netinv.classifiers.outputs import OutputKind, detect_output, find_scores, to_logits
 from netinv.core import Config, Count, Deviation, InputError, Number, whole
 
@@ -84,15 +84,12 @@ class AdaptedClassifier(nn.Module):
         self.config = config = AdapterConfig.expect(config, "adapter")
         like = next(self.network.parameters(), next(self.network.buffers(), torch.zeros(())))
         self.dtype = precision(self.network, torch.float32)
-        input_shape = config.input_shape if config.input_shape and len(config.input_shape) == 3 else image_shape
-        self.input_shape: tuple[int, ...] = input_shape
-        channels = input_shape[0]
+        self.input_shape = converted_shape(image_shape, config.input_shape)
+        channels = self.input_shape[0]
         if config.mean is not None and len(config.mean) != channels:
             raise InputError(
                 f"mean and std have {len(config.mean)} values, but the classifier takes {channels} channels."
             )
-        if image_shape[0] != channels and {image_shape[0], channels} != {1, 3}:
-            raise InputError(f"Images of {image_shape[0]} channels cannot be converted to {channels} channels.")
         if config.channel_order == "bgr" and channels != 3:
             raise InputError(f"channel_order bgr needs 3 channels, but the classifier takes {channels}.")
         self.mean: Tensor

@@ -1,5 +1,6 @@
 """The images that other people's classifiers are given: their shape, grey ones of coloured, some to try them out on."""
 
+import math
 from numbers import Integral
 from typing import Any
 
@@ -41,6 +42,29 @@ def expect_shape(image_shape: Any) -> tuple[int, int, int]:
         )
     channels, height, width = map(int, sides)
     return channels, height, width
+
+
+def converted_shape(image_shape: tuple[int, int, int], input_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """(C, H, W) that images are converted to for a network, before they become rows where it takes flat ones.
+
+    Args:
+        image_shape: Of the images.
+        input_shape: What the network takes, (C, H, W) or (pixels,); ``None`` is the shape of the images.
+
+    Raises:
+        InputError: The images cannot be made that.
+    """
+    channels, pixels = image_shape[0], math.prod(image_shape)
+    if input_shape is None or len(input_shape) == 1:
+        if input_shape is not None and input_shape[0] != pixels:
+            raise InputError(
+                f"input_shape is {input_shape[0]} pixels, but images of shape {image_shape} have {pixels}: give the "
+                "image_shape that has as many, or wrap the network so that it makes its rows itself."
+            )
+        return image_shape
+    if channels != input_shape[0] and {channels, input_shape[0]} != {1, 3}:
+        raise InputError(f"Images of {channels} channels cannot be converted to {input_shape[0]} channels.")
+    return input_shape
 
 
 def probe_images(image_shape: tuple[int, int, int], num: int = PROBES) -> Tensor:

@@ -298,6 +298,10 @@ def test_a_layer_that_is_used_again_shows_each_image_once(images: Tensor) -> Non
         (ConvNet(1), SHAPE, None, {}, "fails on a batch of shape .* to have 1 channels, but got 3"),
         (ConvNet(), (2, 16, 16), None, {"input_shape": (3, 16, 16)}, "2 channels cannot be converted to 3"),
         (Perceptron(), SHAPE, None, {}, "fails on a batch of shape"),
+        (
+            *(Perceptron(), SHAPE, None, {"input_shape": (256,)}),
+            r"^input_shape is 256 pixels, but images of shape \(3, 16, 16\) have 768: give the image_shape",
+        ),
         (ConvNet(), SHAPE, None, {"mean": (0.5,), "std": (0.5,)}, "1 values, but the classifier takes 3 channels"),
         (ConvNet(1), (1, 16, 16), None, {"channel_order": "bgr"}, "bgr needs 3 channels"),
         (ConvNet(), SHAPE, None, {"feature_layer": "neck"}, "no module 'neck'; the last ones in use are: .*out"),
