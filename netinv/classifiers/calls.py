@@ -51,7 +51,7 @@ def call(network: nn.Module, inputs: Tensor) -> Any:
         InputError: It fails; tells the shape that went in, what went wrong, and the line of its author's at which.
     """
     try:
-        with frozen(network), _uncompiled():
+        with frozen(network), _uncompiled(), _without_cudnn(network):
             return network(inputs)
     except Exception as error:
         # Its author sees where it failed, and not the way there through this library.
@@ -80,6 +80,20 @@ def _uncompiled() -> AbstractContextManager[Any]:
     """
     as_it_is = torch.compiler.is_dynamo_compiling() or "torch._dynamo" not in sys.modules  # which compiling imports
     return nullcontext() if as_it_is else torch.compiler.set_stance("force_eager")
+
+
+@contextmanager
+def _without_cudnn(network: nn.Module) -> Iterator[None]:
+    """Where layers are recurrent, whose gradients cuDNN has in training mode alone, torch computes them itself."""
+    if not any(isinstance(module, nn.RNNBase) for module in network.modules()):
+        yield
+        return
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def first_tensor(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Adapters: every family gives its own logits and features, and is left as it was found."""
 
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -133,6 +134,30 @@ def seen_by_network(images: Tensor, **config: Any) -> Tensor:
     channels, height, width = images.shape[1:]
     AdaptedClassifier(network, (channels, height, width), config=AdapterConfig(**config))(images)
     return network.seen
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_recurrent_layers_run_without_cudnn(fails: bool, images: Tensor) -> None:
+    """On a GPU it has no gradients of them in evaluation mode; here only the switch is seen."""
+    seen = []
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows, self.out = nn.GRU(3 * 16, 8, batch_first=True), nn.Linear(8, K)
+
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.enabled)
+            if fails:
+                raise ValueError("no")
+            return self.out(self.rows(images.transpose(1, 2).flatten(2))[0][:, -1])
+
+    before = torch.backends.cudnn.enabled
+    with pytest.raises(InputError) if fails else nullcontext():
+        adapt(Rows(), SHAPE)(images)
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cudnn.enabled == before
 
 
 def test_normalises(images: Tensor) -> None:
