@@ -121,10 +121,11 @@ def bare(network: Any) -> nn.Module:
         )
     if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return bare(network.module)
-    if hasattr(network, "_orig_mod"):  # of torch.compile, whose import takes seconds
-        return bare(network._orig_mod)
+    if "_orig_mod" in network._modules:  # of torch.compile, whose import takes seconds
+        return bare(network._modules["_orig_mod"])
     for name, module in network.named_modules():
-        if ".quantized" in type(module).__module__:
+        place = type(module).__module__
+        if place.startswith("torch.") and ".quantized" in place:
             raise InputError(
                 f"The classifier's module {name!r} is quantised ({type(module).__name__}), and so has no gradients: "
                 "give the network as it was before its quantisation."

@@ -219,6 +219,33 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def test_a_wrapper_stays_around_what_is_compiled() -> None:
+    """One that looks in it for what it has not itself."""
+
+    class Halved(nn.Module):
+        def __init__(self, network: Any) -> None:
+            super().__init__()
+            self.network = network
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(self.network, name)
+
+        def forward(self, images: Tensor) -> Any:
+            return self.network(images / 2)
+
+    network, images = ByView().eval(), torch.rand(2, *SHAPE, generator=torch_rng(0))
+    classifier = AdaptedClassifier(Halved(torch.compile(network, backend="eager")), SHAPE)
+    assert torch.equal(classifier(images), network(images / 2))
+
+
+def test_a_network_in_a_file_of_that_name_is_not_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ByView, "__module__", "models.quantized_networks")
+    assert AdaptedClassifier(ByView(), SHAPE).num_classes == K
+
+
 def test_quantised_modules_are_named() -> None:
     with quiet():
         network = torch.ao.quantization.quantize_dynamic(ConvNet().eval(), {nn.Linear})
