@@ -237,6 +237,7 @@ def test_checkpoint_of_this_library(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"model": "torchvision:resnet19"}, "torchvision has no classifier 'resnet19'; it has: alexnet, "),
+        ({"model": "torchvision:deeplabv3_resnet50"}, "torchvision has no classifier 'deeplabv3_resnet50'; it has: "),
         ({"model": "torchvision:resnet18"}, "does not tell the shape of its images: give image_shape"),
         ({"model": "foreign_networks:Missing"}, "cannot be imported .*has no attribute 'Missing'"),
         ({"model": "no_such_module:build"}, "cannot be imported .*No module named"),
