@@ -58,6 +58,13 @@ def as_found(network: nn.Module, config: AdapterConfig) -> Iterator[Finding]:
             message="It has no weights that torch knows of, so that none are stored or compared with others: register "
             "them as parameters, modules (in an nn.ModuleList, not a list) or buffers.",
         )
+    elif hidden := _in_lists(network):
+        yield Finding(
+            severity="note",
+            code="train_mode",
+            message=f"Modules stand in a plain list ({hidden[0]}), where torch does not find them: they keep their "
+            "mode and gradients here, and their weights are not stored or compared. Put them into an nn.ModuleList.",
+        )
     if config.mean is not None:
         inside = [name for name, module in network.named_modules() if type(module).__name__ == "Normalize"]
         inside += [
@@ -72,6 +79,17 @@ def as_found(network: nn.Module, config: AdapterConfig) -> Iterator[Finding]:
                 message=f"Double normalisation? The network normalises by itself ({inside[0]}), the adapter "
                 "does so once more: leave out mean and std.",
             )
+
+
+def _in_lists(network: nn.Module) -> list[str]:
+    """Names of lists, tuples and dictionaries with modules that are not registered anywhere."""
+    known, found = set(network.modules()), []
+    for name, module in network.named_modules():
+        for key, value in vars(module).items():
+            parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+            if any(isinstance(part, nn.Module) and part not in known for part in parts):
+                found.append(f"{name}.{key}" if name else key)
+    return found
 
 
 BATCH = 64

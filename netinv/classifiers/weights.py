@@ -116,7 +116,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def held(folder: Path) -> str:
-    """The file of weights in somebody's folder, as a message calls it: an index, or the only one."""
+    """The file of weights in somebody's folder, as a message calls it: an index, the only one, or what becomes one."""
+    if (folder / ".metadata").exists():  # a checkpoint of torch.distributed
+        return "the file that torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, file) makes of it"
     for forms in (("*.index.json",), ("*.safetensors", "*.bin", "*.pt*")):
         found = [path for form in forms for path in folder.glob(form)]
         if len(found) == 1:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from netinv.classifiers import AdapterConfig, ClassifierSource, adapt, check_classifier, load_network, near_chance
 from netinv.classifiers.calls import frozen
+from netinv.classifiers.findings import as_found
 from netinv.data import LabelledImages
 
 
@@ -124,6 +125,21 @@ def test_training_mode_is_noted(network: nn.Module) -> None:
         network.eval()
     assert codes(report, "note") == {"train_mode", "data"}
     assert report.ok
+
+
+def test_modules_in_a_plain_list_are_noted() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Flatten(), nn.Linear(4, 2)
+            self.order = [self.body, self.head]
+
+    network = nn.Sequential(Listed())
+    assert not [*as_found(network, AdapterConfig())]
+    network[0].extra = {"norm": nn.BatchNorm2d(3)}
+    (noted,) = as_found(network.eval(), AdapterConfig())
+    assert (noted.severity, noted.code) == ("note", "train_mode")
+    assert noted.message.startswith("Modules stand in a plain list (0.extra), where torch does not find them")
 
 
 def test_a_program_whose_batch_norm_keeps_no_statistics(tmp_path: Path) -> None:

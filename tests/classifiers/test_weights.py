@@ -305,7 +305,9 @@ def test_an_archive_of_others_is_told_as_such(tmp_path: Path) -> None:
 
 
 def test_a_file_in_a_folder_is_named_where_there_is_one(tmp_path: Path) -> None:
-    for name, told in (("b.pt", f"{tmp_path}/b.pt"), ("a.pt", "the file of weights")):
+    one, several, none = f"{tmp_path}/b.pt", "the file of weights", "the file that .*dcp_to_torch_save.* makes of it"
+    names = ("b.pt", one), ("a.pt", several), (".metadata", none)
+    for name, told in names:
         (tmp_path / name).touch()
         with pytest.raises(InputError, match=rf"is a folder: name {told} in its place"):
             read_tensors(tmp_path)
