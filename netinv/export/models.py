@@ -25,17 +25,29 @@ from onnx import ModelProto, helper
 from torch import Tensor, nn
 
 from netinv.classifiers import AdaptedClassifier, Classifier
-from netinv.core import Config, Count, Few, InputError, Share, __version__, check_file, listed, new_file, reason
+from netinv.core import (
+    Config,
+    Count,
+    Few,
+    InputError,
+    Share,
+    __version__,
+    batch_size_for,
+    check_file,
+    listed,
+    new_file,
+    reason,
+)
 from netinv.export.forms import Array, WeightFormat, compress, ensemble_model, stochastic_model
 from netinv.export.graphs import classifier_model, generator_models
 from netinv.export.rewriting import rewritten
 from netinv.generators import ConditionedGenerator
-from netinv.sampling import Metadata, draw, new_session
+from netinv.sampling import Metadata, draw, draw_batches, new_session
 
 TOLERANCE = 1e-5
 """How far an exported network may be from torch, in pixels of [0, 1], or in logits as a share of the largest one."""
 BATCH_SIZES = (1, 7, 64, 1000)
-"""Where that is checked."""
+"""Where that is checked; of large images fewer are looked at, here and below: a thousand would fill the memory."""
 
 Form = Literal["stochastic", "ensemble", "float16", "int8"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("float16", "int8")
@@ -100,6 +112,7 @@ def export_generators(
     plain = generator_models(generators)
     models = [rewritten(model) for model in plain]
     inputs = _random_inputs(generators[0])
+    rows = len(inputs["latent"])
     references = [_reference(generator, inputs) for generator in generators]
     differences: list[float] = []
     measures: dict[str, float] = {}
@@ -112,7 +125,7 @@ def export_generators(
         name = f"generator-{i}"
         finish(name, model, inputs, expected)
         if "stochastic" in config.forms:
-            noise = np.random.default_rng(i).random((max(BATCH_SIZES), generator.noise_dim), dtype=np.float32)
+            noise = np.random.default_rng(i).random((rows, generator.noise_dim), dtype=np.float32)
             feeds = {**inputs, "noise": noise}
             expected = _reference(generator, feeds)
             finish(
@@ -131,7 +144,7 @@ def export_generators(
                     key = f"{form}/{judge}_accuracy_loss"
                     measures[key] = max(loss, measures.get(key, -1.0))
     if "ensemble" in config.forms:
-        turns = np.arange(max(BATCH_SIZES)) % len(generators)
+        turns = np.arange(rows) % len(generators)
         expected = np.stack([references[turn][row] for row, turn in enumerate(turns)])
         feeds = {**inputs, "generator": turns}
         finish("ensemble", ensemble_model(models), feeds, expected, num_generators=len(generators))
@@ -192,7 +205,8 @@ def _write_classifier(path: Path, classifier: Classifier | AdaptedClassifier, me
         scripts = any(isinstance(module, torch.jit.ScriptModule) for module in classifier.modules())
         advice = ": give it as it was before torch.jit.script" if scripts else ""
         raise InputError(f"torch cannot export this network to ONNX ({reason(cause)}){advice}.") from error
-    images = np.random.default_rng(0).random((max(BATCH_SIZES), *classifier.image_shape), dtype=np.float32)
+    rows = _most_rows(classifier.image_shape, classifier)
+    images = np.random.default_rng(0).random((rows, *classifier.image_shape), dtype=np.float32)
     inputs = {"images": images}
     expected = _reference(classifier, inputs)
     try:
@@ -230,12 +244,12 @@ def write_model(path: Path, model: ModelProto, metadata: Metadata) -> None:
 
 
 def check_agreement(name: str, model: ModelProto, inputs: Mapping[str, Array], expected: Array) -> float:
-    """Compare a model in onnxruntime with what torch gave, at all ``BATCH_SIZES``.
+    """Compare a model in onnxruntime with what torch gave, at all ``BATCH_SIZES`` that there are rows for.
 
     Args:
         name: What the model is called in the error.
         model: The model.
-        inputs: By name, each of ``max(BATCH_SIZES)`` rows.
+        inputs: By name, each of as many rows; all of them are one batch in place of the sizes above that.
         expected: torch's output for all rows.
 
     Returns:
@@ -247,7 +261,7 @@ def check_agreement(name: str, model: ModelProto, inputs: Mapping[str, Array], e
     scale = max(1.0, float(np.abs(expected).max()))
     worst = 0.0
     session = new_session(model.SerializeToString())
-    for size in BATCH_SIZES:
+    for size in sorted({min(size, len(expected)) for size in BATCH_SIZES}):
         output = session.run(None, {key: value[:size] for key, value in inputs.items()})[0]
         difference = float(np.abs(output - expected[:size]).max()) / scale
         if not difference <= TOLERANCE:
@@ -259,6 +273,7 @@ def check_agreement(name: str, model: ModelProto, inputs: Mapping[str, Array], e
     return worst
 
 
+@torch.no_grad()
 def accuracy_losses(
     model: ModelProto,
     small: ModelProto,
@@ -267,23 +282,29 @@ def accuracy_losses(
     num_samples: int,
 ) -> dict[str, float]:
     """What a smaller form loses in accuracy under each judge, on the same draws; negative where it gains."""
-    latent, condition = draw(num_samples, **metadata.draws, seed=0)
-    label = torch.from_numpy(condition.argmax(axis=1))
-    feeds = {"latent": latent, "condition": condition}
     sessions = [new_session(form.SerializeToString()) for form in (model, small)]
-    full, rounded = (torch.from_numpy(session.run(None, feeds)[0]) for session in sessions)
-    with torch.no_grad():
-        return {
-            name: float((judge(full).argmax(dim=1) == label).float().mean())
-            - float((judge(rounded).argmax(dim=1) == label).float().mean())
-            for name, judge in judges.items()
-        }
+    lost = dict.fromkeys(judges, 0)
+    at_once = _most_rows(metadata.image_shape, *judges.values())
+    for latent, condition in draw_batches(num_samples, **metadata.draws, seed=0, batch_size=at_once):
+        label = torch.from_numpy(condition.argmax(axis=1))
+        feeds = {"latent": latent, "condition": condition}
+        full, rounded = (torch.from_numpy(session.run(None, feeds)[0]) for session in sessions)
+        for name, judge in judges.items():
+            right = [int((judge(images).argmax(dim=1) == label).sum()) for images in (full, rounded)]
+            lost[name] += right[0] - right[1]
+    return {name: count / num_samples for name, count in lost.items()}
+
+
+def _most_rows(image_shape: Sequence[int], *judges: Callable[[Tensor], Tensor]) -> int:
+    """Rows of the largest batch that is looked at: fewer where images are large, or become so for one that judges."""
+    enlarged = [judge.input_shape for judge in judges if isinstance(judge, AdaptedClassifier)]
+    return min(batch_size_for(max(BATCH_SIZES), shape) for shape in (image_shape, *enlarged))
 
 
 def _random_inputs(generator: ConditionedGenerator) -> dict[str, Array]:
-    """Latents and conditions from nearly uniform to nearly one-hot, ``max(BATCH_SIZES)`` rows."""
+    """Latents and conditions from nearly uniform to nearly one-hot, as many rows as the largest batch has."""
     latent, condition = draw(
-        max(BATCH_SIZES),
+        _most_rows(generator.image_shape),
         latent_dim=generator.config.latent_dim,
         num_classes=generator.num_classes,
         seed=0,

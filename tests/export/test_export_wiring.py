@@ -1,6 +1,8 @@
 """Every setting of an export reaches what it is for, and small weights are as near as their size allows."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,12 @@ import onnx
 import pytest
 from draws import library_numpy_rng
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
+from netinv.classifiers import AdaptedClassifier, AdapterConfig
 from netinv.export import ExportConfig, export_generators, models
 from netinv.export.forms import compress
+from netinv.generators import ConditionedGenerator, GeneratorConfig
 from tests.conftest import Exported
 
 JUDGES = {"classifier": lambda images: images, "evaluator": lambda images: images}
@@ -53,6 +58,39 @@ def test_max_accuracy_loss_and_num_samples_and_the_worst_of_all_generators(
     assert names == {"generator-0.onnx", "generator-1.onnx", f"generator-{1 - worst}-int8.onnx"}
     written = [(tmp_path / f"generator-{1 - worst}{form}.onnx").stat().st_size for form in ("-int8", "")]
     assert measures["int8/size"] == pytest.approx(written[0] / written[1], rel=0.1)
+
+
+def test_of_large_images_no_more_are_looked_at_at_once_than_fit_into_memory(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def judge(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return exported.evaluator(images)
+
+    forms = [onnx.load(exported.folder / f"generator-0{form}.onnx") for form in ("", "-int8")]
+    whole = models.accuracy_losses(*forms, {"judge": judge}, exported.metadata, 200)
+    large = replace(exported.metadata, image_shape=(1, 224, 224))
+    parts = models.accuracy_losses(*forms, {"judge": judge}, large, 200)
+    assert sizes == [200] * 2 + [81] * 4 + [38] * 2
+    assert parts == pytest.approx(whole, abs=0.011)  # two of 200 may be on the other side of a rounding
+
+    generator = ConditionedGenerator(GeneratorConfig(width=1, max_width=1), 3, (1, 224, 224))
+    assert len(models._random_inputs(generator)["latent"]) == 81
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3))
+    enlarging = AdaptedClassifier(network, (1, 8, 8), config=AdapterConfig(input_shape=(1, 224, 224)))
+    assert models._most_rows((1, 8, 8), enlarging) == 81
+
+    def run(_: None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        sizes.append(len(feeds["x"]))
+        return [feeds["x"]]
+
+    monkeypatch.setattr(models, "new_session", lambda content: SimpleNamespace(run=run))
+    for rows, looked_at in ((1000, [1, 7, 64, 1000]), (81, [1, 7, 64, 81]), (16, [1, 7, 16])):
+        sizes.clear()
+        models.check_agreement("x", forms[0], {"x": np.zeros((rows, 1))}, np.zeros((rows, 1)))
+        assert sizes == looked_at
 
 
 def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
