@@ -36,6 +36,8 @@ from netinv.generators import (
 )
 from netinv.inversion import InversionConfig, missing_classes, read_as_asked, variant_of
 
+VENDI_CLASSES = 20
+"""Classes that the diversity within a classifier is measured of at most."""
 GRID_COLUMNS, GRID_ROWS, GRID_SIDE = 8, 10, 48
 """Images of each class and classes in the grid that a notebook shows, and pixels up to which tiny ones are enlarged."""
 
@@ -268,14 +270,16 @@ def inversion_accuracy(inversion: Inversion, classifier: InvertibleClassifier, n
 def classifier_vendi(inversion: Inversion, classifier: InvertibleClassifier) -> float:
     """Diversity within the inverted classifier: Vendi score of its own features of 50 images, mean over classes.
 
-    It needs no data, but those features are what the training spreads: never the only evidence of diversity.
+    It needs no data, but those features are what the training spreads: never the only evidence of diversity. Of more
+    than 20 classes, it looks at every second one, or third, and so on.
 
     Args:
         inversion: Draws the images.
         classifier: The one that was inverted.
     """
-    classes, found = len(inversion.classes), []
-    labels = list(range(classes)) * 50  # in turn, since the features of some networks depend on the rest of the batch
+    classes, found = range(len(inversion.classes)), []
+    classes = classes[:: -(-len(classes) // VENDI_CLASSES)]
+    labels = [*classes] * 50  # in turn, since the features of some networks depend on the rest of the batch
     sharpness = inversion.config.sharpness
     drawn = draw_image_batches(
         inversion.generator, len(labels), seed=2, sharpness=sharpness, labels=labels, batch_size=50
@@ -284,5 +288,5 @@ def classifier_vendi(inversion: Inversion, classifier: InvertibleClassifier) -> 
         for images, _ in batches:
             _, features = classifier(images.to(classifier.device), return_features=True)
             found.append(features.cpu())
-    by_class = torch.cat(found).view(50, classes, -1).unbind(dim=1)
+    by_class = torch.cat(found).view(50, len(classes), -1).unbind(dim=1)
     return float(torch.stack([vendi_score(rows[(rows != 0).any(dim=1)]) for rows in by_class]).mean())
