@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from netinv.classifiers import AdapterConfig, adapt, frozen
 from netinv.core import InputError, positive, whole
+from netinv.data import pixels, to_float
 from netinv.perturbations import Nearest, Norm, nearest_of_class
 
 
 @torch.inference_mode(mode=False)  # whatever the caller's: gradients are needed
 def refine(
-    images: Tensor | NDArray[np.float32],
+    images: Tensor | NDArray[np.float32 | np.uint8],
     classifier: nn.Module,
     label: int | Tensor,
     *,
@@ -31,7 +32,7 @@ def refine(
     The classifier is left as it was found. There is no chance in it: the same images give the same result.
 
     Args:
-        images: (N, C, H, W) in [0, 1], drawn or real; those of half precision are searched, and given, as float32.
+        images: (N, C, H, W), uint8 or floats in [0, 1], drawn or real; all but float64 become float32.
         classifier: Any network that maps a batch of images to one score for each class.
         label: What they are to be read as: one class for all, or one for each, (N,).
         epsilon: The farthest that is looked for, above 0, in the units of ``norm``; pixels are in [0, 1].
@@ -58,12 +59,9 @@ def refine(
         images = torch.as_tensor(np.asarray(images, order="C"))  # torch takes no array that runs backwards
     if not isinstance(images, Tensor):
         raise InputError(f"The images are a {type(images).__name__}: give a tensor (N, C, H, W).")
-    if images.ndim != 4 or not len(images):
-        raise InputError(
-            f"Images of shape (N, C, H, W) are needed, with N at least 1; these are {tuple(images.shape)}."
-        )
-    if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
-        raise InputError("Images are needed as floats in [0, 1]: divide by 255 what is in 0..255.")
+    images = pixels(images, "The images")
+    if not len(images):
+        raise InputError(f"There are no images in a tensor of shape {tuple(images.shape)}: give one at least.")
     if not positive(epsilon, "epsilon") < math.inf:
         raise InputError(f"epsilon is {epsilon}: a finite bound above 0 is needed.")
     steps = whole(steps, "steps", least=1)
@@ -76,8 +74,8 @@ def refine(
         )
     if not bool(((labels >= 0) & (labels < adapted.num_classes)).all()):
         raise InputError(f"A label is not a class of the classifier, which knows 0 to {adapted.num_classes - 1}.")
-    if images.dtype in (torch.float16, torch.bfloat16):  # whose steps are farther apart than the nearest images
-        images = images.float()
+    if images.dtype != torch.float64:  # the steps of the others are farther apart than the nearest images
+        images = to_float(images)
     # Copies, since tensors made in inference mode have no gradients.
     images, labels = images.to(adapted.device, copy=True), labels.expand(len(images)).clone()
     with frozen(adapted.network):

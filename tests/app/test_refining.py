@@ -11,6 +11,7 @@ from torch import nn
 
 import netinv
 from netinv.core import InputError
+from netinv.data import to_float, to_uint8
 
 
 def network() -> nn.Module:
@@ -49,22 +50,30 @@ def test_the_adapter_says_what_the_network_takes() -> None:
     assert torch.equal(read, found.succeeded)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_images_of_half_precision_are_searched_in_float32(dtype: torch.dtype) -> None:
-    """Half precision has no images between its own, where the nearest ones lie."""
-    images, classifier = torch.rand(4, 1, 3, 4, generator=torch_rng(1)).to(dtype), network()
-    half, single = (netinv.refine(x, classifier, 1, epsilon=5.0, steps=2) for x in (images, images.float()))
-    assert half.images.dtype == torch.float32
-    assert torch.equal(half.images, single.images)
-    assert torch.equal(half.distance, single.distance)
+@pytest.mark.parametrize("given", [torch.float16, torch.bfloat16, torch.uint8, "resized"])
+def test_images_of_any_kind_are_searched_in_float32(given: Any) -> None:
+    """Half precision and uint8 have no images between their own, where the nearest ones lie."""
+    single, classifier = torch.rand(4, 1, 3, 4, generator=torch_rng(1)).round(decimals=1), network()
+    if given == "resized":  # which may take white a little beyond 1
+        single[0] = 1
+        images = torch.where(single == 1, 1 + 2.4e-7, single)
+    else:
+        images = to_uint8(single) if given == torch.uint8 else single.to(given)
+        single = to_float(images)
+    found, expected = (netinv.refine(x, classifier, 1, epsilon=5.0, steps=2) for x in (images, single))
+    assert found.images.dtype == torch.float32
+    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.distance, expected.distance)
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"images": torch.zeros(3, 4)}, "shape"),
-        ({"images": torch.full((1, 1, 3, 4), 255.0)}, "divide by 255"),
-        ({"images": torch.zeros(1, 1, 3, 4, dtype=torch.uint8)}, "floats"),
+        ({"images": torch.full((1, 1, 3, 4), 255.0)}, "reach from 255 to 255: give uint8, or floats"),
+        ({"images": torch.full((1, 1, 3, 4), float("nan"))}, "reach from nan to nan"),
+        ({"images": torch.zeros(1, 1, 3, 4, dtype=torch.int64)}, "uint8 or floats"),
+        ({"images": torch.zeros(0, 1, 3, 4)}, "no images"),
         ({"label": 3}, "0 to 2"),
         ({"label": torch.tensor([0, 1])}, "one for each"),
         ({"label": 0.7}, "whole numbers, and these are torch.float32"),
