@@ -238,7 +238,9 @@ def _batch_findings(classifier: AdaptedClassifier, wanted: int) -> Iterator[Find
         yield Finding(
             severity="warning",
             code="batch_size",
-            message=f"It takes {most} images at once and not {wanted}: for an inversion set images_at_once to {most}.",
+            message=f"It takes {most} images at once and not {wanted}: wrap it so that it takes its batches in parts, "
+            f"torch.cat([network(part) for part in images.split({most})]) in a module. For an inversion alone it will "
+            f"do to set images_at_once to {most}.",
         )
 
 

@@ -19,7 +19,7 @@ from netinv.audit import Policy, audit
 from netinv.classifiers import AdaptedClassifier, AdapterConfig, check_classifier
 from netinv.classifiers.calls import frozen
 from netinv.core import InputError
-from netinv.data import LabelledImages
+from netinv.data import LabelledImages, to_float
 from netinv.evaluation.measures import survival
 from netinv.evaluation.samples import observe
 from netinv.generators import ConditionedGenerator
@@ -56,13 +56,26 @@ def test_the_largest_batch_that_a_network_bears_is_found(monkeypatch: pytest.Mon
     data = LabelledImages(
         torch.randint(0, 256, (40, *SHAPE), dtype=torch.uint8, generator=torch_rng(0)), torch.arange(40) % K
     )
-    network, told = Bounded(), "takes 13 images at once and not {}: for an inversion set images_at_once to 13"
+
+    class Wrapped(nn.Module):
+        """As the finding advises."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = Bounded()
+
+        def forward(self, images: Tensor) -> Any:
+            return torch.cat([self.network(part) for part in images.split(13)])
+
+    network, told = Bounded(), "takes 13 images at once and not {}: wrap it so"
     for labelled in (None, data):
         report = check_classifier(network, SHAPE, data=labelled)
         assert report.ok
         assert report.images_per_second is not None
         assert told.format(64) in " ".join(finding.message for finding in report.findings)
         assert (report.accuracy is None) == (labelled is None)
+    logits, features = AdaptedClassifier(Wrapped(), SHAPE)(to_float(data.images), return_features=True)
+    assert len(logits) == len(features) == 40
     with pytest.raises(InputError, match=told.format(50)):
         invert(network)
     monkeypatch.setitem(SHORT, "images_at_once", 13)
