@@ -68,7 +68,7 @@ def _status(words: list[str]) -> int:
             status = end.code
         sys.stdout.flush()
         return int(status or 0)
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         message = str(error)
     except click.ClickException as error:
         message = error.format_message()

@@ -119,20 +119,17 @@ def invert(
     config, left_out = settings_of(variant, classifier, changes, "--set")
     if left_out:
         print(f"note: {left_out}", file=sys.stderr)
-    try:
-        with warnings_in_lines(MissingClasses, DoubtfulClassifier):
-            inversion = invert_classifier(
-                classifier,
-                image_shape=classifier.image_shape,
-                config=config,
-                generator=generator,
-                classes=names,
-                seed=seed,
-                attempts=attempts,
-                max_hours=max_hours,
-            )
-    except FloatingPointError as error:
-        raise InputError(str(error)) from None
+    with warnings_in_lines(MissingClasses, DoubtfulClassifier):
+        inversion = invert_classifier(
+            classifier,
+            image_shape=classifier.image_shape,
+            config=config,
+            generator=generator,
+            classes=names,
+            seed=seed,
+            attempts=attempts,
+            max_hours=max_hours,
+        )
     inversion = replace(inversion, source=placed(source))
     save_somewhere(inversion.save, out)
     print_inversion(inversion, out, as_json)

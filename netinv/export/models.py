@@ -267,7 +267,7 @@ def check_agreement(name: str, model: ModelProto, inputs: Mapping[str, Array], e
         if not difference <= TOLERANCE:
             raise FloatingPointError(
                 f"{name} as ONNX differs from torch by {difference:.2g} at batch size {size}, "
-                f"more than the {TOLERANCE:g} allowed."
+                f"more than the {TOLERANCE:g} allowed, as where weights are very large: train it with a smaller lr."
             )
         worst = max(worst, difference)
     return worst

@@ -95,11 +95,12 @@ def test_a_path_that_cannot_be_looked_at_is_one_sentence(
             "ftp://host/x cannot be reached",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "free some space, or set TMPDIR to a folder with room"),
+        (FloatingPointError("generator as ONNX differs from torch"), "error: generator as ONNX differs from torch\n"),
         (OSError("of a library"), "Traceback"),
     ],
 )
 def test_what_the_machine_refuses_is_told_and_what_else_fails_keeps_its_trace(
-    error: OSError, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
