@@ -1,7 +1,7 @@
 """Where a data set comes from: the embedded digits, torchvision's downloads or a mirror of them, an image folder.
 
-Every source ends in the same :class:`~netinv.data.Dataset`. The result depends on the images alone and not on the
-machine or the way they came: a download and a mirror give the same files, and so do an image folder and an archive.
+Every source ends in the same :class:`~netinv.data.Dataset`. Its images do not depend on the machine or the way they
+came: a download and a mirror give the same, and so do an image folder and an archive, whose names its ``source`` tells.
 """
 
 from typing import Annotated

@@ -64,11 +64,11 @@ def condition_of(normal: Tensor, uniform: Tensor, sharpness: tuple[float, float]
 def matrix_size(num_classes: int, height: int, width: int) -> int:
     """Side M of the hot matrix for an H x W image.
 
-    The paper's K x K when it fits into the image. Otherwise the smallest square grid with a cell for each class,
-    ceil(sqrt(K)), cut to the shorter image side; see :func:`hot_matrix` for what the grid then means.
+    The paper's K x K of up to 64 classes, when it fits into the image. Otherwise the smallest square grid with a cell
+    for each class, ceil(sqrt(K)), cut to the shorter image side; see :func:`hot_matrix` for what the grid then means.
 
     Example:
-        >>> matrix_size(10, 28, 28), matrix_size(100, 28, 28), matrix_size(1000, 224, 224), matrix_size(1000, 16, 16)
+        >>> matrix_size(10, 28, 28), matrix_size(100, 224, 224), matrix_size(1000, 224, 224), matrix_size(1000, 16, 16)
         (10, 10, 32, 16)
     """
     side = min(height, width)

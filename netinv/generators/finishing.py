@@ -77,7 +77,7 @@ class Tone(nn.Module):
 
     def forward(self, images: Tensor, latent: Tensor) -> Tensor:
         """Tone images (N, C, H, W) by three latents of (N, Z), those before the last third of them."""
-        first = latent.shape[1] * 2 // 3 - 2  # bending has the first half, the latent field the end
+        first = latent.shape[1] * 2 // 3 - 2  # of 51 or more, bending has those before, the latent field the end
         uniform = torch.erf(latent[:, first : first + 2] / math.sqrt(2))  # (N, 2), in (-1, 1)
         contrast = 1 - self.toning * (1 + uniform[:, :1]) / 2  # (N, 1)
         shift = (1 - contrast) * uniform[:, 1:] / 2  # as far as it leaves [0, 1] in itself
