@@ -69,7 +69,10 @@ def parse_mixture(text: str, generator: "OnnxGenerator") -> dict[int, float]:
         except ValueError:
             share = None
         if share is None:
-            raise InputError(f"The mixture {text!r} has no share in {part!r}: write it like 3:0.6,8:0.4.")
+            raise InputError(
+                f"The mixture {text!r} has no share in {part!r}: write it like 3:0.6,8:0.4, with numbers for classes "
+                "whose names have a comma."
+            )
         label = generator.label(name.strip())
         if label in mixture:
             raise InputError(f"The mixture {text!r} names the class {name} twice: give each class one share.")

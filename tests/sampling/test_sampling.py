@@ -254,7 +254,7 @@ def test_command_interpolates(exported: Exported, tmp_path: Path, monkeypatch: p
         (("--label", "cat"), "Label cat does not exist: the classes are 0 (zero), 1 (one), 2 (two)."),
         (("--mixture", "0:0.6,1:0.5"), "The shares of the mixture sum to 1.1: they must sum to 1."),
         (("--mixture", "0:1.5,1:-0.5"), "a share lies from 0 to 1"),
-        (("--mixture", "0"), "write it like 3:0.6,8:0.4"),
+        (("--mixture", "0"), "write it like 3:0.6,8:0.4, with numbers for classes whose names have a comma."),
         (("--mixture", "0:0.5,zero:0.5"), "names the class zero twice"),
         (("--mixture", "0:1", "--label", 0), "Both --label and --mixture were given"),
         (("--mixture", "0:0.5,1:0.5", "--verify", "classifier.onnx"), "and a mixture wants several: leave one out."),
