@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netinv.app.messages import warn_of_chance, warn_of_order
-from netinv.app.options import as_json, expect_drawn_for, read_data, read_inversion, source_options
+from netinv.app.options import as_json, expect_drawn_for, expect_pictures, read_data, read_inversion, source_options
 from netinv.app.parsing import NETWORK, PATH, expect_evaluator, parse_evaluator, parse_source
 from netinv.core import InputError, check_same_classes
 
@@ -140,6 +140,7 @@ def _read(path: Path, image_shape: tuple[int, int, int]) -> "Tensor":
     from netinv.data import read_images
 
     if path.suffix != ".npz":
+        expect_pictures(path, image_shape)
         return read_images(path, image_shape)
     try:
         expect_regular(path)

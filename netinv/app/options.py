@@ -231,11 +231,25 @@ def read_data(path: Path, image_shape: tuple[int, int, int]) -> "Dataset":
         splits = load_split(path, "train"), load_split(path, "test")
         dataset = Dataset(spec.classes, *splits, spec.source, spec.licence)
     else:
+        expect_pictures(path, image_shape)
         folder = FolderConfig.parse({"path": str(path), "image_shape": image_shape}, where="--data")
         dataset = read_image_folder(folder)
     for sentence in oddities(dataset):
         print(f"warning: {path}: {sentence}", file=sys.stderr)
     return dataset
+
+
+def expect_pictures(path: Path, image_shape: tuple[int, int, int]) -> None:
+    """Refuse to read a folder of images for a classifier of other than grey or RGB images (C, H, W).
+
+    Raises:
+        InputError: It takes another number of channels.
+    """
+    if image_shape[0] not in (1, 3):
+        raise InputError(
+            f"{path} would be read as grey or RGB images, but the classifier takes {image_shape[0]} channels: give a "
+            "data set of this library, samples in an .npz, or tensors in Python, as to netinv.evaluate."
+        )
 
 
 def train_evaluator(dataset: "Dataset", device: str, seed: int) -> "Classifier":

@@ -11,6 +11,8 @@ import torch
 from draws import seed_torch, torch_rng
 
 import netinv
+from netinv.app import auditing
+from netinv.app.options import read_data
 from netinv.audit import LeakPolicy, MembershipPolicy, Policy, ReconstructionPolicy, ShadowConfig, audit, save_audit
 from netinv.classifiers import ClassifierTrainingConfig, ConvClassifierConfig, build_classifier, train_classifier
 from netinv.data import LabelledImages, channel_statistics, shared, to_float
@@ -139,6 +141,12 @@ def test_other_images_are_refused(ask: Asked, images: Any, words: str, exported:
         return
     with pytest.raises(netinv.InputError, match=words):
         ask(exported, wrong, wrong, tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_data, auditing._read])
+def test_a_folder_of_images_serves_no_network_of_four_channels(read: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(netinv.InputError, match="as grey or RGB images, but the classifier takes 4 channels: give a"):
+        read(tmp_path, (4, 8, 8))
 
 
 def test_copies_are_seen_whatever_the_type_of_either() -> None:
