@@ -27,10 +27,6 @@ from netinv.audit import (
     shadows,
 )
 from netinv.audit.reconstruction import Nearest
-from netinv.classifiers import Classifier, ConvClassifierConfig, build_classifier, freeze
-from netinv.data import LabelledImages
-
-
 from netinv.classifiers import Classifier, ConvClassifierConfig, adapt, build_classifier, freeze
 from netinv.data import LabelledImages, to_float
 from netinv.evaluation import privacy
