@@ -122,7 +122,7 @@ def _likelihood_ratio(
     """The numbers of LiRA, and what its shadow models were; empty words where they could not be trained."""
     rates = sorted({*RATES, policy.false_positive_rate})
     images = [part.images for part in parts]
-    if torch.uint8 in {x.dtype for x in images} != {torch.uint8}:  # joined as they are, some would reach to 255
+    if len({x.dtype for x in images}) > 1:  # joined as they are, some would reach to 255
         images = [to_float(x) for x in images]
     both = LabelledImages(torch.cat(images), torch.cat([part.labels for part in parts]))
     try:

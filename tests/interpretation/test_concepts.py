@@ -126,7 +126,6 @@ def test_the_image_made_for_a_unit_fires_it_more_purely_than_where_it_began() ->
     before = answers(site, model, still.images).detach()
     gained = [float(score(again, unit)[n] - score(before, unit)[n]) for n, unit in enumerate(units)]
     assert max(gained) > 0  # of one that nothing fires more there is no more to gain
-    assert min(gained) > -1e-3
 
 
 def test_generators_draw_in_turn_each_as_it_was_trained() -> None:

@@ -120,6 +120,7 @@ def test_a_cluster_that_asks_for_a_token_or_is_of_another_kind_says_so_at_once(
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(connection, "_expect_node", lambda address: None)
+    monkeypatch.setattr(connection, "_head_lost", lambda address: lambda: None)
     for name, value in given.items():
         if name == "a file":
             (tmp_path / ".ray").mkdir()
