@@ -25,7 +25,7 @@ STARTS = 3
 """How often a local cluster that does not come up in time is started."""
 PATIENCE = 5.0
 """Seconds for each answer of a cluster that is there already."""
-SILENCE = 20.0
+SILENCE = 30.0
 """Seconds without an answer after which the head of a given cluster counts as dead; after 60 Ray ends the process."""
 WATCHED = 0.5
 """Seconds in which gRPC tells a channel's state; it looks every 0.2."""
