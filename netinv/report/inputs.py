@@ -119,12 +119,14 @@ def compared(found: Sequence[Evaluated]) -> list[tuple[str, str, Row]]:
     """Title, style and row of every variant's ensemble and of the references."""
     variants = [(e.variant, e.style, e.row("ensemble")) for e in found]
     references = [
-        (told, style, e.row(name)) for name, (title, style) in REFERENCES.items() for told, e in own(found, name, title)
+        (told, style, e.row(name))
+        for name, (title, style) in REFERENCES.items()
+        for told, e in sources_of(found, name, title)
     ]
     return variants + references
 
 
-def own(found: Sequence[Evaluated], name: str, title: str) -> list[tuple[str, Evaluated]]:
+def sources_of(found: Sequence[Evaluated], name: str, title: str) -> list[tuple[str, Evaluated]]:
     """Title and source of a reference: one for all variants, or one for each where theirs differ."""
     first = found[0].row(name)
     if name != OF_A_VARIANT or all(e.row(name) == first for e in found):

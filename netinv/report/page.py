@@ -20,7 +20,7 @@ from netinv.report.curves import (
     robustness_chart,
     training_charts,
 )
-from netinv.report.inputs import REFERENCES, TITLES, Ablation, Evaluated, Inverted, compared, own, title_of
+from netinv.report.inputs import REFERENCES, TITLES, Ablation, Evaluated, Inverted, compared, sources_of, title_of
 from netinv.report.learned import LearnedView, learned
 from netinv.report.pictures import Grid, Neighbours, class_grid, figure, neighbours
 from netinv.report.tables import (
@@ -163,7 +163,7 @@ def _set_view(inverted: Inverted, name: str) -> SetView:
         references=[
             class_grid(e, name, told + NOISE_ROWS if name == "noise" else told)
             for name, (title, _) in REFERENCES.items()
-            for told, e in own(found, name, title)
+            for told, e in sources_of(found, name, title)
             if e.row(name).samples  # real images may not have been given
         ],
         measures=measure_table(_columns(found)),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from netinv.report.inputs import CONTROLS, REFERENCES, Ablation, Evaluated, compared, own, title_of
+from netinv.report.inputs import CONTROLS, REFERENCES, Ablation, Evaluated, compared, sources_of, title_of
 from netinv.report.pictures import Picture, picture_of
 from netinv.report.words import MeasureText, measure_text
 from netinv.results import GRID_CLASSES, HEADLINE, Audit, Measure, NotMeasured, Row, number
@@ -107,7 +107,7 @@ def headline_columns(found: Sequence[Evaluated], short: bool = False) -> dict[st
     """The headline numbers of variants of one classifier, by the title of a column, and of the controls beside them."""
     columns = {e.variant: e.results.headline for e in found}
     for row, control in CONTROLS.items():
-        for title, e in own(found, row, control.short if short else control.title):
+        for title, e in sources_of(found, row, control.short if short else control.title):
             columns[title] = _control(e, row, control.student)
     return columns
 
